@@ -1,0 +1,51 @@
+# Holdfast: `make run` starts a server sealed by a SoftHSM token, `make test` passes all tests.
+# Everything that is needed is installed by `make setup`, on Debian 12 as root or with sudo.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN := $(TARGET)/release/holdfast
+CONFORMANCE ?= ../shared/conformance
+export CARGO_TARGET_DIR := $(TARGET)
+
+.PHONY: setup build run test unit system conformance bench crash fmt lint audit clean
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --release --locked -p holdfast-cli
+	@scripts/allow-lock $(BIN)
+
+run: build
+	@scripts/run $(BIN)
+
+test: unit system
+
+unit: setup
+	$(CARGO) test --locked --workspace --exclude holdfast-tests
+
+system: build
+	$(CARGO) test --locked -p holdfast-tests --no-run
+	HOLDFAST_BIN=$(BIN) $(CARGO) test --locked -p holdfast-tests
+
+conformance: build
+	@scripts/conformance $(BIN) $(CONFORMANCE)
+
+bench: build
+	@scripts/bench $(BIN)
+
+crash: setup
+	HOLDFAST_CRASH_RUNS=5000 $(CARGO) test --locked --release -p holdfast-storage crash
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+audit: setup
+	@scripts/audit
+
+clean:
+	rm -rf $(TARGET) run

@@ -1,0 +1,244 @@
+//! What the seal asks of a device: a key that wraps the root key, and wrapping with it.
+//!
+//! With AES-GCM the device encrypts the secret itself. With RSA-OAEP, which holds little
+//! and no associated data, it encrypts a fresh AES-256 key that is used once, and the
+//! secret is encrypted under that. Either way nothing opens without the device.
+
+use super::DeviceClient;
+use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
+use crate::device::{KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
+use crate::gcm;
+use crate::memory::{Key, MemoryError, Secret};
+use crate::pkcs11::Pkcs11Config;
+use zeroize::Zeroizing;
+
+/// Which wrapping key, as a `seal` stanza says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WrapKeyConfig {
+    /// CKA_LABEL.
+    pub key_label: Option<String>,
+    /// CKA_ID in hex, with or without `0x`.
+    pub key_id: Option<String>,
+    /// `CKM_AES_GCM` or `CKM_RSA_PKCS_OAEP`; chosen by the token if not set.
+    pub mechanism: Option<String>,
+    /// Whether to make the key if it is missing.
+    pub generate_key: bool,
+}
+
+impl From<&Pkcs11Config> for WrapKeyConfig {
+    fn from(config: &Pkcs11Config) -> Self {
+        Self {
+            key_label: config.key_label.clone(),
+            key_id: config.key_id.clone(),
+            mechanism: config.mechanism.clone(),
+            generate_key: config.generate_key,
+        }
+    }
+}
+
+/// A wrapping key that is there and has been tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrapKeyInfo {
+    /// CKA_LABEL.
+    pub key_label: String,
+    /// CKA_ID.
+    pub key_id: Vec<u8>,
+    /// How it wraps; for OAEP, the hash that the token was seen to do.
+    pub mechanism: CipherMechanism,
+    /// SubjectPublicKeyInfo (DER) of an RSA key, with which others can wrap for it.
+    pub public_part: Option<Vec<u8>>,
+}
+
+impl WrapKeyInfo {
+    fn key_ref(&self) -> KeyRef {
+        match self.key_id.is_empty() {
+            true => KeyRef::label(&self.key_label),
+            false => KeyRef::id(self.key_id.clone()),
+        }
+    }
+}
+
+/// First byte of what [`DeviceClient::wrap`] gives.
+const FORMAT: u8 = 1;
+
+impl DeviceClient {
+    /// Finds the wrapping key, or makes it where `generate_key` says so, and proves that
+    /// it opens what it closes.
+    ///
+    /// # Errors
+    /// `KeyMissing`, `Config` (bad names, a mechanism the token or key does not do),
+    /// and all that the device may say.
+    pub fn ensure_wrapping_key(&self, config: &WrapKeyConfig) -> Result<WrapKeyInfo, DeviceError> {
+        let key = KeyRef::from_config(config.key_label.as_deref(), config.key_id.as_deref())?;
+        let wanted =
+            config.mechanism.as_deref().filter(|m| !m.is_empty()).map(CipherMechanism::from_name).transpose()?;
+        let info = self.info()?;
+        let can = &info.capabilities;
+        if let Some(mechanism) = wanted
+            && !can.cipher.iter().any(|m| is_aes(*m) == is_aes(mechanism))
+        {
+            return Err(DeviceError::config(format!(
+                "token '{}' does not do {mechanism}: leave 'mechanism' out or set one of its own ({})",
+                info.token_label,
+                can.cipher.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
+            )));
+        }
+        let found = match self.existing(&key, wanted)? {
+            Some(found) => found,
+            None if config.generate_key => {
+                let aes = wanted.map_or(
+                    can.cipher.contains(&CipherMechanism::AesGcm) && can.generate.contains(&KeyKind::Aes(256)),
+                    is_aes,
+                );
+                let kind = if aes { KeyKind::Aes(256) } else { KeyKind::Rsa(2048) };
+                let Some(label) = key.label.clone() else {
+                    return Err(DeviceError::config(format!(
+                        "{key} is missing, and to make it a 'key_label' is needed"
+                    )));
+                };
+                tracing::info!(%kind, label, token = info.token_label, "making the wrapping key");
+                self.generate(KeySpec { label, id: key.id.clone(), kind, usage: KeyUsage::Encrypt })?
+            }
+            None => {
+                return Err(DeviceError::new(
+                    Class::KeyMissing,
+                    format!(
+                        "no {key} that can wrap is on token '{}': check 'key_label' and 'key_id', or set 'generate_key = true'",
+                        info.token_label
+                    ),
+                ));
+            }
+        };
+        self.proved(found, wanted)
+    }
+
+    /// Wraps a secret: only the device opens it again, and only with the same `aad`.
+    ///
+    /// # Errors
+    /// All that the device may say.
+    pub fn wrap(&self, key: &WrapKeyInfo, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        if is_aes(key.mechanism) {
+            let secret = Secret::new(plaintext.to_vec());
+            let Ciphertext { bytes, .. } =
+                self.encrypt(key.key_ref(), key.mechanism, secret, &bound(&[FORMAT, AES_GCM], aad))?;
+            return Ok([&[FORMAT, AES_GCM][..], &bytes].concat());
+        }
+        let once = Key::random(gcm::KEY_BYTES).map_err(memory)?;
+        let Ciphertext { mechanism, bytes } =
+            self.encrypt(key.key_ref(), key.mechanism, Secret::new(once.expose().to_vec()), &[])?;
+        let mut wrapped = vec![FORMAT, code(mechanism)];
+        wrapped.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+        wrapped.extend_from_slice(&bytes);
+        // The key is used once, so the IV may be constant.
+        let sealed = gcm::seal(array(&once)?, [0; gcm::IV_BYTES], plaintext, &bound(&wrapped, aad));
+        wrapped.extend_from_slice(&sealed);
+        Ok(wrapped)
+    }
+
+    /// Opens what [`wrap`](Self::wrap) gave.
+    ///
+    /// # Errors
+    /// `Tampered` if `wrapped` or `aad` changed or the key is another one, and all that
+    /// the device may say.
+    pub fn unwrap(&self, key: &WrapKeyInfo, wrapped: &[u8], aad: &[u8]) -> Result<Key, DeviceError> {
+        match wrapped {
+            [FORMAT, AES_GCM, bytes @ ..] => {
+                let opened =
+                    self.decrypt(key.key_ref(), CipherMechanism::AesGcm, bytes, &bound(&[FORMAT, AES_GCM], aad))?;
+                Key::from_slice(&mut opened.into_inner()).map_err(memory)
+            }
+            [FORMAT, hash @ (OAEP_SHA256 | OAEP_SHA1), high, low, rest @ ..] => {
+                let oaep_bytes = usize::from(u16::from_be_bytes([*high, *low]));
+                let (encrypted, sealed) = rest.split_at_checked(oaep_bytes).ok_or_else(tampered)?;
+                let mechanism = match *hash {
+                    OAEP_SHA256 => CipherMechanism::RsaOaepSha256,
+                    _ => CipherMechanism::RsaOaepSha1,
+                };
+                let once = self.decrypt(key.key_ref(), mechanism, encrypted, &[])?;
+                let once = Key::from_slice(&mut once.into_inner()).map_err(memory)?;
+                let header = &wrapped[..4 + oaep_bytes];
+                let opened =
+                    gcm::open(array(&once)?, [0; gcm::IV_BYTES], sealed, &bound(header, aad)).ok_or_else(tampered)?;
+                Key::from_slice(&mut Zeroizing::new(opened)).map_err(memory)
+            }
+            [FORMAT | 0, ..] | [] => Err(tampered()),
+            [format, ..] => Err(DeviceError::invalid(format!(
+                "the wrapped key has format {format}, this program reads {FORMAT}: use the newer program"
+            ))),
+        }
+    }
+
+    /// The key that is there, of a kind that can wrap.
+    fn existing(&self, key: &KeyRef, wanted: Option<CipherMechanism>) -> Result<Option<KeyInfo>, DeviceError> {
+        let mut fitting = self.find(key.clone())?;
+        fitting.retain(|found| {
+            let aes = match found.kind {
+                KeyKind::Aes(_) => true,
+                KeyKind::Rsa(_) => false,
+                _ => return false,
+            };
+            found.private && wanted.is_none_or(|mechanism| is_aes(mechanism) == aes)
+        });
+        if fitting.len() > 1 {
+            return Err(DeviceError::config(format!(
+                "{} keys match {key}: set 'key_label', 'key_id' and 'mechanism' so that one is meant",
+                fitting.len()
+            )));
+        }
+        Ok(fitting.pop())
+    }
+
+    fn proved(&self, found: KeyInfo, wanted: Option<CipherMechanism>) -> Result<WrapKeyInfo, DeviceError> {
+        let aes = matches!(found.kind, KeyKind::Aes(_));
+        let default = if aes { CipherMechanism::AesGcm } else { CipherMechanism::RsaOaepSha256 };
+        let key = found.key_ref();
+        let probe = Key::random(gcm::KEY_BYTES).map_err(memory)?;
+        let sealed = self.encrypt(key.clone(), wanted.unwrap_or(default), Secret::new(probe.expose().to_vec()), &[])?;
+        let opened = self.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, &[])?;
+        if !probe.ct_eq(opened.expose()) {
+            return Err(DeviceError::new(
+                Class::Failed,
+                format!("{key} does not open what it closed: do not use this token"),
+            ));
+        }
+        let public_part = if aes { None } else { Some(self.public_key(key)?) };
+        Ok(WrapKeyInfo { key_label: found.label, key_id: found.id, mechanism: sealed.mechanism, public_part })
+    }
+}
+
+const AES_GCM: u8 = 1;
+const OAEP_SHA256: u8 = 2;
+const OAEP_SHA1: u8 = 3;
+
+fn code(mechanism: CipherMechanism) -> u8 {
+    match mechanism {
+        CipherMechanism::AesGcm => AES_GCM,
+        CipherMechanism::RsaOaepSha256 => OAEP_SHA256,
+        CipherMechanism::RsaOaepSha1 => OAEP_SHA1,
+    }
+}
+
+fn is_aes(mechanism: CipherMechanism) -> bool {
+    mechanism == CipherMechanism::AesGcm
+}
+
+/// Header and caller's data as one, so that neither can change; the header's length is
+/// fixed by its content.
+fn bound(header: &[u8], aad: &[u8]) -> Vec<u8> {
+    [header, aad].concat()
+}
+
+fn array(key: &Key) -> Result<&[u8; gcm::KEY_BYTES], DeviceError> {
+    key.expose().try_into().map_err(|_| tampered())
+}
+
+fn memory(error: MemoryError) -> DeviceError {
+    DeviceError::new(Class::Failed, error.to_string())
+}
+
+fn tampered() -> DeviceError {
+    DeviceError::new(
+        Class::Tampered,
+        "a wrapped key was changed, or belongs to another key or place: restore it from a backup",
+    )
+}

@@ -1,0 +1,160 @@
+//! The global allocator: the system's, except that nothing is given back unwiped.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ptr;
+
+/// Wipes every block before the system gets it back, so that no freed memory holds a
+/// secret, whichever crate put it there. A block that grows is always moved by hand
+/// (allocate, copy, wipe, free), since the system would leave the old bytes behind.
+///
+/// ```
+/// use holdfast_hsm::memory::WipingAllocator;
+///
+/// #[global_allocator]
+/// static ALLOCATOR: WipingAllocator = WipingAllocator;
+/// ```
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WipingAllocator;
+
+/// Up to this alignment the system's `realloc` works in place; above it the standard
+/// library would allocate, copy and free by itself, without wiping.
+const MALLOC_ALIGN: usize = 8;
+
+// SAFETY: every block comes from and goes back to `System` with the layout it was asked
+// for; wiping writes only inside the block, before it is given back.
+unsafe impl GlobalAlloc for WipingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller owns `layout.size()` bytes at `block` and gives them up.
+        unsafe {
+            libc::explicit_bzero(block.cast(), layout.size());
+            System.dealloc(block, layout);
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if new_size <= layout.size() && SHRINKS_IN_PLACE && layout.align() <= MALLOC_ALIGN {
+            // SAFETY: the tail lies in the caller's block and is given up; glibc never
+            // copies a block that shrinks.
+            return unsafe {
+                libc::explicit_bzero(block.add(new_size).cast(), layout.size() - new_size);
+                System.realloc(block, layout, new_size)
+            };
+        }
+        // SAFETY: the caller vouches that `new_size`, rounded up to the alignment, does
+        // not overflow; the two blocks are distinct; the old one is given up.
+        unsafe {
+            let moved = System.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(block, moved, new_size.min(layout.size()));
+                self.dealloc(block, layout);
+            }
+            moved
+        }
+    }
+}
+
+/// glibc leaves a shrinking block where it is; other C libraries may move it.
+const SHRINKS_IN_PLACE: bool = cfg!(target_env = "gnu");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// The crate's own tests run on it.
+    #[global_allocator]
+    static ALLOCATOR: WipingAllocator = WipingAllocator;
+
+    #[test]
+    fn a_freed_block_holds_nothing_of_what_it_held() {
+        // glibc writes its own list pointers into the first 16 bytes and, for a block
+        // that merges with its neighbour, at its end; the middle is ours to look at.
+        let layout = Layout::from_size_align(1024, 8).unwrap();
+        // SAFETY: reading freed memory is not sound in general. Here the block stays
+        // mapped (the heap is not trimmed for 1 KiB, and its neighbour is held), and
+        // only the absence of the pattern is asserted.
+        unsafe {
+            let block = ALLOCATOR.alloc(layout);
+            let neighbour = ALLOCATOR.alloc(layout);
+            ptr::write_bytes(block, 0xA5, 1024);
+            ALLOCATOR.dealloc(block, layout);
+            let left = (64..960).filter(|i| ptr::read_volatile(block.add(*i)) == 0xA5).count();
+            ALLOCATOR.dealloc(neighbour, layout);
+            assert!(left < 16, "{left} bytes of the pattern are left");
+        }
+    }
+
+    #[test]
+    fn a_grown_block_leaves_nothing_behind_and_keeps_its_bytes() {
+        let layout = Layout::from_size_align(1024, 8).unwrap();
+        // SAFETY: as in the test above.
+        unsafe {
+            let block = ALLOCATOR.alloc(layout);
+            let neighbour = ALLOCATOR.alloc(layout);
+            ptr::write_bytes(block, 0xA5, 1024);
+            let moved = ALLOCATOR.realloc(block, layout, 4096);
+            assert_ne!(moved, block);
+            assert!((0..1024).all(|i| *moved.add(i) == 0xA5));
+            let left = (64..960).filter(|i| ptr::read_volatile(block.add(*i)) == 0xA5).count();
+            ALLOCATOR.dealloc(moved, Layout::from_size_align(4096, 8).unwrap());
+            ALLOCATOR.dealloc(neighbour, layout);
+            assert!(left < 16, "{left} bytes of the pattern are left");
+        }
+    }
+
+    #[test]
+    fn a_shrunk_block_keeps_its_head_at_every_alignment() {
+        for align in [1, 8, 16, 64, 4096] {
+            let layout = Layout::from_size_align(8192, align).unwrap();
+            // SAFETY: the block is used within its size and given back with its layout.
+            unsafe {
+                let block = ALLOCATOR.alloc(layout);
+                ptr::write_bytes(block, 0xA5, 8192);
+                let block = ALLOCATOR.realloc(block, layout, 100);
+                assert_eq!(block as usize % align, 0);
+                assert!((0..100).all(|i| *block.add(i) == 0xA5));
+                ALLOCATOR.dealloc(block, Layout::from_size_align(100, align).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn many_threads_of_growing_shrinking_and_freeing_keep_their_data() {
+        let threads: Vec<_> = (0..4_u64)
+            .map(|seed| {
+                std::thread::spawn(move || {
+                    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+                    let mut live: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+                    for _ in 0..20_000 {
+                        state ^= state << 13;
+                        state ^= state >> 7;
+                        state ^= state << 17;
+                        let (slot, len) = (state % 64, (state >> 8) as usize % 3000);
+                        let block = live.entry(slot).or_default();
+                        assert!(block.iter().all(|byte| *byte == slot as u8));
+                        block.resize(len, slot as u8);
+                        if state & 7 == 0 {
+                            block.shrink_to_fit();
+                        }
+                        if state & 15 == 0 {
+                            live.remove(&slot);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The vendor's library: loaded and initialised once for the process, however many
+//! tokens of it are used; finalised when the last user is gone, and never while a call
+//! is under way.
+
+use crate::device::DeviceError;
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
+
+static MODULES: Mutex<Vec<(PathBuf, Weak<Module>)>> = Mutex::new(Vec::new());
+
+/// A library. Calls hold [`Opened`] (a shared lock) for as long as they run.
+pub(super) struct Module {
+    lib: String,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Loaded once; stays loaded, since unloading vendors' libraries is not safe.
+    context: Option<Pkcs11>,
+    initialised: bool,
+    /// Counts initialisations: handles of an earlier one mean nothing.
+    generation: u64,
+}
+
+impl Module {
+    /// The one of this process for a library.
+    pub(super) fn shared(lib: &str) -> Arc<Self> {
+        let path = Path::new(lib).canonicalize().unwrap_or_else(|_| PathBuf::from(lib));
+        let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+        modules.retain(|(_, module)| module.strong_count() > 0);
+        if let Some(module) = modules.iter().find(|(p, _)| *p == path).and_then(|(_, m)| m.upgrade()) {
+            return module;
+        }
+        let module = Arc::new(Self { lib: lib.to_owned(), state: RwLock::default() });
+        modules.push((path, Arc::downgrade(&module)));
+        module
+    }
+
+    /// The module, initialised, for the length of one call.
+    pub(super) fn open(&self) -> Result<Opened<'_>, DeviceError> {
+        loop {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(context), true) = (&state.context, state.initialised) {
+                return Ok(Opened { context: context.clone(), generation: state.generation, _state: state });
+            }
+            drop(state);
+            self.initialise(None)?;
+        }
+    }
+
+    /// Finalises and initialises anew, which makes libraries look at their slots again.
+    /// Waits for calls under way. Does nothing if it was done since `seen`.
+    pub(super) fn reopen(&self, seen: u64) -> Result<(), DeviceError> {
+        self.initialise(Some(seen))
+    }
+
+    fn initialise(&self, replace: Option<u64>) -> Result<(), DeviceError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.initialised {
+            if replace != Some(state.generation) {
+                return Ok(());
+            }
+            state.finalise();
+        }
+        let context = match &state.context {
+            Some(context) => context.clone(),
+            None => state.context.insert(load(&self.lib)?).clone(),
+        };
+        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+            Err(error) => {
+                return Err(DeviceError::config(format!(
+                    "PKCS#11 module '{}' does not initialise ({error}): check its configuration file and environment",
+                    self.lib
+                )));
+            }
+        }
+        state.initialised = true;
+        state.generation += 1;
+        Ok(())
+    }
+}
+
+impl State {
+    fn finalise(&mut self) {
+        self.initialised = false;
+        if let Some(Err(error)) = self.context.clone().map(Pkcs11::finalize) {
+            tracing::warn!(%error, "a PKCS#11 module did not finalise cleanly");
+        }
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.initialised {
+            state.finalise();
+        }
+    }
+}
+
+/// An initialised module; while it lives the module is not finalised.
+pub(super) struct Opened<'a> {
+    pub(super) context: Pkcs11,
+    pub(super) generation: u64,
+    _state: RwLockReadGuard<'a, State>,
+}
+
+fn load(lib: &str) -> Result<Pkcs11, DeviceError> {
+    if lib.contains('/') && !Path::new(lib).exists() {
+        return Err(DeviceError::config(format!(
+            "PKCS#11 module '{lib}' does not exist: install the vendor's library or correct 'lib'"
+        )));
+    }
+    Pkcs11::new(lib).map_err(|error| {
+        DeviceError::config(format!(
+            "PKCS#11 module '{lib}' cannot be loaded ({error}): check 'lib' and its own libraries"
+        ))
+    })
+}

@@ -1,0 +1,90 @@
+//! Which slot holds the configured token.
+
+use super::Pkcs11Config;
+use super::fault::Fault;
+use crate::device::DeviceError;
+use cryptoki::context::Pkcs11;
+use cryptoki::slot::{Slot, TokenInfo};
+
+/// The slot of the configured token, which is told apart by serial, label, slot id, or
+/// by being the only one.
+pub(super) fn choose(context: &Pkcs11, config: &Pkcs11Config) -> Result<(Slot, TokenInfo), Fault> {
+    let tokens = tokens(context)?;
+    if let Some(id) = config.slot {
+        return in_slot(&tokens, id, config);
+    }
+    let named = config.token_label.is_some() || config.token_serial.is_some();
+    let mut matching = tokens.iter().filter(|(_, token)| is_configured(token, config));
+    match (matching.next(), matching.next()) {
+        (Some((slot, token)), None) => Ok((*slot, token.clone())),
+        (None, _) if named => Err(Fault::Absent(DeviceError::config(format!(
+            "{} is not there: connect or initialise it; the module shows {}",
+            config.token_name(),
+            list(&tokens)
+        )))),
+        (None, _) => Err(Fault::Absent(DeviceError::config(format!(
+            "module {} shows no initialised token: connect or initialise one",
+            config.lib
+        )))),
+        (Some(_), Some(_)) => Err(Fault::Final(DeviceError::config(format!(
+            "several tokens match in module {}: set 'token_label' or 'token_serial' to one of {}",
+            config.lib,
+            list(&tokens)
+        )))),
+    }
+}
+
+fn in_slot(tokens: &[(Slot, TokenInfo)], id: u64, config: &Pkcs11Config) -> Result<(Slot, TokenInfo), Fault> {
+    let Some((slot, token)) = tokens.iter().find(|(slot, _)| slot.id() == id) else {
+        return Err(Fault::Absent(DeviceError::config(format!(
+            "slot {id} of module {} holds no token: slot ids change, so set 'token_label' instead; the module shows {}",
+            config.lib,
+            list(tokens)
+        ))));
+    };
+    if !is_configured(token, config) {
+        return Err(Fault::Absent(DeviceError::config(format!(
+            "slot {id} of module {} holds token '{}' (serial {}), but {} is configured: remove 'slot' or correct it; the module shows {}",
+            config.lib,
+            token.label(),
+            token.serial_number(),
+            wanted(config),
+            list(tokens)
+        ))));
+    }
+    Ok((*slot, token.clone()))
+}
+
+/// The initialised tokens. A slot that fails to answer is passed over, so that one
+/// broken reader does not hide the others.
+fn tokens(context: &Pkcs11) -> Result<Vec<(Slot, TokenInfo)>, Fault> {
+    let slots = context.get_slots_with_token()?;
+    let tokens = slots.into_iter().filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?)));
+    Ok(tokens.filter(|(_, token)| token.token_initialized()).collect())
+}
+
+fn is_configured(token: &TokenInfo, config: &Pkcs11Config) -> bool {
+    let label_fits = config.token_label.as_deref().is_none_or(|label| label.trim_end() == token.label());
+    let serial_fits = config.token_serial.as_deref().is_none_or(|serial| serial.trim() == token.serial_number());
+    label_fits && serial_fits
+}
+
+fn wanted(config: &Pkcs11Config) -> String {
+    match (&config.token_label, &config.token_serial) {
+        (Some(label), Some(serial)) => format!("'{label}' (serial {serial})"),
+        (Some(label), None) => format!("'{label}'"),
+        (None, serial) => format!("serial {}", serial.as_deref().unwrap_or_default()),
+    }
+}
+
+fn list(tokens: &[(Slot, TokenInfo)]) -> String {
+    if tokens.is_empty() {
+        return "no token".to_owned();
+    }
+    let named: Vec<String> = tokens
+        .iter()
+        .take(16)
+        .map(|(slot, token)| format!("'{}' (serial {}, slot {})", token.label(), token.serial_number(), slot.id()))
+        .collect();
+    named.join(", ")
+}

@@ -1,0 +1,81 @@
+//! Devices as the server uses them: real tokens (SoftHSM 2), real helper processes.
+//!
+//! This program is three: the test runner; the helper that the spawner starts
+//! (`device-helper`); and a server that is killed (`server-to-kill`). A missing
+//! component (SoftHSM, pkcs11-tool, openssl, cc) fails the tests; nothing is skipped.
+//! `cargo test -p holdfast-hsm --test devices -- WORD` runs the tests whose name holds it.
+
+mod conformance;
+mod helpers;
+mod softhsm;
+mod stub;
+mod suite;
+mod tokens;
+mod wrapping;
+
+use holdfast_hsm::{Spawner, helper, memory};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: memory::WipingAllocator = memory::WipingAllocator;
+
+/// What a test gets.
+pub struct Bench {
+    /// Made before any thread.
+    pub spawner: Arc<Spawner>,
+}
+
+type Test = (&'static str, fn(&Bench));
+
+fn main() -> ExitCode {
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    if argument == helper::SUBCOMMAND {
+        return helper::main();
+    }
+    if std::env::var_os(softhsm::CONF).is_none() {
+        return run_again_with_tokens();
+    }
+    let spawner = Arc::new(Spawner::start().expect("the spawner starts"));
+    memory::allow_unlocked();
+    if argument == helpers::SERVER_TO_KILL {
+        return helpers::server_to_kill(&spawner);
+    }
+    run(&Bench { spawner }, &argument)
+}
+
+/// Runs this program again, with an empty SoftHSM directory of its own.
+fn run_again_with_tokens() -> ExitCode {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let conf = softhsm::write_conf(directory.path());
+    let status = Command::new(std::env::current_exe().expect("own path"))
+        .args(std::env::args_os().skip(1))
+        .env(softhsm::CONF, conf)
+        .status()
+        .expect("this program runs again");
+    ExitCode::from(u8::from(!status.success()))
+}
+
+fn run(bench: &Bench, filter: &str) -> ExitCode {
+    let tests: Vec<Test> = [conformance::TESTS, tokens::TESTS, helpers::TESTS, wrapping::TESTS].concat();
+    let chosen: Vec<&Test> =
+        tests.iter().filter(|(name, _)| filter.starts_with('-') || name.contains(filter)).collect();
+    if filter == "--list" {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("running {} tests", chosen.len());
+    let mut failed = Vec::new();
+    for (name, test) in &chosen {
+        let start = Instant::now();
+        let good = catch_unwind(AssertUnwindSafe(|| test(bench))).is_ok();
+        println!("test {name} ... {} ({:.1} s)", if good { "ok" } else { "FAILED" }, start.elapsed().as_secs_f32());
+        if !good {
+            failed.push(name);
+        }
+    }
+    println!("test result: {} passed; {} failed {failed:?}", chosen.len() - failed.len(), failed.len());
+    ExitCode::from(u8::from(!failed.is_empty()))
+}

@@ -1,0 +1,258 @@
+//! The conformance suite: what every device does alike, as far as it says that it can.
+
+use holdfast_hsm::DeviceClient;
+use holdfast_hsm::device::{
+    CipherMechanism, DeviceErrorClass as Class, Hash, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput,
+    SignMechanism, ec_point_of_spki,
+};
+use holdfast_hsm::memory::Secret;
+use std::fs;
+
+use super::softhsm::run;
+
+/// Runs all of it. The device must hold no key named `suite-…`.
+pub fn conformance(device: &DeviceClient) {
+    let info = device.info().expect("a device says what it is");
+    assert!(!info.token_label.is_empty());
+    makes_what_it_says_and_nothing_else(device, &info.capabilities.generate);
+    for mechanism in [CipherMechanism::AesGcm, CipherMechanism::RsaOaepSha256] {
+        encrypts(device, mechanism, info.capabilities.cipher.contains(&mechanism));
+    }
+    signs(device, &info.capabilities.sign);
+    derives(device, info.capabilities.derive);
+    imports(device, info.capabilities.import.contains(&KeyKind::Aes(256)));
+    if info.capabilities.random {
+        let (a, b) = (device.random(32).unwrap(), device.random(32).unwrap());
+        assert!(!a.ct_eq(b.expose()));
+        assert_eq!(class(device.random(1 << 20)), Class::Invalid);
+    }
+    serves_many_threads(device);
+    destroys(device);
+    // Whatever a device was asked, nothing of the suite is left on it.
+    let left = device.find(KeyRef::default()).unwrap();
+    assert!(left.iter().all(|key| !key.label.starts_with("suite-")), "{left:?}");
+}
+
+const KINDS: [KeyKind; 7] = [
+    KeyKind::Aes(256),
+    KeyKind::Rsa(2048),
+    KeyKind::Rsa(3072),
+    KeyKind::Rsa(4096),
+    KeyKind::EcP256,
+    KeyKind::EcP384,
+    KeyKind::Ed25519,
+];
+
+fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) {
+    for kind in KINDS {
+        let usage = if kind == KeyKind::Aes(256) { KeyUsage::Encrypt } else { KeyUsage::Sign };
+        let spec = spec("suite-made", kind, usage);
+        if !can.contains(&kind) {
+            assert_eq!(class(device.generate(spec)), Class::Unsupported, "{kind}");
+            continue;
+        }
+        let key = device.generate(spec.clone()).unwrap();
+        assert_eq!((key.kind, key.label.as_str()), (kind, "suite-made"));
+        assert!(key.private && !key.extractable && !key.id.is_empty(), "{key:?}");
+        assert_eq!(key.public, kind != KeyKind::Aes(256));
+        for name in [KeyRef::label("suite-made"), KeyRef::id(key.id.clone()), key.key_ref()] {
+            assert_eq!(device.find(name).unwrap(), std::slice::from_ref(&key));
+        }
+        assert_eq!(class(device.generate(spec)), Class::Invalid, "a second key of one name");
+        device.destroy(key.key_ref()).unwrap();
+    }
+    assert_eq!(class(device.generate(spec("suite-odd", KeyKind::Aes(128), KeyUsage::Encrypt))), Class::Unsupported);
+    let senseless = device.generate(spec("suite-odd", KeyKind::Aes(256), KeyUsage::Sign));
+    assert!(matches!(class(senseless), Class::Invalid | Class::Unsupported));
+    assert_eq!(device.find(KeyRef::label("suite-made")).unwrap(), []);
+}
+
+fn encrypts(device: &DeviceClient, mechanism: CipherMechanism, can: bool) {
+    let secret = || Secret::new(b"the root key of a cluster, 32 b.".to_vec());
+    if !can {
+        let refused = device.encrypt(KeyRef::label("suite-cipher"), mechanism, secret(), b"");
+        assert_eq!(class(refused), Class::Unsupported);
+        return;
+    }
+    let aes = mechanism == CipherMechanism::AesGcm;
+    let kind = if aes { KeyKind::Aes(256) } else { KeyKind::Rsa(2048) };
+    let missing = device.encrypt(KeyRef::label("suite-cipher"), mechanism, secret(), b"");
+    assert_eq!(class(missing), Class::KeyMissing);
+    let key = device.generate(spec("suite-cipher", kind, KeyUsage::Encrypt)).unwrap();
+    let aad: &[u8] = if aes { b"cluster 1" } else { b"" };
+
+    let first = device.encrypt(key.key_ref(), mechanism, secret(), aad).unwrap();
+    let second = device.encrypt(key.key_ref(), mechanism, secret(), aad).unwrap();
+    assert_ne!(first.bytes, second.bytes, "encryption is randomised");
+    let opened = device.decrypt(key.key_ref(), first.mechanism, &first.bytes, aad).unwrap();
+    assert!(opened.ct_eq(secret().expose()));
+
+    for place in [0, first.bytes.len() / 2, first.bytes.len() - 1] {
+        let mut changed = first.bytes.clone();
+        changed[place] ^= 1;
+        let opened = device.decrypt(key.key_ref(), first.mechanism, &changed, aad);
+        assert_eq!(class(opened), Class::Tampered, "{mechanism}, byte {place}");
+    }
+    if aes {
+        assert_eq!(class(device.decrypt(key.key_ref(), mechanism, &first.bytes, b"cluster 2")), Class::Tampered);
+        assert_eq!(class(device.decrypt(key.key_ref(), mechanism, &first.bytes[..20], aad)), Class::Tampered);
+        let long = Secret::new(vec![0x5A; 100_000]);
+        let sealed = device.encrypt(key.key_ref(), mechanism, long, aad).unwrap();
+        assert!(device.decrypt(key.key_ref(), mechanism, &sealed.bytes, aad).unwrap().ct_eq(vec![0x5A; 100_000]));
+    } else {
+        let long = device.encrypt(key.key_ref(), mechanism, Secret::new(vec![0; 1000]), b"");
+        assert_eq!(class(long), Class::Invalid, "more than RSA holds");
+    }
+    let after = device.decrypt(key.key_ref(), first.mechanism, &first.bytes, aad).unwrap();
+    assert!(after.ct_eq(secret().expose()), "errors leave the device usable");
+    device.destroy(key.key_ref()).unwrap();
+}
+
+fn signs(device: &DeviceClient, can: &[SignMechanism]) {
+    use SignMechanism::{Ecdsa, Ed25519, RsaPkcs1, RsaPss};
+    let cases = [
+        (KeyKind::EcP256, Ecdsa(Hash::Sha256)),
+        (KeyKind::EcP384, Ecdsa(Hash::Sha384)),
+        (KeyKind::Rsa(2048), RsaPkcs1(Hash::Sha256)),
+        (KeyKind::Rsa(2048), RsaPkcs1(Hash::Sha384)),
+        (KeyKind::Rsa(2048), RsaPkcs1(Hash::Sha512)),
+        (KeyKind::Rsa(2048), RsaPss(Hash::Sha256)),
+        (KeyKind::Rsa(2048), RsaPss(Hash::Sha512)),
+        (KeyKind::Ed25519, Ed25519),
+    ];
+    for (kind, mechanism) in cases {
+        let message = || SignInput::Message(b"to be signed".to_vec());
+        let name = KeyRef::label("suite-sign");
+        if !can.contains(&mechanism) {
+            assert_eq!(class(device.sign(name, mechanism, message())), Class::Unsupported);
+            continue;
+        }
+        assert_eq!(class(device.sign(name.clone(), mechanism, message())), Class::KeyMissing);
+        let key = device.generate(spec("suite-sign", kind, KeyUsage::Sign)).unwrap();
+        let signature = device.sign(name.clone(), mechanism, message()).unwrap();
+        let spki = device.public_key(name.clone()).unwrap();
+        openssl_agrees(&spki, mechanism, b"to be signed", &signature);
+
+        let verify = |input, signature: &[u8]| device.verify(name.clone(), mechanism, input, signature.to_vec());
+        assert!(verify(message(), &signature).unwrap(), "{mechanism}");
+        assert!(!verify(SignInput::Message(b"something else".to_vec()), &signature).unwrap(), "{mechanism}");
+        assert!(!verify(message(), &signature[1..]).unwrap(), "{mechanism}");
+        match mechanism.hash() {
+            Some(hash) => {
+                let digest = || SignInput::Digest(hash.digest(b"to be signed"));
+                assert!(verify(digest(), &signature).unwrap(), "{mechanism}");
+                let signature = device.sign(name.clone(), mechanism, digest()).unwrap();
+                openssl_agrees(&spki, mechanism, b"to be signed", &signature);
+                assert_eq!(class(device.sign(name, mechanism, SignInput::Digest(vec![0; 20]))), Class::Invalid);
+            }
+            None => assert_eq!(class(device.sign(name, mechanism, SignInput::Digest(vec![0; 32]))), Class::Unsupported),
+        }
+        device.destroy(key.key_ref()).unwrap();
+    }
+}
+
+/// A second opinion on signature and public key.
+fn openssl_agrees(spki: &[u8], mechanism: SignMechanism, message: &[u8], signature: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (key, message, signature) = (file("key", spki), file("message", message), file("signature", signature));
+    let hash = mechanism.hash().map(|hash| format!("-{}", hash.to_string().to_lowercase())).unwrap_or_default();
+    let pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"];
+    let mut arguments = match mechanism {
+        SignMechanism::Ed25519 => {
+            let of = ["-pubin", "-keyform", "DER", "-inkey", &key, "-in", &message, "-sigfile", &signature];
+            run("openssl", &[&["pkeyutl", "-verify", "-rawin"][..], &of].concat());
+            return;
+        }
+        SignMechanism::RsaPss(_) => pss.to_vec(),
+        _ => Vec::new(),
+    };
+    arguments.extend(["-signature", &signature, &message]);
+    run("openssl", &[&["dgst", &hash, "-keyform", "DER", "-verify", &key][..], &arguments].concat());
+}
+
+fn derives(device: &DeviceClient, can: bool) {
+    if !can {
+        assert_eq!(class(device.derive(KeyRef::label("suite-derive"), &[4; 65])), Class::Unsupported);
+        return;
+    }
+    for (kind, bytes) in [(KeyKind::EcP256, 32), (KeyKind::EcP384, 48)] {
+        let pair = ["suite-derive-a", "suite-derive-b"].map(|label| {
+            let key = device.generate(spec(label, kind, KeyUsage::Derive)).unwrap();
+            let spki = device.public_key(key.key_ref()).unwrap();
+            (key, ec_point_of_spki(&spki).unwrap().to_vec())
+        });
+        let [(a, point_a), (b, point_b)] = &pair;
+        let shared = device.derive(a.key_ref(), point_b).unwrap();
+        assert_eq!(shared.expose().len(), bytes);
+        assert!(shared.ct_eq(device.derive(b.key_ref(), point_a).unwrap().expose()));
+        assert_eq!(class(device.derive(a.key_ref(), &point_b[1..])), Class::Invalid);
+        for (key, _) in &pair {
+            device.destroy(key.key_ref()).unwrap();
+        }
+    }
+}
+
+fn imports(device: &DeviceClient, can: bool) {
+    let aes = || spec("suite-import", KeyKind::Aes(256), KeyUsage::Encrypt);
+    if !can {
+        assert_eq!(class(device.import(aes(), Secret::new(vec![7; 32]))), Class::Unsupported);
+        return;
+    }
+    let key = device.import(aes(), Secret::new(vec![7; 32])).unwrap();
+    assert!(key.private && !key.extractable && key.kind == KeyKind::Aes(256));
+    let sealed = device.encrypt(key.key_ref(), CipherMechanism::AesGcm, Secret::new(vec![1]), b"").unwrap();
+    device.destroy(key.key_ref()).unwrap();
+    let again = device.import(aes(), Secret::new(vec![7; 32])).unwrap();
+    let opened = device.decrypt(again.key_ref(), sealed.mechanism, &sealed.bytes, b"").unwrap();
+    assert!(opened.ct_eq([1]), "the same key imported twice is the same key");
+    device.destroy(again.key_ref()).unwrap();
+    assert_eq!(class(device.import(aes(), Secret::new(vec![7; 31]))), Class::Invalid);
+    let pair = spec("suite-import", KeyKind::EcP256, KeyUsage::Sign);
+    assert_eq!(class(device.import(pair, Secret::new(vec![7; 32]))), Class::Unsupported);
+}
+
+fn serves_many_threads(device: &DeviceClient) {
+    let key = device.generate(spec("suite-threads", KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let key = key.key_ref();
+            scope.spawn(move || {
+                for round in 0..25_u8 {
+                    let plain = vec![thread, round];
+                    let sealed =
+                        device.encrypt(key.clone(), CipherMechanism::AesGcm, Secret::new(plain.clone()), b"").unwrap();
+                    let opened = device.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, b"").unwrap();
+                    assert!(opened.ct_eq(plain));
+                }
+            });
+        }
+    });
+    device.destroy(key.key_ref()).unwrap();
+}
+
+fn destroys(device: &DeviceClient) {
+    assert_eq!(class(device.destroy(KeyRef::label("suite-none"))), Class::KeyMissing);
+    assert_eq!(class(device.destroy(KeyRef::default())), Class::Invalid);
+    let key: KeyInfo = device.generate(spec("suite-gone", KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap();
+    let sealed = device.encrypt(key.key_ref(), CipherMechanism::AesGcm, Secret::new(vec![1]), b"").unwrap();
+    device.destroy(key.key_ref()).unwrap();
+    assert_eq!(class(device.decrypt(key.key_ref(), sealed.mechanism, &sealed.bytes, b"")), Class::KeyMissing);
+    assert_eq!(class(device.destroy(key.key_ref())), Class::KeyMissing);
+}
+
+fn spec(label: &str, kind: KeyKind, usage: KeyUsage) -> KeySpec {
+    KeySpec { label: label.to_owned(), id: None, kind, usage }
+}
+
+/// The class of the error that must be there, whose text must be one clear line.
+pub fn class<T>(result: Result<T, holdfast_hsm::device::DeviceError>) -> Class {
+    let Err(error) = result else { panic!("this should have been refused") };
+    assert!(!error.text.is_empty() && !error.text.contains('\n'), "{error}");
+    assert!(!error.text.contains(super::softhsm::PIN), "{error}");
+    error.class
+}

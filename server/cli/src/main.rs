@@ -1,0 +1,26 @@
+#![forbid(unsafe_code)]
+//! The `holdfast` binary: the server, its device helper, and every client command.
+//!
+//! `holdfast server` is put together here: the table of engines, the seal, the store, the listeners.
+
+mod engines;
+mod seal_device;
+mod server;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: holdfast_hsm::memory::WipingAllocator = holdfast_hsm::memory::WipingAllocator;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some(holdfast_hsm::helper::SUBCOMMAND) => holdfast_hsm::helper::main(),
+        Some("server") => server::main(&args[2..]),
+        _ => {
+            let code = holdfast_cli_client::run(args.into_iter().skip(1).collect());
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+    }
+}

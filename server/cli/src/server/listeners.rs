@@ -1,0 +1,90 @@
+//! Listeners as the configuration describes them.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use holdfast_config::{Config, Listener, TcpListener, TlsVersion};
+use holdfast_http::tls::{Certificates, TlsOptions};
+use holdfast_http::{Address, ForwardedFor, ListenerOptions};
+
+/// A listener before it is bound.
+pub struct Planned {
+    pub address: Address,
+    pub options: ListenerOptions,
+    pub certificates: Option<Arc<Certificates>>,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Read the certificate files again when they change.
+    pub auto_reload: bool,
+}
+
+pub fn plan(config: &Config) -> Result<Vec<Planned>, String> {
+    config.listeners.iter().map(|l| one(config, l)).collect()
+}
+
+fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    let mut found = text.to_socket_addrs().map_err(|e| format!("listener address {text}: {e}"))?;
+    found.next().ok_or_else(|| format!("listener address {text} names no address"))
+}
+
+fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
+    let base = ListenerOptions {
+        max_request_bytes: config.max_request_size_bytes,
+        max_request_duration: config.max_request_duration,
+        ..ListenerOptions::default()
+    };
+    match listener {
+        Listener::Unix(u) => Ok(Planned {
+            address: Address::Unix { path: u.path.clone(), mode: u.socket_mode },
+            options: base,
+            certificates: None,
+            tls: None,
+            auto_reload: false,
+        }),
+        Listener::Tcp(t) => tcp(base, t),
+    }
+}
+
+fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
+    let options = ListenerOptions {
+        max_request_bytes: t.max_request_size_bytes.unwrap_or(base.max_request_bytes),
+        max_request_duration: t.max_request_duration.unwrap_or(base.max_request_duration),
+        max_json_strings: t.max_request_json_strings,
+        read_header_timeout: t.http_read_header_timeout,
+        read_timeout: t.http_read_timeout,
+        idle_timeout: t.http_idle_timeout,
+        require_request_header: t.require_request_header,
+        unauthenticated_metrics: t.unauthenticated_metrics_access,
+        forwarded_for: ForwardedFor {
+            authorized: t.forwarded_for_authorized.clone(),
+            hop_skips: usize::try_from(t.forwarded_for_hop_skips).unwrap_or(usize::MAX),
+            reject_not_authorized: t.forwarded_for_reject_not_authorized,
+            reject_not_present: t.forwarded_for_reject_not_present,
+        },
+    };
+    let certificates = match &t.tls {
+        None => None,
+        Some(tls) => {
+            let max = tls.max_version.unwrap_or(TlsVersion::Tls13);
+            let options = TlsOptions {
+                cert_file: tls.cert_file.clone(),
+                key_file: tls.key_file.clone(),
+                client_ca_file: tls.client_ca_file.clone(),
+                require_client_cert: tls.require_and_verify_client_cert,
+                disable_client_certs: tls.disable_client_certs,
+                tls12: tls.min_version <= TlsVersion::Tls12,
+                tls13: max >= TlsVersion::Tls13,
+                cipher_suites: tls.cipher_suites.clone(),
+            };
+            Some(Certificates::load(options).map_err(|e| e.to_string())?)
+        }
+    };
+    let tls = certificates.as_ref().map(|c| c.config()).transpose().map_err(|e| e.to_string())?;
+    Ok(Planned {
+        address: Address::Tcp(resolve(&t.address)?),
+        options,
+        certificates,
+        tls,
+        auto_reload: t.tls.as_ref().is_some_and(|t| t.auto_reload),
+    })
+}

@@ -1,0 +1,33 @@
+//! `holdfast server`.
+
+mod dev;
+mod flags;
+mod listeners;
+mod logging;
+mod start;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Run the server until it is told to stop.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    let flags = match flags::parse(&args) {
+        Ok(flags::Parsed::Run(f)) => *f,
+        Ok(flags::Parsed::Help) => {
+            print!("{}", flags::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(1);
+        }
+    };
+    match start::run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("Error: {text}");
+            ExitCode::from(1)
+        }
+    }
+}

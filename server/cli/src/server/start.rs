@@ -1,0 +1,274 @@
+//! Starting: the process is made safe, then the parts are put together, then it serves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_config::{Config, Listener, LogFormat, LogLevel, Offer, Storage};
+use holdfast_core::audit::DeviceConfig;
+use holdfast_core::{Core, Options, TtlLimits};
+use holdfast_hsm::memory;
+use holdfast_seal::SealDevice;
+use holdfast_storage::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::flags::Flags;
+use super::listeners::{self, Planned};
+use super::{dev, logging};
+use crate::engines::ENGINES;
+use crate::seal_device::{DeviceSetUp, WrappingDevice};
+
+const STORAGES: &[&str] = &["inmem", "file"];
+const SEALS: &[&str] = &["pkcs11", "shamir", "software"];
+/// How often changed certificate files are looked for.
+const RELOAD_EVERY: Duration = Duration::from_secs(10);
+
+/// Run until a signal ends the server.
+pub fn run(flags: &Flags) -> Result<(), String> {
+    let (config, warnings) = read_config(flags)?;
+    let level = match &flags.log_level {
+        Some(text) => LogLevel::parse(text).ok_or_else(|| format!("unknown log level {text:?}"))?,
+        None => config.log.level,
+    };
+    let format = match &flags.log_format {
+        Some(text) => LogFormat::parse(text).ok_or_else(|| format!("unknown log format {text:?}"))?,
+        None => config.log.format,
+    };
+    let device = match config.seals.iter().find(|s| !s.disabled) {
+        None => None,
+        Some(seal) => DeviceSetUp::of(&seal.kind)?,
+    };
+    // Before any thread: afterwards this process neither forks nor execs.
+    let spawner = match device {
+        Some(_) => {
+            Some(Arc::new(holdfast_hsm::Spawner::start().map_err(|e| format!("the device helper's spawner: {e}"))?))
+        }
+        None => None,
+    };
+    protect(flags.dev, config.disable_mlock)?;
+    raise_file_limit();
+    logging::start(level, format);
+    for w in &warnings {
+        tracing::warn!("{w}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(1 << 20)
+        .max_blocking_threads(64)
+        .build()
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    runtime.block_on(serve(flags, &config, device, spawner))
+}
+
+fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
+    let offer = Offer::new(STORAGES, SEALS);
+    let (mut config, warnings) = if flags.config.is_empty() {
+        (Config::default(), Vec::new())
+    } else {
+        Config::load(&flags.config, &offer).map_err(|e| e.to_string())?
+    };
+    if flags.dev {
+        let mut listener = holdfast_config::TcpListener::default();
+        listener.address = flags.dev_listen_address.clone().unwrap_or_else(|| "127.0.0.1:8200".into());
+        listener.tls = None;
+        if flags.dev_tls {
+            let files = dev::make_tls(flags.dev_tls_cert_dir.as_deref())?;
+            println!("CA certificate: {}", files.ca.display());
+            listener.tls = Some(holdfast_config::TlsSettings {
+                cert_file: files.cert,
+                key_file: files.key,
+                ..holdfast_config::TlsSettings::default()
+            });
+        }
+        config.listeners.insert(0, Listener::Tcp(Box::new(listener)));
+        config.storage = Some(Storage::Inmem);
+        config.seals.clear();
+        config.disable_mlock = true;
+    }
+    if config.storage.is_none() {
+        return Err("a storage stanza is needed: storage \"file\" { path = \"/var/lib/holdfast\" }".into());
+    }
+    if config.listeners.is_empty() {
+        return Err("a listener stanza is needed: listener \"tcp\" { address = \"127.0.0.1:8200\" … }".into());
+    }
+    Ok((config, warnings))
+}
+
+/// No core dumps, no ptrace, no new privileges; memory locked unless told otherwise.
+fn protect(dev: bool, disable_mlock: bool) -> Result<(), String> {
+    memory::harden_process().map_err(|e| e.to_string())?;
+    if dev || disable_mlock {
+        memory::allow_unlocked();
+        return Ok(());
+    }
+    memory::lock_process().map_err(|e| e.to_string())
+}
+
+/// As many connections as the system allows.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _stays_as_it_is = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
+async fn serve(
+    flags: &Flags,
+    config: &Config,
+    device: Option<DeviceSetUp>,
+    spawner: Option<Arc<holdfast_hsm::Spawner>>,
+) -> Result<(), String> {
+    let planned = listeners::plan(config)?;
+    let mut bound = Vec::new();
+    for p in &planned {
+        bound.push(
+            holdfast_http::bind(&p.address)
+                .await
+                .map_err(|e| format!("cannot listen on {}: {e}", shown(&p.address)))?,
+        );
+    }
+    let (folder, storage_type) = match &config.storage {
+        Some(Storage::File { path }) => (Some(path.clone()), "file"),
+        _ => (None, "inmem"),
+    };
+    let max_entry_bytes = usize::try_from(config.max_entry_size_bytes).unwrap_or(usize::MAX);
+    let store = Store::open(&holdfast_storage::Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
+    let device: Option<Arc<dyn SealDevice>> = match &device {
+        None => None,
+        Some(d) => Some(Arc::new(WrappingDevice::new(d, spawner.clone())?)),
+    };
+    let sealed_by_device = device.is_some();
+    let core = Core::new(Options {
+        store,
+        engines: ENGINES,
+        device,
+        storage_type: storage_type.into(),
+        audit: config.audit.iter().map(audit_device).collect::<Result<_, _>>()?,
+        limits: TtlLimits {
+            default_secs: config.default_lease_ttl.as_secs(),
+            max_secs: config.max_lease_ttl.as_secs(),
+        },
+        cluster_name: config.cluster_name.clone(),
+        max_entry_bytes,
+    });
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+
+    if flags.dev {
+        let (key, token) = dev::furnish(&core, flags).await?;
+        if !flags.dev_no_store_token {
+            dev::store_token(&token);
+        }
+        println!(
+            "WARNING! This server is for trying things out: it keeps everything in memory, is unsealed,\n\
+             and its key and root token stand here. Never use it for real secrets.\n\n\
+             Unseal Key: {}\nRoot Token: {}\n",
+            key.expose(),
+            token.expose()
+        );
+    } else if sealed_by_device {
+        tokio::spawn(core.clone().unseal_with_device());
+    }
+
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    for (p, l) in planned.iter().zip(bound) {
+        tracing::info!(address = %shown(&l.address), tls = p.tls.is_some(), "listening");
+        tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
+    }
+    watch_files(&planned, stopped.clone());
+    wait_for_signals(&core, &planned).await?;
+    tracing::info!("stopping: requests in flight are finished first");
+    let _nobody_listens = stop.send(true);
+    while tasks.join_next().await.is_some() {}
+    core.seal_now().await;
+    core.shut_down();
+    drop(spawner);
+    Ok(())
+}
+
+fn shown(address: &holdfast_http::Address) -> String {
+    match address {
+        holdfast_http::Address::Tcp(a) => a.to_string(),
+        holdfast_http::Address::Unix { path, .. } => path.display().to_string(),
+    }
+}
+
+fn audit_device(d: &holdfast_config::AuditDevice) -> Result<DeviceConfig, String> {
+    if d.kind != holdfast_config::AuditKind::File {
+        return Err(format!("audit {:?} is not offered by this version: file is", d.kind.as_str()));
+    }
+    let path = format!("{}/", d.path.trim_matches('/'));
+    Ok(DeviceConfig { path, description: d.description.clone(), options: d.options.clone() })
+}
+
+/// SIGHUP reads certificates and audit files again; SIGTERM and Ctrl-C end the server.
+async fn wait_for_signals(core: &Arc<Core>, planned: &[Planned]) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
+    let (mut hangup, mut terminate, mut interrupt) =
+        (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                core.reopen_audit();
+                core.retry_device();
+                reload(planned);
+            }
+        }
+    }
+}
+
+fn reload(planned: &[Planned]) {
+    for p in planned {
+        if let Some(c) = &p.certificates {
+            match c.reload() {
+                Ok(()) => tracing::info!(address = %shown(&p.address), "the certificate was read again"),
+                Err(e) => tracing::error!(error = %e, "the old certificate stays in use"),
+            }
+        }
+    }
+}
+
+/// `tls_auto_reload`: look for changed files.
+fn watch_files(planned: &[Planned], mut stopped: watch::Receiver<bool>) {
+    let watched: Vec<_> = planned.iter().filter(|p| p.auto_reload).filter_map(|p| p.certificates.clone()).collect();
+    if watched.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        let mut seen: Vec<_> = watched.iter().map(|c| c.modified()).collect();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RELOAD_EVERY) => {}
+                _ = stopped.wait_for(|s| *s) => return,
+            }
+            for (c, before) in watched.iter().zip(&mut seen) {
+                let now = c.modified();
+                if now != *before {
+                    match c.reload() {
+                        Ok(()) => *before = now,
+                        Err(e) => tracing::error!(error = %e, "the old certificate stays in use"),
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A file with the process id, removed at the end.
+struct PidFile(std::path::PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<PidFile, String> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("pid_file {}: {e}", path.display()))?;
+        Ok(PidFile(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.0);
+    }
+}

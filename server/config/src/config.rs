@@ -1,0 +1,100 @@
+//! The whole configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{AuditDevice, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
+
+/// All that the files say, merged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the server listens, in the order of the files.
+    pub listeners: Vec<Listener>,
+    /// Where it keeps its data; `None`: no file says so.
+    pub storage: Option<Storage>,
+    /// What opens the root key, in the order of the files; none: Shamir's
+    /// shares.
+    pub seals: Vec<Seal>,
+    /// Audit devices.
+    pub audit: Vec<AuditDevice>,
+    /// Lockouts; of two for one scope the later counts.
+    pub user_lockouts: Vec<UserLockout>,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// The server's own log.
+    pub log: LogSettings,
+    /// The address that clients and other nodes reach this node's API at.
+    pub api_addr: Option<String>,
+    /// The address that other nodes reach this node at.
+    pub cluster_addr: Option<String>,
+    /// The cluster's name; `None`: one is made.
+    pub cluster_name: Option<String>,
+    /// How long a lease lasts where nobody says.
+    pub default_lease_ttl: Duration,
+    /// How long a lease may last.
+    pub max_lease_ttl: Duration,
+    /// Offer the web UI.
+    pub ui: bool,
+    /// Do not lock memory.
+    pub disable_mlock: bool,
+    /// A file for the process id.
+    pub pid_file: Option<PathBuf>,
+    /// The largest body in bytes, where a listener does not say.
+    pub max_request_size_bytes: u64,
+    /// How long a request may take, where a listener does not say.
+    pub max_request_duration: Duration,
+    /// The largest stored entry in bytes.
+    pub max_entry_size_bytes: u64,
+    /// Offer `sys/raw`.
+    pub raw_storage_endpoint: bool,
+    /// Offer `sys/internal/inspect`.
+    pub introspection_endpoint: bool,
+    /// Say the host's name in a header of answers.
+    pub enable_response_header_hostname: bool,
+    /// Say the Raft node's id in a header of answers.
+    pub enable_response_header_raft_node_id: bool,
+    /// Do not cache what is read from storage.
+    pub disable_cache: bool,
+    /// How many entries are cached; `None`: as many as is good.
+    pub cache_size: Option<u64>,
+    /// Do not speak with other nodes.
+    pub disable_clustering: bool,
+    /// The API may make audit devices.
+    pub unsafe_allow_api_audit_creation: bool,
+    /// Audit devices may have a `prefix`.
+    pub allow_audit_log_prefixing: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listeners: Vec::new(),
+            storage: None,
+            seals: Vec::new(),
+            audit: Vec::new(),
+            user_lockouts: Vec::new(),
+            telemetry: Telemetry::default(),
+            log: LogSettings::default(),
+            api_addr: None,
+            cluster_addr: None,
+            cluster_name: None,
+            default_lease_ttl: Duration::from_secs(768 * 3600),
+            max_lease_ttl: Duration::from_secs(768 * 3600),
+            ui: false,
+            disable_mlock: false,
+            pid_file: None,
+            max_request_size_bytes: 32 * 1024 * 1024,
+            max_request_duration: Duration::from_secs(90),
+            max_entry_size_bytes: 1024 * 1024,
+            raw_storage_endpoint: false,
+            introspection_endpoint: false,
+            enable_response_header_hostname: false,
+            enable_response_header_raft_node_id: false,
+            disable_cache: false,
+            cache_size: None,
+            disable_clustering: false,
+            unsafe_allow_api_audit_creation: false,
+            allow_audit_log_prefixing: false,
+        }
+    }
+}

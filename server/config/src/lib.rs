@@ -1,0 +1,55 @@
+//! The server's configuration: files in HCL or JSON, as Vault and OpenBao
+//! have them, read into typed values.
+//!
+//! [`Config::load`] reads what `-config` names, several files or folders,
+//! and merges them. A wrong type or value is an error with file, line and
+//! column and what to do next; a key that nobody knows, or that is known and
+//! has no effect here, is a [`Warning`] with its place.
+//!
+//! What this build offers is asked from the caller ([`Offer`]), so that a
+//! storage or seal that exists elsewhere is refused by name, with the list of
+//! those that exist here.
+//!
+//! The crate opens no listener, store or device: it tells what was written.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod config;
+mod error;
+mod files;
+mod headers;
+mod listener;
+mod listener_unix;
+mod lockout;
+mod log;
+mod merge;
+mod network;
+mod offer;
+mod pin;
+mod seal;
+mod seal_environment;
+mod seal_static;
+mod size;
+mod stanza;
+mod storage;
+mod telemetry;
+mod top_level;
+mod url;
+
+pub use audit::{AuditDevice, AuditKind};
+pub use config::Config;
+pub use error::{ConfigError, ConfigErrorKind, Place, Warning};
+pub use headers::{HeaderStatus, ResponseHeaders};
+pub use listener::{Listener, ProxyProtocol, TcpListener, TlsSettings, TlsVersion};
+pub use listener_unix::UnixListener;
+pub use lockout::{LockoutScope, UserLockout};
+pub use log::{LogFormat, LogLevel, LogSettings};
+pub use network::Network;
+pub use offer::Offer;
+pub use pin::{Pin, PinSource};
+pub use seal::{Pkcs11Seal, Seal, SealKind};
+pub use seal_static::{StaticKey, StaticSeal};
+pub use size::size;
+pub use storage::{RaftStorage, RetryJoin, Storage};
+pub use telemetry::Telemetry;

@@ -1,0 +1,189 @@
+//! Answers as bytes: the envelope, errors and their statuses.
+
+use std::io::Write;
+
+use holdfast_sdk::{Auth, Body, Error, Map, Response, Value};
+
+/// What the HTTP layer sends.
+pub struct Answer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Answer {
+    pub fn json(status: u16, body: Vec<u8>) -> Answer {
+        Answer { status, content_type: "application/json".into(), body, headers: Vec::new() }
+    }
+
+    pub fn bare(status: u16, map: &Map<String, Value>) -> Answer {
+        Answer::json(status, to_vec(map))
+    }
+
+    pub fn errors(status: u16, texts: &[String]) -> Answer {
+        let mut body = b"{\"errors\":".to_vec();
+        write(&mut body, texts);
+        body.extend_from_slice(b"}\n");
+        Answer::json(status, body)
+    }
+
+    pub fn error(status: u16, text: &str) -> Answer {
+        Answer::errors(status, &[text.to_owned()])
+    }
+
+    /// The server has no keys.
+    pub fn sealed() -> Answer {
+        Answer::error(503, "Vault is sealed")
+    }
+
+    /// The answer to a failed request.
+    pub fn failure(error: &Error) -> Answer {
+        let listed = |text: &str| format!("1 error occurred:\n\t* {text}\n\n");
+        match error {
+            Error::BadRequest(texts) => Answer::errors(400, texts),
+            Error::PermissionDenied => Answer::error(403, "permission denied"),
+            Error::NotFound => Answer::errors(404, &[]),
+            Error::UnsupportedPath => Answer::error(404, &listed("unsupported path")),
+            Error::UnsupportedOperation => Answer::error(405, &listed("unsupported operation")),
+            Error::Status(status, texts) => Answer::errors(*status, texts),
+            Error::Conflict => Answer::error(503, "too many requests change the same thing; try again"),
+            Error::Unavailable(text) => Answer::error(503, text),
+            Error::Internal(text) => Answer::error(500, &listed(text)),
+        }
+    }
+
+    /// The answer to a request that was carried out.
+    pub fn success(response: &Response, request_id: &str, mount_type: &str) -> Answer {
+        let answer =
+            |status: u16, body: Vec<u8>| Answer { headers: response.headers.clone(), ..Answer::json(status, body) };
+        match &response.body {
+            Body::Raw { content_type, bytes } => {
+                let mut a = answer(response.status.unwrap_or(200), bytes.clone());
+                a.content_type = content_type.clone();
+                a
+            }
+            Body::Bare(map) => answer(response.status.unwrap_or(200), to_vec(map)),
+            Body::None
+                if response.auth.is_none()
+                    && response.wrap_info.is_none()
+                    && response.warnings.is_empty()
+                    && response.status.is_none_or(|s| s == 204) =>
+            {
+                answer(204, Vec::new())
+            }
+            body => {
+                let bytes = envelope(response, body, request_id, mount_type);
+                answer(response.status.unwrap_or(200), bytes)
+            }
+        }
+    }
+}
+
+fn write<T: serde_json_like::Json + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    value.json(out);
+}
+
+fn to_vec(map: &Map<String, Value>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    write(&mut out, map);
+    out.push(b'\n');
+    out
+}
+
+/// Writing JSON into memory cannot fail; said once.
+mod serde_json_like {
+    use super::{Map, Value};
+
+    pub trait Json {
+        fn json(&self, out: &mut Vec<u8>);
+    }
+    macro_rules! json {
+        ($($t:ty),*) => {$(impl Json for $t {
+            fn json(&self, out: &mut Vec<u8>) {
+                let _cannot_fail = serde_json::to_writer(out, self);
+            }
+        })*};
+    }
+    json!([String], str, Map<String, Value>);
+}
+
+fn envelope(r: &Response, body: &Body, request_id: &str, mount_type: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"{\"request_id\":");
+    write(&mut out, request_id);
+    let (lease_id, ttl, renewable) = match &r.lease {
+        Some(l) => (l.id.as_str(), l.ttl_secs, l.renewable),
+        None => ("", 0, false),
+    };
+    out.extend_from_slice(b",\"lease_id\":");
+    write(&mut out, lease_id);
+    let _cannot_fail = write!(out, ",\"renewable\":{renewable},\"lease_duration\":{ttl},\"data\":");
+    match body {
+        Body::Data(map) | Body::Both(map) if r.wrap_info.is_none() => write(&mut out, map),
+        _ => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"wrap_info\":");
+    match &r.wrap_info {
+        None => out.extend_from_slice(b"null"),
+        Some(w) => {
+            let mut m = Map::new();
+            m.insert("token".into(), w.token.expose().clone().into());
+            m.insert("accessor".into(), w.accessor.clone().into());
+            m.insert("ttl".into(), w.ttl_secs.into());
+            m.insert("creation_time".into(), w.creation_time.clone().into());
+            m.insert("creation_path".into(), w.creation_path.clone().into());
+            if !w.wrapped_accessor.is_empty() {
+                m.insert("wrapped_accessor".into(), w.wrapped_accessor.clone().into());
+            }
+            write(&mut out, &m);
+        }
+    }
+    out.extend_from_slice(b",\"warnings\":");
+    if r.warnings.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        write(&mut out, &r.warnings[..]);
+    }
+    out.extend_from_slice(b",\"auth\":");
+    match &r.auth {
+        Some(a) if r.wrap_info.is_none() => auth(&mut out, a),
+        _ => out.extend_from_slice(b"null"),
+    }
+    if !mount_type.is_empty() {
+        out.extend_from_slice(b",\"mount_type\":");
+        write(&mut out, mount_type);
+    }
+    if let Body::Both(map) = body {
+        for (k, v) in map {
+            out.push(b',');
+            write(&mut out, k.as_str());
+            let _cannot_fail = write!(out, ":{v}");
+        }
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+fn auth(out: &mut Vec<u8>, a: &Auth) {
+    let mut m = Map::new();
+    let mut set = |k: &str, v: Value| {
+        m.insert(k.into(), v);
+    };
+    set("client_token", a.client_token.expose().clone().into());
+    set("accessor", a.accessor.clone().into());
+    set("policies", a.policies.clone().into());
+    set("token_policies", a.token_policies.clone().into());
+    if !a.identity_policies.is_empty() {
+        set("identity_policies", a.identity_policies.clone().into());
+    }
+    set("metadata", if a.metadata.is_empty() { Value::Null } else { Value::Object(a.metadata.clone()) });
+    set("lease_duration", a.lease_secs.into());
+    set("renewable", a.renewable.into());
+    set("entity_id", a.entity_id.clone().into());
+    set("token_type", a.token_type.word().into());
+    set("orphan", a.orphan.into());
+    set("mfa_requirement", Value::Null);
+    set("num_uses", a.num_uses.into());
+    write(out, &m);
+}

@@ -1,0 +1,208 @@
+//! The `file` audit device.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use super::DeviceConfig;
+
+/// When a line counts as accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is written.
+    Write,
+    /// It is in a group fdatasync that the answer waits for.
+    Sync,
+}
+
+/// Appends lines to a file, stdout, or nothing.
+pub struct FileDevice {
+    target: Target,
+    mode: u32,
+    open: Mutex<Open>,
+    /// For requests that change something, and for reads.
+    durability: (Durability, Durability),
+    syncer: Option<Arc<Syncer>>,
+}
+
+enum Target {
+    File(PathBuf),
+    Stdout,
+    Discard,
+}
+
+struct Open {
+    file: Option<File>,
+    /// A write ended in the middle of a line.
+    torn: bool,
+}
+
+/// A thread that syncs for all who wait.
+struct Syncer {
+    state: Mutex<SyncState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct SyncState {
+    waiting: Vec<oneshot::Sender<bool>>,
+    file: Option<File>,
+    closed: bool,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open_file(path: &Path, mode: u32) -> io::Result<File> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(mode).open(path)
+}
+
+impl FileDevice {
+    /// Open the device; what is wrong with its options is said in one line.
+    pub fn open(config: &DeviceConfig) -> Result<FileDevice, String> {
+        let wrong = |text: String| format!("audit device {}: {text}", config.path);
+        let path = config.option("file_path").or(config.option("path"));
+        let path = path.ok_or_else(|| wrong("file_path is required".into()))?;
+        let mode = match config.option("mode") {
+            None | Some("") => 0o600,
+            Some(text) => u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|m| *m <= 0o777)
+                .ok_or_else(|| wrong(format!("mode {text:?} is no octal file mode")))?,
+        };
+        let mode = if mode == 0 { 0o600 } else { mode };
+        match config.option("format") {
+            None | Some("" | "json") => {}
+            Some(other) => return Err(wrong(format!("format {other:?} is not offered; json is"))),
+        }
+        let durability = match config.option("durability") {
+            None | Some("batch") => (Durability::Sync, Durability::Write),
+            Some("write") => (Durability::Write, Durability::Write),
+            Some("sync") => (Durability::Sync, Durability::Sync),
+            Some(other) => return Err(wrong(format!("durability {other:?}: write, batch and sync are possible"))),
+        };
+        let target = match path {
+            "stdout" => Target::Stdout,
+            "discard" => Target::Discard,
+            p => Target::File(p.into()),
+        };
+        let file = match &target {
+            Target::File(p) => {
+                Some(open_file(p, mode).map_err(|e| wrong(format!("cannot open {}: {e}", p.display())))?)
+            }
+            _ => None,
+        };
+        let syncer = match &file {
+            Some(f) if durability != (Durability::Write, Durability::Write) => Some(
+                Syncer::start(f.try_clone().map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))?,
+            ),
+            _ => None,
+        };
+        Ok(FileDevice { target, mode, open: Mutex::new(Open { file, torn: false }), durability, syncer })
+    }
+
+    /// Append a line (with its line end). The receiver, if there is one, tells when it is synced.
+    pub fn append(&self, line: &[u8], writes: bool) -> io::Result<Option<oneshot::Receiver<bool>>> {
+        match self.target {
+            Target::Discard => return Ok(None),
+            Target::Stdout => return io::stdout().lock().write_all(line).map(|()| None),
+            Target::File(_) => {}
+        }
+        {
+            let mut open = lock(&self.open);
+            let torn = open.torn;
+            let Some(file) = &mut open.file else { return Err(io::ErrorKind::NotFound.into()) };
+            let result =
+                if torn { file.write_all(b"\n").and_then(|()| file.write_all(line)) } else { file.write_all(line) };
+            open.torn = result.is_err();
+            result?;
+        }
+        let wanted = if writes { self.durability.0 } else { self.durability.1 };
+        Ok(match (&self.syncer, wanted) {
+            (Some(syncer), Durability::Sync) => Some(syncer.request()),
+            _ => None,
+        })
+    }
+
+    /// Open the file of that name again.
+    pub fn reopen(&self) -> io::Result<()> {
+        let Target::File(path) = &self.target else { return Ok(()) };
+        let file = open_file(path, self.mode)?;
+        if let Some(syncer) = &self.syncer {
+            lock(&syncer.state).file = Some(file.try_clone()?);
+        }
+        let mut open = lock(&self.open);
+        if let Some(old) = &open.file {
+            old.sync_data()?;
+        }
+        *open = Open { file: Some(file), torn: false };
+        Ok(())
+    }
+}
+
+impl Drop for FileDevice {
+    fn drop(&mut self) {
+        if let Some(syncer) = &self.syncer {
+            lock(&syncer.state).closed = true;
+            syncer.wake.notify_one();
+        }
+    }
+}
+
+impl Syncer {
+    fn start(file: File) -> io::Result<Arc<Syncer>> {
+        let state = Mutex::new(SyncState { file: Some(file), ..SyncState::default() });
+        let syncer = Arc::new(Syncer { state, wake: Condvar::new() });
+        let own = syncer.clone();
+        thread::Builder::new().name("audit-sync".into()).stack_size(128 << 10).spawn(move || own.run())?;
+        Ok(syncer)
+    }
+
+    fn request(&self) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut state = lock(&self.state);
+            state.waiting.push(sender);
+            state.waiting.len() == 1
+        };
+        if first {
+            self.wake.notify_one();
+        }
+        receiver
+    }
+
+    fn run(&self) {
+        loop {
+            let (waiting, file) = {
+                let mut state = lock(&self.state);
+                while state.waiting.is_empty() {
+                    if state.closed {
+                        return;
+                    }
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                let file = state.file.as_ref().and_then(|f| f.try_clone().ok());
+                (std::mem::take(&mut state.waiting), file)
+            };
+            let synced = match file {
+                Some(f) => f.sync_data(),
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
+            if let Err(e) = &synced {
+                tracing::error!(error = %e, "an audit file cannot be synced");
+            }
+            for sender in waiting {
+                let _nobody_waits = sender.send(synced.is_ok());
+            }
+        }
+    }
+}

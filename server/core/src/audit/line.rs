@@ -1,0 +1,363 @@
+//! The audit lines, in the reference's JSON form.
+
+use std::io::Write;
+
+use hmac::{KeyInit, Mac};
+use holdfast_sdk::{Body, Headers, Map, Operation, Response, Timestamp, Value};
+
+type HmacSha256 = hmac::Hmac<sha2::Sha256>;
+
+/// Hashes values with a device's salt.
+#[derive(Clone)]
+pub struct Hasher {
+    keyed: HmacSha256,
+    pub raw: bool,
+    pub hmac_accessor: bool,
+    pub elide_lists: bool,
+}
+
+impl Hasher {
+    pub fn new(salt: &str, raw: bool, hmac_accessor: bool, elide_lists: bool) -> Hasher {
+        let keyed = match HmacSha256::new_from_slice(salt.as_bytes()) {
+            Ok(h) => h,
+            // HMAC takes keys of every length.
+            Err(_) => unreachable!(),
+        };
+        Hasher { keyed, raw, hmac_accessor, elide_lists }
+    }
+
+    /// `hmac-sha256:` and 64 hex digits.
+    pub fn hash(&self, text: &str) -> String {
+        let mut out = b"hmac-sha256:".to_vec();
+        self.hash_onto(text, &mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    fn hash_onto(&self, text: &str, out: &mut Vec<u8>) {
+        let mut mac = self.keyed.clone();
+        mac.update(text.as_bytes());
+        for b in mac.finalize().into_bytes() {
+            out.push(b"0123456789abcdef"[usize::from(b >> 4)]);
+            out.push(b"0123456789abcdef"[usize::from(b & 15)]);
+        }
+    }
+
+    fn secret(&self, text: &str, out: &mut Vec<u8>) {
+        if self.raw {
+            return string(text, out);
+        }
+        if text.is_empty() {
+            out.extend_from_slice(b"\"\"");
+            return;
+        }
+        out.extend_from_slice(b"\"hmac-sha256:");
+        self.hash_onto(text, out);
+        out.push(b'"');
+    }
+
+    fn accessor(&self, text: &str, out: &mut Vec<u8>) {
+        if self.hmac_accessor { self.secret(text, out) } else { string(text, out) }
+    }
+
+    fn value(&self, value: &Value, out: &mut Vec<u8>) {
+        match value {
+            Value::String(s) => self.secret(s, out),
+            Value::Array(items) => {
+                out.push(b'[');
+                for (i, v) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    self.value(v, out);
+                }
+                out.push(b']');
+            }
+            Value::Object(map) => self.map(map, &[], out),
+            other => {
+                let _cannot_fail = write!(out, "{other}");
+            }
+        }
+    }
+
+    fn map(&self, map: &Map<String, Value>, plain: &[String], out: &mut Vec<u8>) {
+        out.push(b'{');
+        for (i, (k, v)) in map.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            string(k, out);
+            out.push(b':');
+            if plain.iter().any(|p| p == k) {
+                let _cannot_fail = write!(out, "{v}");
+            } else {
+                self.value(v, out);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+fn string(text: &str, out: &mut Vec<u8>) {
+    let _cannot_fail = serde_json::to_writer(out, text);
+}
+
+/// Who asked, as far as it is known.
+#[derive(Default, Clone)]
+pub struct AuthFacts {
+    pub known: bool,
+    pub client_token: String,
+    pub accessor: String,
+    pub display_name: String,
+    pub policies: std::sync::Arc<[String]>,
+    pub metadata: Vec<(String, String)>,
+    pub entity_id: String,
+    pub token_type: &'static str,
+    pub ttl_secs: u64,
+    pub issue_time: String,
+    pub num_uses: i64,
+    pub allowed: bool,
+    pub granting: Vec<std::sync::Arc<str>>,
+}
+
+/// What was asked.
+pub struct RequestFacts<'a> {
+    pub id: &'a str,
+    pub operation: Operation,
+    pub path: &'a str,
+    pub data: &'a Map<String, Value>,
+    pub mount_point: &'a str,
+    pub mount_type: &'a str,
+    pub mount_accessor: &'a str,
+    pub mount_class: &'a str,
+    pub remote: Option<std::net::SocketAddr>,
+    pub wrap_ttl_secs: u64,
+    pub headers: &'a Headers,
+    pub certificate_serial: Option<&'a str>,
+    pub plain_request_keys: &'a [String],
+    pub plain_response_keys: &'a [String],
+}
+
+/// Writes the members of an object with commas between them.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    fn open(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Object { out, first: true }
+    }
+    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+    fn text(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            string(value, self.key(name));
+        }
+    }
+    fn number(&mut self, name: &str, value: i128) {
+        let _cannot_fail = write!(self.key(name), "{value}");
+    }
+    fn close(self) {
+        self.out.push(b'}');
+    }
+}
+
+fn head<'a>(kind: &str, now: Timestamp, out: &'a mut Vec<u8>) -> Object<'a> {
+    let mut o = Object::open(out);
+    o.text("time", &now.rfc3339());
+    o.text("type", kind);
+    o
+}
+
+fn auth(h: &Hasher, a: &AuthFacts, out: &mut Vec<u8>) {
+    let mut o = Object::open(out);
+    if !a.known {
+        o.text("token_type", "default");
+        return o.close();
+    }
+    h.secret(&a.client_token, o.key("client_token"));
+    h.accessor(&a.accessor, o.key("accessor"));
+    o.text("display_name", &a.display_name);
+    for name in ["policies", "token_policies"] {
+        let _cannot_fail = serde_json::to_writer(o.key(name), &*a.policies);
+    }
+    let results = o.key("policy_results");
+    let _cannot_fail = write!(results, "{{\"allowed\":{}", a.allowed);
+    if !a.granting.is_empty() {
+        results.extend_from_slice(b",\"granting_policies\":[");
+        for (i, name) in a.granting.iter().enumerate() {
+            if i > 0 {
+                results.push(b',');
+            }
+            results.extend_from_slice(b"{\"name\":");
+            string(name, results);
+            results.extend_from_slice(b",\"namespace_id\":\"root\",\"type\":\"acl\"}");
+        }
+        results.push(b']');
+    }
+    results.push(b'}');
+    if !a.metadata.is_empty() {
+        let mut m = Object::open(o.key("metadata"));
+        for (k, v) in &a.metadata {
+            let mut key = Vec::new();
+            string(k, &mut key);
+            let inner = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
+            string(v, m.key(&inner));
+        }
+        m.close();
+    }
+    o.text("entity_id", &a.entity_id);
+    if a.num_uses > 0 {
+        o.number("num_uses", a.num_uses.into());
+    }
+    o.text("token_type", a.token_type);
+    if a.ttl_secs > 0 {
+        o.number("token_ttl", a.ttl_secs.into());
+    }
+    o.text("token_issue_time", &a.issue_time);
+    o.close();
+}
+
+fn request(h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
+    let mut o = Object::open(out);
+    o.text("id", r.id);
+    o.text("operation", r.operation.word());
+    o.text("mount_point", r.mount_point);
+    o.text("mount_type", r.mount_type);
+    o.text("mount_accessor", r.mount_accessor);
+    o.text("mount_class", r.mount_class);
+    if !a.client_token.is_empty() {
+        h.secret(&a.client_token, o.key("client_token"));
+    }
+    if !a.accessor.is_empty() {
+        h.accessor(&a.accessor, o.key("client_token_accessor"));
+    }
+    o.key("namespace").extend_from_slice(b"{\"id\":\"root\"}");
+    o.text("path", r.path);
+    if !r.data.is_empty() {
+        h.map(r.data, r.plain_request_keys, o.key("data"));
+    }
+    if let Some(remote) = r.remote {
+        o.text("remote_address", &remote.ip().to_string());
+        o.number("remote_port", remote.port().into());
+    }
+    if r.wrap_ttl_secs > 0 {
+        o.number("wrap_ttl", r.wrap_ttl_secs.into());
+    }
+    let shown: Vec<_> = r.headers.iter().filter(|(n, _)| n == "user-agent" || n == "x-correlation-id").collect();
+    if !shown.is_empty() {
+        let mut hs = Object::open(o.key("headers"));
+        for (name, value) in shown {
+            let list = hs.key(name);
+            list.push(b'[');
+            string(value, list);
+            list.push(b']');
+        }
+        hs.close();
+    }
+    o.text("client_certificate_serial_number", r.certificate_serial.unwrap_or(""));
+    o.close();
+}
+
+/// The line before a request is handled, without its line end.
+pub fn request_line(
+    h: &Hasher,
+    now: Timestamp,
+    a: &AuthFacts,
+    r: &RequestFacts<'_>,
+    error: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    let mut o = head("request", now, out);
+    auth(h, a, o.key("auth"));
+    request(h, a, r, o.key("request"));
+    o.text("error", error.unwrap_or(""));
+    o.close();
+}
+
+/// The line before a request is answered, without its line end.
+pub fn response_line(
+    h: &Hasher,
+    now: Timestamp,
+    a: &AuthFacts,
+    r: &RequestFacts<'_>,
+    answer: Result<&Response, &str>,
+    out: &mut Vec<u8>,
+) {
+    let mut o = head("response", now, out);
+    auth(h, a, o.key("auth"));
+    request(h, a, r, o.key("request"));
+    let mut shown = Object::open(o.key("response"));
+    shown.text("mount_point", r.mount_point);
+    shown.text("mount_type", r.mount_type);
+    shown.text("mount_accessor", r.mount_accessor);
+    shown.text("mount_class", r.mount_class);
+    if let Ok(response) = answer {
+        body(h, r, response, &mut shown);
+    }
+    shown.close();
+    if let Err(text) = answer {
+        o.text("error", text);
+    }
+    o.close();
+}
+
+fn body(h: &Hasher, r: &RequestFacts<'_>, response: &Response, o: &mut Object<'_>) {
+    if let Some(auth) = &response.auth {
+        let mut a = Object::open(o.key("auth"));
+        h.secret(auth.client_token.expose(), a.key("client_token"));
+        h.accessor(&auth.accessor, a.key("accessor"));
+        a.text("display_name", &auth.display_name);
+        let _cannot_fail = serde_json::to_writer(a.key("policies"), &auth.policies);
+        let _cannot_fail = serde_json::to_writer(a.key("token_policies"), &auth.token_policies);
+        a.text("entity_id", &auth.entity_id);
+        a.text("token_type", auth.token_type.word());
+        a.number("token_ttl", auth.lease_secs.into());
+        a.close();
+    }
+    if let Some(w) = &response.wrap_info {
+        let mut i = Object::open(o.key("wrap_info"));
+        i.number("ttl", w.ttl_secs.into());
+        h.secret(w.token.expose(), i.key("token"));
+        h.accessor(&w.accessor, i.key("accessor"));
+        i.text("creation_time", &w.creation_time);
+        i.text("creation_path", &w.creation_path);
+        if !w.wrapped_accessor.is_empty() {
+            h.accessor(&w.wrapped_accessor, i.key("wrapped_accessor"));
+        }
+        i.close();
+    } else if let Body::Data(map) | Body::Both(map) | Body::Bare(map) = &response.body {
+        let listing = matches!(r.operation, Operation::List | Operation::Scan);
+        if h.elide_lists && listing {
+            let counted: Map<String, Value> = map
+                .iter()
+                .map(|(k, v)| {
+                    let count = match v {
+                        Value::Array(a) if k == "keys" => Value::from(a.len()),
+                        Value::Object(m) if k == "key_info" => Value::from(m.len()),
+                        other => other.clone(),
+                    };
+                    (k.clone(), count)
+                })
+                .collect();
+            h.map(&counted, r.plain_response_keys, o.key("data"));
+        } else {
+            h.map(map, r.plain_response_keys, o.key("data"));
+        }
+    }
+    if let Some(lease) = &response.lease {
+        o.text("lease_id", &lease.id);
+    }
+    if !response.warnings.is_empty() {
+        let _cannot_fail = serde_json::to_writer(o.key("warnings"), &response.warnings);
+    }
+}

@@ -1,0 +1,107 @@
+//! The audit log: a line before a request is handled, and one before it is answered.
+//!
+//! With one or more devices at least one must have accepted a line, or the request fails; with
+//! none there is no audit. Devices are declared in the configuration.
+
+mod file;
+mod line;
+
+pub use file::{Durability, FileDevice};
+pub use line::{AuthFacts, Hasher, RequestFacts, request_line, response_line};
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use holdfast_sdk::{Error, Result};
+
+/// A device as the configuration declares it.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// With a slash at its end.
+    pub path: String,
+    pub description: String,
+    pub options: Vec<(String, String)>,
+}
+
+impl DeviceConfig {
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+    }
+
+    /// A switch; off where it is not given.
+    pub fn switch(&self, name: &str, default: bool) -> Result<bool, String> {
+        match self.option(name) {
+            None => Ok(default),
+            Some("true" | "1" | "t") => Ok(true),
+            Some("false" | "0" | "f") => Ok(false),
+            Some(other) => Err(format!("audit device {}: {name} = {other:?} is no boolean", self.path)),
+        }
+    }
+}
+
+/// One audit device.
+pub struct Device {
+    pub config: DeviceConfig,
+    pub hasher: Hasher,
+    pub sink: Arc<FileDevice>,
+}
+
+/// All devices of an unsealed server.
+#[derive(Default)]
+pub struct Broker {
+    pub devices: Vec<Device>,
+}
+
+/// Syncs to wait for before the answer.
+pub type Pending = Vec<oneshot::Receiver<bool>>;
+
+impl Broker {
+    /// Write a line to every device. `line` makes it with the device's hasher.
+    pub fn write(&self, writes: bool, line: impl Fn(&Hasher, &mut Vec<u8>)) -> Result<Pending> {
+        if self.devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut accepted, mut pending) = (false, Vec::new());
+        let mut buffer = Vec::with_capacity(2048);
+        for device in &self.devices {
+            buffer.clear();
+            line(&device.hasher, &mut buffer);
+            buffer.push(b'\n');
+            match device.sink.append(&buffer, writes) {
+                Ok(sync) => {
+                    accepted = true;
+                    pending.extend(sync);
+                }
+                Err(e) => tracing::error!(device = %device.config.path, error = %e, "an audit device refused a line"),
+            }
+        }
+        if accepted { Ok(pending) } else { Err(refused()) }
+    }
+
+    /// Close and open the files again, after a rotation.
+    pub fn reopen(&self) {
+        for device in &self.devices {
+            if let Err(e) = device.sink.reopen() {
+                tracing::error!(device = %device.config.path, error = %e, "an audit file cannot be opened again");
+            }
+        }
+    }
+}
+
+/// Nobody took the line: the request is not carried out, or its answer not given.
+pub fn refused() -> Error {
+    Error::Status(500, vec!["internal error".into()])
+}
+
+/// Wait until the lines are synced as their devices promise.
+pub async fn synced(pending: Pending) -> Result<()> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let mut any = false;
+    for p in pending {
+        any |= p.await.unwrap_or(false);
+    }
+    if any { Ok(()) } else { Err(refused()) }
+}

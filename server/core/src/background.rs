@@ -1,0 +1,84 @@
+//! What an unsealed server does by itself: jobs, and ending what is due.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use holdfast_sdk::{Error, Result};
+
+use crate::expiry::{self, Due};
+use crate::{Core, Open, clock, jobs, tokens};
+
+const TICK: Duration = Duration::from_millis(500);
+
+/// Start the loops; they end when the server is sealed or gone.
+pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
+    tokio::spawn(run(Arc::downgrade(core), Arc::downgrade(open)));
+}
+
+async fn run(core: Weak<Core>, open: Weak<Open>) {
+    loop {
+        {
+            let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
+            if open.closing.load(Ordering::SeqCst) {
+                return;
+            }
+            if let Err(e) = expire(&core, &open).await {
+                tracing::warn!(error = %e, "ending what is due failed; it is tried again");
+            }
+            if let Err(e) = work(&core, &open).await {
+                tracing::warn!(error = %e, "a job failed; it is tried again");
+            }
+        }
+        let Some(core) = core.upgrade() else { return };
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            () = core.job_stored.notified() => {}
+        }
+    }
+}
+
+/// End what is due, batch by batch.
+async fn expire(core: &Core, open: &Open) -> Result<()> {
+    loop {
+        let ended = core
+            .transact(open, |tx| {
+                let due = expiry::due(tx, clock::now())?;
+                for (key, what) in &due {
+                    match what {
+                        Due::Token(id) => tokens::revoke_tree(tx, id)?,
+                    }
+                    // Normally gone with what it ended.
+                    expiry::remove(tx, key)?;
+                }
+                Ok(due.len())
+            })
+            .await?;
+        core.metrics.tokens_expired.add(ended as u64);
+        if ended < expiry::BATCH || open.closing.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+    }
+}
+
+/// Work off stored jobs, a batch of each in turn.
+async fn work(core: &Core, open: &Open) -> Result<()> {
+    loop {
+        let mut tx = crate::tx::Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+        let stored = jobs::list(&mut tx)?;
+        drop(tx);
+        if stored.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in stored {
+            if open.closing.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            match core.transact(open, |tx| jobs::step(tx, &id)).await {
+                Ok(_) => {}
+                Err(Error::Conflict) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

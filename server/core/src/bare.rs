@@ -1,0 +1,297 @@
+//! Routes that answer in every state, as bare objects without a token:
+//! `sys/init`, `sys/seal-status`, `sys/unseal`, `sys/health`, `sys/leader`, and `sys/seal` while sealed.
+//!
+//! Their bodies are strict JSON: a string is no number.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::{Map, Value};
+use holdfast_seal::RecoveryForm;
+
+use crate::{Answer, Core, InitRequest, Refusal, clock};
+
+/// The version that clients are told.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+const BUILD_DATE: &str = "2026-11-29T00:00:00Z";
+
+/// A request to a bare route.
+pub struct BareRequest<'a> {
+    pub method: &'a str,
+    /// Below `/v1/`.
+    pub path: &'a str,
+    pub query: &'a [(String, String)],
+    pub body: &'a [u8],
+}
+
+impl Core {
+    /// The answer of a bare route; `None` if the path is not one.
+    pub async fn bare(self: &Arc<Self>, r: &BareRequest<'_>) -> Option<Answer> {
+        let writes = matches!(r.method, "POST" | "PUT");
+        let reads = r.method == "GET" && !r.query.iter().any(|(k, v)| k == "list" && v == "true");
+        let answer = match r.path {
+            "sys/seal-status" if reads => self.seal_status(),
+            "sys/leader" if reads => self.leader(),
+            "sys/health" if reads || r.method == "HEAD" => self.health(r.query),
+            "sys/init" if reads => self.init_status(),
+            "sys/init" if writes => self.init(r.body).await,
+            "sys/unseal" if writes => self.unseal(r.body).await,
+            "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
+            "sys/seal" if !writes => Answer::errors(405, &[]),
+            "sys/seal" if self.open().is_none() => Answer::json(204, Vec::new()),
+            _ => return None,
+        };
+        Some(answer)
+    }
+
+    fn init_status(&self) -> Answer {
+        match self.is_initialised() {
+            Ok(is) => {
+                let mut m = Map::new();
+                m.insert("initialized".into(), is.into());
+                Answer::bare(200, &m)
+            }
+            Err(e) => Answer::error(500, &e),
+        }
+    }
+
+    fn seal_status(&self) -> Answer {
+        match self.seal_status_map() {
+            Ok(m) => Answer::bare(200, &m),
+            Err(e) => Answer::error(500, &e),
+        }
+    }
+
+    fn seal_status_map(&self) -> Result<Map<String, Value>, String> {
+        let facts = self.seal_facts()?;
+        let cluster = self.cluster();
+        let mut m = Map::new();
+        let mut set = |k: &str, v: Value| {
+            m.insert(k.into(), v);
+        };
+        set("type", self.seal_type().into());
+        set("initialized", facts.initialised.into());
+        set("sealed", cluster.is_none().into());
+        set("t", facts.threshold.into());
+        set("n", facts.shares.into());
+        set("progress", facts.progress.into());
+        set("nonce", facts.nonce.into());
+        set("version", VERSION.into());
+        set("build_date", BUILD_DATE.into());
+        set("commit_date", BUILD_DATE.into());
+        set("migration", false.into());
+        if let Some((name, id)) = cluster {
+            set("cluster_name", name.into());
+            set("cluster_id", id.into());
+        }
+        set("recovery_seal", self.options.device.is_some().into());
+        set("storage_type", self.options.storage_type.clone().into());
+        if let Some(form) = facts.recovery {
+            let word = if form == RecoveryForm::Escrow { "escrow" } else { "authorise" };
+            set("recovery_form", word.into());
+        }
+        if let Some(trouble) = facts.device_trouble {
+            set("seal_trouble", trouble.into());
+        }
+        Ok(m)
+    }
+
+    fn leader(&self) -> Answer {
+        let mut m = Map::new();
+        m.insert("ha_enabled".into(), false.into());
+        Answer::bare(200, &m)
+    }
+
+    fn health(&self, query: &[(String, String)]) -> Answer {
+        let code = |name: &str, default: u16| -> Result<u16, ()> {
+            match query.iter().find(|(k, _)| k == name) {
+                None => Ok(default),
+                Some((_, v)) => v.parse().ok().filter(|c| (100..=599).contains(c)).ok_or(()),
+            }
+        };
+        let flag = |name: &str| -> Result<bool, ()> {
+            match query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str()) {
+                None => Ok(false),
+                Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+                Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+                Some(_) => Err(()),
+            }
+        };
+        let codes = (|| {
+            flag("standbyok")?;
+            flag("perfstandbyok")?;
+            code("standbycode", 429)?;
+            code("drsecondarycode", 472)?;
+            code("performancestandbycode", 473)?;
+            Ok::<_, ()>((code("activecode", 200)?, code("sealedcode", 503)?, code("uninitcode", 501)?))
+        })();
+        let Ok((active, sealed_code, uninit)) = codes else { return Answer::errors(400, &[]) };
+        let initialised = match self.is_initialised() {
+            Ok(i) => i,
+            Err(e) => return Answer::error(500, &e),
+        };
+        let cluster = self.cluster();
+        let sealed = cluster.is_none();
+        let status = match (initialised, sealed) {
+            (false, _) => uninit,
+            (true, true) => sealed_code,
+            (true, false) => active,
+        };
+        let mode = if sealed { "unknown" } else { "disabled" };
+        let mut m = Map::new();
+        let mut set = |k: &str, v: Value| {
+            m.insert(k.into(), v);
+        };
+        set("initialized", initialised.into());
+        set("sealed", sealed.into());
+        set("standby", sealed.into());
+        set("replication_performance_mode", mode.into());
+        set("replication_dr_mode", mode.into());
+        set("server_time_utc", clock::now().secs().into());
+        set("version", VERSION.into());
+        if let Some((name, id)) = cluster {
+            set("cluster_name", name.into());
+            set("cluster_id", id.into());
+        }
+        Answer::bare(status, &m)
+    }
+
+    async fn init(self: &Arc<Self>, body: &[u8]) -> Answer {
+        let request = match parse_init(body, self.options.device.is_some()) {
+            Ok(r) => r,
+            Err(text) => return Answer::error(400, &text),
+        };
+        match self.initialise(&request).await {
+            Ok(made) => {
+                let mut m = Map::new();
+                let hex = |keys: &[Secret<Vec<u8>>]| {
+                    Value::from(keys.iter().map(|k| hex::encode(k.expose())).collect::<Vec<_>>())
+                };
+                let base64 = |keys: &[Secret<Vec<u8>>]| {
+                    let encode = |k: &Secret<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(k.expose());
+                    Value::from(keys.iter().map(encode).collect::<Vec<_>>())
+                };
+                m.insert("keys".into(), hex(&made.keys));
+                m.insert("keys_base64".into(), base64(&made.keys));
+                if self.options.device.is_some() {
+                    m.insert("recovery_keys".into(), hex(&made.recovery_keys));
+                    m.insert("recovery_keys_base64".into(), base64(&made.recovery_keys));
+                }
+                m.insert("root_token".into(), made.root_token.expose().clone().into());
+                Answer::bare(200, &m)
+            }
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+
+    async fn unseal(self: &Arc<Self>, body: &[u8]) -> Answer {
+        let map = match strict_object(body) {
+            Ok(m) => m,
+            Err(text) => return Answer::error(400, &text),
+        };
+        let parsed = (|| {
+            Ok::<_, String>((strict_text(&map, "key")?, strict_bool(&map, "reset")?, strict_bool(&map, "migrate")?))
+        })();
+        let (key, reset, migrate) = match parsed {
+            Ok(p) => p,
+            Err(text) => return Answer::error(400, &text),
+        };
+        if reset {
+            return match self.reset_unseal() {
+                Ok(()) => self.seal_status(),
+                Err(Refusal(status, text)) => Answer::error(status, &text),
+            };
+        }
+        if key.is_empty() {
+            return Answer::error(400, "'key' must be specified in request body as JSON, or 'reset' set to true");
+        }
+        let Some(share) = share_bytes(&key) else {
+            return Answer::error(400, "'key' must be a valid hex or base64 string");
+        };
+        if migrate {
+            return Answer::error(500, "can't perform a seal migration, no migration seal found");
+        }
+        match self.unseal_share(Secret::new(share)).await {
+            Ok(()) => self.seal_status(),
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+}
+
+/// A share in hex (any case) or base64. Shorter ones than 16 bytes are taken for a mistake.
+fn share_bytes(text: &str) -> Option<Vec<u8>> {
+    let bytes = hex::decode(text).ok().or_else(|| base64::engine::general_purpose::STANDARD.decode(text).ok())?;
+    (bytes.len() >= 16).then_some(bytes)
+}
+
+fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(m)) => Ok(m),
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(_) => Err("failed to decode JSON input: expected an object".into()),
+        Err(e) => Err(format!("failed to decode JSON input: {}", crate::handle::json_error(&e))),
+    }
+}
+
+fn wrong(name: &str, kind: &str) -> String {
+    format!("failed to decode JSON input: {name} must be {kind}")
+}
+
+fn strict_text(m: &Map<String, Value>, name: &str) -> Result<String, String> {
+    match m.get(name) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(s)) => Ok(s.clone()),
+        Some(_) => Err(wrong(name, "a string")),
+    }
+}
+
+fn strict_bool(m: &Map<String, Value>, name: &str) -> Result<bool, String> {
+    match m.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(b)) => Ok(*b),
+        Some(_) => Err(wrong(name, "a boolean")),
+    }
+}
+
+fn strict_int(m: &Map<String, Value>, name: &str) -> Result<i64, String> {
+    match m.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(Value::Number(n)) => n.as_i64().ok_or_else(|| wrong(name, "an integer")),
+        Some(_) => Err(wrong(name, "an integer")),
+    }
+}
+
+fn strict_list(m: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
+    match m.get(name) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|i| i.as_str().map(str::to_owned).ok_or_else(|| wrong(name, "a list of strings")))
+            .collect(),
+        Some(_) => Err(wrong(name, "a list of strings")),
+    }
+}
+
+fn parse_init(body: &[u8], device: bool) -> Result<InitRequest, String> {
+    let m = strict_object(body)?;
+    let form = strict_text(&m, "recovery_form")?;
+    let request = InitRequest {
+        secret_shares: strict_int(&m, "secret_shares")?,
+        secret_threshold: strict_int(&m, "secret_threshold")?,
+        recovery_shares: strict_int(&m, "recovery_shares")?,
+        recovery_threshold: strict_int(&m, "recovery_threshold")?,
+        recovery_form: (!form.is_empty()).then_some(form),
+        pgp_keys: strict_list(&m, "pgp_keys")?,
+        recovery_pgp_keys: strict_list(&m, "recovery_pgp_keys")?,
+        root_token_pgp_key: strict_text(&m, "root_token_pgp_key")?,
+    };
+    let _: i64 = strict_int(&m, "stored_shares")?;
+    if !device && !request.recovery_pgp_keys.is_empty() {
+        return Err("parameters recovery_pgp_keys not applicable to seal type shamir".into());
+    }
+    Ok(request)
+}

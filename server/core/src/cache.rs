@@ -1,0 +1,78 @@
+//! Decoded records by storage key, invalidated by applied batches.
+//!
+//! An entry carries the index of the snapshot it was read from; one that is older than its shard's
+//! last invalidation is not inserted, so that a slow reader cannot bring back what was changed.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock};
+
+const SHARDS: usize = 16;
+
+pub struct Cache<T> {
+    shards: Vec<RwLock<Shard<T>>>,
+    hasher: RandomState,
+    per_shard: usize,
+}
+
+struct Shard<T> {
+    entries: HashMap<Box<[u8]>, Arc<T>>,
+    invalidated_at: u64,
+}
+
+impl<T> Cache<T> {
+    /// A cache of at most about `capacity` entries; a full shard starts over.
+    pub fn new(capacity: usize) -> Cache<T> {
+        let shard = || RwLock::new(Shard { entries: HashMap::new(), invalidated_at: 0 });
+        Cache {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher: RandomState::new(),
+            per_shard: capacity / SHARDS,
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> &RwLock<Shard<T>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<Arc<T>> {
+        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).entries.get(key).cloned()
+    }
+
+    /// Keep what was read in a snapshot of `index`.
+    pub fn insert(&self, key: &[u8], value: Arc<T>, index: u64) {
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        if index < shard.invalidated_at {
+            return;
+        }
+        if shard.entries.len() >= self.per_shard.max(1) {
+            shard.entries.clear();
+        }
+        shard.entries.insert(key.into(), value);
+    }
+
+    /// The batch of `index` changed the key.
+    pub fn invalidate(&self, key: &[u8], index: u64) {
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        shard.entries.remove(key);
+        shard.invalidated_at = shard.invalidated_at.max(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept_after_it() {
+        let cache = Cache::new(100);
+        cache.insert(b"k", Arc::new(1), 5);
+        assert_eq!(cache.get(b"k").as_deref(), Some(&1));
+        cache.invalidate(b"k", 6);
+        assert!(cache.get(b"k").is_none());
+        cache.insert(b"k", Arc::new(1), 5);
+        assert!(cache.get(b"k").is_none());
+        cache.insert(b"k", Arc::new(2), 6);
+        assert_eq!(cache.get(b"k").as_deref(), Some(&2));
+    }
+}

@@ -1,0 +1,504 @@
+//! The way of a request, from top to bottom.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use holdfast_policy::{Check, Decision, Operation as PolicyOperation};
+use holdfast_sdk::{
+    Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
+};
+use holdfast_seal::Barrier;
+use holdfast_storage::Store;
+
+use crate::audit::{self, AuthFacts, RequestFacts};
+use crate::layout::{TOKEN, TOKENS};
+use crate::policies::system_time;
+use crate::router::{Handler, Mount};
+use crate::tokens::{self, TokenEntry};
+use crate::tx::{Effect, Tx};
+use crate::{Answer, Core, Open, clock};
+
+/// What was found out about a request before it is carried out.
+struct Authorised {
+    caller: Caller,
+    facts: AuthFacts,
+    /// Records that the decision stands on, and as of which index.
+    stands_on: Vec<(Vec<u8>, u64)>,
+    pagination_limit: Option<u64>,
+    counted: bool,
+}
+
+/// A request on its way.
+struct Way<'a> {
+    core: &'a Arc<Core>,
+    open: &'a Arc<Open>,
+    request: &'a Request,
+    mount: Option<&'a Arc<Mount>>,
+    /// The path relative to the mount.
+    path: &'a str,
+    found: Option<&'a Found>,
+    now: Timestamp,
+}
+
+impl Core {
+    /// Handle one request. It runs to its end whoever waits for it.
+    pub async fn handle(self: &Arc<Self>, mut request: Request) -> Answer {
+        let start = Instant::now();
+        self.metrics.in_flight.up();
+        let Some(open) = self.open() else {
+            self.metrics.in_flight.down();
+            return Answer::sealed();
+        };
+        let (answer, effects) = self.serve(&open, &mut request).await;
+        drop(request);
+        drop(open);
+        self.metrics.in_flight.down();
+        self.metrics.requests.add(1);
+        self.metrics.request_ns.add(start.elapsed().as_nanos() as u64);
+        if effects.contains(&Effect::Seal) {
+            let core = self.clone();
+            core.seal_now().await;
+        }
+        answer
+    }
+
+    async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &mut Request) -> (Answer, Vec<Effect>) {
+        let router = match self.router(open) {
+            Ok(r) => r,
+            Err(e) => return (Answer::failure(&e), Vec::new()),
+        };
+        if !request.namespace.is_empty() {
+            return (Answer::error(404, "namespace not found"), Vec::new());
+        }
+        let located = router.find(&request.path).map(|(m, at)| (m.clone(), at));
+        let mount = located.as_ref().map(|(m, _)| m);
+        let path = located.as_ref().map_or("", |(_, at)| request.path.get(*at..).unwrap_or("")).to_owned();
+        let path = path.trim_start_matches('/');
+        let found = mount.and_then(|m| m.handler.find(request.operation, path));
+        let mut operation = request.operation;
+        let now = clock::now();
+
+        // Whether a POST creates or updates is known to the engine alone; the policy needs it.
+        let way = Way { core: self, open, request, mount, path, found: found.as_ref(), now };
+        let unauthenticated = found.as_ref().is_some_and(|f| f.unauthenticated);
+        let authorised = if unauthenticated { Ok(way.nobody()) } else { way.authorise(&mut operation) };
+        let (facts, refused) = match &authorised {
+            Ok(a) => (a.facts.clone(), None),
+            Err((facts, e)) => (facts.clone(), Some(e)),
+        };
+        request.operation = operation;
+        let way = Way { core: self, open, request, mount, path, found: found.as_ref(), now };
+        let about = way.request_facts();
+        let writes = operation.writes();
+
+        let texts = refused.map(|e| e.to_string());
+        let mut pending =
+            match open.audit.write(writes, |h, out| audit::request_line(h, now, &facts, &about, texts.as_deref(), out))
+            {
+                Ok(p) => p,
+                Err(e) => {
+                    self.metrics.audit_failures.add(1);
+                    return (Answer::failure(&e), Vec::new());
+                }
+            };
+        let (result, effects) = match authorised {
+            Err((_, e)) => (Err(e), Vec::new()),
+            Ok(a) => match way.carry_out(a).await {
+                Ok((r, effects)) => (Ok(r), effects),
+                Err(e) => (Err(e), Vec::new()),
+            },
+        };
+        if result.is_ok() && writes {
+            // Beside the commit the request line was on its way to the disk: now it must be there.
+            if let Err(e) = audit::synced(std::mem::take(&mut pending)).await {
+                self.metrics.audit_failures.add(1);
+                return (Answer::failure(&e), effects);
+            }
+        }
+        let error_text = result.as_ref().err().map(|e| e.to_string());
+        let line = |h: &audit::Hasher, out: &mut Vec<u8>| {
+            let shown = match &result {
+                Ok(r) => Ok(r),
+                Err(_) => Err(error_text.as_deref().unwrap_or("")),
+            };
+            audit::response_line(h, clock::now(), &facts, &about, shown, out);
+        };
+        if let Err(e) = open.audit.write(false, line) {
+            self.metrics.audit_failures.add(1);
+            return (Answer::failure(&e), effects);
+        }
+        let answer = match &result {
+            Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.entry.kind.as_str())),
+            Err(e) => way_failure(e, refused_by_policy(&facts)),
+        };
+        (answer, effects)
+    }
+}
+
+fn refused_by_policy(facts: &AuthFacts) -> bool {
+    facts.known && !facts.allowed
+}
+
+fn way_failure(e: &Error, by_policy: bool) -> Answer {
+    match e {
+        Error::PermissionDenied if by_policy => Answer::error(403, "1 error occurred:\n\t* permission denied\n\n"),
+        other => Answer::failure(other),
+    }
+}
+
+impl Handler {
+    pub(crate) fn find(&self, operation: Operation, path: &str) -> Option<Found> {
+        // A POST is looked up as an update; the existence check may make it a create.
+        match self {
+            Handler::Engine(b) => b.find(operation, path),
+            Handler::System(_, routes) => routes.find(operation, path),
+            Handler::Token(_, routes) => routes.find(operation, path),
+        }
+    }
+
+    fn exists(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
+        match self {
+            Handler::Engine(b) => b.exists(found, tx, call),
+            Handler::System(b, routes) => routes.exists(b, found, tx, call),
+            Handler::Token(b, routes) => routes.exists(b, found, tx, call),
+        }
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        found: &'a Found,
+        request: &'a Request,
+    ) -> Option<std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
+        match self {
+            Handler::Engine(b) => b.prepare(found, request, &found.captures),
+            Handler::System(b, routes) => routes.prepare(b, found, request, &found.captures),
+            Handler::Token(b, routes) => routes.prepare(b, found, request, &found.captures),
+        }
+    }
+
+    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
+        match self {
+            Handler::Engine(b) => b.apply(found, tx, call),
+            Handler::System(b, routes) => routes.apply(b, found, tx, call),
+            Handler::Token(b, routes) => routes.apply(b, found, tx, call),
+        }
+    }
+}
+
+fn policy_operation(o: Operation) -> PolicyOperation {
+    match o {
+        Operation::Read => PolicyOperation::Read,
+        Operation::Create => PolicyOperation::Create,
+        Operation::Update => PolicyOperation::Update,
+        Operation::Patch => PolicyOperation::Patch,
+        Operation::Delete => PolicyOperation::Delete,
+        Operation::List => PolicyOperation::List,
+        Operation::Scan => PolicyOperation::Scan,
+    }
+}
+
+impl Way<'_> {
+    fn store(&self) -> &Store {
+        &self.core.store
+    }
+
+    fn barrier(&self) -> Barrier {
+        Barrier::clone(&self.open.barrier.load())
+    }
+
+    fn nobody(&self) -> Authorised {
+        Authorised {
+            caller: Caller::default(),
+            facts: AuthFacts { allowed: true, ..AuthFacts::default() },
+            stands_on: Vec::new(),
+            pagination_limit: None,
+            counted: true,
+        }
+    }
+
+    fn request_facts(&self) -> RequestFacts<'_> {
+        let entry = self.mount.map(|m| &m.entry);
+        RequestFacts {
+            id: &self.request.id,
+            operation: self.request.operation,
+            path: &self.request.path,
+            data: &self.request.data,
+            mount_point: self.mount.map_or("", |m| m.full_path.as_str()),
+            mount_type: entry.map_or("", |e| e.kind.as_str()),
+            mount_accessor: entry.map_or("", |e| e.accessor.as_str()),
+            mount_class: entry.map_or("", |e| if e.auth { "auth" } else { "secret" }),
+            remote: self.request.remote,
+            wrap_ttl_secs: self.request.wrap_ttl.map_or(0, |t| t.as_secs()),
+            headers: &self.request.headers,
+            certificate_serial: self.request.client_certificate_serial.as_deref(),
+            plain_request_keys: entry.map_or(&[], |e| &e.plain_request_keys),
+            plain_response_keys: entry.map_or(&[], |e| &e.plain_response_keys),
+        }
+    }
+
+    /// The caller's token, from the cache or the store, with what the finding stands on.
+    fn token(
+        &self,
+        tx: &mut Tx,
+        index: u64,
+        stands_on: &mut Vec<(Vec<u8>, u64)>,
+    ) -> Result<Option<([u8; 32], Arc<TokenEntry>)>> {
+        let Some(token) = &self.request.token else { return Ok(None) };
+        let id = tokens::id_of(tx, token.expose());
+        let Some(entry) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
+        let mut parent = entry.parent;
+        while let Some(above) = parent {
+            match self.token_entry(tx, &above, index, stands_on)? {
+                Some(e) => parent = e.parent,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some((id, entry)))
+    }
+
+    fn token_entry(
+        &self,
+        tx: &mut Tx,
+        id: &[u8; 32],
+        index: u64,
+        stands_on: &mut Vec<(Vec<u8>, u64)>,
+    ) -> Result<Option<Arc<TokenEntry>>> {
+        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, id)))?;
+        let entry = match self.open.tokens.get(&key) {
+            Some(e) => Some(e),
+            None => {
+                let loaded = tokens::load(tx, id)?.map(Arc::new);
+                if let Some(e) = &loaded {
+                    self.open.tokens.insert(&key, e.clone(), tx.index());
+                }
+                loaded
+            }
+        };
+        stands_on.push((key, index));
+        Ok(entry.filter(|e| !e.has_ended(self.now)))
+    }
+
+    /// Token and policy. The operation becomes `create` where the engine says that nothing is there.
+    fn authorise(&self, operation: &mut Operation) -> Result<Authorised, (AuthFacts, Error)> {
+        let view = self.store().view();
+        let index = view.index();
+        let mut tx = Tx::read_only(view, self.barrier());
+        let mut facts = AuthFacts::default();
+        let mut stands_on = Vec::with_capacity(4);
+        if let Some(t) = &self.request.token {
+            facts.client_token = t.expose().clone();
+        }
+        let (id, entry) = match self.token(&mut tx, index, &mut stands_on) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err((facts, Error::PermissionDenied)),
+            Err(e) => return Err((facts, e)),
+        };
+        facts.known = true;
+        facts.accessor = entry.accessor.clone();
+        facts.display_name = entry.display_name.clone();
+        facts.policies = entry.policies.clone().into();
+        facts.metadata = entry.metadata.clone();
+        facts.token_type = entry.token_type().word();
+        facts.ttl_secs = entry.ttl_secs;
+        facts.issue_time = entry.issued().rfc3339_secs();
+        facts.num_uses = entry.num_uses;
+
+        let union = match self.open.policies.union(&mut tx, &entry.policies, self.now) {
+            Ok(u) => u,
+            Err(e) => return Err((facts, e)),
+        };
+        stands_on.extend(union.keys.iter().map(|k| (k.clone(), index)));
+
+        let caller = Caller {
+            display_name: entry.display_name.clone(),
+            entity_id: entry.entity_id.clone(),
+            policies: facts.policies.clone(),
+            token_id: Some(id),
+            root: union.acl.is_root(),
+            sudo: false,
+        };
+        if *operation == Operation::Update
+            && let (Some(mount), Some(found)) = (self.mount, self.found)
+        {
+            tx.enter(mount.scope);
+            match mount.handler.exists(found, &mut tx, &self.call(&caller, *operation, found, None)) {
+                Ok(Some(false)) => *operation = Operation::Create,
+                Ok(_) => {}
+                Err(e) => return Err((facts, e)),
+            }
+        }
+        let decision: Decision = union.acl.check(&Check {
+            operation: policy_operation(*operation),
+            path: &self.request.path,
+            parameters: Some(&self.request.data),
+            wrap_ttl: self.request.wrap_ttl,
+            root_protected: self.found.is_some_and(|f| f.root_protected),
+            now: system_time(self.now),
+        });
+        facts.allowed = decision.allowed;
+        facts.granting = decision.granting_policies.to_vec();
+        if !decision.allowed {
+            return Err((facts, Error::PermissionDenied));
+        }
+        Ok(Authorised {
+            caller: Caller { sudo: decision.sudo || decision.root, ..caller },
+            facts,
+            stands_on,
+            pagination_limit: decision.pagination_limit,
+            counted: entry.num_uses == 0,
+        })
+    }
+
+    fn call<'c>(
+        &'c self,
+        caller: &'c Caller,
+        operation: Operation,
+        found: &'c Found,
+        prepared: Option<&'c Prepared>,
+    ) -> Call<'c> {
+        Call {
+            operation,
+            path: self.path,
+            mount_point: self.mount.map_or("", |m| m.full_path.as_str()),
+            mount_accessor: self.mount.map_or("", |m| m.entry.accessor.as_str()),
+            request: self.request,
+            caller,
+            now: self.now,
+            captures: &found.captures,
+            prepared: prepared.map(|p| &**p),
+        }
+    }
+
+    /// Route, prepare, transaction, commit.
+    async fn carry_out(&self, mut authorised: Authorised) -> Result<(Response, Vec<Effect>)> {
+        if !authorised.counted {
+            self.count_use(&authorised).await?;
+        }
+        let Some(mount) = self.mount else {
+            return Err(Error::Status(
+                404,
+                vec![format!("no handler for route {:?}. route entry not found.", self.request.path)],
+            ));
+        };
+        let found = self.found.ok_or(Error::UnsupportedPath)?;
+        if !found.supported {
+            return Err(Error::UnsupportedOperation);
+        }
+        let prepared = match mount.handler.prepare(found, self.request) {
+            Some(work) => Some(work.await?),
+            None => None,
+        };
+        let operation = self.request.operation;
+        let mut effects = Vec::new();
+        let mut response = if operation.writes() {
+            let mut first = true;
+            self.core
+                .transact(self.open, |tx| {
+                    if !std::mem::take(&mut first) {
+                        // What allowed the first run may have changed since.
+                        let mut again = operation;
+                        authorised = self.authorise_again(&mut again)?;
+                    }
+                    for (key, index) in &authorised.stands_on {
+                        tx.depend_on(key, *index);
+                    }
+                    tx.enter(mount.scope);
+                    let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
+                    let result = mount.handler.apply(found, tx, &call);
+                    effects = tx.effects().to_vec();
+                    result
+                })
+                .await?
+        } else {
+            let mut tx = Tx::read_only(self.store().view(), self.barrier());
+            tx.enter(mount.scope);
+            let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
+            let response = mount.handler.apply(found, &mut tx, &call)?;
+            effects = tx.take_effects();
+            response
+        };
+        self.limit_page(&authorised, &mut response);
+        self.warn(found, &mut response);
+        Ok((response, effects))
+    }
+
+    fn authorise_again(&self, operation: &mut Operation) -> Result<Authorised> {
+        if self.found.is_some_and(|f| f.unauthenticated) {
+            return Ok(self.nobody());
+        }
+        // A create may have become an update by somebody else's commit: both are asked anew.
+        if *operation == Operation::Create {
+            *operation = Operation::Update;
+        }
+        self.authorise(operation).map_err(|(_, e)| e)
+    }
+
+    /// A token with a limited number of uses: this is one.
+    async fn count_use(&self, authorised: &Authorised) -> Result<()> {
+        let Some(id) = authorised.caller.token_id else { return Ok(()) };
+        self.core.transact(self.open, |tx| tokens::count_use(tx, &id)).await
+    }
+
+    /// A policy's pagination limit shortens a list that was asked for without one.
+    fn limit_page(&self, authorised: &Authorised, response: &mut Response) {
+        if let Some(limit) = authorised.pagination_limit
+            && matches!(self.request.operation, Operation::List | Operation::Scan)
+            && let holdfast_sdk::Body::Data(map) = &mut response.body
+            && let Some(Value::Array(keys)) = map.get_mut("keys")
+        {
+            keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Tell about parameters that nobody looked at.
+    fn warn(&self, found: &Found, response: &mut Response) {
+        if matches!(response.body, holdfast_sdk::Body::None) && response.auth.is_none() && response.warnings.is_empty()
+        {
+            return;
+        }
+        let known = |name: &str| found.known.contains(&name) || found.captures.contains_key(name);
+        let mut ignored: Vec<&str> = self
+            .request
+            .data
+            .keys()
+            .map(String::as_str)
+            .filter(|k| !known(k) && !matches!(*k, "list" | "scan" | "help"))
+            .collect();
+        let open_ended = found.known.contains(&"*");
+        if !ignored.is_empty() && !open_ended {
+            ignored.sort_unstable();
+            response.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", ignored.join(" ")));
+        }
+        let mut replaced: Vec<&str> =
+            found.captures.keys().map(String::as_str).filter(|k| self.request.data.contains_key(*k)).collect();
+        if !replaced.is_empty() {
+            replaced.sort_unstable();
+            response.warnings.push(format!(
+                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
+                replaced.join(" ")
+            ));
+        }
+    }
+}
+
+/// What is wrong with a JSON text, without a word of the text itself.
+pub fn json_error(e: &serde_json::Error) -> String {
+    if e.is_eof() {
+        return "unexpected end of the body".into();
+    }
+    format!("malformed JSON at line {} column {}", e.line(), e.column())
+}
+
+/// A body's object. An empty one, blanks and `null` are no parameters.
+pub fn parse_body(body: &[u8]) -> Result<Map<String, Value>> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    let text = String::from_utf8_lossy(body);
+    match serde_json::from_str::<Value>(&text) {
+        Ok(Value::Object(m)) => Ok(m),
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(_) => Err(Error::bad_request("error parsing JSON: the body must be a JSON object")),
+        Err(e) => Err(Error::bad_request(format!("failed to parse JSON input: {}", json_error(&e)))),
+    }
+}

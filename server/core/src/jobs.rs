@@ -1,0 +1,105 @@
+//! Jobs: what may touch many keys. A stored record made in the commit that takes the thing out of
+//! service, worked off in bounded batches, resumed at unseal, seen at `sys/jobs`.
+
+use holdfast_sdk::{Error, Map, Place, Result, Transaction, Value, record};
+use minicbor::{Decode, Encode};
+
+use crate::layout::{JOBS, SYSTEM, Scope};
+use crate::tx::{Effect, Tx};
+use crate::{clock, random, tokens};
+
+/// Keys that one batch of a job changes.
+const BATCH_KEYS: usize = 256;
+
+#[derive(Debug, Clone, Encode, Decode)]
+pub enum Kind {
+    /// Remove everything that a mount stored.
+    #[n(0)]
+    CleanMount {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        mount: [u8; 16],
+        #[n(1)]
+        path: String,
+    },
+    /// Revoke the children of a token that is gone.
+    #[n(1)]
+    RevokeChildren {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        parent: [u8; 32],
+    },
+}
+
+impl Kind {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Kind::CleanMount { .. } => "clean-mount",
+            Kind::RevokeChildren { .. } => "revoke-children",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct Job {
+    #[n(0)]
+    pub kind: Kind,
+    #[n(1)]
+    pub created: u64,
+    #[n(2)]
+    pub batches: u64,
+    /// Why the last batch failed; it is tried again.
+    #[n(3)]
+    pub last_error: Option<String>,
+}
+holdfast_sdk::record!(Job);
+
+/// Store a job; it starts when the transaction is committed.
+pub fn add(tx: &mut Tx, kind: Kind) -> Result<()> {
+    let id: [u8; 16] = random::uuid()?;
+    let job = Job { kind, created: clock::now().secs(), batches: 0, last_error: None };
+    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(JOBS, &id), &job))?;
+    tx.effect(Effect::RunJobs);
+    Ok(())
+}
+
+/// All jobs that are not done, at most 1,000.
+pub fn list(tx: &mut Tx) -> Result<Vec<([u8; 16], Job)>> {
+    let found = tx.within(SYSTEM, |tx| tx.ordered(JOBS, &[], &[], 1000))?;
+    found
+        .into_iter()
+        .map(|(id, bytes)| {
+            let id = id.try_into().map_err(|_| Error::Internal("a job's key is broken".into()))?;
+            Ok((id, record::read(&bytes)?))
+        })
+        .collect()
+}
+
+/// Work off one batch. True: the job is done and forgotten.
+pub fn step(tx: &mut Tx, id: &[u8; 16]) -> Result<bool> {
+    let Some(mut job) = tx.within(SYSTEM, |tx| record::get::<Job>(tx, Place::Ordered(JOBS, id)))? else {
+        return Ok(true);
+    };
+    let more = match &job.kind {
+        Kind::CleanMount { mount, .. } => tx.delete_prefix(&Scope::mount(*mount).prefix(), BATCH_KEYS)?,
+        Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
+    };
+    job.batches += 1;
+    tx.within(SYSTEM, |tx| match more {
+        true => record::put(tx, Place::Ordered(JOBS, id), &job),
+        false => tx.delete(Place::Ordered(JOBS, id)),
+    })?;
+    Ok(!more)
+}
+
+/// A job as `sys/jobs` shows it.
+pub fn shown(id: &[u8; 16], job: &Job) -> Map<String, Value> {
+    let mut out = Map::new();
+    out.insert("id".into(), random::uuid_text(id).into());
+    out.insert("kind".into(), job.kind.word().into());
+    out.insert("created_time".into(), holdfast_sdk::Timestamp::from_secs(job.created).rfc3339().into());
+    out.insert("batches".into(), job.batches.into());
+    out.insert("last_error".into(), job.last_error.clone().map_or(Value::Null, Value::from));
+    if let Kind::CleanMount { path, .. } = &job.kind {
+        out.insert("path".into(), path.clone().into());
+    }
+    out
+}

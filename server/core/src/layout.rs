@@ -1,0 +1,78 @@
+//! Where the core's own records are. Every number here is part of the storage format.
+//!
+//! ```text
+//! 0x00 | name                                        plain: what is read before the barrier is open
+//! 0x01 | namespace 16 | mount 16 | table 1 | place   sealed by the barrier
+//! ```
+//!
+//! A place is a name (encrypted segments, a zero length and more bytes), an id's HMAC, or plain ordered bytes.
+
+use holdfast_sdk::Table;
+
+/// The list of locks.
+pub const LOCKS: &[u8] = b"\0locks";
+/// The keyring, sealed under the root key.
+pub const KEYRING: &[u8] = b"\0keyring";
+
+pub const SEALED: u8 = 1;
+
+/// A mount of a namespace: what a transaction sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub namespace: [u8; 16],
+    pub mount: [u8; 16],
+}
+
+impl Scope {
+    const fn of_core(n: u8) -> Scope {
+        let mut mount = [0; 16];
+        mount[15] = n;
+        Scope { namespace: [0; 16], mount }
+    }
+
+    pub fn mount(mount: [u8; 16]) -> Scope {
+        Scope { namespace: [0; 16], mount }
+    }
+
+    /// The start of every key of the scope.
+    pub fn prefix(&self) -> [u8; 33] {
+        let mut out = [0; 33];
+        out[0] = SEALED;
+        out[1..17].copy_from_slice(&self.namespace);
+        out[17..].copy_from_slice(&self.mount);
+        out
+    }
+}
+
+/// Mounts, policies, jobs, the expiry index.
+pub const SYSTEM: Scope = Scope::of_core(1);
+/// Tokens.
+pub const TOKENS: Scope = Scope::of_core(2);
+
+/// By mount UUID.
+pub const MOUNTS: Table = Table(1);
+/// By policy name.
+pub const POLICIES: Table = Table(2);
+/// By job id.
+pub const JOBS: Table = Table(3);
+/// By time (milliseconds, big-endian) and random id.
+pub const EXPIRY: Table = Table(4);
+/// By name: single records of the core.
+pub const SETTINGS: Table = Table(5);
+/// By intent id.
+pub const INTENTS: Table = Table(6);
+
+/// By token id.
+pub const TOKEN: Table = Table(1);
+/// By accessor.
+pub const ACCESSOR: Table = Table(2);
+/// By the parent's id, then the child's.
+pub const CHILDREN: Table = Table(3);
+/// Remaining uses, a counter, by token id.
+pub const USES: Table = Table(4);
+
+/// The table of a storage key in `scope`, if it is one of its keys.
+pub fn table_of(key: &[u8], scope: &Scope) -> Option<Table> {
+    let rest = key.strip_prefix(&scope.prefix()[..])?;
+    rest.first().map(|t| Table(*t))
+}

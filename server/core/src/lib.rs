@@ -1,0 +1,311 @@
+#![forbid(unsafe_code)]
+//! The request pipeline, and everything that a server is beside its engines.
+//!
+//! A request goes through [`Core::handle`]: token → policy → audit request → route → prepare →
+//! transaction → commit → audit response → answer. What answers in every state (health, seal
+//! status, init, unseal) is in [`bare`].
+
+mod answer;
+pub mod audit;
+mod background;
+pub mod bare;
+mod cache;
+pub mod clock;
+mod expiry;
+mod handle;
+mod jobs;
+pub mod layout;
+pub mod metrics;
+mod open_api;
+mod policies;
+pub mod random;
+mod router;
+mod seal_state;
+mod sys;
+mod tokens;
+mod tx;
+
+pub use answer::Answer;
+pub use handle::parse_body;
+pub use router::{EngineTable, Factory, MountEntry};
+pub use seal_state::{InitRequest, Initialised, Refusal};
+pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use holdfast_hsm::memory::Key;
+use holdfast_sdk::{Error, Result};
+use holdfast_seal::{Barrier, SealDevice};
+use holdfast_storage::{CommitError, Store, View};
+
+use crate::cache::Cache;
+use crate::policies::PolicyCache;
+use crate::router::{Mount, Router};
+use crate::tokens::TokenEntry;
+use crate::tx::Tx;
+
+/// How often a transaction is run before the server gives up.
+const ATTEMPTS: usize = 64;
+
+/// What the server is made of and how it is set up.
+pub struct Options {
+    pub store: Store,
+    pub engines: EngineTable,
+    /// The device of the seal stanza; `None`: shares open the store.
+    pub device: Option<Arc<dyn SealDevice>>,
+    /// `inmem`, `file`.
+    pub storage_type: String,
+    pub audit: Vec<audit::DeviceConfig>,
+    pub limits: TtlLimits,
+    /// From the configuration; else a random one is made at initialisation.
+    pub cluster_name: Option<String>,
+    pub max_entry_bytes: usize,
+}
+
+/// A server.
+pub struct Core {
+    pub(crate) store: Store,
+    pub(crate) options: Settings,
+    /// Set while the server is unsealed.
+    open: ArcSwapOption<Open>,
+    pub(crate) seal: seal_state::SealState,
+    pub metrics: metrics::Metrics,
+    /// Woken when a job was stored.
+    pub(crate) job_stored: tokio::sync::Notify,
+    /// Woken when the server was sealed: connections end after their answer.
+    pub sealed: tokio::sync::Notify,
+    /// Raised at every seal.
+    pub seal_count: AtomicU64,
+}
+
+/// [`Options`] without the store.
+pub struct Settings {
+    pub engines: EngineTable,
+    pub device: Option<Arc<dyn SealDevice>>,
+    pub storage_type: String,
+    pub audit: Vec<audit::DeviceConfig>,
+    pub limits: TtlLimits,
+    pub cluster_name: Option<String>,
+    pub max_entry_bytes: usize,
+}
+
+/// What exists while the server is unsealed. Dropping it wipes keys and caches.
+pub(crate) struct Open {
+    pub barrier: ArcSwap<Barrier>,
+    pub root: Key,
+    pub cluster_id: String,
+    pub cluster_name: String,
+    pub router: ArcSwap<Router>,
+    /// Rises when an applied batch changes a mount.
+    pub mounts_version: AtomicU64,
+    pub router_lock: Mutex<()>,
+    pub tokens: Cache<TokenEntry>,
+    pub policies: PolicyCache,
+    pub audit: audit::Broker,
+    pub closing: AtomicBool,
+}
+
+impl Core {
+    pub fn new(options: Options) -> Arc<Core> {
+        let settings = Settings {
+            engines: options.engines,
+            device: options.device,
+            storage_type: options.storage_type,
+            audit: options.audit,
+            limits: options.limits,
+            cluster_name: options.cluster_name,
+            max_entry_bytes: options.max_entry_bytes,
+        };
+        let core = Arc::new(Core {
+            store: options.store,
+            options: settings,
+            open: ArcSwapOption::empty(),
+            seal: seal_state::SealState::default(),
+            metrics: metrics::Metrics::default(),
+            job_stored: tokio::sync::Notify::new(),
+            sealed: tokio::sync::Notify::new(),
+            seal_count: AtomicU64::new(0),
+        });
+        let weak = Arc::downgrade(&core);
+        core.store.on_applied(Box::new(move |keys, index| {
+            if let Some(core) = weak.upgrade()
+                && let Some(open) = &*core.open.load()
+            {
+                open.invalidate(keys, index);
+            }
+        }));
+        core
+    }
+
+    /// What there is while unsealed.
+    pub(crate) fn open(&self) -> Option<Arc<Open>> {
+        self.open.load_full()
+    }
+
+    /// Run a transaction to its commit; `run` may be called several times.
+    pub(crate) async fn transact<R>(&self, open: &Open, mut run: impl FnMut(&mut Tx) -> Result<R>) -> Result<R> {
+        let mut contended: Vec<holdfast_storage::Key> = Vec::new();
+        for attempt in 0..ATTEMPTS {
+            let latch = if contended.is_empty() { None } else { Some(self.store.latch(&contended).await) };
+            let view = if latch.is_some() { self.store.view_in_flight() } else { self.store.view() };
+            match self.attempt(open, view, &mut run) {
+                Ok((result, ticket)) => {
+                    // The next one may go on: it reads what this one proposed.
+                    drop(latch);
+                    match ticket {
+                        None => return result,
+                        Some(t) => match t.committed().await {
+                            Ok(_) => return result,
+                            Err(CommitError::Retry | CommitError::Conflict(_)) => {}
+                            Err(e) => return Err(commit_failure(e)),
+                        },
+                    }
+                }
+                Err(CommitError::Conflict(keys)) => {
+                    self.metrics.conflicts.add(1);
+                    for key in keys {
+                        if !contended.contains(&key) {
+                            contended.push(key);
+                        }
+                    }
+                }
+                Err(CommitError::Retry) => {
+                    drop(latch);
+                    tokio::time::sleep(std::time::Duration::from_millis(1 << attempt.min(6))).await;
+                }
+                Err(e) => return Err(commit_failure(e)),
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// One run: the handler's result, and the ticket to wait for before it may be answered.
+    fn attempt<R>(
+        &self,
+        open: &Open,
+        view: View,
+        run: &mut impl FnMut(&mut Tx) -> Result<R>,
+    ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>), CommitError> {
+        let in_flight = view.sees_in_flight();
+        let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load()));
+        let result = run(&mut tx);
+        let effects = tx.take_effects();
+        let failed = result.is_err();
+        if (failed || !tx.writes_anything()) && !in_flight {
+            return Ok((result, None));
+        }
+        let mut proposal = tx.into_proposal().map_err(|e| CommitError::Failed(e.to_string()))?;
+        if failed {
+            // What it read must still be true before anybody is told about the failure.
+            proposal.writes.clear();
+        }
+        let ticket = self.store.propose(proposal)?;
+        if !failed && effects.contains(&tx::Effect::RunJobs) {
+            self.job_stored.notify_one();
+        }
+        Ok((result, Some(ticket)))
+    }
+
+    /// The mounts as of a view that is at least as new as the last applied change.
+    pub(crate) fn router(self: &Arc<Self>, open: &Arc<Open>) -> Result<Arc<Router>> {
+        let wanted = open.mounts_version.load(std::sync::atomic::Ordering::SeqCst);
+        let current = open.router.load_full();
+        if current.version >= wanted {
+            return Ok(current);
+        }
+        let _one_at_a_time = open.router_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = open.mounts_version.load(std::sync::atomic::Ordering::SeqCst);
+        let current = open.router.load_full();
+        if current.version >= wanted {
+            return Ok(current);
+        }
+        let fresh = Arc::new(self.build_router(open, Some(&current), wanted)?);
+        open.router.store(fresh.clone());
+        Ok(fresh)
+    }
+
+    fn build_router(self: &Arc<Self>, open: &Open, before: Option<&Router>, version: u64) -> Result<Router> {
+        let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load()));
+        let entries = router::load(&mut tx)?;
+        let mut mounts = Vec::with_capacity(entries.len());
+        for entry in entries {
+            mounts.push(Arc::new(self.mount_of(entry, before)?));
+        }
+        Ok(Router::new(mounts.into_iter(), version))
+    }
+
+    fn mount_of(self: &Arc<Self>, entry: MountEntry, before: Option<&Router>) -> Result<Mount> {
+        let full_path = entry.full_path();
+        let handler = match (entry.kind.as_str(), entry.auth) {
+            ("system", false) => sys::handler(Arc::downgrade(self)),
+            ("token", true) => tokens::handler(self.options.limits),
+            (kind, auth) => {
+                let same = before
+                    .and_then(|r| r.mounts().find(|m| m.entry.uuid == entry.uuid && m.entry.options == entry.options));
+                match same.map(|m| &m.handler) {
+                    Some(router::Handler::Engine(e)) => router::Handler::Engine(e.clone()),
+                    _ => {
+                        let factory = self.options.engines.factory(auth, kind).ok_or_else(|| {
+                            Error::Internal(format!(
+                                "the mount {full_path} is of type {kind:?}, which this program does not have"
+                            ))
+                        })?;
+                        router::Handler::Engine(factory(&entry).map_err(Error::Internal)?)
+                    }
+                }
+            }
+        };
+        let scope = match entry.kind.as_str() {
+            "system" if !entry.auth => layout::SYSTEM,
+            "token" if entry.auth => layout::TOKENS,
+            _ => layout::Scope::mount(entry.uuid),
+        };
+        Ok(Mount { full_path, scope, handler, entry })
+    }
+
+    /// Finish what is in flight and close the store.
+    pub fn shut_down(&self) {
+        self.store.close();
+    }
+
+    /// Open audit files again, after a rotation.
+    pub fn reopen_audit(&self) {
+        if let Some(open) = self.open() {
+            open.audit.reopen();
+        }
+    }
+}
+
+impl Open {
+    /// A batch is about to be published: forget what it changes.
+    fn invalidate(&self, keys: &[holdfast_storage::Key], index: u64) {
+        for key in keys {
+            match layout::table_of(key, &layout::TOKENS) {
+                Some(layout::TOKEN) => self.tokens.invalidate(key, index),
+                Some(_) => {}
+                None => match layout::table_of(key, &layout::SYSTEM) {
+                    Some(layout::POLICIES) => self.policies.invalidate(),
+                    Some(layout::MOUNTS) => {
+                        self.mounts_version.fetch_max(index, std::sync::atomic::Ordering::SeqCst);
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+}
+
+/// A commit that failed for good, as the client is told.
+fn commit_failure(e: CommitError) -> Error {
+    match e {
+        CommitError::TooLarge { .. } => Error::Status(413, vec![e.to_string()]),
+        CommitError::Refused(text) if text == "permission denied" => Error::PermissionDenied,
+        CommitError::Refused(text) => Error::bad_request(text),
+        CommitError::Full(_) => Error::Status(507, vec![e.to_string()]),
+        CommitError::Closed => Error::Unavailable("the server is shutting down".into()),
+        CommitError::Conflict(_) | CommitError::Retry => Error::Conflict,
+        CommitError::Failed(_) => Error::Internal(e.to_string()),
+    }
+}

@@ -1,0 +1,103 @@
+//! Figures of the server, with the names that public dashboards for Vault expect.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only rises.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Default)]
+pub struct Metrics {
+    /// Requests that were handled, and their nanoseconds.
+    pub requests: Counter,
+    pub request_ns: Counter,
+    pub in_flight: Gauge,
+    /// Transactions that had to run again.
+    pub conflicts: Counter,
+    pub audit_failures: Counter,
+    pub tokens_created: Counter,
+    pub tokens_expired: Counter,
+    pub connections: Gauge,
+}
+
+/// Figures of other parts at this moment.
+pub struct Now {
+    pub unsealed: bool,
+    pub applied_index: u64,
+    pub proposals_in_flight: usize,
+    pub log_bytes: u64,
+    pub key_slots_used: usize,
+    pub key_slots_total: usize,
+}
+
+impl Metrics {
+    /// Prometheus text format.
+    pub fn prometheus(&self, now: &Now) -> String {
+        let mut out = String::new();
+        let mut one = |name: &str, kind: &str, help: &str, value: f64| {
+            let _cannot_fail = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        };
+        one("vault_core_unsealed", "gauge", "1 while the server is unsealed.", f64::from(u8::from(now.unsealed)));
+        one("vault_core_active", "gauge", "1 while the server is active.", f64::from(u8::from(now.unsealed)));
+        one("vault_core_in_flight_requests", "gauge", "Requests being handled.", self.in_flight.get() as f64);
+        one("vault_core_handle_request_count", "counter", "Requests that were handled.", self.requests.get() as f64);
+        one(
+            "vault_core_handle_request_sum",
+            "counter",
+            "Milliseconds spent on requests.",
+            self.request_ns.get() as f64 / 1e6,
+        );
+        one(
+            "vault_audit_log_request_failure",
+            "counter",
+            "Lines that no audit device took.",
+            self.audit_failures.get() as f64,
+        );
+        one("vault_token_creation", "counter", "Tokens made.", self.tokens_created.get() as f64);
+        one(
+            "holdfast_tokens_expired",
+            "counter",
+            "Tokens ended because their time was over.",
+            self.tokens_expired.get() as f64,
+        );
+        one("holdfast_transaction_conflicts", "counter", "Transactions that ran again.", self.conflicts.get() as f64);
+        one("holdfast_connections", "gauge", "Open client connections.", self.connections.get() as f64);
+        one("holdfast_storage_applied_index", "gauge", "Last applied log index.", now.applied_index as f64);
+        one(
+            "holdfast_storage_proposals_in_flight",
+            "gauge",
+            "Commits waiting for the disk.",
+            now.proposals_in_flight as f64,
+        );
+        one("holdfast_storage_log_bytes", "gauge", "Size of the log.", now.log_bytes as f64);
+        one("holdfast_key_slots_used", "gauge", "Slots of locked key memory in use.", now.key_slots_used as f64);
+        one("holdfast_key_slots_total", "gauge", "Slots of locked key memory.", now.key_slots_total as f64);
+        out
+    }
+}

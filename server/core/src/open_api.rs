@@ -1,0 +1,133 @@
+//! The OpenAPI document and `path-help`, from the route declarations.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use holdfast_sdk::{Map, Operation, Route, Value};
+use serde_json::json;
+
+use crate::router::{Handler, Mount, Router};
+
+impl Handler {
+    /// The declared routes.
+    pub(crate) fn describe(&self) -> Vec<Route<'_>> {
+        match self {
+            Handler::Engine(b) => b.routes(),
+            Handler::System(_, routes) => routes.describe(),
+            Handler::Token(_, routes) => routes.describe(),
+        }
+    }
+}
+
+fn schema(kind: holdfast_sdk::Kind, description: &str) -> Value {
+    let mut s = json!({"type": kind.open_api(), "description": description});
+    if kind.open_api() == "array" {
+        s["items"] = json!({"type": if kind == holdfast_sdk::Kind::IntegerList { "integer" } else { "string" }});
+    }
+    s
+}
+
+/// OpenAPI 3.0.2, as the reference answers it.
+pub fn document(router: &Router) -> Map<String, Value> {
+    let mut paths = BTreeMap::new();
+    for mount in router.mounts() {
+        for route in mount.handler.describe() {
+            let (path, item) = path_item(mount, &route);
+            paths.insert(path, item);
+        }
+    }
+    let mut m = Map::new();
+    m.insert("openapi".into(), "3.0.2".into());
+    m.insert(
+        "info".into(),
+        json!({
+            "title": "Holdfast",
+            "description": "HTTP API of the Holdfast secrets appliance. Every path stands under /v1.",
+            "version": crate::bare::VERSION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        }),
+    );
+    m.insert("paths".into(), Value::Object(paths.into_iter().collect()));
+    m.insert("components".into(), json!({"schemas": {}}));
+    m
+}
+
+fn path_item(mount: &Mount, route: &Route<'_>) -> (String, Value) {
+    let pattern = route.pattern.replace("...}", "}");
+    let path = format!("/{}{pattern}", mount.full_path);
+    let captures = route.captures();
+    let parameters: Vec<Value> = captures
+        .iter()
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    let mut item = json!({"description": route.synopsis});
+    if route.unauthenticated {
+        item["x-vault-unauthenticated"] = true.into();
+    }
+    if route.root_protected {
+        item["x-vault-sudo"] = true.into();
+    }
+    if !parameters.is_empty() {
+        item["parameters"] = parameters.into();
+    }
+    let id =
+        |verb: &str| format!("{verb}-{}", path.trim_matches('/').replace(['/', '{', '}', '.'], "-").replace("--", "-"));
+    for (operation, fields) in &route.operations {
+        let verb = match operation {
+            Operation::Read | Operation::List | Operation::Scan => "get",
+            Operation::Create | Operation::Update => "post",
+            Operation::Patch => "patch",
+            Operation::Delete => "delete",
+        };
+        if item.get(verb).is_some() {
+            continue;
+        }
+        let mut o = json!({
+            "summary": route.synopsis,
+            "operationId": id(operation.word()),
+            "tags": [if mount.entry.auth { "auth" } else if mount.full_path == "sys/" { "system" } else { "secrets" }],
+            "responses": {if verb == "delete" { "204" } else { "200" }: {"description": "OK"}},
+        });
+        let shown = fields.iter().filter(|f| f.name != "*" && !captures.iter().any(|c| c == f.name));
+        if matches!(verb, "post" | "patch") {
+            let properties: Map<String, Value> =
+                shown.map(|f| (f.name.to_owned(), schema(f.kind, f.description))).collect();
+            if !properties.is_empty() {
+                o["requestBody"] =
+                    json!({"content": {"application/json": {"schema": {"type": "object", "properties": properties}}}});
+            }
+        } else {
+            let mut query: Vec<Value> = shown
+                .map(|f| json!({"name": f.name, "in": "query", "description": f.description, "schema": schema(f.kind, f.description)}))
+                .collect();
+            if matches!(operation, Operation::List | Operation::Scan) {
+                query.push(json!({"name": operation.word(), "in": "query", "required": true, "schema": {"type": "string", "enum": ["true"]}}));
+            }
+            if !query.is_empty() {
+                o["parameters"] = query.into();
+            }
+        }
+        item[verb] = o;
+    }
+    (path, item)
+}
+
+/// The text of `path-help` for a path.
+pub fn help(mount: &Mount, path: &str, matches: impl Fn(&Route<'_>) -> bool) -> Option<String> {
+    let routes = mount.handler.describe();
+    let route = routes.iter().find(|r| matches(r))?;
+    let mut out = String::new();
+    let _cannot_fail =
+        writeln!(out, "Request:        {path}\nMatching Route: ^{}$\n\n{}\n", route.pattern, route.synopsis);
+    let fields = route.fields();
+    if !fields.is_empty() {
+        out.push_str("## PARAMETERS\n");
+        for (name, (kind, description)) in fields {
+            let _cannot_fail = writeln!(out, "\n    {name} ({})\n\n        {description}", kind.help());
+        }
+    }
+    if !route.description.is_empty() {
+        let _cannot_fail = writeln!(out, "\n## DESCRIPTION\n\n{}", route.description);
+    }
+    Some(out)
+}

@@ -1,0 +1,46 @@
+//! Random ids as the API shows them.
+
+use holdfast_sdk::{Error, Result};
+
+const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+pub fn bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut out = [0; N];
+    getrandom::fill(&mut out).map_err(|e| Error::Internal(format!("the system gives no randomness: {e}")))?;
+    Ok(out)
+}
+
+/// `n` letters and digits, each equally likely.
+pub fn alphanumeric(n: usize) -> Result<String> {
+    let mut out = String::with_capacity(n);
+    while out.len() < n {
+        let mut block: [u8; 64] = bytes()?;
+        // 248 is the largest multiple of 62 below 256: higher bytes would favour some letters.
+        out.extend(
+            block.iter().filter(|b| **b < 248).take(n - out.len()).map(|b| char::from(LETTERS[usize::from(*b) % 62])),
+        );
+        zeroize::Zeroize::zeroize(&mut block);
+    }
+    Ok(out)
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn uuid() -> Result<[u8; 16]> {
+    let mut b: [u8; 16] = bytes()?;
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    Ok(b)
+}
+
+/// A UUID's text.
+pub fn uuid_text(b: &[u8; 16]) -> String {
+    let mut out = String::with_capacity(36);
+    for (i, byte) in b.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+        out.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+    }
+    out
+}

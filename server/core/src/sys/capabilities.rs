@@ -1,0 +1,159 @@
+//! `sys/capabilities*`, `sys/internal/ui/*`: what a token may do.
+
+use std::sync::Arc;
+
+use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value, parameters};
+
+use super::System;
+use crate::policies::{Compiled, system_time};
+use crate::router;
+use crate::tokens;
+use crate::tx::Tx;
+
+parameters! {
+    pub struct Asked {
+        /// The paths that are asked about.
+        paths: Option<Vec<String>>,
+        /// One path (old name).
+        path: Option<Vec<String>>,
+        /// The token that is asked about.
+        token: Option<String>,
+        /// The accessor that is asked about.
+        accessor: Option<String>,
+    }
+}
+
+pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
+    routes
+        .path("capabilities", "What a token may do at paths.", |p| p.update(of_token))
+        .path("capabilities-self", "What the caller may do at paths.", |p| p.update(of_self))
+        .path("capabilities-accessor", "What the token of an accessor may do at paths.", |p| p.update(of_accessor))
+        .path("internal/ui/mounts", "The mounts that the caller can use.", |p| p.read(ui_mounts).unauthenticated())
+        .path("internal/ui/mounts/{path...}", "The mount of a path.", |p| p.read(ui_mount).unauthenticated())
+        .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant))
+}
+
+fn union(sys: &System, tx: &mut Tx, names: &[String], now: Timestamp) -> Result<Arc<Compiled>> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    open.policies.union(tx, names, now)
+}
+
+fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp) -> Result<Response> {
+    let paths = p
+        .paths
+        .as_ref()
+        .or(p.path.as_ref())
+        .filter(|l| !l.is_empty())
+        .ok_or_else(|| Error::bad_request("paths must be supplied"))?;
+    let union = union(sys, tx, names, now)?;
+    let mut m = Map::new();
+    for path in paths {
+        m.insert(path.clone(), union.acl.capabilities(path, system_time(now)).into());
+    }
+    if let [only] = paths.as_slice() {
+        m.insert("capabilities".into(), union.acl.capabilities(only, system_time(now)).into());
+    }
+    Ok(Response::both(m))
+}
+
+fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
+    let token = p.token.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("no token found"))?;
+    let id = tokens::id_of(tx, &token);
+    let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
+    answer(sys, tx, &entry.policies, &p, call.now)
+}
+
+fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
+    answer(sys, tx, &call.caller.policies, &p, call.now)
+}
+
+fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
+    let accessor =
+        p.accessor.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("missing accessor"))?;
+    let invalid = || Error::bad_request("invalid accessor");
+    let id = tokens::by_accessor(tx, &accessor)?.ok_or_else(invalid)?;
+    let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(invalid)?;
+    answer(sys, tx, &entry.policies, &p, call.now)
+}
+
+/// The policies of the token that came with an unauthenticated request, if it is a good one.
+fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
+    let Some(token) = &call.request.token else { return Ok(None) };
+    let id = tokens::id_of(tx, token.expose());
+    match tokens::load_valid(tx, &id, call.now)? {
+        Some(entry) => union(sys, tx, &entry.policies, call.now).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn ui_mounts(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let union = own_policies(sys, tx, call)?;
+    let (mut secret, mut auth) = (Map::new(), Map::new());
+    let mut entries = router::load(tx)?;
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    for e in entries {
+        let usable = union.as_ref().is_some_and(|u| u.acl.reaches(&e.full_path(), system_time(call.now)));
+        if !usable && e.listing_visibility != "unauth" {
+            continue;
+        }
+        let shown = if union.is_some() {
+            router::shown(&e)
+        } else {
+            let mut m = Map::new();
+            m.insert("type".into(), e.kind.clone().into());
+            m.insert("description".into(), e.description.clone().into());
+            m.insert("options".into(), router::options_value(&e));
+            m
+        };
+        if e.auth { &mut auth } else { &mut secret }.insert(e.path.clone(), Value::Object(shown));
+    }
+    let mut m = Map::new();
+    m.insert("auth".into(), Value::Object(auth));
+    m.insert("secret".into(), Value::Object(secret));
+    Ok(Response::data(m))
+}
+
+fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let refused = || {
+        Error::Status(
+            403,
+            vec![format!(
+                "preflight capability check returned 403, please ensure client's policies grant access to path {:?}",
+                format!("{}/", call.capture("path").trim_end_matches('/'))
+            )],
+        )
+    };
+    let path = call.capture("path");
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let union = own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
+    let router = core.router(&open)?;
+    let (mount, _) = router.find(path).ok_or_else(refused)?;
+    if !union.acl.reaches(&mount.full_path, system_time(call.now)) {
+        return Err(refused());
+    }
+    let mut m = router::shown(&mount.entry);
+    m.insert("path".into(), mount.full_path.clone().into());
+    Ok(Response::data(m))
+}
+
+fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let union = union(sys, tx, &call.caller.policies, call.now)?;
+    let mut m = Map::new();
+    let (mut exact, mut globs) = (Map::new(), Map::new());
+    for rule in union.acl.rules() {
+        let mut r = Map::new();
+        r.insert("capabilities".into(), rule.permissions.capabilities.names().into());
+        let text = rule.expression.trim_end_matches('*');
+        if rule.expression.ends_with('*') || rule.expression.contains('+') {
+            globs.insert(text.to_owned(), Value::Object(r));
+        } else {
+            exact.insert(text.to_owned(), Value::Object(r));
+        }
+    }
+    m.insert("exact_paths".into(), Value::Object(exact));
+    m.insert("glob_paths".into(), Value::Object(globs));
+    m.insert("root".into(), union.acl.is_root().into());
+    Ok(Response::data(m))
+}

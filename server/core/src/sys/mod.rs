@@ -1,0 +1,38 @@
+//! `sys/*`: what operators see and change. One file for each subject.
+
+mod capabilities;
+mod mounts;
+mod policy;
+mod status;
+
+use std::sync::{Arc, Weak};
+
+use holdfast_sdk::{Error, Result, Routes};
+
+use crate::Core;
+use crate::router::Handler;
+use crate::tx::Tx;
+
+/// The system backend, mounted at `sys/`.
+pub struct System {
+    core: Weak<Core>,
+}
+
+/// What answers at `sys/`.
+pub fn handler(core: Weak<Core>) -> Handler {
+    Handler::System(Arc::new(System { core }), Arc::new(routes()))
+}
+
+fn routes() -> Routes<System, Tx> {
+    let routes = Routes::new();
+    let routes = mounts::routes(routes);
+    let routes = policy::routes(routes);
+    let routes = capabilities::routes(routes);
+    status::routes(routes)
+}
+
+impl System {
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.upgrade().ok_or_else(|| Error::Unavailable("the server is shutting down".into()))
+    }
+}

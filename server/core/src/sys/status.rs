@@ -1,0 +1,155 @@
+//! `sys/seal`, `sys/key-status`, `sys/rotate*`, `sys/jobs`, `sys/metrics`, `sys/audit`, `sys/internal/specs/openapi`.
+
+use std::sync::Arc;
+
+use holdfast_sdk::{
+    Body, Call, Error, Map, Operation, Prepared, Response, Result, Routes, Timestamp, Value, parameters,
+};
+
+use super::System;
+use crate::tx::{Effect, Tx};
+use crate::{jobs, metrics, open_api};
+
+parameters! {
+    pub struct Format {
+        /// prometheus, or nothing for JSON.
+        format: Option<String>,
+    }
+}
+parameters! {
+    pub struct Spec {
+        /// Kept for clients; paths always name their mounts.
+        generic_mount_paths: Option<bool>,
+        /// Kept for clients.
+        context: Option<String>,
+    }
+}
+
+pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
+    routes
+        .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
+        .path("step-down", "Hand leadership over.", |p| p.update(step_down).root_protected())
+        .path("key-status", "The key term that seals new entries.", |p| p.read(key_status))
+        .path("rotate", "Make a new key term.", |p| {
+            p.update(rotated).prepared(Operation::Update, rotate).root_protected()
+        })
+        .path("rotate/keyring", "Make a new key term.", |p| {
+            p.update(rotated).prepared(Operation::Update, rotate).root_protected()
+        })
+        .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
+        .path("metrics", "Figures of the server.", |p| p.read(metrics))
+        .path("audit", "List the audit devices.", |p| p.read(audit).root_protected())
+        .path("internal/specs/openapi", "The routes in OpenAPI's form.", |p| p.read(openapi).update(openapi))
+}
+
+fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    tx.effect(Effect::Seal);
+    Ok(Response::empty())
+}
+
+fn step_down(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Ok(Response::empty())
+}
+
+fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let barrier = tx.barrier().clone();
+    let (term, active) = barrier.keyring().active();
+    let mut m = Map::new();
+    m.insert("term".into(), term.into());
+    m.insert("install_time".into(), Timestamp::from_secs(active.installed).rfc3339().into());
+    m.insert("encryptions".into(), 0.into());
+    Ok(Response::both(m))
+}
+
+fn rotate<'a>(
+    sys: &'a System,
+    _: &'a holdfast_sdk::Request,
+    _: &'a Map<String, Value>,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>> {
+    Box::pin(async move {
+        let core = sys.core()?;
+        let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+        core.rotate_keyring(&open).await?;
+        let nothing: Prepared = Arc::new(());
+        Ok(nothing)
+    })
+}
+
+fn rotated(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Ok(Response::empty())
+}
+
+fn jobs(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let all = jobs::list(tx)?;
+    let mut m = Map::new();
+    m.insert("keys".into(), all.iter().map(|(id, _)| crate::random::uuid_text(id)).collect::<Vec<_>>().into());
+    m.insert("jobs".into(), all.iter().map(|(id, j)| Value::Object(jobs::shown(id, j))).collect::<Vec<_>>().into());
+    Ok(Response::data(m))
+}
+
+fn metrics(sys: &System, _: &mut Tx, _: &Call<'_>, p: Format) -> Result<Response> {
+    let core = sys.core()?;
+    let now = core.metrics_now();
+    match p.format.as_deref() {
+        Some("prometheus") => {
+            let bytes = core.metrics.prometheus(&now).into_bytes();
+            let content_type = "text/plain; version=0.0.4; charset=utf-8".to_owned();
+            Ok(Response { body: Body::Raw { content_type, bytes }, ..Response::default() })
+        }
+        None | Some("") => {
+            let mut gauges = Vec::new();
+            for line in core.metrics.prometheus(&now).lines().filter(|l| !l.starts_with('#')) {
+                let Some((name, value)) = line.split_once(' ') else { continue };
+                let mut g = Map::new();
+                g.insert("Name".into(), name.into());
+                g.insert("Value".into(), value.parse::<f64>().unwrap_or(0.0).into());
+                g.insert("Labels".into(), Value::Object(Map::new()));
+                gauges.push(Value::Object(g));
+            }
+            let mut m = Map::new();
+            m.insert("Gauges".into(), gauges.into());
+            m.insert("Counters".into(), Value::Array(Vec::new()));
+            m.insert("Samples".into(), Value::Array(Vec::new()));
+            Ok(Response::bare(m))
+        }
+        Some(other) => Err(Error::bad_request(format!("metric response format {other:?} unknown"))),
+    }
+}
+
+impl crate::Core {
+    /// Figures of this moment.
+    pub fn metrics_now(&self) -> metrics::Now {
+        let store = self.store.info();
+        let arena = holdfast_hsm::memory::arena_usage();
+        metrics::Now {
+            unsealed: self.open().is_some(),
+            applied_index: store.applied_index,
+            proposals_in_flight: store.in_flight,
+            log_bytes: store.log_bytes,
+            key_slots_used: arena.slots_used,
+            key_slots_total: arena.slots_total,
+        }
+    }
+}
+
+fn audit(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let core = sys.core()?;
+    let mut m = Map::new();
+    for device in &core.options.audit {
+        let mut d = Map::new();
+        d.insert("description".into(), device.description.clone().into());
+        d.insert("local".into(), false.into());
+        let options = device.options.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+        d.insert("options".into(), Value::Object(options));
+        d.insert("path".into(), device.path.clone().into());
+        d.insert("type".into(), "file".into());
+        m.insert(device.path.clone(), Value::Object(d));
+    }
+    Ok(Response::both(m))
+}
+
+fn openapi(sys: &System, _: &mut Tx, _: &Call<'_>, _: Spec) -> Result<Response> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    Ok(Response::bare(open_api::document(&*core.router(&open)?)))
+}

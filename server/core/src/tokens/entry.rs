@@ -1,0 +1,133 @@
+//! What is stored of a token.
+
+use holdfast_sdk::{Timestamp, TokenType};
+use minicbor::{Decode, Encode};
+
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct TokenEntry {
+    #[n(0)]
+    pub accessor: String,
+    /// Sorted, lower case.
+    #[n(1)]
+    pub policies: Vec<String>,
+    /// Where it was made.
+    #[n(2)]
+    pub path: String,
+    #[n(3)]
+    pub metadata: Vec<(String, String)>,
+    #[n(4)]
+    pub display_name: String,
+    /// As given; what is left of them is a counter of its own. 0: no limit.
+    #[n(5)]
+    pub num_uses: i64,
+    /// As issued or last renewed. 0: never ends.
+    #[n(6)]
+    pub ttl_secs: u64,
+    #[n(7)]
+    pub creation_ttl_secs: u64,
+    #[n(8)]
+    pub period_secs: u64,
+    #[n(9)]
+    pub explicit_max_ttl_secs: u64,
+    /// Unix time in nanoseconds.
+    #[n(10)]
+    pub issued_ns: u64,
+    #[n(11)]
+    expires_ns: Option<u64>,
+    #[n(12)]
+    pub renewable: bool,
+    #[n(13)]
+    pub last_renewal_ns: u64,
+    #[cbor(n(14), with = "minicbor::bytes")]
+    pub parent: Option<[u8; 32]>,
+    /// Made without a parent, not just left without one.
+    #[n(15)]
+    pub orphan: bool,
+    #[n(16)]
+    pub entity_id: String,
+    #[n(17)]
+    pub role: String,
+    /// Its key in the expiry index.
+    #[cbor(n(18), with = "minicbor::bytes")]
+    pub expiry_key: Option<Vec<u8>>,
+    #[cbor(skip)]
+    pub expires: Option<Timestamp>,
+}
+
+impl holdfast_sdk::Record for TokenEntry {
+    const VERSION: u8 = 1;
+    fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
+        let mut copy = self.clone();
+        copy.expires_ns = self.expires.map(|t| t.0);
+        holdfast_sdk::record::encode(&copy)
+    }
+    fn decode_record(version: u8, bytes: &[u8]) -> holdfast_sdk::Result<Self> {
+        let mut entry: TokenEntry = holdfast_sdk::record::decode(version, Self::VERSION, bytes)?;
+        entry.expires = entry.expires_ns.map(Timestamp);
+        Ok(entry)
+    }
+}
+
+/// What a new token is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Issue {
+    pub policies: Vec<String>,
+    pub path: String,
+    pub metadata: Vec<(String, String)>,
+    pub display_name: String,
+    pub num_uses: i64,
+    pub ttl_secs: u64,
+    pub period_secs: u64,
+    pub explicit_max_ttl_secs: u64,
+    pub renewable: bool,
+    pub parent: Option<[u8; 32]>,
+}
+
+impl TokenEntry {
+    pub fn new(issue: Issue, accessor: String, now: Timestamp) -> TokenEntry {
+        let expires = (issue.ttl_secs > 0).then(|| now.plus_secs(issue.ttl_secs));
+        TokenEntry {
+            accessor,
+            policies: issue.policies,
+            path: issue.path,
+            metadata: issue.metadata,
+            display_name: issue.display_name,
+            num_uses: issue.num_uses,
+            ttl_secs: issue.ttl_secs,
+            creation_ttl_secs: issue.ttl_secs,
+            period_secs: issue.period_secs,
+            explicit_max_ttl_secs: issue.explicit_max_ttl_secs,
+            issued_ns: now.0,
+            expires_ns: None,
+            renewable: issue.renewable && issue.ttl_secs > 0,
+            last_renewal_ns: 0,
+            orphan: issue.parent.is_none(),
+            parent: issue.parent,
+            entity_id: String::new(),
+            role: String::new(),
+            expiry_key: None,
+            expires,
+        }
+    }
+
+    pub fn issued(&self) -> Timestamp {
+        Timestamp(self.issued_ns)
+    }
+
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// Whole seconds left; 0 for a token that never ends.
+    pub fn ttl_left_secs(&self, now: Timestamp) -> u64 {
+        self.expires.map_or(0, |end| end.0.saturating_sub(now.0).div_ceil(1_000_000_000))
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.policies.iter().any(|p| p == "root")
+    }
+
+    pub fn token_type(&self) -> TokenType {
+        TokenType::Service
+    }
+}

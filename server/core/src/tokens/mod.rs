@@ -1,0 +1,198 @@
+//! Tokens: what is stored of them, how they are made, found, renewed and ended.
+//!
+//! A token is stored under the HMAC of its id. With it, in the same commit: its accessor, its place
+//! under its parent, its remaining uses, and its end in the expiry index. A token whose parent is
+//! gone counts as gone itself, so that revoking a tree is one small commit and a job that sweeps.
+
+mod entry;
+mod routes;
+
+pub use entry::{Issue, TokenEntry};
+pub use routes::TokenBackend;
+
+use std::sync::Arc;
+
+use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
+
+use crate::expiry::{self, Due};
+use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
+use crate::router::Handler;
+use crate::tx::{Effect, Tx};
+use crate::{jobs, random};
+
+/// The system's default and maximum TTL, in seconds, unless configured.
+pub const SYSTEM_TTL_SECS: u64 = 768 * 3600;
+/// Children revoked in the same commit as their parent; more are left to a job.
+const INLINE_CHILDREN: usize = 128;
+
+/// Limits that a new token obeys.
+#[derive(Debug, Clone, Copy)]
+pub struct TtlLimits {
+    pub default_secs: u64,
+    pub max_secs: u64,
+}
+
+/// What answers at `auth/token/`.
+pub fn handler(limits: TtlLimits) -> Handler {
+    Handler::Token(Arc::new(TokenBackend { limits }), Arc::new(TokenBackend::routes()))
+}
+
+/// The stored form of a token's id.
+pub fn id_of(tx: &mut Tx, token: &str) -> [u8; 32] {
+    tx.within(TOKENS, |tx| tx.id(TOKEN, token))
+}
+
+/// Store a new token. Returns its id's stored form.
+pub fn store(tx: &mut Tx, token: &str, entry: &mut TokenEntry) -> Result<[u8; 32]> {
+    let id = id_of(tx, token);
+    if let Some(end) = entry.expires {
+        entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(id))?);
+    }
+    tx.within(TOKENS, |tx| {
+        record::put(tx, Place::Ordered(TOKEN, &id), entry)?;
+        tx.put(Place::Id(ACCESSOR, &entry.accessor), id.to_vec())?;
+        if let Some(parent) = &entry.parent {
+            tx.put(Place::Ordered(CHILDREN, &[&parent[..], &id].concat()), Vec::new())?;
+        }
+        if entry.num_uses > 0 {
+            tx.put(Place::Ordered(USES, &id), entry.num_uses.to_be_bytes().to_vec())?;
+        }
+        Ok(id)
+    })
+}
+
+/// The entry of a token by its stored id, whether or not it has ended.
+pub fn load(tx: &mut Tx, id: &[u8; 32]) -> Result<Option<TokenEntry>> {
+    tx.within(TOKENS, |tx| record::get(tx, Place::Ordered(TOKEN, id)))
+}
+
+/// The stored id that belongs to an accessor.
+pub fn by_accessor(tx: &mut Tx, accessor: &str) -> Result<Option<[u8; 32]>> {
+    let found = tx.within(TOKENS, |tx| tx.get(Place::Id(ACCESSOR, accessor)))?;
+    found.map(|b| b.try_into().map_err(|_| Error::Internal("an accessor's record is broken".into()))).transpose()
+}
+
+/// The entry of a token that is still good: not ended, and neither are its ancestors.
+pub fn load_valid(tx: &mut Tx, id: &[u8; 32], now: Timestamp) -> Result<Option<TokenEntry>> {
+    let Some(entry) = load(tx, id)?.filter(|e| !e.has_ended(now)) else { return Ok(None) };
+    let mut parent = entry.parent;
+    while let Some(id) = parent {
+        match load(tx, &id)?.filter(|e| !e.has_ended(now)) {
+            Some(above) => parent = above.parent,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(entry))
+}
+
+/// Move a token's end.
+pub fn set_end(tx: &mut Tx, id: &[u8; 32], entry: &mut TokenEntry, end: Option<Timestamp>) -> Result<()> {
+    if let Some(key) = entry.expiry_key.take() {
+        expiry::remove(tx, &key)?;
+    }
+    entry.expires = end;
+    if let Some(end) = end {
+        entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(*id))?);
+    }
+    tx.within(TOKENS, |tx| record::put(tx, Place::Ordered(TOKEN, id), entry))
+}
+
+/// Remove one token and all its records, leaving its children as they are.
+fn remove(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
+    if let Some(key) = &entry.expiry_key {
+        expiry::remove(tx, key)?;
+    }
+    tx.within(TOKENS, |tx| {
+        tx.delete(Place::Ordered(TOKEN, id))?;
+        tx.delete(Place::Id(ACCESSOR, &entry.accessor))?;
+        if entry.num_uses > 0 {
+            tx.delete(Place::Ordered(USES, id))?;
+        }
+        match &entry.parent {
+            Some(parent) => tx.delete(Place::Ordered(CHILDREN, &[&parent[..], id].concat())),
+            None => Ok(()),
+        }
+    })
+}
+
+/// The children of a token, at most `limit`.
+pub fn children(tx: &mut Tx, id: &[u8; 32], limit: usize) -> Result<Vec<[u8; 32]>> {
+    let end = holdfast_storage::prefix_end(id).unwrap_or_default();
+    let found = tx.within(TOKENS, |tx| tx.ordered(CHILDREN, id, &end, limit))?;
+    Ok(found.into_iter().filter_map(|(key, _)| key.get(32..64)?.try_into().ok()).collect())
+}
+
+/// Revoke a token with its tree: a small tree at once, the rest of a large one by a job. From this
+/// commit on none of them is good any more.
+pub fn revoke_tree(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
+    let mut queue = vec![*id];
+    let mut budget = INLINE_CHILDREN;
+    let mut at = 0;
+    while at < queue.len() {
+        let current = queue[at];
+        at += 1;
+        let found = children(tx, &current, budget + 1)?;
+        if found.len() > budget {
+            jobs::add(tx, jobs::Kind::RevokeChildren { parent: current })?;
+        } else {
+            budget -= found.len();
+            queue.extend(found);
+        }
+    }
+    for id in queue.iter().rev() {
+        if let Some(entry) = load(tx, id)? {
+            remove(tx, id, &entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// Revoke a token; its children live on without a parent.
+pub fn revoke_orphaning(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
+    let Some(entry) = load(tx, id)? else { return Ok(()) };
+    let found = children(tx, id, INLINE_CHILDREN + 1)?;
+    if found.len() > INLINE_CHILDREN {
+        return Err(Error::bad_request(format!(
+            "the token has more than {INLINE_CHILDREN} children: revoke or orphan some of them first"
+        )));
+    }
+    for child in found {
+        if let Some(mut c) = load(tx, &child)? {
+            c.parent = None;
+            tx.within(TOKENS, |tx| {
+                record::put(tx, Place::Ordered(TOKEN, &child), &c)?;
+                tx.delete(Place::Ordered(CHILDREN, &[&id[..], &child].concat()))
+            })?;
+        }
+    }
+    remove(tx, id, &entry)
+}
+
+/// Revoke a batch of children of a token that is gone. True: there are more.
+pub fn revoke_children(tx: &mut Tx, parent: &[u8; 32]) -> Result<bool> {
+    let found = children(tx, parent, INLINE_CHILDREN)?;
+    let more = found.len() == INLINE_CHILDREN;
+    for child in found {
+        if load(tx, &child)?.is_some() {
+            revoke_tree(tx, &child)?;
+        } else {
+            tx.within(TOKENS, |tx| tx.delete(Place::Ordered(CHILDREN, &[&parent[..], &child].concat())))?;
+        }
+    }
+    Ok(more)
+}
+
+/// Count one use. The last one ends the token in the same commit.
+pub fn count_use(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
+    let left = tx.within(TOKENS, |tx| tx.count(Place::Ordered(USES, id)))?;
+    if left <= 1 {
+        tx.effect(Effect::RunJobs);
+        return revoke_tree(tx, id);
+    }
+    tx.within(TOKENS, |tx| tx.add(Place::Ordered(USES, id), -1, Some((1, "permission denied"))))
+}
+
+/// A new service token's id.
+pub fn new_service_id() -> Result<String> {
+    Ok(format!("hvs.{}", random::alphanumeric(26)?))
+}

@@ -1,0 +1,364 @@
+//! A transaction: a view of the store through the barrier, its reads remembered, its writes buffered.
+//!
+//! It shows one scope at a time. Engines see it as [`holdfast_sdk::Transaction`]; the core moves it
+//! from scope to scope, so that everything a request changes is one commit.
+
+use std::collections::BTreeMap;
+
+use holdfast_sdk::{Error, Place, Record, Result, Table, Transaction, record};
+use holdfast_seal::Barrier;
+use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
+
+use crate::layout::{SYSTEM, Scope};
+
+/// How many entries one step of a listing reads.
+const SCAN_STEP: usize = 256;
+
+enum Pending {
+    Put(Vec<u8>),
+    Delete,
+    Add { delta: i64, floor: Option<(i64, &'static str)> },
+}
+
+/// Something to do when the transaction is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Seal the server once the answer is written.
+    Seal,
+    /// A job was stored.
+    RunJobs,
+}
+
+pub struct Tx {
+    view: View,
+    barrier: Barrier,
+    scope: Scope,
+    reads: Vec<(Key, u64)>,
+    ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    writes: BTreeMap<Vec<u8>, Pending>,
+    effects: Vec<Effect>,
+    read_only: bool,
+}
+
+fn store_error(e: StoreError) -> Error {
+    Error::Internal(format!("storage: {e}"))
+}
+
+impl Tx {
+    pub fn new(view: View, barrier: Barrier) -> Tx {
+        Tx {
+            view,
+            barrier,
+            scope: SYSTEM,
+            reads: Vec::new(),
+            ranges: Vec::new(),
+            writes: BTreeMap::new(),
+            effects: Vec::new(),
+            read_only: false,
+        }
+    }
+
+    /// One that remembers no reads and refuses writes.
+    pub fn read_only(view: View, barrier: Barrier) -> Tx {
+        Tx { read_only: true, ..Tx::new(view, barrier) }
+    }
+
+    /// Show another scope from here on.
+    pub fn enter(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    /// Run `f` in another scope.
+    pub fn within<R>(&mut self, scope: Scope, f: impl FnOnce(&mut Tx) -> R) -> R {
+        let before = std::mem::replace(&mut self.scope, scope);
+        let result = f(self);
+        self.scope = before;
+        result
+    }
+
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
+    /// The index as of which reads are true.
+    pub fn index(&self) -> u64 {
+        self.view.index()
+    }
+
+    pub fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn writes_anything(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// The decision stands on this record as it was at `index`: if it changes before the commit, the
+    /// transaction runs again.
+    pub fn depend_on(&mut self, key: &[u8], index: u64) {
+        if !self.read_only {
+            self.reads.push((key.into(), index));
+        }
+    }
+
+    /// The storage key of a place in the present scope.
+    pub fn key(&self, place: Place<'_>) -> Result<Vec<u8>> {
+        let mut key = Vec::with_capacity(96);
+        key.extend_from_slice(&self.scope.prefix());
+        match place {
+            Place::Ordered(table, bytes) => {
+                key.push(table.0);
+                key.extend_from_slice(bytes);
+            }
+            Place::Id(table, id) => {
+                key.push(table.0);
+                let id = self.id(table, id);
+                key.extend_from_slice(&id);
+            }
+            Place::Name(table, name) => {
+                let start = key.len();
+                key.push(table.0);
+                self.encrypt_name(table, name, &mut key)?;
+                debug_assert!(key.len() > start);
+            }
+        }
+        Ok(key)
+    }
+
+    fn encrypt_name(&self, table: Table, name: &str, out: &mut Vec<u8>) -> Result<()> {
+        let mut context = [0; 34];
+        context[..33].copy_from_slice(&self.scope.prefix());
+        context[33] = table.0;
+        let mut segments = Vec::with_capacity(name.len() + 32);
+        self.barrier.encrypt_name(&context, name, &mut segments).map_err(|_| {
+            Error::bad_request("a path segment is too long: at most 65,000 bytes are possible between two slashes")
+        })?;
+        out.extend_from_slice(&segments);
+        Ok(())
+    }
+
+    /// The stored form of an id that a client may present.
+    pub fn id(&self, table: Table, id: &str) -> [u8; 32] {
+        let mut domain = hex::encode(self.scope.prefix());
+        domain.push_str(&format!("{:02x}", table.0));
+        self.barrier.id(&domain, id)
+    }
+
+    fn open(&self, key: &[u8], sealed: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+        match sealed {
+            None => Ok(None),
+            Some(s) => self.barrier.open(key, s).map(Some).map_err(|e| {
+                tracing::error!(error = %e, "a stored entry is refused");
+                Error::Internal(format!("storage: {e}"))
+            }),
+        }
+    }
+
+    /// Read by storage key.
+    pub fn get_key(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.writes.get(key) {
+            Some(Pending::Put(v)) => return Ok(Some(v.clone())),
+            Some(Pending::Delete) => return Ok(None),
+            Some(Pending::Add { .. }) | None => {}
+        }
+        self.depend_on(key, self.view.index());
+        self.view.with(key, |sealed| self.open(key, sealed)).map_err(store_error)?
+    }
+
+    /// Read a record by place together with its storage key.
+    pub fn record_with_key<T: Record>(&mut self, place: Place<'_>) -> Result<(Vec<u8>, Option<T>)> {
+        let key = self.key(place)?;
+        let found = self.get_key(&key)?.map(|b| record::read(&b)).transpose()?;
+        Ok((key, found))
+    }
+
+    fn write(&mut self, key: Vec<u8>, pending: Pending) -> Result<()> {
+        if self.read_only {
+            return Err(Error::Internal("a read tried to write".into()));
+        }
+        self.writes.insert(key, pending);
+        Ok(())
+    }
+
+    pub fn put_key(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        self.write(key, Pending::Put(value))
+    }
+
+    pub fn delete_key(&mut self, key: Vec<u8>) -> Result<()> {
+        self.write(key, Pending::Delete)
+    }
+
+    /// Stored entries of a range of storage keys, own writes included.
+    fn range(&mut self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Option<Value>)>> {
+        if !self.read_only {
+            self.ranges.push((start.to_vec(), end.map(<[u8]>::to_vec)));
+        }
+        let stored = self.view.range(start, end, limit).map_err(store_error)?;
+        let full = stored.len() == limit;
+        let mut merged: BTreeMap<Key, Option<Value>> = stored.into_iter().map(|(k, v)| (k, Some(v))).collect();
+        // Beyond the last entry that was read, own writes must wait for their turn.
+        let bound = if full { merged.last_key_value().map(|(k, _)| k.to_vec()) } else { None };
+        let own = self.writes.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded));
+        for (key, pending) in own.take_while(|(k, _)| end.is_none_or(|e| k.as_slice() < e)) {
+            if bound.as_ref().is_some_and(|b| key > b) {
+                break;
+            }
+            match pending {
+                Pending::Put(_) | Pending::Add { .. } => merged.insert(key.as_slice().into(), None),
+                Pending::Delete => merged.remove(key.as_slice()),
+            };
+        }
+        Ok(merged.into_iter().collect())
+    }
+
+    /// Delete up to `limit` entries whose keys start with `prefix`. True: there may be more.
+    pub fn delete_prefix(&mut self, prefix: &[u8], limit: usize) -> Result<bool> {
+        let end = prefix_end(prefix);
+        let found = self.range(prefix, end.as_deref(), limit)?;
+        let more = found.len() >= limit;
+        for (key, _) in found {
+            self.delete_key(key.into_vec())?;
+        }
+        Ok(more)
+    }
+
+    /// What the store is asked to validate and commit.
+    pub fn into_proposal(self) -> Result<Proposal> {
+        let view_index = self.view.index();
+        let mut writes = Vec::with_capacity(self.writes.len());
+        for (key, pending) in self.writes {
+            match pending {
+                Pending::Put(value) => {
+                    let sealed = self.barrier.seal(&key, &value).map_err(Error::internal)?;
+                    writes.push(Write::Put(key.into(), sealed.into()));
+                }
+                Pending::Delete => writes.push(Write::Delete(key.into())),
+                Pending::Add { delta, floor } => {
+                    let (barrier, place) = (self.barrier.clone(), key.clone());
+                    let resolve = move |old: Option<&[u8]>| {
+                        let old = match old {
+                            None => 0,
+                            Some(s) => read_counter(&barrier.open(&place, s).map_err(|e| e.to_string())?),
+                        };
+                        let new = old.saturating_add(delta);
+                        if let Some((floor, refused)) = floor
+                            && new < floor
+                        {
+                            return Err(refused.to_owned());
+                        }
+                        let sealed = barrier.seal(&place, &new.to_be_bytes()).map_err(|e| e.to_string())?;
+                        Ok(Some(Value::from(sealed)))
+                    };
+                    writes.push(Write::Merge(key.into(), Box::new(resolve)));
+                }
+            }
+        }
+        Ok(Proposal { view_index, reads: self.reads, ranges: self.ranges, writes })
+    }
+}
+
+fn read_counter(bytes: &[u8]) -> i64 {
+    bytes.try_into().map_or(0, i64::from_be_bytes)
+}
+
+impl Transaction for Tx {
+    fn get(&mut self, place: Place<'_>) -> Result<Option<Vec<u8>>> {
+        let key = self.key(place)?;
+        self.get_key(&key)
+    }
+
+    fn put(&mut self, place: Place<'_>, value: Vec<u8>) -> Result<()> {
+        let key = self.key(place)?;
+        self.put_key(key, value)
+    }
+
+    fn delete(&mut self, place: Place<'_>) -> Result<()> {
+        let key = self.key(place)?;
+        self.delete_key(key)
+    }
+
+    fn names(&mut self, table: Table, folder: &str, after: &str, limit: usize) -> Result<Vec<String>> {
+        let mut context = [0; 34];
+        context[..33].copy_from_slice(&self.scope.prefix());
+        context[33] = table.0;
+        let mut prefix = context.to_vec();
+        self.encrypt_name(table, folder, &mut prefix)?;
+        let parents = prefix[34..].to_vec();
+        let end = prefix_end(&prefix);
+        let mut names = Vec::new();
+        let mut start = prefix.clone();
+        loop {
+            let step = self.range(&start, end.as_deref(), SCAN_STEP)?;
+            let mut next: Option<Vec<u8>> = None;
+            for (key, _) in &step {
+                if next.as_ref().is_some_and(|n| &**key < n.as_slice()) {
+                    // Deeper down in a folder that is listed already.
+                    continue;
+                }
+                let Some((length, rest)) = key[prefix.len()..].split_first_chunk::<2>() else { continue };
+                let length = usize::from(u16::from_be_bytes(*length));
+                let Some(segment) = rest.get(..length).filter(|_| length > 0) else { continue };
+                let name = self.barrier.decrypt_segment(&context, &parents, segment).map_err(Error::internal)?;
+                next = prefix_end(&key[..prefix.len() + 2 + length]);
+                names.push(name);
+            }
+            let Some((last, _)) = step.last() else { break };
+            if step.len() < SCAN_STEP {
+                break;
+            }
+            let mut after_last = last.to_vec();
+            after_last.push(0);
+            start = next.filter(|n| *n > after_last).unwrap_or(after_last);
+        }
+        names.sort_unstable();
+        let mut names: Vec<String> = names.into_iter().filter(|n| after.is_empty() || n.as_str() > after).collect();
+        if limit > 0 {
+            names.truncate(limit);
+        }
+        Ok(names)
+    }
+
+    fn ordered(&mut self, table: Table, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let base = self.key(Place::Ordered(table, &[]))?;
+        let from = [&base[..], start].concat();
+        let to = if end.is_empty() { prefix_end(&base) } else { Some([&base[..], end].concat()) };
+        let mut out = Vec::new();
+        for (key, value) in self.range(&from, to.as_deref(), limit)? {
+            let plain = match (value, self.writes.get(&*key)) {
+                (_, Some(Pending::Put(v))) => v.clone(),
+                (Some(v), _) => self.open(&key, Some(&v))?.unwrap_or_default(),
+                (None, _) => continue,
+            };
+            out.push((key[base.len()..].to_vec(), plain));
+        }
+        Ok(out)
+    }
+
+    fn add(&mut self, place: Place<'_>, delta: i64, floor: Option<(i64, &'static str)>) -> Result<()> {
+        let key = self.key(place)?;
+        match self.writes.get_mut(&key) {
+            Some(Pending::Put(v)) => {
+                let sum = read_counter(v).saturating_add(delta);
+                *v = sum.to_be_bytes().to_vec();
+                Ok(())
+            }
+            Some(Pending::Add { delta: before, .. }) => {
+                *before = before.saturating_add(delta);
+                Ok(())
+            }
+            _ => self.write(key, Pending::Add { delta, floor }),
+        }
+    }
+
+    fn count(&mut self, place: Place<'_>) -> Result<i64> {
+        Ok(self.get(place)?.map_or(0, |b| read_counter(&b)))
+    }
+}

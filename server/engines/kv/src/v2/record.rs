@@ -1,0 +1,226 @@
+//! What is stored of a secret.
+
+use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Tx, Value, duration, record};
+use minicbor::{Decode, Encode};
+
+use super::{CONFIG, DATA, METADATA};
+
+/// Versions kept where nobody says how many.
+const DEFAULT_MAX_VERSIONS: u64 = 10;
+
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub struct MountConfig {
+    #[n(0)]
+    pub max_versions: u32,
+    #[n(1)]
+    pub cas_required: bool,
+    /// Nanoseconds; negative: off, whatever a secret says.
+    #[n(2)]
+    pub delete_version_after_ns: i64,
+    #[n(3)]
+    pub metadata_cas_required: bool,
+}
+holdfast_sdk::record!(MountConfig);
+
+/// One version of a secret. Times are Unix nanoseconds.
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct VersionState {
+    #[n(0)]
+    pub version: u64,
+    #[n(1)]
+    pub created: u64,
+    /// When it is, was, or will be deleted.
+    #[n(2)]
+    pub deletion: Option<u64>,
+    #[n(3)]
+    pub destroyed: bool,
+}
+
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct Metadata {
+    /// The data's key: random, so that a removed secret's data can never be mistaken for its successor's.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub id: [u8; 16],
+    #[n(1)]
+    pub current: u64,
+    #[n(2)]
+    pub oldest: u64,
+    #[n(3)]
+    pub created: u64,
+    #[n(4)]
+    pub updated: u64,
+    #[n(5)]
+    pub max_versions: u32,
+    #[n(6)]
+    pub cas_required: bool,
+    #[n(7)]
+    pub delete_version_after_ns: i64,
+    #[n(8)]
+    pub custom: Option<Vec<(String, String)>>,
+    /// Ascending.
+    #[n(9)]
+    pub versions: Vec<VersionState>,
+    #[n(10)]
+    pub metadata_version: u64,
+    #[n(11)]
+    pub metadata_cas_required: bool,
+}
+holdfast_sdk::record!(Metadata);
+
+impl VersionState {
+    pub fn is_deleted(&self, now: Timestamp) -> bool {
+        self.deletion.is_some_and(|at| at <= now.0)
+    }
+
+    pub fn deletion_text(&self) -> String {
+        self.deletion.map_or(String::new(), |at| Timestamp(at).rfc3339())
+    }
+
+    /// The `metadata` of an answer.
+    pub fn shown(&self, metadata: &Metadata) -> Map<String, Value> {
+        let mut m = Map::new();
+        m.insert("created_time".into(), Timestamp(self.created).rfc3339().into());
+        m.insert("custom_metadata".into(), metadata.custom_value());
+        m.insert("deletion_time".into(), self.deletion_text().into());
+        m.insert("destroyed".into(), self.destroyed.into());
+        m.insert("version".into(), self.version.into());
+        m
+    }
+}
+
+impl Metadata {
+    pub fn new(now: Timestamp) -> Result<Metadata> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(Error::internal)?;
+        Ok(Metadata {
+            id,
+            current: 0,
+            oldest: 0,
+            created: now.0,
+            updated: now.0,
+            max_versions: 0,
+            cas_required: false,
+            delete_version_after_ns: 0,
+            custom: None,
+            versions: Vec::new(),
+            metadata_version: 0,
+            metadata_cas_required: false,
+        })
+    }
+
+    pub fn load(tx: &mut Tx, path: &str) -> Result<Option<Metadata>> {
+        record::get(tx, Place::Name(METADATA, path))
+    }
+
+    pub fn save(&self, tx: &mut Tx, path: &str) -> Result<()> {
+        record::put(tx, Place::Name(METADATA, path), self)
+    }
+
+    pub fn data_key(&self, version: u64) -> [u8; 24] {
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(&self.id);
+        key[16..].copy_from_slice(&version.to_be_bytes());
+        key
+    }
+
+    pub fn version(&self, n: u64) -> Option<&VersionState> {
+        self.versions.iter().find(|v| v.version == n)
+    }
+
+    pub fn version_mut(&mut self, n: u64) -> Option<&mut VersionState> {
+        self.versions.iter_mut().find(|v| v.version == n)
+    }
+
+    /// The version that a number means: 0 and below are the current one.
+    pub fn wanted(&self, n: i64) -> Option<&VersionState> {
+        match u64::try_from(n) {
+            Ok(0) | Err(_) => self.version(self.current),
+            Ok(n) => self.version(n),
+        }
+    }
+
+    pub fn custom_value(&self) -> Value {
+        match &self.custom {
+            Some(pairs) if !pairs.is_empty() => {
+                Value::Object(pairs.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect())
+            }
+            _ => Value::Null,
+        }
+    }
+
+    /// Add a version and drop those that are too many.
+    pub fn add_version(&mut self, tx: &mut Tx, config: &MountConfig, data: &[u8], now: Timestamp) -> Result<u64> {
+        let version = self.current + 1;
+        let after = match (config.delete_version_after_ns, self.delete_version_after_ns) {
+            (mount, _) if mount < 0 => 0,
+            (0, own) => own,
+            (mount, 0) => mount,
+            (mount, own) => mount.min(own),
+        };
+        let deletion = (after > 0).then(|| now.0.saturating_add(after as u64));
+        tx.put(Place::Ordered(DATA, &self.data_key(version)), [&[1], data].concat())?;
+        self.versions.push(VersionState { version, created: now.0, deletion, destroyed: false });
+        self.current = version;
+        self.updated = now.0;
+        let keep = match (self.max_versions, config.max_versions) {
+            (0, 0) => DEFAULT_MAX_VERSIONS,
+            (0, mount) => mount.into(),
+            (own, _) => own.into(),
+        };
+        if self.current - self.oldest >= keep {
+            self.oldest = self.current - keep + 1;
+            while self.versions.first().is_some_and(|v| v.version < self.oldest) {
+                let old = self.versions.remove(0);
+                tx.delete(Place::Ordered(DATA, &self.data_key(old.version)))?;
+            }
+        }
+        Ok(version)
+    }
+
+    /// The stored JSON of a version.
+    pub fn data(&self, tx: &mut Tx, version: u64) -> Result<Option<Value>> {
+        let Some(stored) = tx.get(Place::Ordered(DATA, &self.data_key(version)))? else { return Ok(None) };
+        match stored.split_first() {
+            Some((1, json)) => serde_json::from_slice(json).map(Some).map_err(Error::internal),
+            _ => Err(Error::Internal("a version's data has a format that this program does not know".into())),
+        }
+    }
+
+    /// What `metadata` shows.
+    pub fn shown(&self) -> Map<String, Value> {
+        let mut m = Map::new();
+        let mut set = |k: &str, v: Value| {
+            m.insert(k.into(), v);
+        };
+        set("cas_required", self.cas_required.into());
+        set("created_time", Timestamp(self.created).rfc3339().into());
+        set("current_metadata_version", self.metadata_version.into());
+        set("current_version", self.current.into());
+        set("custom_metadata", self.custom_value());
+        set("delete_version_after", duration::go_text(self.delete_version_after_ns.into()).into());
+        set("max_versions", self.max_versions.into());
+        set("metadata_cas_required", self.metadata_cas_required.into());
+        set("oldest_version", self.oldest.into());
+        set("updated_time", Timestamp(self.updated).rfc3339().into());
+        let mut versions = Map::new();
+        for v in &self.versions {
+            let mut one = Map::new();
+            one.insert("created_time".into(), Timestamp(v.created).rfc3339().into());
+            one.insert("deletion_time".into(), v.deletion_text().into());
+            one.insert("destroyed".into(), v.destroyed.into());
+            versions.insert(v.version.to_string(), Value::Object(one));
+        }
+        set("versions", Value::Object(versions));
+        m
+    }
+}
+
+impl MountConfig {
+    pub fn load(tx: &mut Tx) -> Result<MountConfig> {
+        Ok(record::get(tx, Place::Ordered(CONFIG, &[]))?.unwrap_or_default())
+    }
+
+    pub fn save(&self, tx: &mut Tx) -> Result<()> {
+        record::put(tx, Place::Ordered(CONFIG, &[]), self)
+    }
+}

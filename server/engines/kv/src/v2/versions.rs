@@ -1,0 +1,67 @@
+//! `delete`, `undelete`, `destroy`: named versions.
+
+use holdfast_sdk::{Call, Error, Place, Response, Result, Tx, parameters};
+
+use super::data::path_or_answer;
+use super::record::Metadata;
+use super::{DATA, KvV2};
+
+parameters! {
+    pub struct Versions {
+        /// The versions, as a list or with commas.
+        versions: Option<Vec<i64>>,
+    }
+}
+
+/// Change the named versions that exist.
+fn change(
+    tx: &mut Tx,
+    path: &str,
+    p: Versions,
+    f: impl Fn(&mut Tx, &mut Metadata, u64) -> Result<()>,
+) -> Result<Response> {
+    let versions =
+        p.versions.filter(|v| !v.is_empty()).ok_or_else(|| Error::bad_request("No version number provided"))?;
+    let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(Response::empty()) };
+    for n in versions {
+        if let Ok(n) = u64::try_from(n)
+            && metadata.version(n).is_some()
+        {
+            f(tx, &mut metadata, n)?;
+        }
+    }
+    metadata.save(tx, path)?;
+    Ok(Response::empty())
+}
+
+pub fn delete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Response> {
+    let path = path_or_answer!(call);
+    change(tx, path, p, |_, m, n| {
+        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed && !v.is_deleted(call.now)) {
+            v.deletion = Some(call.now.0);
+        }
+        Ok(())
+    })
+}
+
+pub fn undelete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Response> {
+    let path = path_or_answer!(call);
+    change(tx, path, p, |_, m, n| {
+        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed) {
+            v.deletion = None;
+        }
+        Ok(())
+    })
+}
+
+pub fn destroy(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Response> {
+    let path = path_or_answer!(call);
+    change(tx, path, p, |tx, m, n| {
+        let key = m.data_key(n);
+        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed) {
+            v.destroyed = true;
+            tx.delete(Place::Ordered(DATA, &key))?;
+        }
+        Ok(())
+    })
+}

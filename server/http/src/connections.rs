@@ -1,0 +1,77 @@
+//! Open connections: a client that dribbles its request's head is cut off.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// One connection's state, seen by its IO and by the sweeper.
+#[derive(Default)]
+pub struct Connection {
+    /// Milliseconds of the registry's clock since when a head is being read; 0: none.
+    head_since_ms: AtomicU64,
+    pub cut: Notify,
+}
+
+pub struct Connections {
+    start: Instant,
+    all: Mutex<Vec<Weak<Connection>>>,
+}
+
+impl Connections {
+    /// A registry whose sweeper cuts heads that take longer than `limit`. It ends with the registry.
+    pub fn start(limit: Duration) -> Arc<Connections> {
+        let registry = Arc::new(Connections { start: Instant::now(), all: Mutex::default() });
+        let weak = Arc::downgrade(&registry);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1).min(limit)).await;
+                let Some(registry) = weak.upgrade() else { return };
+                registry.sweep(limit);
+            }
+        });
+        registry
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+
+    pub fn add(&self) -> Arc<Connection> {
+        let connection = Arc::new(Connection::default());
+        // From the first byte on, the handshake included, a head is being read.
+        connection.head_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&connection));
+        connection
+    }
+
+    fn sweep(&self, limit: Duration) {
+        let (now, limit) = (self.now_ms(), limit.as_millis() as u64);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| {
+            let Some(c) = c.upgrade() else { return false };
+            let since = c.head_since_ms.load(Ordering::Relaxed);
+            if since > 0 && now.saturating_sub(since) > limit {
+                c.cut.notify_one();
+            }
+            true
+        });
+    }
+
+    /// Bytes arrived: a head has begun unless a request is being served.
+    pub fn bytes_arrived(&self, c: &Connection) {
+        let _began_already = c.head_since_ms.compare_exchange(0, self.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    /// The head is complete.
+    pub fn head_read(&self) {
+        self.head_since_ms.store(u64::MAX / 2, Ordering::Relaxed);
+    }
+
+    /// The answer is on its way: the next byte begins a head.
+    pub fn idle(&self) {
+        self.head_since_ms.store(0, Ordering::Relaxed);
+    }
+}

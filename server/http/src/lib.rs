@@ -1,0 +1,17 @@
+#![forbid(unsafe_code)]
+//! Listeners, TLS, and the mapping between HTTP and the core's requests.
+//!
+//! hyper reads and writes; [`request`] maps; [`holdfast_core::Core`] answers. A client that hangs
+//! up cancels nothing: each request runs in a task of its own.
+
+mod body;
+mod connections;
+mod forwarded;
+mod listener;
+mod path;
+mod query;
+mod request;
+pub mod tls;
+
+pub use forwarded::ForwardedFor;
+pub use listener::{Address, ListenerOptions, Listening, bind};

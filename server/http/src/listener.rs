@@ -1,0 +1,343 @@
+//! Listeners: accepting, TLS, HTTP/1.1 and 2, and ending gracefully.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use holdfast_core::Core;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::ForwardedFor;
+use crate::connections::{Connection, Connections};
+use crate::request::{self, Peer};
+
+/// Heads larger than this are refused.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 200;
+/// How long a connection that was told to end may take.
+const DRAIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix { path: PathBuf, mode: Option<u32> },
+}
+
+/// How a listener behaves.
+#[derive(Clone)]
+pub struct ListenerOptions {
+    pub max_request_bytes: u64,
+    pub max_request_duration: Duration,
+    pub max_json_strings: u64,
+    pub read_header_timeout: Duration,
+    pub read_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub require_request_header: bool,
+    pub unauthenticated_metrics: bool,
+    pub forwarded_for: ForwardedFor,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        ListenerOptions {
+            max_request_bytes: 32 << 20,
+            max_request_duration: Duration::from_secs(90),
+            max_json_strings: 1000,
+            read_header_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(300),
+            require_request_header: false,
+            unauthenticated_metrics: false,
+            forwarded_for: ForwardedFor::default(),
+        }
+    }
+}
+
+/// A bound listener.
+pub struct Listening {
+    socket: Socket,
+    pub address: Address,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Bind an address.
+pub async fn bind(address: &Address) -> io::Result<Listening> {
+    match address {
+        Address::Tcp(a) => {
+            let listener = TcpListener::bind(a).await?;
+            let address = Address::Tcp(listener.local_addr()?);
+            Ok(Listening { socket: Socket::Tcp(listener), address })
+        }
+        Address::Unix { path, mode } => {
+            if std::os::unix::net::UnixStream::connect(path).is_err() {
+                // Nobody answers there: a left-over of a server that is gone.
+                let _was_not_there = std::fs::remove_file(path);
+            }
+            let listener = UnixListener::bind(path)?;
+            let mode = mode.unwrap_or(0o600);
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+            Ok(Listening { socket: Socket::Unix(listener), address: address.clone() })
+        }
+    }
+}
+
+impl Listening {
+    /// Accept and serve until `stop` becomes true; then end connections gracefully.
+    pub async fn serve(
+        self,
+        core: Arc<Core>,
+        options: ListenerOptions,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let connections = Connections::start(options.read_header_timeout);
+        let options = Arc::new(options);
+        let acceptor = tls.map(TlsAcceptor::from);
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                _ = stop.wait_for(|s| *s) => break,
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+                accepted = self.socket.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(a) => a,
+                Err(e) => {
+                    // Out of file descriptors, most likely: others will be closed.
+                    tracing::warn!(error = %e, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let one = One {
+                core: core.clone(),
+                options: options.clone(),
+                connection: connections.add(),
+                registry: connections.clone(),
+                stop: stop.clone(),
+            };
+            let acceptor = acceptor.clone();
+            tasks.spawn(async move {
+                one.core.metrics.connections.up();
+                let core = one.core.clone();
+                one.accept(stream, address, acceptor).await;
+                core.metrics.connections.down();
+            });
+        }
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("connections were closed before their requests ended");
+        }
+        if let Address::Unix { path, .. } = &self.address {
+            let _gone_already = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Socket::Tcp(l) => {
+                let (s, a) = l.accept().await?;
+                s.set_nodelay(true)?;
+                Ok((Stream::Tcp(s), Some(a)))
+            }
+            Socket::Unix(l) => Ok((Stream::Unix(l.accept().await?.0), None)),
+        }
+    }
+}
+
+/// A connection of either kind.
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+macro_rules! forward {
+    ($self:ident, $s:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($s) => $call,
+            Stream::Unix($s) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        forward!(self, s => Pin::new(s).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        forward!(self, s => Pin::new(s).poll_write(cx, buf))
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, s => Pin::new(s).poll_write_vectored(cx, bufs))
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, s => Pin::new(s).poll_flush(cx))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, s => Pin::new(s).poll_shutdown(cx))
+    }
+}
+
+/// Tells the registry when bytes arrive.
+struct Watched<S> {
+    inner: S,
+    connection: Arc<Connection>,
+    registry: Arc<Connections>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut me.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            me.registry.bytes_arrived(&me.connection);
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+/// One connection.
+struct One {
+    core: Arc<Core>,
+    options: Arc<ListenerOptions>,
+    connection: Arc<Connection>,
+    registry: Arc<Connections>,
+    stop: watch::Receiver<bool>,
+}
+
+impl One {
+    async fn accept(self, stream: Stream, address: Option<SocketAddr>, tls: Option<TlsAcceptor>) {
+        let Some(acceptor) = tls else {
+            let peer = Peer { address, certificate_serial: None };
+            return self.http(stream, peer, false).await;
+        };
+        let cut = self.connection.clone();
+        let handshake = tokio::select! {
+            h = acceptor.accept(stream) => h,
+            () = cut.cut.notified() => return,
+        };
+        match handshake {
+            Ok(s) => {
+                let (_, session) = s.get_ref();
+                let h2 = session.alpn_protocol() == Some(b"h2");
+                let certificate_serial = session.peer_certificates().and_then(|c| serial(c.first()?));
+                self.http(s, Peer { address, certificate_serial }, h2).await;
+            }
+            Err(e) => tracing::debug!(error = %e, "a TLS handshake failed"),
+        }
+    }
+
+    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: Peer, h2: bool) {
+        let One { core, options, connection, registry, mut stop } = self;
+        let io = TokioIo::new(Watched { inner: stream, connection: connection.clone(), registry });
+        connection.idle();
+        let sealed = core.clone();
+        let sealed = sealed.sealed.notified();
+        let service = {
+            let (core, options, connection) = (core.clone(), options.clone(), connection.clone());
+            service_fn(move |r: hyper::Request<Incoming>| {
+                let (core, options, connection, peer) =
+                    (core.clone(), options.clone(), connection.clone(), peer.clone());
+                async move {
+                    connection.head_read();
+                    let response = request::serve(&core, &options, &peer, r).await;
+                    connection.idle();
+                    Ok::<_, Infallible>(response)
+                }
+            })
+        };
+        // Both kinds of connection are driven alike: to their end, or gracefully out at a seal or stop.
+        macro_rules! drive {
+            ($conn:expr) => {{
+                let mut conn = std::pin::pin!($conn);
+                let mut sealed = std::pin::pin!(sealed);
+                let ending = tokio::select! {
+                    _ = conn.as_mut() => false,
+                    () = connection.cut.notified() => return,
+                    () = sealed.as_mut() => true,
+                    _ = stop.wait_for(|s| *s) => true,
+                };
+                if ending {
+                    conn.as_mut().graceful_shutdown();
+                    let _closed_anyway = tokio::time::timeout(DRAIN, conn).await;
+                }
+            }};
+        }
+        if h2 {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Some(options.idle_timeout / 3))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .max_concurrent_streams(250)
+                .max_header_list_size(MAX_HEAD_BYTES as u32);
+            drive!(builder.serve_connection(io, service));
+        } else {
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(options.idle_timeout)
+                .max_headers(MAX_HEADERS)
+                .max_buf_size(MAX_HEAD_BYTES)
+                .half_close(false)
+                .pipeline_flush(true);
+            drive!(builder.serve_connection(io, service));
+        }
+    }
+}
+
+/// A certificate's serial number as the audit log shows it: decimal.
+fn serial(der: &rustls::pki_types::CertificateDer<'_>) -> Option<String> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(cert.tbs_certificate.serial.to_string())
+}

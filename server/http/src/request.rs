@@ -1,0 +1,332 @@
+//! One request: from HTTP to the core, and its answer back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_core::bare::BareRequest;
+use holdfast_core::{Answer, Core, random};
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::{Map, Operation, Request, Value, duration};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Response as HttpResponse, StatusCode};
+
+use crate::body::{self, BodyError};
+use crate::path::{self, Checked};
+use crate::{ListenerOptions, query};
+
+/// Where a request came from.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: Option<SocketAddr>,
+    pub certificate_serial: Option<String>,
+}
+
+type Reply = HttpResponse<Full<Bytes>>;
+
+/// Serve one request.
+pub async fn serve(
+    core: &Arc<Core>,
+    options: &ListenerOptions,
+    peer: &Peer,
+    request: hyper::Request<Incoming>,
+) -> Reply {
+    let (parts, incoming) = request.into_parts();
+    let api = match path::check(parts.uri.path()) {
+        Checked::Api(p) => p,
+        Checked::Redirect(to) => return redirect(&to, parts.uri.query()),
+        Checked::Unknown => return plain_not_found(),
+        Checked::Refused(text) => return reply(Answer::error(400, text)),
+    };
+    let headers = &parts.headers;
+    if options.require_request_header && text_of(headers, "x-vault-request").is_none_or(|v| v != "true") {
+        return reply(Answer::error(412, "missing the X-Vault-Request header, which this listener requires"));
+    }
+    let address = match peer.address {
+        None => None,
+        Some(p) => match options.forwarded_for.client(p, text_of(headers, "x-forwarded-for")) {
+            Ok(a) => Some(a),
+            Err(text) => return reply(Answer::error(400, text)),
+        },
+    };
+    let pairs = query::pairs(parts.uri.query().unwrap_or(""));
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let takes_body =
+        !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) && parts.method.as_str() != "LIST";
+    let body = if takes_body {
+        match body::read(incoming, declared, options.max_request_bytes, options.read_timeout).await {
+            Ok(b) => b,
+            Err(BodyError::TooLarge) => {
+                return reply(Answer::error(
+                    413,
+                    &format!("request body too large: at most {} bytes", options.max_request_bytes),
+                ));
+            }
+            Err(BodyError::TooSlow) => return reply(Answer::error(408, "the request's body did not arrive in time")),
+            Err(BodyError::Stopped) => return reply(Answer::error(400, "the request's body ended before its length")),
+        }
+    } else {
+        Bytes::new()
+    };
+
+    if !namespace_of(headers).is_empty() && is_root_only(&api) {
+        return reply(Answer::error(400, "operation unavailable in namespaces"));
+    }
+    let bare = BareRequest { method: parts.method.as_str(), path: &api, query: &pairs, body: &body };
+    if let Some(answer) = bare_in_task(core, &bare).await {
+        let answer = if parts.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
+        return reply(answer);
+    }
+    if core.cluster().is_none() {
+        return reply(Answer::sealed());
+    }
+    match sdk_request(&parts.method, api, pairs, &body, headers, address, peer) {
+        Err(answer) => reply(answer),
+        Ok(request) => {
+            if options.unauthenticated_metrics && request.path == "sys/metrics" && request.operation == Operation::Read
+            {
+                return reply(metrics(core, &request));
+            }
+            let time = options.max_request_duration;
+            if options.max_json_strings > 0 && json_strings(&request.data) > options.max_json_strings {
+                return reply(Answer::error(
+                    400,
+                    "the request holds more JSON strings than max_request_json_strings allows",
+                ));
+            }
+            run(core, request, time).await
+        }
+    }
+}
+
+/// Texts in the parameters, keys included.
+fn json_strings(map: &Map<String, Value>) -> u64 {
+    fn count(v: &Value) -> u64 {
+        match v {
+            Value::String(_) => 1,
+            Value::Array(a) => a.iter().map(count).sum(),
+            Value::Object(m) => json_strings(m),
+            _ => 0,
+        }
+    }
+    map.values().map(|v| 1 + count(v)).sum()
+}
+
+fn metrics(core: &Arc<Core>, request: &Request) -> Answer {
+    let text = core.metrics.prometheus(&core.metrics_now());
+    match request.data.get("format").and_then(Value::as_str) {
+        Some("prometheus") => Answer {
+            content_type: "text/plain; version=0.0.4; charset=utf-8".into(),
+            ..Answer::json(200, text.into_bytes())
+        },
+        _ => Answer::error(400, "without a token only format=prometheus is answered here"),
+    }
+}
+
+/// The request runs to its end in a task of its own, whoever waits.
+async fn run(core: &Arc<Core>, request: Request, time: Duration) -> Reply {
+    let id = request.id.clone();
+    let core = core.clone();
+    let task = tokio::spawn(async move { core.handle(request).await });
+    match tokio::time::timeout(time, task).await {
+        Ok(Ok(answer)) => reply(answer),
+        Ok(Err(_)) => reply(Answer::error(500, &format!("internal error; request {id}"))),
+        Err(_) => reply(Answer::error(
+            503,
+            &format!(
+                "the request took longer than max_request_duration; its outcome is unknown, the audit log will tell: request {id}"
+            ),
+        )),
+    }
+}
+
+async fn bare_in_task(core: &Arc<Core>, r: &BareRequest<'_>) -> Option<Answer> {
+    if !r.path.starts_with("sys/") {
+        return None;
+    }
+    core.bare(r).await
+}
+
+/// The namespace asked for, with a slash at its end unless it is the root.
+fn namespace_of(headers: &HeaderMap) -> String {
+    let given = text_of(headers, "x-vault-namespace").unwrap_or("").trim_matches('/');
+    if given.is_empty() || given == "root" { String::new() } else { format!("{given}/") }
+}
+
+/// Routes that only the root namespace has.
+fn is_root_only(path: &str) -> bool {
+    const ROOTS: &[&str] = &[
+        "sys/health",
+        "sys/init",
+        "sys/seal",
+        "sys/unseal",
+        "sys/rotate",
+        "sys/key-status",
+        "sys/config",
+        "sys/quotas",
+        "sys/loggers",
+        "sys/metrics",
+        "sys/host-info",
+        "sys/raw",
+        "sys/audit",
+        "sys/generate-root",
+        "sys/generate-root-token",
+        "sys/rekey",
+        "sys/step-down",
+        "sys/storage",
+    ];
+    ROOTS.iter().any(|r| path.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+/// The token of the headers: `X-Vault-Token` counts first.
+fn token(headers: &HeaderMap) -> Option<Secret<String>> {
+    let given = match text_of(headers, "x-vault-token") {
+        Some(t) => Some(t),
+        None => text_of(headers, "authorization").and_then(|a| a.strip_prefix("Bearer ")),
+    };
+    given.map(str::trim).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()))
+}
+
+fn sdk_request(
+    method: &Method,
+    path: String,
+    pairs: Vec<(String, String)>,
+    body: &[u8],
+    headers: &HeaderMap,
+    address: Option<SocketAddr>,
+    peer: &Peer,
+) -> Result<Request, Answer> {
+    let bad = |text: &str| Answer::error(400, text);
+    let list =
+        query::switch(&pairs, "list").map_err(|()| bad("failed to parse \"list\": it is no boolean"))?.unwrap_or(false);
+    let scan =
+        query::switch(&pairs, "scan").map_err(|()| bad("failed to parse \"scan\": it is no boolean"))?.unwrap_or(false);
+    if list && scan {
+        return Err(bad("cannot list and scan at once"));
+    }
+    let mut merge_patch = false;
+    let operation = match method.as_str() {
+        "GET" if list => Operation::List,
+        "GET" if scan => Operation::Scan,
+        "GET" => Operation::Read,
+        "LIST" => Operation::List,
+        "SCAN" => Operation::Scan,
+        "POST" | "PUT" => Operation::Update,
+        "DELETE" => Operation::Delete,
+        "PATCH" => {
+            let kind = text_of(headers, "content-type")
+                .unwrap_or("")
+                .split(';')
+                .next()
+                .unwrap_or("")
+                .trim()
+                .to_ascii_lowercase();
+            if kind != "application/merge-patch+json" {
+                return Err(Answer::error(415, "PATCH requires Content-Type: application/merge-patch+json"));
+            }
+            merge_patch = true;
+            Operation::Patch
+        }
+        "OPTIONS" => return Err(Answer::errors(400, &[])),
+        _ => return Err(Answer::errors(405, &[])),
+    };
+    if operation == Operation::Update && path.ends_with('/') {
+        return Err(bad("cannot write to a path ending in '/'"));
+    }
+    let data = match operation {
+        Operation::Update | Operation::Patch => {
+            let form =
+                text_of(headers, "content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
+            if form && operation == Operation::Update {
+                query::parameters(&query::pairs(&String::from_utf8_lossy(body)))
+            } else {
+                holdfast_core::parse_body(body).map_err(|e| Answer::failure(&e))?
+            }
+        }
+        _ => {
+            let mut m = query::parameters(&pairs);
+            m.shift_remove("list");
+            m.shift_remove("scan");
+            m
+        }
+    };
+    let path = match operation {
+        Operation::List | Operation::Scan if !path.ends_with('/') => format!("{path}/"),
+        _ => path,
+    };
+    let wrap_ttl = match text_of(headers, "x-vault-wrap-ttl").map(str::trim) {
+        None | Some("") => None,
+        Some(text) => match duration::parse(text) {
+            Some(n) if n >= 0 => {
+                Some(Duration::from_nanos(u64::try_from(n).unwrap_or(u64::MAX))).filter(|d| !d.is_zero())
+            }
+            _ => return Err(bad("the X-Vault-Wrap-TTL header is no duration, or a negative one")),
+        },
+    };
+    let namespace = namespace_of(headers);
+    let id = random::uuid().map(|b| random::uuid_text(&b)).map_err(|e| Answer::failure(&e))?;
+    let shown = ["user-agent", "x-correlation-id"];
+    let kept = shown.iter().filter_map(|n| Some(((*n).to_owned(), text_of(headers, n)?.to_owned()))).collect();
+    Ok(Request {
+        id,
+        operation,
+        path,
+        data,
+        token: token(headers),
+        namespace,
+        wrap_ttl,
+        remote: address,
+        headers: kept,
+        merge_patch,
+        policy_override: text_of(headers, "x-vault-policy-override") == Some("true"),
+        client_certificate_serial: peer.certificate_serial.clone(),
+    })
+}
+
+fn reply(answer: Answer) -> Reply {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let empty = answer.body.is_empty();
+    let mut response = HttpResponse::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
+    if !(empty && status == StatusCode::NO_CONTENT)
+        && let Ok(v) = HeaderValue::try_from(answer.content_type)
+    {
+        headers.insert(header::CONTENT_TYPE, v);
+    }
+    for (name, value) in answer.headers {
+        if let (Ok(n), Ok(v)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(n, v);
+        }
+    }
+    response
+}
+
+fn redirect(to: &str, query: Option<&str>) -> Reply {
+    let mut response =
+        reply(Answer { content_type: "text/html; charset=utf-8".into(), ..Answer::json(307, Vec::new()) });
+    let place = match query {
+        Some(q) => format!("{to}?{q}"),
+        None => to.to_owned(),
+    };
+    if let Ok(v) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(header::LOCATION, v);
+    }
+    response
+}
+
+fn plain_not_found() -> Reply {
+    reply(Answer {
+        content_type: "text/plain; charset=utf-8".into(),
+        ..Answer::json(404, b"404 page not found\n".to_vec())
+    })
+}

@@ -1,0 +1,252 @@
+//! All policies of a token together.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::compiled::{Compiled, Source};
+use crate::path::PathKind;
+use crate::{Check, Decision, Operation, Permissions, Policy, ResponseFilter, TemplateValues};
+
+/// The union of a token's policies, arranged for matching.
+#[derive(Debug)]
+pub struct Acl {
+    root: Option<Arc<[Arc<str>]>>,
+    policies: Vec<Arc<Policy>>,
+    sources: Vec<Source>,
+    compiled: Compiled,
+    /// When the first of the rules in `compiled` ends.
+    valid_until: Option<SystemTime>,
+}
+
+/// Why there is no [`Acl`]: every request of the token is refused, with 400
+/// and `Forbidden`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AclError {
+    /// A template's value has a slash or a wildcard, and its policy does not
+    /// allow that.
+    #[error(
+        "the value of {{{{{template}}}}} in policy {policy:?} has a character that the policy does not allow in a path; see allow_slashes_in_identity_templates and allow_wildcards_in_identity_templates"
+    )]
+    TemplateValue {
+        /// The policy.
+        policy: Arc<str>,
+        /// What stands between the braces.
+        template: String,
+    },
+    /// Templates made `+*` of a path, which no policy may have.
+    #[error("a template in policy {policy:?} makes a path with '+*', which is forbidden")]
+    PlusStar {
+        /// The policy.
+        policy: Arc<str>,
+    },
+}
+
+/// One expression of an [`Acl`], for answers that show them all.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultantRule<'a> {
+    /// The kind of the expression.
+    pub kind: PathKind,
+    /// The expression, with its `*`.
+    pub expression: &'a str,
+    /// What is said of it.
+    pub permissions: &'a Permissions,
+}
+
+impl Acl {
+    /// Unites policies. `values` fill in templates; without them, or where
+    /// one is missing, a rule with a template does not apply. Where rules for
+    /// one path have different response filters, the earlier policy's counts.
+    ///
+    /// # Errors
+    /// A template's value that may not stand in a path.
+    pub fn new(
+        policies: &[Arc<Policy>],
+        values: Option<&dyn TemplateValues>,
+        now: SystemTime,
+    ) -> Result<Acl, AclError> {
+        let root = policies.iter().find(|policy| policy.is_root()).map(|policy| Arc::from([policy.name().clone()]));
+        let mut acl = Acl {
+            root,
+            policies: policies.to_vec(),
+            sources: Vec::new(),
+            compiled: Compiled::default(),
+            valid_until: None,
+        };
+        if acl.root.is_none() {
+            acl.sources = sources(policies, values)?;
+            acl.compiled = acl.compile(now);
+            let living = acl.sources.iter().filter_map(|source| acl.expiration(source));
+            acl.valid_until = living.filter(|end| *end > now).min();
+        }
+        Ok(acl)
+    }
+
+    /// Whether everything is allowed.
+    pub fn is_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// When the first rule ends. An `Acl` answers rightly after that too, but
+    /// slowly: replace it by a new one.
+    pub fn valid_until(&self) -> Option<SystemTime> {
+        self.valid_until
+    }
+
+    /// Decides on a request.
+    pub fn check(&self, check: &Check<'_>) -> Decision {
+        if let Some(root) = &self.root {
+            return Decision::root(root.clone());
+        }
+        let path = check.path.trim_start_matches('/');
+        self.at(check.now, |compiled| {
+            let permissions =
+                if check.operation.lists() { compiled.find_for_listing(path) } else { compiled.find(path) };
+            Decision::by(permissions, check)
+        })
+    }
+
+    /// The names of all that may be done at a path, as `sys/capabilities`
+    /// answers: `["root"]`, `["deny"]`, or a sorted list. Of a path that ends
+    /// in `/`, what may be listed counts.
+    pub fn capabilities(&self, path: &str, now: SystemTime) -> Vec<&'static str> {
+        if self.is_root() {
+            return vec!["root"];
+        }
+        let path = path.trim_start_matches('/');
+        self.at(now, |compiled| {
+            let permissions = if path.ends_with('/') { compiled.find_for_listing(path) } else { compiled.find(path) };
+            permissions.map_or_else(|| vec!["deny"], |p| p.capabilities.names())
+        })
+    }
+
+    /// Whether a filter shows `key` in the listing of `path`: a folder (`x/`)
+    /// if the caller may list the path that the filter makes of it, all else
+    /// if the caller may read that path.
+    pub fn shows(&self, filter: &ResponseFilter, path: &str, key: &str, now: SystemTime) -> bool {
+        let operation = if key.ends_with('/') { Operation::List } else { Operation::Read };
+        let path = filter.path_of(path, key);
+        self.check(&Check::new(operation, &path, now)).allowed
+    }
+
+    /// Whether anything at all is allowed at `prefix` or somewhere below it:
+    /// for showing the mounts of which a caller may use something.
+    pub fn reaches(&self, prefix: &str, now: SystemTime) -> bool {
+        if self.is_root() {
+            return true;
+        }
+        self.at(now, |compiled| {
+            compiled.entries.iter().any(|entry| {
+                let names = entry.permissions.capabilities.names();
+                names != ["deny"] && may_match_below(&entry.expression, prefix)
+            })
+        })
+    }
+
+    /// Every expression with all that is said of it, sorted.
+    pub fn rules(&self) -> Vec<ResultantRule<'_>> {
+        let mut rules: Vec<_> = self
+            .compiled
+            .entries
+            .iter()
+            .map(|entry| ResultantRule {
+                kind: PathKind::of(&entry.expression),
+                expression: &entry.expression,
+                permissions: &entry.permissions,
+            })
+            .collect();
+        rules.sort_by_key(|rule| rule.expression);
+        rules
+    }
+
+    /// Runs `ask` on the rules that exist at `now`.
+    fn at<T>(&self, now: SystemTime, ask: impl FnOnce(&Compiled) -> T) -> T {
+        match self.valid_until {
+            Some(end) if end <= now => ask(&self.compile(now)),
+            _ => ask(&self.compiled),
+        }
+    }
+
+    fn compile(&self, now: SystemTime) -> Compiled {
+        let exists = |source: &&Source| self.expiration(source).is_none_or(|end| end > now);
+        Compiled::new(&self.policies, self.sources.iter().filter(exists))
+    }
+
+    /// When a rule ends: with its policy or before.
+    fn expiration(&self, source: &Source) -> Option<SystemTime> {
+        let policy = &self.policies[source.policy];
+        let rule = policy.rules()[source.rule].expiration;
+        [policy.expiration(), rule].into_iter().flatten().min()
+    }
+}
+
+/// The rules of all policies with their paths filled in.
+fn sources(policies: &[Arc<Policy>], values: Option<&dyn TemplateValues>) -> Result<Vec<Source>, AclError> {
+    let mut sources = Vec::new();
+    for (policy_index, policy) in policies.iter().enumerate() {
+        for (rule_index, rule) in policy.rules().iter().enumerate() {
+            let filled = match &rule.template {
+                None => Some(rule.path.clone()),
+                Some(template) => template.fill(values, policy.allowances()).map_err(|forbidden| {
+                    AclError::TemplateValue { policy: policy.name().clone(), template: forbidden.template }
+                })?,
+            };
+            let Some(path) = filled else { continue };
+            if path.contains("+*") {
+                let policy = policy.name().clone();
+                return Err(AclError::PlusStar { policy });
+            }
+            sources.push(Source {
+                expression: format!("{}{path}", policy.namespace()),
+                policy: policy_index,
+                rule: rule_index,
+            });
+        }
+    }
+    Ok(sources)
+}
+
+/// Whether an expression matches some path that begins with `prefix`.
+fn may_match_below(expression: &str, prefix: &str) -> bool {
+    let (body, glob) = match expression.strip_suffix('*') {
+        Some(body) => (body, true),
+        None => (expression, false),
+    };
+    let mut ours = body.split('/').peekable();
+    let mut theirs = prefix.split('/').peekable();
+    loop {
+        let (Some(our), Some(their)) = (ours.next(), theirs.next()) else {
+            return false;
+        };
+        let (our_last, their_last) = (ours.peek().is_none(), theirs.peek().is_none());
+        if their_last {
+            // The prefix may end within a segment.
+            return our == "+" || our.starts_with(their) || (our_last && glob && their.starts_with(our));
+        }
+        if our_last && glob {
+            return their.starts_with(our);
+        }
+        if our != "+" && our != their {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_match_below;
+
+    #[test]
+    fn what_an_expression_reaches_below_a_prefix() {
+        for expression in ["kv/a", "kv/", "kv/*", "k*", "*", "+/x", "+/*", "kv/+/a", "+/+"] {
+            assert!(may_match_below(expression, "kv/"), "{expression}");
+        }
+        for expression in ["kv", "kw/a", "kvx/*", "+", "sys/*", "x/+"] {
+            assert!(!may_match_below(expression, "kv/"), "{expression}");
+        }
+        assert!(may_match_below("a/+/c/d", "a/b/c/"));
+        assert!(!may_match_below("a/+/d/d", "a/b/c/"));
+        assert!(may_match_below("a/+/*", "a/b/c/"));
+        assert!(!may_match_below("a/+", "a/b/c/"));
+    }
+}

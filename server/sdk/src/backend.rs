@@ -1,0 +1,57 @@
+//! The interface of an engine or auth method.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::{Call, Operation, Request, Response, Result, Route, Tx};
+
+/// What `prepare` computed, handed to every run of `apply`.
+pub type Prepared = Arc<dyn Any + Send + Sync>;
+
+/// Whether a backend is a secrets engine or an auth method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Secret,
+    Auth,
+    System,
+}
+
+/// An engine or auth method, one instance for each mount.
+pub trait Backend: Send + Sync + 'static {
+    /// `kv`, `approle`, …
+    fn kind(&self) -> &'static str;
+    fn class(&self) -> Class;
+
+    /// The table of paths, for OpenAPI, `path-help`, unauthenticated and root-protected paths.
+    fn routes(&self) -> Vec<Route<'_>>;
+
+    /// The route of a path, relative to the mount.
+    fn find(&self, operation: Operation, path: &str) -> Option<crate::Found>;
+
+    /// Whether something is at the path of a POST (then it is an update). `None`: no existence check, always an update.
+    fn exists(&self, _found: &crate::Found, _tx: &mut Tx, _call: &Call<'_>) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
+    /// Slow or random work, once, outside the transaction.
+    fn prepare<'a>(
+        &'a self,
+        _found: &'a crate::Found,
+        _request: &'a Request,
+        _captures: &'a Map<String, Value>,
+    ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
+        None
+    }
+
+    /// Handle the request on the transaction. Pure; may run again.
+    fn apply(&self, found: &crate::Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response>;
+
+    /// What a new mount writes first.
+    fn mounted(&self, _tx: &mut Tx) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+#![forbid(unsafe_code)]
+//! What an engine or an auth method is written against.
+//!
+//! A [`Backend`] is a table of routes with typed handlers ([`routes`]). A handler reads and writes
+//! through a [`Transaction`] that shows it its own mount alone; it never sees the router, another
+//! engine, HTTP or a file. `apply` may run more than once and must be pure on the transaction; what
+//! is slow or random is computed once in `prepare`.
+
+mod backend;
+pub mod duration;
+mod error;
+pub mod parameters;
+mod request;
+mod response;
+pub mod routes;
+pub mod time;
+mod transaction;
+
+pub use backend::{Backend, Class, Prepared};
+pub use error::Error;
+pub use parameters::{Field, Kind, Parameter, Parameters};
+pub use request::{Call, Caller, Headers, Operation, Request};
+pub use response::{Auth, Body, Lease, Response, TokenType, WrapInfo};
+pub use routes::{Found, Route, Routes};
+pub use time::Timestamp;
+pub use transaction::{Place, Record, Table, Transaction, record};
+
+pub use serde_json::{Map, Value};
+
+/// The transaction that a handler of an engine is given.
+pub type Tx = dyn Transaction;
+
+/// A result of a handler.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,103 @@
+//! A request as it reaches a handler.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_hsm::memory::Secret;
+use serde_json::{Map, Value};
+
+use crate::Timestamp;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    Read,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    List,
+    Scan,
+}
+
+impl Operation {
+    /// The word that policies, the audit log and OpenAPI use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Create => "create",
+            Operation::Update => "update",
+            Operation::Patch => "patch",
+            Operation::Delete => "delete",
+            Operation::List => "list",
+            Operation::Scan => "scan",
+        }
+    }
+
+    /// Whether the operation may change something.
+    pub fn writes(self) -> bool {
+        !matches!(self, Operation::Read | Operation::List | Operation::Scan)
+    }
+}
+
+/// Request headers, names in lower case, in the order they came.
+pub type Headers = Vec<(String, String)>;
+
+/// One request, independent of HTTP.
+pub struct Request {
+    /// A UUID, shown in the answer and in the audit log.
+    pub id: String,
+    pub operation: Operation,
+    /// Below `/v1/`, without a leading slash.
+    pub path: String,
+    /// The body's object, or the query's parameters.
+    pub data: Map<String, Value>,
+    pub token: Option<Secret<String>>,
+    /// `X-Vault-Namespace`, with a slash at its end unless empty.
+    pub namespace: String,
+    pub wrap_ttl: Option<Duration>,
+    pub remote: Option<SocketAddr>,
+    pub headers: Headers,
+    /// The content type was that of a merge patch.
+    pub merge_patch: bool,
+    pub policy_override: bool,
+    /// Serial number of the TLS client certificate.
+    pub client_certificate_serial: Option<String>,
+}
+
+/// Who asks, as the core found it.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    pub display_name: String,
+    pub entity_id: String,
+    pub policies: Arc<[String]>,
+    /// The stored form of the caller's token.
+    pub token_id: Option<[u8; 32]>,
+    /// The token's policies include root.
+    pub root: bool,
+    /// The policy grants `sudo` on the path.
+    pub sudo: bool,
+}
+
+/// What a handler is given beside its parameters.
+pub struct Call<'a> {
+    pub operation: Operation,
+    /// Relative to the mount.
+    pub path: &'a str,
+    /// With a slash at its end.
+    pub mount_point: &'a str,
+    pub mount_accessor: &'a str,
+    pub request: &'a Request,
+    pub caller: &'a Caller,
+    pub now: Timestamp,
+    pub captures: &'a Map<String, Value>,
+    /// What `prepare` computed.
+    pub prepared: Option<&'a (dyn std::any::Any + Send + Sync)>,
+}
+
+impl Call<'_> {
+    /// A part of the path that the route names.
+    pub fn capture(&self, name: &str) -> &str {
+        self.captures.get(name).and_then(Value::as_str).unwrap_or("")
+    }
+}

@@ -1,0 +1,122 @@
+//! What a handler answers.
+
+use holdfast_hsm::memory::Secret;
+use serde_json::{Map, Value};
+
+/// The form of an answer's body.
+#[derive(Default)]
+pub enum Body {
+    /// 204.
+    #[default]
+    None,
+    /// `data` in the envelope.
+    Data(Map<String, Value>),
+    /// As `Data`, and the fields also at the top level, for old clients.
+    Both(Map<String, Value>),
+    /// A bare object without envelope.
+    Bare(Map<String, Value>),
+    /// Something else than JSON.
+    Raw { content_type: String, bytes: Vec<u8> },
+}
+
+/// A lease on what was answered.
+#[derive(Debug, Clone, Default)]
+pub struct Lease {
+    pub id: String,
+    pub ttl_secs: u64,
+    pub renewable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenType {
+    #[default]
+    Service,
+    Batch,
+}
+
+impl TokenType {
+    pub fn word(self) -> &'static str {
+        match self {
+            TokenType::Service => "service",
+            TokenType::Batch => "batch",
+        }
+    }
+}
+
+/// A token that the answer hands out or renews.
+pub struct Auth {
+    pub client_token: Secret<String>,
+    pub accessor: String,
+    pub policies: Vec<String>,
+    pub token_policies: Vec<String>,
+    pub identity_policies: Vec<String>,
+    pub metadata: Map<String, Value>,
+    pub display_name: String,
+    pub lease_secs: u64,
+    pub renewable: bool,
+    pub entity_id: String,
+    pub token_type: TokenType,
+    pub orphan: bool,
+    pub num_uses: i64,
+}
+
+/// Where a wrapped answer waits.
+pub struct WrapInfo {
+    pub token: Secret<String>,
+    pub accessor: String,
+    pub ttl_secs: u64,
+    pub creation_time: String,
+    pub creation_path: String,
+    pub wrapped_accessor: String,
+}
+
+#[derive(Default)]
+pub struct Response {
+    pub body: Body,
+    pub auth: Option<Auth>,
+    pub lease: Option<Lease>,
+    pub wrap_info: Option<WrapInfo>,
+    pub warnings: Vec<String>,
+    /// Instead of 200 or 204.
+    pub status: Option<u16>,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Response {
+    /// 204.
+    pub fn empty() -> Response {
+        Response::default()
+    }
+
+    pub fn data(data: Map<String, Value>) -> Response {
+        Response { body: Body::Data(data), ..Response::default() }
+    }
+
+    pub fn both(data: Map<String, Value>) -> Response {
+        Response { body: Body::Both(data), ..Response::default() }
+    }
+
+    pub fn bare(data: Map<String, Value>) -> Response {
+        Response { body: Body::Bare(data), ..Response::default() }
+    }
+
+    /// A list: 404 if there is nothing.
+    pub fn list(keys: Vec<String>) -> crate::Result<Response> {
+        if keys.is_empty() {
+            return Err(crate::Error::NotFound);
+        }
+        let mut data = Map::new();
+        data.insert("keys".into(), keys.into());
+        Ok(Response::data(data))
+    }
+
+    /// 404 that still has something to say (a deleted version's metadata, a hint).
+    pub fn gone(body: Body, warnings: Vec<String>) -> Response {
+        Response { body, warnings, status: Some(404), ..Response::default() }
+    }
+
+    pub fn warn(mut self, text: impl Into<String>) -> Response {
+        self.warnings.push(text.into());
+        self
+    }
+}

@@ -1,0 +1,323 @@
+//! The table of paths of a backend.
+//!
+//! ```
+//! use holdfast_sdk::{Call, Response, Result, Routes, Tx};
+//! struct Engine;
+//! impl Engine {
+//!     fn read(&self, _tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+//!         Response::list(vec![call.capture("name").to_owned()])
+//!     }
+//! }
+//! let routes = Routes::<Engine>::new().path("roles/{name}", "Read a role.", |p| p.read(Engine::read));
+//! assert!(routes.find(holdfast_sdk::Operation::Read, "roles/a").is_some());
+//! assert!(routes.find(holdfast_sdk::Operation::Read, "roles/a/b").is_none());
+//! ```
+//!
+//! A pattern is a path with `{name}` for one segment and `{name...}` for the rest, which may be empty.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::{Call, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
+
+type Apply<B, T> = Box<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Response> + Send + Sync>;
+type Exists<B, T> = fn(&B, &mut T, &Call<'_>) -> Result<Option<bool>>;
+type Prepare<B> = Box<
+    dyn for<'a> Fn(
+            &'a B,
+            &'a Request,
+            &'a Map<String, Value>,
+        ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
+        + Send
+        + Sync,
+>;
+
+/// A route that a path matched, and what its pattern caught.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub(crate) route: usize,
+    pub captures: Map<String, Value>,
+    /// The route has the operation that was asked.
+    pub supported: bool,
+    pub unauthenticated: bool,
+    pub root_protected: bool,
+    /// Names that the request's parameters may have.
+    pub known: Arc<[&'static str]>,
+}
+
+/// A route as OpenAPI and `path-help` see it.
+pub struct Route<'a> {
+    pub pattern: &'a str,
+    pub synopsis: &'a str,
+    pub description: &'a str,
+    pub operations: Vec<(Operation, &'static [Field])>,
+    pub unauthenticated: bool,
+    pub root_protected: bool,
+    pub has_exists: bool,
+}
+
+enum Part {
+    Literal(String),
+    Segment(String),
+    Rest(String),
+}
+
+struct Handler<B, T: ?Sized> {
+    fields: &'static [Field],
+    apply: Apply<B, T>,
+    prepare: Option<Prepare<B>>,
+}
+
+/// One path while it is declared.
+pub struct Path<B, T: ?Sized = Tx> {
+    pattern: String,
+    parts: Vec<Part>,
+    synopsis: &'static str,
+    description: &'static str,
+    handlers: BTreeMap<Operation, Handler<B, T>>,
+    exists: Option<Exists<B, T>>,
+    unauthenticated: bool,
+    root_protected: bool,
+    known: Arc<[&'static str]>,
+}
+
+/// All paths of a backend, in the order in which they are tried.
+pub struct Routes<B, T: ?Sized = Tx> {
+    paths: Vec<Path<B, T>>,
+}
+
+impl<B: 'static, T: ?Sized + 'static> Default for Routes<B, T> {
+    fn default() -> Self {
+        Routes { paths: Vec::new() }
+    }
+}
+
+impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
+    pub fn new() -> Self {
+        Routes::default()
+    }
+
+    /// Declare a path.
+    pub fn path(
+        mut self,
+        pattern: &str,
+        synopsis: &'static str,
+        declare: impl FnOnce(Path<B, T>) -> Path<B, T>,
+    ) -> Self {
+        let parts = pattern
+            .split('/')
+            .map(|p| match p.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                Some(name) => match name.strip_suffix("...") {
+                    Some(name) => Part::Rest(name.to_owned()),
+                    None => Part::Segment(name.to_owned()),
+                },
+                None => Part::Literal(p.to_owned()),
+            })
+            .collect();
+        let mut path = declare(Path {
+            pattern: pattern.to_owned(),
+            parts,
+            synopsis,
+            description: "",
+            handlers: BTreeMap::new(),
+            exists: None,
+            unauthenticated: false,
+            root_protected: false,
+            known: Arc::new([]),
+        });
+        let mut known: Vec<&'static str> =
+            path.handlers.values().flat_map(|h| h.fields.iter().map(|f| f.name)).collect();
+        known.sort_unstable();
+        known.dedup();
+        path.known = known.into();
+        self.paths.push(path);
+        self
+    }
+
+    /// The first path that matches.
+    pub fn find(&self, operation: Operation, path: &str) -> Option<Found> {
+        self.paths.iter().enumerate().find_map(|(route, p)| {
+            let captures = p.matches(path)?;
+            Some(Found {
+                route,
+                captures,
+                supported: p.handlers.contains_key(&operation),
+                unauthenticated: p.unauthenticated,
+                root_protected: p.root_protected,
+                known: p.known.clone(),
+            })
+        })
+    }
+
+    pub fn exists(&self, backend: &B, found: &Found, tx: &mut T, call: &Call<'_>) -> Result<Option<bool>> {
+        match self.paths.get(found.route).and_then(|p| p.exists) {
+            Some(exists) => exists(backend, tx, call),
+            None => Ok(None),
+        }
+    }
+
+    /// The `prepare` of an operation, if it has one.
+    pub fn prepare<'a>(
+        &'a self,
+        backend: &'a B,
+        found: &'a Found,
+        request: &'a Request,
+        captures: &'a Map<String, Value>,
+    ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
+        let handler = self.paths.get(found.route)?.handlers.get(&request.operation)?;
+        handler.prepare.as_ref().map(|p| p(backend, request, captures))
+    }
+
+    pub fn apply(&self, backend: &B, found: &Found, tx: &mut T, call: &Call<'_>) -> Result<Response> {
+        let path = self.paths.get(found.route).ok_or(Error::UnsupportedPath)?;
+        let handler = path.handlers.get(&call.operation).ok_or(Error::UnsupportedOperation)?;
+        (handler.apply)(backend, tx, call)
+    }
+
+    pub fn describe(&self) -> Vec<Route<'_>> {
+        self.paths
+            .iter()
+            .map(|p| Route {
+                pattern: &p.pattern,
+                synopsis: p.synopsis,
+                description: p.description,
+                operations: p.handlers.iter().map(|(o, h)| (*o, h.fields)).collect(),
+                unauthenticated: p.unauthenticated,
+                root_protected: p.root_protected,
+                has_exists: p.exists.is_some(),
+            })
+            .collect()
+    }
+}
+
+impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
+    fn matches(&self, path: &str) -> Option<Map<String, Value>> {
+        let mut captures = Map::new();
+        let mut rest = Some(path);
+        for part in &self.parts {
+            match part {
+                Part::Rest(name) => {
+                    captures.insert(name.clone(), rest.unwrap_or("").into());
+                    return Some(captures);
+                }
+                Part::Literal(_) | Part::Segment(_) => {
+                    let text = rest?;
+                    let (segment, after) = match text.split_once('/') {
+                        Some((s, a)) => (s, Some(a)),
+                        None => (text, None),
+                    };
+                    match part {
+                        Part::Literal(l) if l == segment => {}
+                        Part::Segment(name) if !segment.is_empty() => {
+                            captures.insert(name.clone(), segment.into());
+                        }
+                        _ => return None,
+                    }
+                    rest = after;
+                }
+            }
+        }
+        // A slash at the end is optional.
+        matches!(rest, None | Some("")).then_some(captures)
+    }
+
+    fn on<P: Parameters + 'static>(
+        mut self,
+        operation: Operation,
+        handler: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>,
+    ) -> Self {
+        let apply: Apply<B, T> = Box::new(move |b, tx, call| handler(b, tx, call, P::parse(&call.request.data)?));
+        self.handlers.insert(operation, Handler { fields: P::FIELDS, apply, prepare: None });
+        self
+    }
+
+    pub fn read<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::Read, h)
+    }
+
+    pub fn update<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::Update, h)
+    }
+
+    /// One handler for create and update; with an existence check the policy tells them apart.
+    pub fn write<P: Parameters + 'static>(
+        self,
+        exists: Exists<B, T>,
+        h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>,
+    ) -> Self {
+        let mut path = self.on(Operation::Create, h).on(Operation::Update, h);
+        path.exists = Some(exists);
+        path
+    }
+
+    pub fn delete<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::Delete, h)
+    }
+
+    pub fn list<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::List, h)
+    }
+
+    pub fn scan<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::Scan, h)
+    }
+
+    pub fn patch<P: Parameters + 'static>(self, h: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>) -> Self {
+        self.on(Operation::Patch, h)
+    }
+
+    /// Slow or random work before the operation's transaction; `apply` finds it in [`Call::prepared`].
+    pub fn prepared(
+        mut self,
+        operation: Operation,
+        prepare: impl for<'a> Fn(
+            &'a B,
+            &'a Request,
+            &'a Map<String, Value>,
+        ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        if let Some(h) = self.handlers.get_mut(&operation) {
+            h.prepare = Some(Box::new(prepare));
+        }
+        self
+    }
+
+    /// No token is asked for.
+    pub fn unauthenticated(mut self) -> Self {
+        self.unauthenticated = true;
+        self
+    }
+
+    /// The policy must grant `sudo` too.
+    pub fn root_protected(mut self) -> Self {
+        self.root_protected = true;
+        self
+    }
+
+    pub fn describe(mut self, text: &'static str) -> Self {
+        self.description = text;
+        self
+    }
+}
+
+impl Route<'_> {
+    /// The pattern's own parameters, in order.
+    pub fn captures(&self) -> Vec<String> {
+        self.pattern
+            .split('/')
+            .filter_map(|p| Some(p.strip_prefix('{')?.strip_suffix('}')?.trim_end_matches("...").to_owned()))
+            .collect()
+    }
+
+    /// Declared fields of all operations by name.
+    pub fn fields(&self) -> BTreeMap<&'static str, (Kind, &'static str)> {
+        self.operations.iter().flat_map(|(_, f)| f.iter()).map(|f| (f.name, (f.kind, f.description))).collect()
+    }
+}

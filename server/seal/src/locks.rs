@@ -1,0 +1,290 @@
+//! The lock list: every way to the root key, in one versioned, authenticated record.
+//!
+//! Any one lock opens. The list, with cluster id and generation, carries a MAC under a key derived
+//! from the root key, so that a lock slipped in or swapped by somebody with access to the disk is
+//! noticed when the store is opened.
+
+use holdfast_hsm::memory::{Key, Secret};
+use minicbor::{Decode, Encode};
+use subtle::ConstantTimeEq;
+
+use crate::{SealError, mac, shares, xaes};
+
+const FORMAT: u8 = 1;
+const WHAT: &str = "the lock list";
+
+/// Where a lock counts.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Scope {
+    /// For every node.
+    #[n(0)]
+    Cluster,
+    /// For the node that has the device.
+    #[n(1)]
+    Node(#[n(0)] String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum LockKind {
+    /// Shamir shares of a key that wraps the root key.
+    #[n(0)]
+    Shares {
+        #[n(0)]
+        shares: u8,
+        #[n(1)]
+        threshold: u8,
+    },
+    /// A key in a device wraps the root key; `backend` is the seal stanza's type.
+    #[n(1)]
+    Device {
+        #[n(0)]
+        backend: String,
+    },
+}
+
+/// One way to the root key.
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct Lock {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub id: [u8; 16],
+    #[n(1)]
+    pub kind: LockKind,
+    #[n(2)]
+    pub scope: Scope,
+    /// Locks are tried in ascending order.
+    #[n(3)]
+    pub priority: u32,
+    /// The wrapping key in the device: label and id as the device names them.
+    #[n(4)]
+    pub key_label: String,
+    #[n(5)]
+    pub key_id: String,
+    /// CKM name, or `XAES-256-GCM` for shares.
+    #[n(6)]
+    pub mechanism: String,
+    /// SubjectPublicKeyInfo of a wrapping key in the device, where it can have one.
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub public_part: Option<Vec<u8>>,
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub ciphertext: Vec<u8>,
+    /// The device has opened it at least once.
+    #[n(9)]
+    pub proved: bool,
+    /// Unix time in seconds.
+    #[n(10)]
+    pub created: u64,
+}
+
+/// What recovery shares of a device-sealed store are good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum RecoveryForm {
+    /// They approve acts; a keyed verifier is kept inside the barrier.
+    #[n(0)]
+    Authorise,
+    /// They are a lock too, for when the device is gone.
+    #[n(1)]
+    Escrow,
+}
+
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct Recovery {
+    #[n(0)]
+    pub form: RecoveryForm,
+    #[n(1)]
+    pub shares: u8,
+    #[n(2)]
+    pub threshold: u8,
+}
+
+/// The least that a lock must be, set at initialisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Minimum {
+    #[n(0)]
+    Any,
+    #[n(1)]
+    Device,
+    #[n(2)]
+    DeviceAndQuorum,
+}
+
+/// All locks of a store.
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct LockList {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub cluster_id: [u8; 16],
+    #[n(1)]
+    pub cluster_name: String,
+    /// Rises with every change of the list.
+    #[n(2)]
+    pub generation: u64,
+    #[n(3)]
+    pub minimum: Minimum,
+    #[n(4)]
+    pub locks: Vec<Lock>,
+    #[n(5)]
+    pub recovery: Option<Recovery>,
+}
+
+#[derive(Encode, Decode)]
+struct Record {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    list: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    mac: Vec<u8>,
+}
+
+/// The list as it was read: usable for opening, trusted only after [`ReadList::verify`].
+pub struct ReadList {
+    bytes: Vec<u8>,
+    mac: Vec<u8>,
+    pub list: LockList,
+}
+
+fn list_mac(root: &Key, bytes: &[u8]) -> [u8; 32] {
+    let mut key = mac(root.expose(), &[b"holdfast lock list"]);
+    let tag = mac(&key, &[bytes]);
+    zeroize::Zeroize::zeroize(&mut key);
+    tag
+}
+
+impl LockList {
+    /// The record that rests in the store.
+    pub fn encode(&self, root: &Key) -> Result<Vec<u8>, SealError> {
+        let list = minicbor::to_vec(self).map_err(|_| SealError::Encoding(WHAT))?;
+        let mac = list_mac(root, &list).to_vec();
+        let mut out = vec![FORMAT];
+        out.extend(minicbor::to_vec(Record { list, mac }).map_err(|_| SealError::Encoding(WHAT))?);
+        Ok(out)
+    }
+
+    pub fn decode(record: &[u8]) -> Result<ReadList, SealError> {
+        let Some((format, body)) = record.split_first() else { return Err(SealError::Encoding(WHAT)) };
+        if *format != FORMAT {
+            return Err(SealError::Format { what: WHAT, found: *format, known: FORMAT });
+        }
+        let record: Record = minicbor::decode(body).map_err(|_| SealError::Encoding(WHAT))?;
+        let list = minicbor::decode(&record.list).map_err(|_| SealError::Encoding(WHAT))?;
+        Ok(ReadList { bytes: record.list, mac: record.mac, list })
+    }
+
+    /// The lock that shares open, if there is one.
+    pub fn shares_lock(&self) -> Option<&Lock> {
+        self.locks.iter().find(|l| matches!(l.kind, LockKind::Shares { .. }))
+    }
+
+    /// The lock of a device, lowest priority first.
+    pub fn device_lock(&self) -> Option<&Lock> {
+        self.locks.iter().filter(|l| matches!(l.kind, LockKind::Device { .. })).min_by_key(|l| l.priority)
+    }
+}
+
+impl ReadList {
+    /// Whether the list is the one that the holder of the root key wrote.
+    pub fn verify(&self, root: &Key) -> Result<(), SealError> {
+        if bool::from(list_mac(root, &self.bytes).as_slice().ct_eq(&self.mac)) {
+            Ok(())
+        } else {
+            Err(SealError::Tampered(WHAT))
+        }
+    }
+}
+
+/// What binds a wrapped root key to its lock: no ciphertext can stand in for another lock's.
+pub fn wrap_context(cluster_id: &[u8; 16], lock_id: &[u8; 16]) -> Vec<u8> {
+    [b"holdfast root key".as_slice(), cluster_id, lock_id].concat()
+}
+
+/// Make a lock of shares: a fresh key wraps the root key and is split.
+pub fn lock_with_shares(
+    root: &Key,
+    cluster_id: &[u8; 16],
+    count: u8,
+    threshold: u8,
+    priority: u32,
+    now: u64,
+) -> Result<(Lock, Vec<Secret<Vec<u8>>>), SealError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| SealError::Share(e.to_string()))?;
+    let key = Key::random(xaes::KEY_BYTES)?;
+    let ciphertext = xaes::seal(key.expose(), &wrap_context(cluster_id, &id), root.expose())?;
+    let lock = Lock {
+        id,
+        kind: LockKind::Shares { shares: count, threshold },
+        scope: Scope::Cluster,
+        priority,
+        key_label: String::new(),
+        key_id: String::new(),
+        mechanism: "XAES-256-GCM".into(),
+        public_part: None,
+        ciphertext,
+        proved: true,
+        created: now,
+    };
+    Ok((lock, shares::split(&key, count, threshold)?))
+}
+
+/// Open a lock of shares.
+pub fn open_with_shares(lock: &Lock, cluster_id: &[u8; 16], given: &[Secret<Vec<u8>>]) -> Result<Key, SealError> {
+    let LockKind::Shares { threshold, .. } = lock.kind else { return Err(SealError::WrongShares) };
+    let key = shares::join(given, threshold)?;
+    if key.expose().len() != xaes::KEY_BYTES {
+        return Err(SealError::WrongShares);
+    }
+    let mut root = xaes::unseal(key.expose(), &wrap_context(cluster_id, &lock.id), &lock.ciphertext, WHAT)
+        .map_err(|_| SealError::WrongShares)?;
+    Ok(Key::from_slice(&mut root)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_hsm::memory::allow_unlocked;
+
+    fn list(root: &Key) -> (LockList, Vec<Secret<Vec<u8>>>) {
+        let (lock, shares) = lock_with_shares(root, &[5; 16], 3, 2, 0, 1).unwrap();
+        let list = LockList {
+            cluster_id: [5; 16],
+            cluster_name: "c".into(),
+            generation: 1,
+            minimum: Minimum::Any,
+            locks: vec![lock],
+            recovery: None,
+        };
+        (list, shares)
+    }
+
+    #[test]
+    fn shares_open_the_list_and_shares_of_another_cluster_do_not() {
+        allow_unlocked();
+        let root = Key::random(32).unwrap();
+        let (list, shares) = list(&root);
+        let read = LockList::decode(&list.encode(&root).unwrap()).unwrap();
+        let opened = open_with_shares(read.list.shares_lock().unwrap(), &[5; 16], &shares[..2]).unwrap();
+        assert!(opened.ct_eq(root.expose()));
+        read.verify(&opened).unwrap();
+        let (_, foreign) = self::list(&Key::random(32).unwrap());
+        let lock = read.list.shares_lock().unwrap();
+        assert!(matches!(open_with_shares(lock, &[5; 16], &foreign[..2]), Err(SealError::WrongShares)));
+        assert!(matches!(open_with_shares(lock, &[6; 16], &shares[..2]), Err(SealError::WrongShares)));
+    }
+
+    #[test]
+    fn a_lock_slipped_into_the_list_is_noticed() {
+        allow_unlocked();
+        let root = Key::random(32).unwrap();
+        let (mut list, _) = list(&root);
+        let record = list.encode(&root).unwrap();
+        list.locks.push(list.locks[0].clone());
+        let foreign = LockList::decode(&list.encode(&Key::random(32).unwrap()).unwrap()).unwrap();
+        assert!(matches!(foreign.verify(&root), Err(SealError::Tampered(_))));
+        for i in 1..record.len() {
+            let mut bad = record.clone();
+            bad[i] ^= 1;
+            let refused = match LockList::decode(&bad) {
+                Ok(read) => read.verify(&root).is_err(),
+                Err(_) => true,
+            };
+            assert!(refused, "byte {i}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+#![forbid(unsafe_code)]
+//! Where bytes rest.
+//!
+//! A [`Store`] is an ordered map of keys to values with serializable transactions and group
+//! commit. Keys and values are ciphertext (or ids) when they arrive here: this crate knows no
+//! secret, no mount and no token.
+//!
+//! ```text
+//! Store::propose ─ validate, number ─▶ queue ─▶ log thread: append, one fdatasync ─▶ redb ─▶ publish
+//! ```
+//!
+//! * [`log`]: segment files, the only thing that is synced for a commit.
+//! * [`state`]: redb, committed without a sync of its own and checkpointed; replayed after a crash.
+//! * [`pipeline`]: optimistic validation, the overlay of proposals in flight, latches.
+//! * [`disk`]: files as the log and redb use them; a simulated disk that forgets what was not
+//!   synced stands in for a power cut in tests.
+
+pub mod disk;
+mod error;
+pub mod log;
+pub mod pipeline;
+pub mod state;
+mod store;
+
+pub use error::{CommitError, StoreError};
+pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
+pub use state::Snapshot;
+pub use store::{Applied, Options, Store, StoreInfo};
+
+/// A storage key: opaque, ordered bytes.
+pub type Key = Box<[u8]>;
+/// A stored value, shared between the log, the overlay and the state machine.
+pub type Value = std::sync::Arc<[u8]>;
+
+/// The end of the range of keys that start with `prefix`; `None`: there is no such end.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}

@@ -1,0 +1,422 @@
+//! Transactions: optimistic validation, numbering, the overlay of what is in flight, latches.
+//!
+//! A transaction reads a [`View`] and collects a [`Proposal`]. [`Pipeline::propose`] checks, under
+//! one short lock, that nothing it read was changed since by what is applied or in flight, gives it
+//! the next log index and puts it into the queue. A conflict therefore costs no log entry.
+//!
+//! Most views read applied state only. One that conflicted is run again under a [`Latch`] on the
+//! contended keys with a view that reads through the overlay, so that many writes of one key share
+//! a sync: the latch is passed on when its holder has proposed, not when it is committed.
+//!
+//! When the log refuses a write, everything in flight behind it fails with
+//! [`CommitError::Retry`], since it may have read what did not happen.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedMutexGuard, oneshot};
+
+use crate::state::{Change, Snapshot};
+use crate::{CommitError, Key, StoreError, Value};
+
+/// Commits whose keys are remembered for validation; a transaction older than that runs again.
+const REMEMBERED_COMMITS: usize = 8192;
+/// Proposals in flight at most; more wait at the door.
+pub const MAX_IN_FLIGHT: usize = 4096;
+const LATCHES: usize = 1024;
+
+/// What a transaction sees.
+pub struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Set: reads go through proposals in flight, and what is read is true as of `index`.
+    pub(crate) overlay: Option<Arc<Pipeline>>,
+    pub(crate) index: u64,
+}
+
+/// What a transaction read and wants to write.
+#[derive(Default)]
+pub struct Proposal {
+    /// The view's index.
+    pub view_index: u64,
+    /// Keys that were read, absent ones too, and the index as of which each was.
+    pub reads: Vec<(Key, u64)>,
+    /// Ranges that were listed: start, and end if there is one.
+    pub ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub writes: Vec<Write>,
+}
+
+/// Computes a merge's new value from the old one, at the moment of numbering.
+pub type Resolve = Box<dyn FnOnce(Option<&[u8]>) -> Result<Option<Value>, String> + Send>;
+
+/// One write of a proposal.
+pub enum Write {
+    Put(Key, Value),
+    Delete(Key),
+    /// A counter: never conflicts, sees the latest value.
+    Merge(Key, Resolve),
+}
+
+/// A numbered proposal; await it to learn that it is durable and applied.
+pub struct Ticket {
+    pub index: u64,
+    pub(crate) done: oneshot::Receiver<Result<(), CommitError>>,
+}
+
+impl Ticket {
+    /// Wait for the commit. The proposal runs to its end even if nobody waits.
+    pub async fn committed(self) -> Result<u64, CommitError> {
+        match self.done.await {
+            Ok(Ok(())) => Ok(self.index),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(CommitError::Closed),
+        }
+    }
+}
+
+/// One queued proposal.
+pub(crate) struct Queued {
+    pub index: u64,
+    pub changes: Vec<Change>,
+    pub bytes: usize,
+    pub done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// Keys held by one transaction at a time; dropped when its holder has proposed.
+pub struct Latch {
+    _held: Vec<OwnedMutexGuard<()>>,
+}
+
+pub struct Pipeline {
+    shared: Mutex<Shared>,
+    latches: Vec<Arc<tokio::sync::Mutex<()>>>,
+    max_entry_bytes: usize,
+}
+
+pub(crate) struct Shared {
+    pub next_index: u64,
+    /// The newest value in flight of each key, with the index that writes it.
+    overlay: HashMap<Key, (u64, Option<Value>)>,
+    /// Keys in flight in order, for ranges.
+    overlay_order: BTreeMap<Key, ()>,
+    /// The last index that wrote a key, for remembered commits.
+    written: BTreeMap<Key, u64>,
+    /// (index, its keys) of remembered commits, oldest first.
+    commits: VecDeque<(u64, Vec<Key>)>,
+    /// Validation knows all commits after this index.
+    known_after: u64,
+    pub queue: VecDeque<Queued>,
+    pub in_flight: usize,
+    /// Empty commits that wait for an index to be applied.
+    pub waiters: Vec<(u64, oneshot::Sender<Result<(), CommitError>>)>,
+    pub snapshot: Arc<Snapshot>,
+    pub closed: bool,
+    /// Why writes are refused at present (the disk is full).
+    pub refusing: Option<String>,
+}
+
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pipeline {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, max_entry_bytes: usize) -> Pipeline {
+        let applied = snapshot.index();
+        Pipeline {
+            shared: Mutex::new(Shared {
+                next_index: applied + 1,
+                overlay: HashMap::new(),
+                overlay_order: BTreeMap::new(),
+                written: BTreeMap::new(),
+                commits: VecDeque::new(),
+                known_after: applied,
+                queue: VecDeque::new(),
+                in_flight: 0,
+                waiters: Vec::new(),
+                snapshot,
+                closed: false,
+                refusing: None,
+            }),
+            latches: (0..LATCHES).map(|_| Arc::default()).collect(),
+            max_entry_bytes,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    /// A view of applied state.
+    pub fn view(&self) -> View {
+        let snapshot = self.shared().snapshot.clone();
+        View { index: snapshot.index(), snapshot, overlay: None }
+    }
+
+    /// A view of applied state and everything in flight, for a run that holds a latch.
+    pub fn view_in_flight(self: &Arc<Self>) -> View {
+        let shared = self.shared();
+        View { snapshot: shared.snapshot.clone(), overlay: Some(self.clone()), index: shared.next_index - 1 }
+    }
+
+    /// Wait until nobody else holds these keys. The keys are taken in one global order.
+    pub async fn latch(&self, keys: &[Key]) -> Latch {
+        let mut slots: Vec<usize> = keys.iter().map(|k| crc32fast::hash(k) as usize % LATCHES).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let mut held = Vec::with_capacity(slots.len());
+        for slot in slots {
+            held.push(self.latches[slot].clone().lock_owned().await);
+        }
+        Latch { _held: held }
+    }
+
+    /// Validate and number a proposal. One without writes is validated too, and its ticket ends
+    /// when all that it may have read is applied. The second value says that the queue was empty.
+    pub fn propose(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
+        let (sender, done) = oneshot::channel();
+        let mut shared = self.shared();
+        if shared.closed {
+            return Err(CommitError::Closed);
+        }
+        shared.validate(&proposal)?;
+        if proposal.writes.is_empty() {
+            let index = proposal.view_index;
+            if index <= shared.snapshot.index() {
+                let _nobody_waits = sender.send(Ok(()));
+            } else {
+                shared.waiters.push((index, sender));
+            }
+            return Ok(Ticket { index, done });
+        }
+        if let Some(reason) = &shared.refusing {
+            return Err(CommitError::Full(reason.clone()));
+        }
+        if shared.in_flight >= MAX_IN_FLIGHT {
+            return Err(CommitError::Retry);
+        }
+        let changes = shared.resolve(proposal.writes)?;
+        let bytes = encoded_len(&changes);
+        if bytes > self.max_entry_bytes {
+            return Err(CommitError::TooLarge { bytes, limit: self.max_entry_bytes });
+        }
+        let index = shared.next_index;
+        shared.next_index += 1;
+        shared.in_flight += 1;
+        shared.remember(index, &changes);
+        shared.queue.push_back(Queued { index, changes, bytes, done: sender });
+        Ok(Ticket { index, done })
+    }
+}
+
+impl Shared {
+    fn validate(&self, p: &Proposal) -> Result<(), CommitError> {
+        if p.view_index < self.known_after || p.reads.iter().any(|(_, at)| *at < self.known_after) {
+            return Err(CommitError::Conflict(p.reads.iter().map(|(k, _)| k.clone()).collect()));
+        }
+        let mut conflicts = Vec::new();
+        for (key, read_at) in &p.reads {
+            if self.written.get(key).is_some_and(|at| at > read_at) {
+                conflicts.push(key.clone());
+            }
+        }
+        for (start, end) in &p.ranges {
+            let upper = end.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            if end.as_deref().is_some_and(|e| e <= start.as_slice()) {
+                continue;
+            }
+            let mut hit = self.written.range::<[u8], _>((std::ops::Bound::Included(start.as_slice()), upper));
+            if let Some((key, _)) = hit.find(|(_, at)| **at > p.view_index) {
+                conflicts.push(key.clone());
+            }
+        }
+        if conflicts.is_empty() { Ok(()) } else { Err(CommitError::Conflict(conflicts)) }
+    }
+
+    fn resolve(&self, writes: Vec<Write>) -> Result<Vec<Change>, CommitError> {
+        let mut changes: Vec<Change> = Vec::with_capacity(writes.len());
+        for write in writes {
+            match write {
+                Write::Put(k, v) => changes.push((k, Some(v))),
+                Write::Delete(k) => changes.push((k, None)),
+                Write::Merge(k, resolve) => {
+                    let old = match self.overlay.get(&k) {
+                        Some((_, v)) => v.clone(),
+                        None => self.snapshot.get(&k).map_err(|e| CommitError::Failed(e.to_string()))?,
+                    };
+                    let new = resolve(old.as_deref()).map_err(CommitError::Refused)?;
+                    changes.push((k, new));
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    fn remember(&mut self, index: u64, changes: &[Change]) {
+        for (key, value) in changes {
+            self.overlay.insert(key.clone(), (index, value.clone()));
+            self.overlay_order.insert(key.clone(), ());
+            self.written.insert(key.clone(), index);
+        }
+        self.commits.push_back((index, changes.iter().map(|(k, _)| k.clone()).collect()));
+        while self.commits.len() > REMEMBERED_COMMITS {
+            let Some((old, keys)) = self.commits.pop_front() else { break };
+            for key in keys {
+                if self.written.get(&key) == Some(&old) {
+                    self.written.remove(&key);
+                }
+            }
+            self.known_after = old;
+        }
+    }
+
+    /// Everything up to `snapshot` is applied: publish it and forget it from the overlay.
+    pub(crate) fn publish(&mut self, snapshot: Arc<Snapshot>, keys: impl Iterator<Item = Key>) {
+        let applied = snapshot.index();
+        self.snapshot = snapshot;
+        for key in keys {
+            if self.overlay.get(&key).is_some_and(|(at, _)| *at <= applied) {
+                self.overlay.remove(&key);
+                self.overlay_order.remove(&key);
+            }
+        }
+        let mut i = 0;
+        while i < self.waiters.len() {
+            if self.waiters[i].0 <= applied {
+                let (_, sender) = self.waiters.swap_remove(i);
+                let _nobody_waits = sender.send(Ok(()));
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// The log refused: forget everything in flight. Returns what was queued behind it.
+    pub(crate) fn roll_back(&mut self) -> Vec<Queued> {
+        let applied = self.snapshot.index();
+        while self.commits.back().is_some_and(|(at, _)| *at > applied) {
+            if let Some((_, keys)) = self.commits.pop_back() {
+                for key in keys {
+                    // An older remembered write of the key is lost with it: what read the key before now runs again.
+                    if self.written.get(&key).is_some_and(|at| *at > applied) {
+                        self.written.insert(key, applied);
+                    }
+                }
+            }
+        }
+        self.overlay.clear();
+        self.overlay_order.clear();
+        self.next_index = applied + 1;
+        for (_, sender) in std::mem::take(&mut self.waiters) {
+            let _nobody_waits = sender.send(Err(CommitError::Retry));
+        }
+        let queued: Vec<Queued> = std::mem::take(&mut self.queue).into();
+        self.in_flight = 0;
+        queued
+    }
+}
+
+impl View {
+    /// The index as of which reads are true.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Reads of proposals in flight are possible: nothing may be answered before a commit.
+    pub fn sees_in_flight(&self) -> bool {
+        self.overlay.is_some()
+    }
+
+    pub fn with<R>(&self, key: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, StoreError> {
+        let Some(pipeline) = &self.overlay else { return self.snapshot.with(key, read) };
+        let (flying, snapshot) = {
+            let shared = pipeline.shared();
+            (shared.overlay.get(key).map(|(_, v)| v.clone()), shared.snapshot.clone())
+        };
+        match flying {
+            Some(value) => Ok(read(value.as_deref())),
+            None => snapshot.with(key, read),
+        }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        self.with(key, |v| v.map(Value::from))
+    }
+
+    /// As [`Snapshot::range`].
+    pub fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Value)>, StoreError> {
+        let Some(pipeline) = &self.overlay else { return self.snapshot.range(start, end, limit) };
+        let (flying, snapshot): (Vec<(Key, Option<Value>)>, _) = {
+            let shared = pipeline.shared();
+            let upper = end.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            if end.is_some_and(|e| e <= start) {
+                return Ok(Vec::new());
+            }
+            let keys = shared.overlay_order.range::<[u8], _>((std::ops::Bound::Included(start), upper));
+            let flying = keys.filter_map(|(k, ())| Some((k.clone(), shared.overlay.get(k)?.1.clone()))).collect();
+            (flying, shared.snapshot.clone())
+        };
+        let mut merged: BTreeMap<Key, Value> =
+            snapshot.range(start, end, limit.saturating_add(flying.len()))?.into_iter().collect();
+        for (key, value) in flying {
+            match value {
+                Some(v) => merged.insert(key, v),
+                None => merged.remove(&key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
+    }
+}
+
+pub(crate) fn encoded_len(changes: &[Change]) -> usize {
+    5 + changes.iter().map(|(k, v)| 9 + k.len() + v.as_ref().map_or(0, |v| v.len())).sum::<usize>()
+}
+
+/// A log entry's payload: version, count, then for each change the key and the value if there is one.
+pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(encoded_len(changes));
+    out.push(1);
+    out.extend_from_slice(&(changes.len() as u32).to_le_bytes());
+    for (key, value) in changes {
+        out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        out.extend_from_slice(key);
+        match value {
+            Some(v) => {
+                out.push(1);
+                out.extend_from_slice(&(v.len() as u32).to_le_bytes());
+                out.extend_from_slice(v);
+            }
+            None => out.push(0),
+        }
+    }
+    out
+}
+
+/// The changes of a log entry, or `None` if the payload is not one.
+pub fn decode(mut b: &[u8]) -> Option<Vec<Change>> {
+    fn take<'a>(b: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = b.split_at_checked(n)?;
+        *b = rest;
+        Some(head)
+    }
+    fn number(b: &mut &[u8]) -> Option<usize> {
+        Some(u32::from_le_bytes(take(b, 4)?.try_into().ok()?) as usize)
+    }
+    if take(&mut b, 1)? != [1] {
+        return None;
+    }
+    let count = number(&mut b)?;
+    let mut changes = Vec::new();
+    for _ in 0..count {
+        let len = number(&mut b)?;
+        let key = Key::from(take(&mut b, len)?);
+        let value = match take(&mut b, 1)? {
+            [0] => None,
+            [1] => {
+                let len = number(&mut b)?;
+                Some(Value::from(take(&mut b, len)?))
+            }
+            _ => return None,
+        };
+        changes.push((key, value));
+    }
+    b.is_empty().then_some(changes)
+}
