@@ -24,12 +24,6 @@ impl DeviceSetUp {
         }
     }
 
-    pub fn backend(&self) -> &'static str {
-        match self {
-            DeviceSetUp::Pkcs11(_) => "pkcs11",
-            DeviceSetUp::Software(_) => "software",
-        }
-    }
 }
 
 /// The wrapping key in a device, behind its helper process.

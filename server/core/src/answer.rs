@@ -72,8 +72,9 @@ impl Answer {
             {
                 answer(204, Vec::new())
             }
-            body => {
-                let bytes = envelope(response, body, request_id, mount_type);
+            _ => {
+                let mount_type = response.mount_type.as_deref().unwrap_or(mount_type);
+                let bytes = envelope(response, request_id, mount_type);
                 answer(response.status.unwrap_or(200), bytes)
             }
         }
@@ -108,10 +109,13 @@ mod serde_json_like {
     json!([String], str, Map<String, Value>);
 }
 
-fn envelope(r: &Response, body: &Body, request_id: &str, mount_type: &str) -> Vec<u8> {
+/// The answer's object, with its line end.
+pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<u8> {
+    let body = &r.body;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"{\"request_id\":");
-    write(&mut out, request_id);
+    // The id belongs to the answer that waits wrapped.
+    write(&mut out, if r.wrap_info.is_some() { "" } else { request_id });
     let (lease_id, ttl, renewable) = match &r.lease {
         Some(l) => (l.id.as_str(), l.ttl_secs, l.renewable),
         None => ("", 0, false),

@@ -16,7 +16,8 @@ pub struct Cache<T> {
 }
 
 struct Shard<T> {
-    entries: HashMap<Box<[u8]>, Arc<T>>,
+    /// With the index of the snapshot that each was read from.
+    entries: HashMap<Box<[u8]>, (Arc<T>, u64)>,
     invalidated_at: u64,
 }
 
@@ -36,7 +37,13 @@ impl<T> Cache<T> {
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<T>> {
-        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).entries.get(key).cloned()
+        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).entries.get(key).map(|(v, _)| v.clone())
+    }
+
+    /// The entry as a snapshot of `index` sees it: what was read earlier and not changed since is true there too.
+    pub fn get_at(&self, key: &[u8], index: u64) -> Option<Arc<T>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.entries.get(key).filter(|(_, read_at)| *read_at <= index).map(|(v, _)| v.clone())
     }
 
     /// Keep what was read in a snapshot of `index`.
@@ -48,7 +55,7 @@ impl<T> Cache<T> {
         if shard.entries.len() >= self.per_shard.max(1) {
             shard.entries.clear();
         }
-        shard.entries.insert(key.into(), value);
+        shard.entries.insert(key.into(), (value, index));
     }
 
     /// The batch of `index` changed the key.
@@ -74,5 +81,7 @@ mod tests {
         assert!(cache.get(b"k").is_none());
         cache.insert(b"k", Arc::new(2), 6);
         assert_eq!(cache.get(b"k").as_deref(), Some(&2));
+        assert!(cache.get_at(b"k", 5).is_none(), "an older snapshot does not see it");
+        assert_eq!(cache.get_at(b"k", 7).as_deref(), Some(&2));
     }
 }

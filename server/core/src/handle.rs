@@ -11,12 +11,12 @@ use holdfast_seal::Barrier;
 use holdfast_storage::Store;
 
 use crate::audit::{self, AuthFacts, RequestFacts};
-use crate::layout::{TOKEN, TOKENS};
+use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
 use crate::policies::system_time;
 use crate::router::{Handler, Mount};
-use crate::tokens::{self, TokenEntry};
+use crate::tokens::{self, Session, TokenEntry};
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, clock};
+use crate::{Answer, Core, Open, clock, wrapping};
 
 /// What was found out about a request before it is carried out.
 struct Authorised {
@@ -37,19 +37,20 @@ struct Way<'a> {
     /// The path relative to the mount.
     path: &'a str,
     found: Option<&'a Found>,
+    operation: Operation,
     now: Timestamp,
 }
 
 impl Core {
     /// Handle one request. It runs to its end whoever waits for it.
-    pub async fn handle(self: &Arc<Self>, mut request: Request) -> Answer {
+    pub async fn handle(self: &Arc<Self>, request: Request) -> Answer {
         let start = Instant::now();
         self.metrics.in_flight.up();
         let Some(open) = self.open() else {
             self.metrics.in_flight.down();
             return Answer::sealed();
         };
-        let (answer, effects) = self.serve(&open, &mut request).await;
+        let (answer, effects) = self.serve(&open, &request).await;
         drop(request);
         drop(open);
         self.metrics.in_flight.down();
@@ -62,7 +63,7 @@ impl Core {
         answer
     }
 
-    async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &mut Request) -> (Answer, Vec<Effect>) {
+    async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &Request) -> (Answer, Vec<Effect>) {
         let router = match self.router(open) {
             Ok(r) => r,
             Err(e) => return (Answer::failure(&e), Vec::new()),
@@ -70,43 +71,50 @@ impl Core {
         if !request.namespace.is_empty() {
             return (Answer::error(404, "namespace not found"), Vec::new());
         }
-        let located = router.find(&request.path).map(|(m, at)| (m.clone(), at));
-        let mount = located.as_ref().map(|(m, _)| m);
-        let path = located.as_ref().map_or("", |(_, at)| request.path.get(*at..).unwrap_or("")).to_owned();
-        let path = path.trim_start_matches('/');
+        let located = router.find(&request.path);
+        let mount = located.map(|(m, _)| m);
+        let path = located.map_or("", |(_, at)| request.path.get(at..).unwrap_or("")).trim_start_matches('/');
         let found = mount.and_then(|m| m.handler.find(request.operation, path));
-        let mut operation = request.operation;
         let now = clock::now();
 
-        // Whether a POST creates or updates is known to the engine alone; the policy needs it.
-        let way = Way { core: self, open, request, mount, path, found: found.as_ref(), now };
+        let operation = request.operation;
+        let mut way = Way { core: self, open, request, mount, path, found: found.as_ref(), operation, now };
         let unauthenticated = found.as_ref().is_some_and(|f| f.unauthenticated);
-        let authorised = if unauthenticated { Ok(way.nobody()) } else { way.authorise(&mut operation) };
+        // Whether a POST creates or updates is known to the engine alone; the policy needs it.
+        let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
         let (facts, refused) = match &authorised {
             Ok(a) => (a.facts.clone(), None),
             Err((facts, e)) => (facts.clone(), Some(e)),
         };
-        request.operation = operation;
-        let way = Way { core: self, open, request, mount, path, found: found.as_ref(), now };
+        way.operation = operation;
         let about = way.request_facts();
-        let writes = operation.writes();
+        let writes = operation.writes() || request.wrap_ttl.is_some();
 
         let texts = refused.map(|e| e.to_string());
-        let mut pending =
-            match open.audit.write(writes, |h, out| audit::request_line(h, now, &facts, &about, texts.as_deref(), out))
-            {
-                Ok(p) => p,
-                Err(e) => {
-                    self.metrics.audit_failures.add(1);
-                    return (Answer::failure(&e), Vec::new());
-                }
-            };
+        let members: Vec<Vec<u8>> = open.audit.devices.iter().enumerate()
+            .map(|(d, device)| audit::request_member(d, &device.hasher, &facts, &about))
+            .collect();
+        let before = |d: usize, _: &audit::Hasher, out: &mut Vec<u8>| {
+            audit::request_line(d, now, &facts, &members[d], texts.as_deref(), out);
+        };
+        let mut pending = match open.audit.write(writes, before) {
+            Ok(p) => p,
+            Err(e) => {
+                self.metrics.audit_failures.add(1);
+                return (Answer::failure(&e), Vec::new());
+            }
+        };
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
             Ok(a) => match way.carry_out(a).await {
                 Ok((r, effects)) => (Ok(r), effects),
                 Err(e) => (Err(e), Vec::new()),
             },
+        };
+        let result = match result {
+            // Refused or failed, it is a use of its token all the same.
+            Err(e) if facts.token.is_some() => Err(way.count_failed_use().await.err().unwrap_or(e)),
+            other => other,
         };
         if result.is_ok() && writes {
             // Beside the commit the request line was on its way to the disk: now it must be there.
@@ -116,12 +124,12 @@ impl Core {
             }
         }
         let error_text = result.as_ref().err().map(|e| e.to_string());
-        let line = |h: &audit::Hasher, out: &mut Vec<u8>| {
+        let line = |d: usize, h: &audit::Hasher, out: &mut Vec<u8>| {
             let shown = match &result {
                 Ok(r) => Ok(r),
                 Err(_) => Err(error_text.as_deref().unwrap_or("")),
             };
-            audit::response_line(h, clock::now(), &facts, &about, shown, out);
+            audit::response_line(d, h, clock::now(), &facts, (&about, &members[d]), shown, out);
         };
         if let Err(e) = open.audit.write(false, line) {
             self.metrics.audit_failures.add(1);
@@ -136,7 +144,7 @@ impl Core {
 }
 
 fn refused_by_policy(facts: &AuthFacts) -> bool {
-    facts.known && !facts.allowed
+    facts.token.is_some() && !facts.allowed
 }
 
 fn way_failure(e: &Error, by_policy: bool) -> Answer {
@@ -220,7 +228,7 @@ impl Way<'_> {
         let entry = self.mount.map(|m| &m.entry);
         RequestFacts {
             id: &self.request.id,
-            operation: self.request.operation,
+            operation: self.operation,
             path: &self.request.path,
             data: &self.request.data,
             mount_point: self.mount.map_or("", |m| m.full_path.as_str()),
@@ -237,23 +245,31 @@ impl Way<'_> {
     }
 
     /// The caller's token, from the cache or the store, with what the finding stands on.
-    fn token(
-        &self,
-        tx: &mut Tx,
-        index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
-    ) -> Result<Option<([u8; 32], Arc<TokenEntry>)>> {
+    fn session(&self, tx: &mut Tx, index: u64, stands_on: &mut Vec<(Vec<u8>, u64)>) -> Result<Option<Arc<Session>>> {
         let Some(token) = &self.request.token else { return Ok(None) };
         let id = tokens::id_of(tx, token.expose());
-        let Some(entry) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
-        let mut parent = entry.parent;
+        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, &id)))?;
+        stands_on.push((key.clone(), index));
+        let session = match self.open.sessions.get(&key) {
+            Some(s) => s,
+            None => {
+                let Some(entry) = tokens::load(tx, &id)? else { return Ok(None) };
+                let session = Arc::new(Session::new(id, entry, token.expose(), &self.open.audit));
+                self.open.sessions.insert(&key, session.clone(), tx.index());
+                session
+            }
+        };
+        if session.entry.has_ended(self.now) {
+            return Ok(None);
+        }
+        let mut parent = session.entry.parent;
         while let Some(above) = parent {
             match self.token_entry(tx, &above, index, stands_on)? {
                 Some(e) => parent = e.parent,
                 None => return Ok(None),
             }
         }
-        Ok(Some((id, entry)))
+        Ok(Some(session))
     }
 
     fn token_entry(
@@ -279,52 +295,39 @@ impl Way<'_> {
     }
 
     /// Token and policy. The operation becomes `create` where the engine says that nothing is there.
-    fn authorise(&self, operation: &mut Operation) -> Result<Authorised, (AuthFacts, Error)> {
+    fn authorise(&self) -> (Operation, Result<Authorised, (AuthFacts, Error)>) {
+        let mut operation = self.operation;
+        let mut facts = AuthFacts::default();
+        let authorised = self.judge(&mut operation, &mut facts);
+        (operation, authorised.map_err(|e| (facts, e)))
+    }
+
+    fn judge(&self, operation: &mut Operation, facts: &mut AuthFacts) -> Result<Authorised> {
         let view = self.store().view();
         let index = view.index();
-        let mut tx = Tx::read_only(view, self.barrier());
-        let mut facts = AuthFacts::default();
+        let mut tx = Tx::read_only(view, self.barrier()).cached(&self.open.opened);
         let mut stands_on = Vec::with_capacity(4);
-        if let Some(t) = &self.request.token {
-            facts.client_token = t.expose().clone();
+        if let Err(e) = wrapping::check(&mut tx, self.request, self.now) {
+            facts.presented = self.request.token.as_ref().map(|t| t.expose().clone());
+            return Err(e);
         }
-        let (id, entry) = match self.token(&mut tx, index, &mut stands_on) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err((facts, Error::PermissionDenied)),
-            Err(e) => return Err((facts, e)),
+        let session = match self.session(&mut tx, index, &mut stands_on) {
+            Ok(Some(s)) => s,
+            other => {
+                facts.presented = self.request.token.as_ref().map(|t| t.expose().clone());
+                return Err(other.err().unwrap_or(Error::PermissionDenied));
+            }
         };
-        facts.known = true;
-        facts.accessor = entry.accessor.clone();
-        facts.display_name = entry.display_name.clone();
-        facts.policies = entry.policies.clone().into();
-        facts.metadata = entry.metadata.clone();
-        facts.token_type = entry.token_type().word();
-        facts.ttl_secs = entry.ttl_secs;
-        facts.issue_time = entry.issued().rfc3339_secs();
-        facts.num_uses = entry.num_uses;
-
-        let union = match self.open.policies.union(&mut tx, &entry.policies, self.now) {
-            Ok(u) => u,
-            Err(e) => return Err((facts, e)),
-        };
+        facts.token = Some(session.audit.clone());
+        let union = self.open.policies.union(&mut tx, &session.entry.policies, self.now)?;
         stands_on.extend(union.keys.iter().map(|k| (k.clone(), index)));
-
-        let caller = Caller {
-            display_name: entry.display_name.clone(),
-            entity_id: entry.entity_id.clone(),
-            policies: facts.policies.clone(),
-            token_id: Some(id),
-            root: union.acl.is_root(),
-            sudo: false,
-        };
         if *operation == Operation::Update
             && let (Some(mount), Some(found)) = (self.mount, self.found)
         {
             tx.enter(mount.scope);
-            match mount.handler.exists(found, &mut tx, &self.call(&caller, *operation, found, None)) {
-                Ok(Some(false)) => *operation = Operation::Create,
-                Ok(_) => {}
-                Err(e) => return Err((facts, e)),
+            let call = self.call(&session.caller, *operation, found, None);
+            if mount.handler.exists(found, &mut tx, &call)? == Some(false) {
+                *operation = Operation::Create;
             }
         }
         let decision: Decision = union.acl.check(&Check {
@@ -336,16 +339,16 @@ impl Way<'_> {
             now: system_time(self.now),
         });
         facts.allowed = decision.allowed;
-        facts.granting = decision.granting_policies.to_vec();
+        facts.granting = decision.granting_policies.clone();
         if !decision.allowed {
-            return Err((facts, Error::PermissionDenied));
+            return Err(Error::PermissionDenied);
         }
         Ok(Authorised {
-            caller: Caller { sudo: decision.sudo || decision.root, ..caller },
-            facts,
+            caller: Caller { sudo: decision.sudo || decision.root, ..session.caller.clone() },
+            facts: facts.clone(),
             stands_on,
             pagination_limit: decision.pagination_limit,
-            counted: entry.num_uses == 0,
+            counted: session.entry.num_uses == 0,
         })
     }
 
@@ -371,9 +374,6 @@ impl Way<'_> {
 
     /// Route, prepare, transaction, commit.
     async fn carry_out(&self, mut authorised: Authorised) -> Result<(Response, Vec<Effect>)> {
-        if !authorised.counted {
-            self.count_use(&authorised).await?;
-        }
         let Some(mount) = self.mount else {
             return Err(Error::Status(
                 404,
@@ -382,67 +382,94 @@ impl Way<'_> {
         };
         let found = self.found.ok_or(Error::UnsupportedPath)?;
         if !found.supported {
+            wrapping::check(&mut Tx::read_only(self.store().view(), self.barrier()), self.request, self.now)?;
             return Err(Error::UnsupportedOperation);
         }
         let prepared = match mount.handler.prepare(found, self.request) {
             Some(work) => Some(work.await?),
             None => None,
         };
-        let operation = self.request.operation;
+        let operation = self.operation;
         let mut effects = Vec::new();
-        let mut response = if operation.writes() {
+        let response = if operation.writes() || self.request.wrap_ttl.is_some() || !authorised.counted {
             let mut first = true;
             self.core
                 .transact(self.open, |tx| {
                     if !std::mem::take(&mut first) {
                         // What allowed the first run may have changed since.
-                        let mut again = operation;
-                        authorised = self.authorise_again(&mut again)?;
+                        authorised = self.authorise_again()?;
                     }
                     for (key, index) in &authorised.stands_on {
                         tx.depend_on(key, *index);
                     }
+                    let limited = authorised.caller.token_id.filter(|_| !authorised.counted);
+                    let counts_after = self.is_of_the_token_itself(mount);
+                    if let Some(id) = limited.filter(|_| !counts_after) {
+                        tokens::count_use(tx, &id)?;
+                    }
                     tx.enter(mount.scope);
                     let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
-                    let result = mount.handler.apply(found, tx, &call);
+                    let mut response = mount.handler.apply(found, tx, &call)?;
+                    self.finish(&authorised, found, &mut response);
+                    if let Some(ttl) = self.request.wrap_ttl {
+                        response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;
+                    }
+                    if let Some(id) = limited.filter(|_| counts_after) {
+                        tokens::count_use_if_there(tx, &id)?;
+                    }
                     effects = tx.effects().to_vec();
-                    result
+                    Ok(response)
                 })
                 .await?
         } else {
-            let mut tx = Tx::read_only(self.store().view(), self.barrier());
+            let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
             tx.enter(mount.scope);
             let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
-            let response = mount.handler.apply(found, &mut tx, &call)?;
+            let mut response = mount.handler.apply(found, &mut tx, &call)?;
+            self.finish(&authorised, found, &mut response);
             effects = tx.take_effects();
             response
         };
-        self.limit_page(&authorised, &mut response);
-        self.warn(found, &mut response);
         Ok((response, effects))
     }
 
-    fn authorise_again(&self, operation: &mut Operation) -> Result<Authorised> {
+    /// What the core adds to a handler's answer.
+    fn finish(&self, authorised: &Authorised, found: &Found, response: &mut Response) {
+        self.limit_page(authorised, response);
+        self.warn(found, response);
+    }
+
+    /// A token's last use ends it before the request is carried out, unless the request is about what
+    /// ends with the token.
+    fn is_of_the_token_itself(&self, mount: &Mount) -> bool {
+        mount.scope == CUBBYHOLE || self.request.path == wrapping::UNWRAP
+    }
+
+    fn authorise_again(&self) -> Result<Authorised> {
         if self.found.is_some_and(|f| f.unauthenticated) {
             return Ok(self.nobody());
         }
-        // A create may have become an update by somebody else's commit: both are asked anew.
-        if *operation == Operation::Create {
-            *operation = Operation::Update;
-        }
-        self.authorise(operation).map_err(|(_, e)| e)
+        // A create may have become an update by somebody else's commit: the engine is asked anew.
+        let way = Way { operation: self.request.operation, ..*self };
+        way.authorise().1.map_err(|(_, e)| e)
     }
 
-    /// A token with a limited number of uses: this is one.
-    async fn count_use(&self, authorised: &Authorised) -> Result<()> {
-        let Some(id) = authorised.caller.token_id else { return Ok(()) };
-        self.core.transact(self.open, |tx| tokens::count_use(tx, &id)).await
+    /// Count the use of a request that changes nothing, if its token has a limited number of them.
+    async fn count_failed_use(&self) -> Result<()> {
+        let id = {
+            let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+            let index = tx.index();
+            let session = self.session(&mut tx, index, &mut Vec::new())?;
+            session.filter(|s| s.entry.num_uses > 0).and_then(|s| s.caller.token_id)
+        };
+        let Some(id) = id else { return Ok(()) };
+        self.core.transact(self.open, |tx| tokens::count_use_if_there(tx, &id)).await
     }
 
     /// A policy's pagination limit shortens a list that was asked for without one.
     fn limit_page(&self, authorised: &Authorised, response: &mut Response) {
         if let Some(limit) = authorised.pagination_limit
-            && matches!(self.request.operation, Operation::List | Operation::Scan)
+            && matches!(self.operation, Operation::List | Operation::Scan)
             && let holdfast_sdk::Body::Data(map) = &mut response.body
             && let Some(Value::Array(keys)) = map.get_mut("keys")
         {
@@ -456,7 +483,7 @@ impl Way<'_> {
         {
             return;
         }
-        let known = |name: &str| found.known.contains(&name) || found.captures.contains_key(name);
+        let known = |name: &str| found.known.contains(&name) || found.captures.get(name).is_some();
         let mut ignored: Vec<&str> = self
             .request
             .data
@@ -469,8 +496,7 @@ impl Way<'_> {
             ignored.sort_unstable();
             response.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", ignored.join(" ")));
         }
-        let mut replaced: Vec<&str> =
-            found.captures.keys().map(String::as_str).filter(|k| self.request.data.contains_key(*k)).collect();
+        let mut replaced: Vec<&str> = found.captures.names().filter(|k| self.request.data.contains_key(*k)).collect();
         if !replaced.is_empty() {
             replaced.sort_unstable();
             response.warnings.push(format!(

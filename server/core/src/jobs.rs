@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::layout::{JOBS, SYSTEM, Scope};
 use crate::tx::{Effect, Tx};
-use crate::{clock, random, tokens};
+use crate::{clock, cubbyhole, random, tokens};
 
 /// Keys that one batch of a job changes.
 const BATCH_KEYS: usize = 256;
@@ -27,6 +27,12 @@ pub enum Kind {
         #[cbor(n(0), with = "minicbor::bytes")]
         parent: [u8; 32],
     },
+    /// Delete what is left in the cubbyhole of a token that is gone.
+    #[n(2)]
+    CleanCubbyhole {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        token: [u8; 32],
+    },
 }
 
 impl Kind {
@@ -34,6 +40,7 @@ impl Kind {
         match self {
             Kind::CleanMount { .. } => "clean-mount",
             Kind::RevokeChildren { .. } => "revoke-children",
+            Kind::CleanCubbyhole { .. } => "clean-cubbyhole",
         }
     }
 }
@@ -81,6 +88,7 @@ pub fn step(tx: &mut Tx, id: &[u8; 16]) -> Result<bool> {
     let more = match &job.kind {
         Kind::CleanMount { mount, .. } => tx.delete_prefix(&Scope::mount(*mount).prefix(), BATCH_KEYS)?,
         Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
+        Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
     };
     job.batches += 1;
     tx.within(SYSTEM, |tx| match more {

@@ -48,6 +48,8 @@ impl Scope {
 pub const SYSTEM: Scope = Scope::of_core(1);
 /// Tokens.
 pub const TOKENS: Scope = Scope::of_core(2);
+/// What tokens keep for themselves.
+pub const CUBBYHOLE: Scope = Scope::of_core(3);
 
 /// By mount UUID.
 pub const MOUNTS: Table = Table(1);
@@ -70,6 +72,9 @@ pub const ACCESSOR: Table = Table(2);
 pub const CHILDREN: Table = Table(3);
 /// Remaining uses, a counter, by token id.
 pub const USES: Table = Table(4);
+
+/// By the token's stored id in hex, then a name of its own.
+pub const SPACES: Table = Table(1);
 
 /// The table of a storage key in `scope`, if it is one of its keys.
 pub fn table_of(key: &[u8], scope: &Scope) -> Option<Table> {

@@ -11,6 +11,7 @@ mod background;
 pub mod bare;
 mod cache;
 pub mod clock;
+mod cubbyhole;
 mod expiry;
 mod handle;
 mod jobs;
@@ -24,6 +25,7 @@ mod seal_state;
 mod sys;
 mod tokens;
 mod tx;
+mod wrapping;
 
 pub use answer::Answer;
 pub use handle::parse_body;
@@ -38,7 +40,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Error, Result};
 use holdfast_seal::{Barrier, SealDevice};
-use holdfast_storage::{CommitError, Store, View};
+use holdfast_storage::{CommitError, Proposal, Store, View};
 
 use crate::cache::Cache;
 use crate::policies::PolicyCache;
@@ -102,6 +104,8 @@ pub(crate) struct Open {
     pub mounts_version: AtomicU64,
     pub router_lock: Mutex<()>,
     pub tokens: Cache<TokenEntry>,
+    pub sessions: Cache<tokens::Session>,
+    pub opened: Arc<tx::Opened>,
     pub policies: PolicyCache,
     pub audit: audit::Broker,
     pub closing: AtomicBool,
@@ -139,6 +143,10 @@ impl Core {
         core
     }
 
+    pub fn is_unsealed(&self) -> bool {
+        self.open.load().is_some()
+    }
+
     /// What there is while unsealed.
     pub(crate) fn open(&self) -> Option<Arc<Open>> {
         self.open.load_full()
@@ -165,6 +173,11 @@ impl Core {
                 }
                 Err(CommitError::Conflict(keys)) => {
                     self.metrics.conflicts.add(1);
+                    if keys.iter().any(|k| contended.contains(k)) {
+                        // In spite of the latch: the caller's rights stand on what is applied.
+                        drop(latch);
+                        self.what_is_in_flight().await;
+                    }
                     for key in keys {
                         if !contended.contains(&key) {
                             contended.push(key);
@@ -181,6 +194,14 @@ impl Core {
         Err(Error::Conflict)
     }
 
+    /// Wait until all that is in flight now is applied, or has failed.
+    async fn what_is_in_flight(&self) {
+        let nothing = Proposal { view_index: self.store.view_in_flight().index(), ..Proposal::default() };
+        if let Ok(ticket) = self.store.propose(nothing) {
+            let _either = ticket.committed().await;
+        }
+    }
+
     /// One run: the handler's result, and the ticket to wait for before it may be answered.
     fn attempt<R>(
         &self,
@@ -189,7 +210,7 @@ impl Core {
         run: &mut impl FnMut(&mut Tx) -> Result<R>,
     ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>), CommitError> {
         let in_flight = view.sees_in_flight();
-        let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load()));
+        let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load())).cached(&open.opened);
         let result = run(&mut tx);
         let effects = tx.take_effects();
         let failed = result.is_err();
@@ -241,6 +262,7 @@ impl Core {
         let handler = match (entry.kind.as_str(), entry.auth) {
             ("system", false) => sys::handler(Arc::downgrade(self)),
             ("token", true) => tokens::handler(self.options.limits),
+            ("cubbyhole", false) => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),
             (kind, auth) => {
                 let same = before
                     .and_then(|r| r.mounts().find(|m| m.entry.uuid == entry.uuid && m.entry.options == entry.options));
@@ -260,6 +282,7 @@ impl Core {
         let scope = match entry.kind.as_str() {
             "system" if !entry.auth => layout::SYSTEM,
             "token" if entry.auth => layout::TOKENS,
+            "cubbyhole" if !entry.auth => layout::CUBBYHOLE,
             _ => layout::Scope::mount(entry.uuid),
         };
         Ok(Mount { full_path, scope, handler, entry })
@@ -282,8 +305,12 @@ impl Open {
     /// A batch is about to be published: forget what it changes.
     fn invalidate(&self, keys: &[holdfast_storage::Key], index: u64) {
         for key in keys {
+            self.opened.invalidate(key, index);
             match layout::table_of(key, &layout::TOKENS) {
-                Some(layout::TOKEN) => self.tokens.invalidate(key, index),
+                Some(layout::TOKEN) => {
+                    self.tokens.invalidate(key, index);
+                    self.sessions.invalidate(key, index);
+                }
                 Some(_) => {}
                 None => match layout::table_of(key, &layout::SYSTEM) {
                     Some(layout::POLICIES) => self.policies.invalidate(),

@@ -26,7 +26,28 @@ pub fn alphanumeric(n: usize) -> Result<String> {
 
 /// A random UUID (RFC 9562, version 4).
 pub fn uuid() -> Result<[u8; 16]> {
-    let mut b: [u8; 16] = bytes()?;
+    versioned(bytes()?)
+}
+
+/// A UUID that names a request: no secret, so one call of the system serves many.
+pub fn request_id() -> Result<[u8; 16]> {
+    thread_local! {
+        static POOL: std::cell::RefCell<Vec<[u8; 16]>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    let pooled = POOL.with_borrow_mut(|pool| {
+        if pool.is_empty() {
+            let block: [u8; 1024] = bytes()?;
+            pool.extend(block.as_chunks::<16>().0);
+        }
+        Ok::<_, Error>(pool.pop())
+    })?;
+    match pooled {
+        Some(b) => versioned(b),
+        None => uuid(),
+    }
+}
+
+fn versioned(mut b: [u8; 16]) -> Result<[u8; 16]> {
     b[6] = b[6] & 0x0f | 0x40;
     b[8] = b[8] & 0x3f | 0x80;
     Ok(b)

@@ -127,6 +127,7 @@ pub struct Mount {
 }
 
 pub struct Router {
+    /// By path without the slash at its end.
     by_path: HashMap<String, Arc<Mount>>,
     /// The change of the mount table that this router knows.
     pub version: u64,
@@ -134,33 +135,26 @@ pub struct Router {
 
 impl Router {
     pub fn new(mounts: impl Iterator<Item = Arc<Mount>>, version: u64) -> Router {
-        Router { by_path: mounts.map(|m| (m.full_path.clone(), m)).collect(), version }
+        let by_path = mounts.map(|m| (m.full_path.trim_end_matches('/').to_owned(), m)).collect();
+        Router { by_path, version }
     }
 
-    /// The mount with the longest path that `path` starts with. A mount's path may be asked for without its slash.
+    /// The mount with the longest path that `path` starts with, and where the rest begins. A mount's
+    /// path may be asked for without its slash.
     pub fn find(&self, path: &str) -> Option<(&Arc<Mount>, usize)> {
-        if !path.ends_with('/')
-            && let Some(m) = self.by_path.get(&format!("{path}/"))
-        {
-            return Some((m, path.len()));
-        }
         let mut end = path.len();
-        while let Some(slash) = path[..end].rfind('/') {
-            if let Some(m) = self.by_path.get(&path[..=slash]) {
-                return Some((m, slash + 1));
+        loop {
+            if let Some(m) = self.by_path.get(&path[..end]) {
+                return Some((m, path.len().min(end + 1)));
             }
-            end = slash;
+            end = path[..end].rfind('/')?;
         }
-        None
     }
 
     pub fn mounts(&self) -> impl Iterator<Item = &Arc<Mount>> {
         self.by_path.values()
     }
 
-    pub fn at(&self, full_path: &str) -> Option<&Arc<Mount>> {
-        self.by_path.get(full_path)
-    }
 }
 
 /// All stored mounts.

@@ -20,6 +20,7 @@ use crate::tx::Tx;
 use crate::{Core, Open, audit, background, clock, random};
 
 const CACHED_TOKENS: usize = 20_000;
+const CACHED_ENTRIES: usize = 4096;
 /// Waits between two tries of a device that does not answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -267,7 +268,7 @@ impl Core {
         let token = tokens::new_service_id().map_err(failed)?;
         first_records(&mut tx, &token, now).map_err(failed)?;
         if let Some(key) = verifier {
-            let check = barrier.id("recovery verifier", &hex::encode(key.expose()));
+            let check = barrier.id(b"recovery verifier", &hex::encode(key.expose()));
             tx.within(SYSTEM, |tx| tx.put(Place::Ordered(SETTINGS, b"recovery-verifier"), check.to_vec()))
                 .map_err(failed)?;
         }
@@ -357,10 +358,13 @@ impl Core {
             mounts_version: AtomicU64::new(0),
             router_lock: Mutex::new(()),
             tokens: Cache::new(CACHED_TOKENS),
+            sessions: Cache::new(CACHED_TOKENS),
+            opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
             audit: self.open_audit(&barrier).await?,
             closing: AtomicBool::new(false),
         });
+        self.transact(&open, add_missing_mounts).await.map_err(failed)?;
         open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
         self.open.store(Some(open.clone()));
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
@@ -581,6 +585,7 @@ fn first_records(tx: &mut Tx, root_token: &str, now: Timestamp) -> Result<()> {
     let mut token = MountEntry::new("token/", true, "token")?;
     token.description = "token based credentials".into();
     router::save(tx, &token)?;
+    add_missing_mounts(tx)?;
     let issue = Issue {
         policies: vec!["root".into()],
         path: "auth/token/root".into(),
@@ -590,4 +595,61 @@ fn first_records(tx: &mut Tx, root_token: &str, now: Timestamp) -> Result<()> {
     let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
     tokens::store(tx, root_token, &mut entry)?;
     Ok(())
+}
+
+/// Mounts that every store has, and that one made by an earlier version lacks.
+fn add_missing_mounts(tx: &mut Tx) -> Result<()> {
+    let present = router::load(tx)?;
+    if present.iter().any(|e| !e.auth && e.kind == "cubbyhole") {
+        return Ok(());
+    }
+    if let Some(other) = present.iter().find(|e| !e.auth && e.path == "cubbyhole/") {
+        tracing::error!(kind = %other.kind, "cubbyhole/ belongs to an engine: move it away and unseal again, or responses cannot be wrapped");
+        return Ok(());
+    }
+    let mut cubbyhole = MountEntry::new("cubbyhole/", false, "cubbyhole")?;
+    cubbyhole.description = "per-token private secret storage".into();
+    cubbyhole.local = true;
+    router::save(tx, &cubbyhole)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_hsm::memory::allow_unlocked;
+
+    use super::*;
+    use crate::{EngineTable, Options, SYSTEM_TTL_SECS, TtlLimits};
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_gets_its_cubbyhole_when_it_is_unsealed() {
+        allow_unlocked();
+        let core = Core::new(Options {
+            store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
+            engines: EngineTable { secrets: &[], auth: &[] },
+            device: None,
+            storage_type: "inmem".into(),
+            audit: Vec::new(),
+            limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
+            cluster_name: None,
+            max_entry_bytes: 1 << 20,
+        });
+        let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
+        let key = core.initialise(&request).await.unwrap().keys.pop().unwrap();
+        let share = || Secret::new(key.expose().clone());
+        core.unseal_share(share()).await.unwrap();
+        let open = core.open().unwrap();
+        let forget = |tx: &mut Tx| {
+            let cubbyhole = router::load(tx)?.into_iter().find(|e| e.kind == "cubbyhole").unwrap();
+            router::forget(tx, &cubbyhole)
+        };
+        core.transact(&open, forget).await.unwrap();
+        assert!(core.router(&open).unwrap().find("cubbyhole/x").is_none());
+        drop(open);
+        core.seal_now().await;
+        core.unseal_share(share()).await.unwrap();
+        let open = core.open().unwrap();
+        let router = core.router(&open).unwrap();
+        let (mount, _) = router.find("cubbyhole/x").unwrap();
+        assert_eq!((mount.entry.kind.as_str(), mount.scope), ("cubbyhole", crate::layout::CUBBYHOLE));
+    }
 }

@@ -4,11 +4,13 @@
 //! from scope to scope, so that everything a request changes is one commit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use holdfast_sdk::{Error, Place, Record, Result, Table, Transaction, record};
+use holdfast_sdk::{Error, Place, Result, Table, Transaction};
 use holdfast_seal::Barrier;
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
+use crate::cache::Cache;
 use crate::layout::{SYSTEM, Scope};
 
 /// How many entries one step of a listing reads.
@@ -29,8 +31,14 @@ pub enum Effect {
     RunJobs,
 }
 
+/// Opened entries by storage key; of those that are not large.
+pub type Opened = Cache<Vec<u8>>;
+/// Larger entries are not kept.
+const CACHED_BYTES: usize = 4096;
+
 pub struct Tx {
     view: View,
+    opened: Option<Arc<Opened>>,
     barrier: Barrier,
     scope: Scope,
     reads: Vec<(Key, u64)>,
@@ -48,6 +56,7 @@ impl Tx {
     pub fn new(view: View, barrier: Barrier) -> Tx {
         Tx {
             view,
+            opened: None,
             barrier,
             scope: SYSTEM,
             reads: Vec::new(),
@@ -56,6 +65,15 @@ impl Tx {
             effects: Vec::new(),
             read_only: false,
         }
+    }
+
+    /// Read through this cache.
+    pub fn cached(mut self, opened: &Arc<Opened>) -> Tx {
+        // What is in flight is not in the cache.
+        if !self.view.sees_in_flight() {
+            self.opened = Some(opened.clone());
+        }
+        self
     }
 
     /// One that remembers no reads and refuses writes.
@@ -134,9 +152,7 @@ impl Tx {
     }
 
     fn encrypt_name(&self, table: Table, name: &str, out: &mut Vec<u8>) -> Result<()> {
-        let mut context = [0; 34];
-        context[..33].copy_from_slice(&self.scope.prefix());
-        context[33] = table.0;
+        let context = self.domain(table);
         let mut segments = Vec::with_capacity(name.len() + 32);
         self.barrier.encrypt_name(&context, name, &mut segments).map_err(|_| {
             Error::bad_request("a path segment is too long: at most 65,000 bytes are possible between two slashes")
@@ -147,9 +163,15 @@ impl Tx {
 
     /// The stored form of an id that a client may present.
     pub fn id(&self, table: Table, id: &str) -> [u8; 32] {
-        let mut domain = hex::encode(self.scope.prefix());
-        domain.push_str(&format!("{:02x}", table.0));
-        self.barrier.id(&domain, id)
+        self.barrier.id(&self.domain(table), id)
+    }
+
+    /// What names and ids of a table are bound to: the start of its keys.
+    fn domain(&self, table: Table) -> [u8; 34] {
+        let mut domain = [0; 34];
+        domain[..33].copy_from_slice(&self.scope.prefix());
+        domain[33] = table.0;
+        domain
     }
 
     fn open(&self, key: &[u8], sealed: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
@@ -170,14 +192,17 @@ impl Tx {
             Some(Pending::Add { .. }) | None => {}
         }
         self.depend_on(key, self.view.index());
-        self.view.with(key, |sealed| self.open(key, sealed)).map_err(store_error)?
-    }
-
-    /// Read a record by place together with its storage key.
-    pub fn record_with_key<T: Record>(&mut self, place: Place<'_>) -> Result<(Vec<u8>, Option<T>)> {
-        let key = self.key(place)?;
-        let found = self.get_key(&key)?.map(|b| record::read(&b)).transpose()?;
-        Ok((key, found))
+        let Some(opened) = self.opened.clone() else {
+            return self.view.with(key, |sealed| self.open(key, sealed)).map_err(store_error)?;
+        };
+        if let Some(found) = opened.get_at(key, self.view.index()) {
+            return Ok(Some(found.as_ref().clone()));
+        }
+        let value = self.view.with(key, |sealed| self.open(key, sealed)).map_err(store_error)??;
+        if let Some(v) = value.as_ref().filter(|v| v.len() <= CACHED_BYTES) {
+            opened.insert(key, Arc::new(v.clone()), self.view.index());
+        }
+        Ok(value)
     }
 
     fn write(&mut self, key: Vec<u8>, pending: Pending) -> Result<()> {
@@ -286,9 +311,7 @@ impl Transaction for Tx {
     }
 
     fn names(&mut self, table: Table, folder: &str, after: &str, limit: usize) -> Result<Vec<String>> {
-        let mut context = [0; 34];
-        context[..33].copy_from_slice(&self.scope.prefix());
-        context[33] = table.0;
+        let context = self.domain(table);
         let mut prefix = context.to_vec();
         self.encrypt_name(table, folder, &mut prefix)?;
         let parents = prefix[34..].to_vec();

@@ -24,7 +24,6 @@ use crate::request::{self, Peer};
 
 /// Heads larger than this are refused.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-const MAX_HEADERS: usize = 200;
 /// How long a connection that was told to end may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -327,7 +326,6 @@ impl One {
             builder
                 .timer(TokioTimer::new())
                 .header_read_timeout(options.idle_timeout)
-                .max_headers(MAX_HEADERS)
                 .max_buf_size(MAX_HEAD_BYTES)
                 .half_close(false)
                 .pipeline_flush(true);

@@ -1,7 +1,10 @@
 //! One request: from HTTP to the core, and its answer back.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,7 +83,7 @@ pub async fn serve(
         let answer = if parts.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
         return reply(answer);
     }
-    if core.cluster().is_none() {
+    if !core.is_unsealed() {
         return reply(Answer::sealed());
     }
     match sdk_request(&parts.method, api, pairs, &body, headers, address, peer) {
@@ -126,18 +129,30 @@ fn metrics(core: &Arc<Core>, request: &Request) -> Answer {
     }
 }
 
-/// The request runs to its end in a task of its own, whoever waits.
+/// The request runs to its end, whoever waits: what can be answered at once is (most reads never
+/// wait), and what has to wait goes on in a task of its own that no hang-up cancels.
 async fn run(core: &Arc<Core>, request: Request, time: Duration) -> Reply {
     let id = request.id.clone();
     let core = core.clone();
-    let task = tokio::spawn(async move { core.handle(request).await });
-    match tokio::time::timeout(time, task).await {
+    let mut handling: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move { core.handle(request).await });
+    let first = std::future::poll_fn(|cx| {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)));
+        Poll::Ready(polled)
+    });
+    let failed = || reply(Answer::error(500, &format!("internal error; request {id}")));
+    match first.await {
+        Ok(Poll::Ready(answer)) => return reply(answer),
+        Ok(Poll::Pending) => {}
+        Err(_) => return failed(),
+    }
+    match tokio::time::timeout(time, tokio::spawn(handling)).await {
         Ok(Ok(answer)) => reply(answer),
-        Ok(Err(_)) => reply(Answer::error(500, &format!("internal error; request {id}"))),
+        Ok(Err(_)) => failed(),
         Err(_) => reply(Answer::error(
             503,
             &format!(
-                "the request took longer than max_request_duration; its outcome is unknown, the audit log will tell: request {id}"
+                "the request took longer than max_request_duration; its outcome is unknown, the audit log will tell: \
+                 request {id}"
             ),
         )),
     }
@@ -242,9 +257,10 @@ fn sdk_request(
     }
     let data = match operation {
         Operation::Update | Operation::Patch => {
-            let form =
-                text_of(headers, "content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
-            if form && operation == Operation::Update {
+            // curl says "form" of whatever -d sends: what begins as an object is JSON.
+            let form = text_of(headers, "content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
+            let object = body.trim_ascii_start().first().is_none_or(|b| matches!(b, b'{' | b'[' | b'"'));
+            if form && !object && operation == Operation::Update {
                 query::parameters(&query::pairs(&String::from_utf8_lossy(body)))
             } else {
                 holdfast_core::parse_body(body).map_err(|e| Answer::failure(&e))?
@@ -271,7 +287,7 @@ fn sdk_request(
         },
     };
     let namespace = namespace_of(headers);
-    let id = random::uuid().map(|b| random::uuid_text(&b)).map_err(|e| Answer::failure(&e))?;
+    let id = random::request_id().map(|b| random::uuid_text(&b)).map_err(|e| Answer::failure(&e))?;
     let shown = ["user-agent", "x-correlation-id"];
     let kept = shown.iter().filter_map(|n| Some(((*n).to_owned(), text_of(headers, n)?.to_owned()))).collect();
     Ok(Request {

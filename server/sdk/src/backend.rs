@@ -5,8 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use crate::{Call, Operation, Request, Response, Result, Route, Tx};
 
 /// What `prepare` computed, handed to every run of `apply`.
@@ -42,7 +40,7 @@ pub trait Backend: Send + Sync + 'static {
         &'a self,
         _found: &'a crate::Found,
         _request: &'a Request,
-        _captures: &'a Map<String, Value>,
+        _captures: &'a crate::Captures,
     ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
         None
     }

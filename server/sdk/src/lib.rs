@@ -19,7 +19,7 @@ mod transaction;
 pub use backend::{Backend, Class, Prepared};
 pub use error::Error;
 pub use parameters::{Field, Kind, Parameter, Parameters};
-pub use request::{Call, Caller, Headers, Operation, Request};
+pub use request::{Call, Caller, Captures, Headers, Operation, Request};
 pub use response::{Auth, Body, Lease, Response, TokenType, WrapInfo};
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;

@@ -84,6 +84,17 @@ impl Parameters for () {
     }
 }
 
+/// Whatever the request holds: its keys are the client's own.
+pub struct Anything(pub Map<String, Value>);
+
+impl Parameters for Anything {
+    const FIELDS: &'static [Field] =
+        &[Field { name: "*", kind: Kind::Any, description: "The value, key by key.", required: false }];
+    fn parse(data: &Map<String, Value>) -> crate::Result<Self> {
+        Ok(Anything(data.clone()))
+    }
+}
+
 /// One parameter's value; `None` where the request does not have it.
 pub trait Parameter: Sized {
     const KIND: Kind;

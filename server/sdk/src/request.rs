@@ -65,6 +65,20 @@ pub struct Request {
     pub client_certificate_serial: Option<String>,
 }
 
+/// The parts of a path that its route names.
+#[derive(Debug, Clone, Default)]
+pub struct Captures(pub(crate) Vec<(Arc<str>, String)>);
+
+impl Captures {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| &**n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(n, _)| &**n)
+    }
+}
+
 /// Who asks, as the core found it.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
@@ -90,7 +104,7 @@ pub struct Call<'a> {
     pub request: &'a Request,
     pub caller: &'a Caller,
     pub now: Timestamp,
-    pub captures: &'a Map<String, Value>,
+    pub captures: &'a Captures,
     /// What `prepare` computed.
     pub prepared: Option<&'a (dyn std::any::Any + Send + Sync)>,
 }
@@ -98,6 +112,6 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// A part of the path that the route names.
     pub fn capture(&self, name: &str) -> &str {
-        self.captures.get(name).and_then(Value::as_str).unwrap_or("")
+        self.captures.get(name).unwrap_or("")
     }
 }

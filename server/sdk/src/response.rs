@@ -79,6 +79,8 @@ pub struct Response {
     pub warnings: Vec<String>,
     /// Instead of 200 or 204.
     pub status: Option<u16>,
+    /// Instead of the type of the mount that answers: an unwrapped answer keeps its own.
+    pub mount_type: Option<String>,
     pub headers: Vec<(String, String)>,
 }
 

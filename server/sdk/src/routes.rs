@@ -20,9 +20,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use crate::{Call, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
+use crate::{Call, Captures, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
 
 type Apply<B, T> = Box<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Response> + Send + Sync>;
 type Exists<B, T> = fn(&B, &mut T, &Call<'_>) -> Result<Option<bool>>;
@@ -30,7 +28,7 @@ type Prepare<B> = Box<
     dyn for<'a> Fn(
             &'a B,
             &'a Request,
-            &'a Map<String, Value>,
+            &'a Captures,
         ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
         + Send
         + Sync,
@@ -40,7 +38,7 @@ type Prepare<B> = Box<
 #[derive(Debug, Clone)]
 pub struct Found {
     pub(crate) route: usize,
-    pub captures: Map<String, Value>,
+    pub captures: Captures,
     /// The route has the operation that was asked.
     pub supported: bool,
     pub unauthenticated: bool,
@@ -62,8 +60,8 @@ pub struct Route<'a> {
 
 enum Part {
     Literal(String),
-    Segment(String),
-    Rest(String),
+    Segment(Arc<str>),
+    Rest(Arc<str>),
 }
 
 struct Handler<B, T: ?Sized> {
@@ -112,8 +110,8 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             .split('/')
             .map(|p| match p.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
                 Some(name) => match name.strip_suffix("...") {
-                    Some(name) => Part::Rest(name.to_owned()),
-                    None => Part::Segment(name.to_owned()),
+                    Some(name) => Part::Rest(name.into()),
+                    None => Part::Segment(name.into()),
                 },
                 None => Part::Literal(p.to_owned()),
             })
@@ -166,7 +164,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
         backend: &'a B,
         found: &'a Found,
         request: &'a Request,
-        captures: &'a Map<String, Value>,
+        captures: &'a Captures,
     ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
         let handler = self.paths.get(found.route)?.handlers.get(&request.operation)?;
         handler.prepare.as_ref().map(|p| p(backend, request, captures))
@@ -195,34 +193,28 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
 }
 
 impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
-    fn matches(&self, path: &str) -> Option<Map<String, Value>> {
-        let mut captures = Map::new();
+    fn matches(&self, path: &str) -> Option<Captures> {
+        let mut captures = Vec::new();
         let mut rest = Some(path);
         for part in &self.parts {
-            match part {
-                Part::Rest(name) => {
-                    captures.insert(name.clone(), rest.unwrap_or("").into());
-                    return Some(captures);
-                }
-                Part::Literal(_) | Part::Segment(_) => {
-                    let text = rest?;
-                    let (segment, after) = match text.split_once('/') {
-                        Some((s, a)) => (s, Some(a)),
-                        None => (text, None),
-                    };
-                    match part {
-                        Part::Literal(l) if l == segment => {}
-                        Part::Segment(name) if !segment.is_empty() => {
-                            captures.insert(name.clone(), segment.into());
-                        }
-                        _ => return None,
-                    }
-                    rest = after;
-                }
+            if let Part::Rest(name) = part {
+                captures.push((name.clone(), rest.unwrap_or("").to_owned()));
+                return Some(Captures(captures));
             }
+            let text = rest?;
+            let (segment, after) = match text.split_once('/') {
+                Some((s, a)) => (s, Some(a)),
+                None => (text, None),
+            };
+            match part {
+                Part::Literal(l) if l == segment => {}
+                Part::Segment(name) if !segment.is_empty() => captures.push((name.clone(), segment.to_owned())),
+                _ => return None,
+            }
+            rest = after;
         }
         // A slash at the end is optional.
-        matches!(rest, None | Some("")).then_some(captures)
+        matches!(rest, None | Some("")).then_some(Captures(captures))
     }
 
     fn on<P: Parameters + 'static>(
@@ -277,7 +269,7 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
         prepare: impl for<'a> Fn(
             &'a B,
             &'a Request,
-            &'a Map<String, Value>,
+            &'a Captures,
         ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
         + Send
         + Sync

@@ -26,6 +26,13 @@ fn days_of(year: i64, month: u32, day: u32) -> i64 {
     era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
 }
 
+/// A number with leading zeros; the log writes thousands of times a second, and `format!` shows there.
+fn push_digits(text: &mut String, value: u64, width: u32) {
+    for place in (0..width).rev() {
+        text.push(char::from(b'0' + (value / 10u64.pow(place) % 10) as u8));
+    }
+}
+
 impl Timestamp {
     pub fn from_secs(secs: u64) -> Timestamp {
         Timestamp(secs.saturating_mul(1_000_000_000))
@@ -46,9 +53,13 @@ impl Timestamp {
         let nanos = self.0 % 1_000_000_000;
         if nanos > 0 {
             text.pop();
-            let digits = format!("{nanos:09}");
             text.push('.');
-            text.push_str(digits.trim_end_matches('0'));
+            let (mut digits, mut rest) = (9, nanos);
+            while rest.is_multiple_of(10) {
+                rest /= 10;
+                digits -= 1;
+            }
+            push_digits(&mut text, rest, digits);
             text.push('Z');
         }
         text
@@ -59,7 +70,14 @@ impl Timestamp {
         let secs = self.secs();
         let (y, m, d) = civil((secs / 86_400) as i64);
         let s = secs % 86_400;
-        format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
+        let mut text = String::with_capacity(30);
+        push_digits(&mut text, y as u64, 4);
+        for (mark, value) in [('-', m.into()), ('-', d.into()), ('T', s / 3600), (':', s / 60 % 60), (':', s % 60)] {
+            text.push(mark);
+            push_digits(&mut text, value, 2);
+        }
+        text.push('Z');
+        text
     }
 
     /// An RFC 3339 text.

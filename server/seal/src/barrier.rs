@@ -105,8 +105,8 @@ impl Barrier {
     }
 
     /// The stored form of an id that a client may present.
-    pub fn id(&self, domain: &str, id: &str) -> [u8; 32] {
-        mac(self.keyring.ids.expose(), &[domain.as_bytes(), id.as_bytes()])
+    pub fn id(&self, domain: &[u8], id: &str) -> [u8; 32] {
+        mac(self.keyring.ids.expose(), &[domain, id.as_bytes()])
     }
 }
 

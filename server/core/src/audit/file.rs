@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use super::DeviceConfig;
@@ -21,10 +23,15 @@ pub enum Durability {
 }
 
 /// Appends lines to a file, stdout, or nothing.
+///
+/// The file is open for appending, and each line is one write at its end: the kernel keeps lines of
+/// several threads apart, so no lock is held here.
 pub struct FileDevice {
     target: Target,
     mode: u32,
-    open: Mutex<Open>,
+    file: ArcSwapOption<File>,
+    /// A write ended in the middle of a line.
+    torn: AtomicBool,
     /// For requests that change something, and for reads.
     durability: (Durability, Durability),
     syncer: Option<Arc<Syncer>>,
@@ -34,12 +41,6 @@ enum Target {
     File(PathBuf),
     Stdout,
     Discard,
-}
-
-struct Open {
-    file: Option<File>,
-    /// A write ended in the middle of a line.
-    torn: bool,
 }
 
 /// A thread that syncs for all who wait.
@@ -107,7 +108,14 @@ impl FileDevice {
             ),
             _ => None,
         };
-        Ok(FileDevice { target, mode, open: Mutex::new(Open { file, torn: false }), durability, syncer })
+        Ok(FileDevice {
+            target,
+            mode,
+            file: ArcSwapOption::from(file.map(Arc::new)),
+            torn: AtomicBool::new(false),
+            durability,
+            syncer,
+        })
     }
 
     /// Append a line (with its line end). The receiver, if there is one, tells when it is synced.
@@ -118,19 +126,37 @@ impl FileDevice {
             Target::File(_) => {}
         }
         {
-            let mut open = lock(&self.open);
-            let torn = open.torn;
-            let Some(file) = &mut open.file else { return Err(io::ErrorKind::NotFound.into()) };
-            let result =
-                if torn { file.write_all(b"\n").and_then(|()| file.write_all(line)) } else { file.write_all(line) };
-            open.torn = result.is_err();
-            result?;
+            let file = self.file.load();
+            let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
+            if self.torn.swap(false, Ordering::SeqCst) {
+                self.append_whole(file, b"\n")?;
+            }
+            self.append_whole(file, line)?;
         }
         let wanted = if writes { self.durability.0 } else { self.durability.1 };
         Ok(match (&self.syncer, wanted) {
             (Some(syncer), Durability::Sync) => Some(syncer.request()),
             _ => None,
         })
+    }
+
+    /// One write at the end of the file; a short one is an error.
+    fn append_whole(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        // The offset is not looked at in a file that is open for appending.
+        let written = loop {
+            match file.write_at(bytes, 0) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        match written {
+            Ok(n) if n == bytes.len() => Ok(()),
+            Ok(n) => {
+                self.torn.store(n > 0, Ordering::SeqCst);
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Open the file of that name again.
@@ -140,11 +166,11 @@ impl FileDevice {
         if let Some(syncer) = &self.syncer {
             lock(&syncer.state).file = Some(file.try_clone()?);
         }
-        let mut open = lock(&self.open);
-        if let Some(old) = &open.file {
+        let old = self.file.swap(Some(Arc::new(file)));
+        self.torn.store(false, Ordering::SeqCst);
+        if let Some(old) = old {
             old.sync_data()?;
         }
-        *open = Open { file: Some(file), torn: false };
         Ok(())
     }
 }

@@ -101,22 +101,76 @@ fn string(text: &str, out: &mut Vec<u8>) {
     let _cannot_fail = serde_json::to_writer(out, text);
 }
 
+/// What is known of a token.
+pub struct TokenFacts<'a> {
+    pub token: &'a str,
+    pub accessor: &'a str,
+    pub display_name: &'a str,
+    pub policies: &'a [String],
+    pub metadata: &'a [(String, String)],
+    pub entity_id: &'a str,
+    pub token_type: &'static str,
+    pub ttl_secs: u64,
+    pub issue_time: &'a str,
+    pub num_uses: i64,
+}
+
+/// A token as it stands in lines, ready for each device.
+pub struct KnownToken {
+    devices: Vec<Texts>,
+}
+
+struct Texts {
+    /// The members of `auth` before and behind `policy_results`.
+    before: Vec<u8>,
+    behind: Vec<u8>,
+    /// The members of `request` that tell about the token.
+    request: Vec<u8>,
+}
+
+impl KnownToken {
+    pub(super) fn new<'h>(hashers: impl Iterator<Item = &'h Hasher>, f: &TokenFacts<'_>) -> KnownToken {
+        KnownToken { devices: hashers.map(|h| texts(h, f)).collect() }
+    }
+}
+
+fn texts(h: &Hasher, f: &TokenFacts<'_>) -> Texts {
+    let (mut before, mut behind, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    let mut o = Object::inside(&mut before);
+    h.secret(f.token, o.key("client_token"));
+    h.accessor(f.accessor, o.key("accessor"));
+    o.text("display_name", f.display_name);
+    for name in ["policies", "token_policies"] {
+        let _cannot_fail = serde_json::to_writer(o.key(name), f.policies);
+    }
+    let mut o = Object { out: &mut behind, first: false };
+    if !f.metadata.is_empty() {
+        let map: Map<String, Value> = f.metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+        let _cannot_fail = serde_json::to_writer(o.key("metadata"), &map);
+    }
+    o.text("entity_id", f.entity_id);
+    if f.num_uses > 0 {
+        o.number("num_uses", f.num_uses.into());
+    }
+    o.text("token_type", f.token_type);
+    if f.ttl_secs > 0 {
+        o.number("token_ttl", f.ttl_secs.into());
+    }
+    o.text("token_issue_time", f.issue_time);
+    let mut o = Object { out: &mut request, first: false };
+    h.secret(f.token, o.key("client_token"));
+    h.accessor(f.accessor, o.key("client_token_accessor"));
+    Texts { before, behind, request }
+}
+
 /// Who asked, as far as it is known.
 #[derive(Default, Clone)]
 pub struct AuthFacts {
-    pub known: bool,
-    pub client_token: String,
-    pub accessor: String,
-    pub display_name: String,
-    pub policies: std::sync::Arc<[String]>,
-    pub metadata: Vec<(String, String)>,
-    pub entity_id: String,
-    pub token_type: &'static str,
-    pub ttl_secs: u64,
-    pub issue_time: String,
-    pub num_uses: i64,
+    pub token: Option<std::sync::Arc<KnownToken>>,
+    /// A token that was presented and is not known.
+    pub presented: Option<String>,
     pub allowed: bool,
-    pub granting: Vec<std::sync::Arc<str>>,
+    pub granting: std::sync::Arc<[std::sync::Arc<str>]>,
 }
 
 /// What was asked.
@@ -144,6 +198,10 @@ struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// The members alone, without braces.
+    fn inside(out: &'a mut Vec<u8>) -> Self {
+        Object { out, first: true }
+    }
     fn open(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Object { out, first: true }
@@ -178,56 +236,32 @@ fn head<'a>(kind: &str, now: Timestamp, out: &'a mut Vec<u8>) -> Object<'a> {
     o
 }
 
-fn auth(h: &Hasher, a: &AuthFacts, out: &mut Vec<u8>) {
-    let mut o = Object::open(out);
-    if !a.known {
-        o.text("token_type", "default");
-        return o.close();
-    }
-    h.secret(&a.client_token, o.key("client_token"));
-    h.accessor(&a.accessor, o.key("accessor"));
-    o.text("display_name", &a.display_name);
-    for name in ["policies", "token_policies"] {
-        let _cannot_fail = serde_json::to_writer(o.key(name), &*a.policies);
-    }
-    let results = o.key("policy_results");
-    let _cannot_fail = write!(results, "{{\"allowed\":{}", a.allowed);
+fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
+    let Some(texts) = a.token.as_ref().and_then(|t| t.devices.get(device)) else {
+        out.extend_from_slice(b"{\"token_type\":\"default\"}");
+        return;
+    };
+    out.push(b'{');
+    out.extend_from_slice(&texts.before);
+    let _cannot_fail = write!(out, ",\"policy_results\":{{\"allowed\":{}", a.allowed);
     if !a.granting.is_empty() {
-        results.extend_from_slice(b",\"granting_policies\":[");
+        out.extend_from_slice(b",\"granting_policies\":[");
         for (i, name) in a.granting.iter().enumerate() {
             if i > 0 {
-                results.push(b',');
+                out.push(b',');
             }
-            results.extend_from_slice(b"{\"name\":");
-            string(name, results);
-            results.extend_from_slice(b",\"namespace_id\":\"root\",\"type\":\"acl\"}");
+            out.extend_from_slice(b"{\"name\":");
+            string(name, out);
+            out.extend_from_slice(b",\"namespace_id\":\"root\",\"type\":\"acl\"}");
         }
-        results.push(b']');
+        out.push(b']');
     }
-    results.push(b'}');
-    if !a.metadata.is_empty() {
-        let mut m = Object::open(o.key("metadata"));
-        for (k, v) in &a.metadata {
-            let mut key = Vec::new();
-            string(k, &mut key);
-            let inner = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
-            string(v, m.key(&inner));
-        }
-        m.close();
-    }
-    o.text("entity_id", &a.entity_id);
-    if a.num_uses > 0 {
-        o.number("num_uses", a.num_uses.into());
-    }
-    o.text("token_type", a.token_type);
-    if a.ttl_secs > 0 {
-        o.number("token_ttl", a.ttl_secs.into());
-    }
-    o.text("token_issue_time", &a.issue_time);
-    o.close();
+    out.push(b'}');
+    out.extend_from_slice(&texts.behind);
+    out.push(b'}');
 }
 
-fn request(h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
+fn request(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
     let mut o = Object::open(out);
     o.text("id", r.id);
     o.text("operation", r.operation.word());
@@ -235,11 +269,10 @@ fn request(h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
     o.text("mount_type", r.mount_type);
     o.text("mount_accessor", r.mount_accessor);
     o.text("mount_class", r.mount_class);
-    if !a.client_token.is_empty() {
-        h.secret(&a.client_token, o.key("client_token"));
-    }
-    if !a.accessor.is_empty() {
-        h.accessor(&a.accessor, o.key("client_token_accessor"));
+    if let Some(texts) = a.token.as_ref().and_then(|t| t.devices.get(device)) {
+        o.out.extend_from_slice(&texts.request);
+    } else if let Some(token) = &a.presented {
+        h.secret(token, o.key("client_token"));
     }
     o.key("namespace").extend_from_slice(b"{\"id\":\"root\"}");
     o.text("path", r.path);
@@ -268,34 +301,42 @@ fn request(h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
     o.close();
 }
 
+/// The `request` member as both lines show it, for one device.
+pub fn request_member(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    request(device, h, a, r, &mut out);
+    out
+}
+
 /// The line before a request is handled, without its line end.
 pub fn request_line(
-    h: &Hasher,
+    device: usize,
     now: Timestamp,
     a: &AuthFacts,
-    r: &RequestFacts<'_>,
+    request: &[u8],
     error: Option<&str>,
     out: &mut Vec<u8>,
 ) {
     let mut o = head("request", now, out);
-    auth(h, a, o.key("auth"));
-    request(h, a, r, o.key("request"));
+    auth(device, a, o.key("auth"));
+    o.key("request").extend_from_slice(request);
     o.text("error", error.unwrap_or(""));
     o.close();
 }
 
 /// The line before a request is answered, without its line end.
 pub fn response_line(
+    device: usize,
     h: &Hasher,
     now: Timestamp,
     a: &AuthFacts,
-    r: &RequestFacts<'_>,
+    (r, request): (&RequestFacts<'_>, &[u8]),
     answer: Result<&Response, &str>,
     out: &mut Vec<u8>,
 ) {
     let mut o = head("response", now, out);
-    auth(h, a, o.key("auth"));
-    request(h, a, r, o.key("request"));
+    auth(device, a, o.key("auth"));
+    o.key("request").extend_from_slice(request);
     let mut shown = Object::open(o.key("response"));
     shown.text("mount_point", r.mount_point);
     shown.text("mount_type", r.mount_type);

@@ -7,7 +7,7 @@ mod file;
 mod line;
 
 pub use file::{Durability, FileDevice};
-pub use line::{AuthFacts, Hasher, RequestFacts, request_line, response_line};
+pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts, request_line, request_member, response_line};
 
 use std::sync::Arc;
 
@@ -57,16 +57,16 @@ pub struct Broker {
 pub type Pending = Vec<oneshot::Receiver<bool>>;
 
 impl Broker {
-    /// Write a line to every device. `line` makes it with the device's hasher.
-    pub fn write(&self, writes: bool, line: impl Fn(&Hasher, &mut Vec<u8>)) -> Result<Pending> {
+    /// Write a line to every device. `line` makes it with the device's number and hasher.
+    pub fn write(&self, writes: bool, line: impl Fn(usize, &Hasher, &mut Vec<u8>)) -> Result<Pending> {
         if self.devices.is_empty() {
             return Ok(Vec::new());
         }
         let (mut accepted, mut pending) = (false, Vec::new());
         let mut buffer = Vec::with_capacity(2048);
-        for device in &self.devices {
+        for (number, device) in self.devices.iter().enumerate() {
             buffer.clear();
-            line(&device.hasher, &mut buffer);
+            line(number, &device.hasher, &mut buffer);
             buffer.push(b'\n');
             match device.sink.append(&buffer, writes) {
                 Ok(sync) => {
@@ -77,6 +77,11 @@ impl Broker {
             }
         }
         if accepted { Ok(pending) } else { Err(refused()) }
+    }
+
+    /// A token as each device's lines show it.
+    pub fn known(&self, facts: &TokenFacts<'_>) -> KnownToken {
+        KnownToken::new(self.devices.iter().map(|d| &d.hasher), facts)
     }
 
     /// Close and open the files again, after a rotation.

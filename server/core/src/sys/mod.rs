@@ -4,6 +4,8 @@ mod capabilities;
 mod mounts;
 mod policy;
 mod status;
+mod tools;
+mod wrapping;
 
 use std::sync::{Arc, Weak};
 
@@ -28,6 +30,8 @@ fn routes() -> Routes<System, Tx> {
     let routes = mounts::routes(routes);
     let routes = policy::routes(routes);
     let routes = capabilities::routes(routes);
+    let routes = wrapping::routes(routes);
+    let routes = tools::routes(routes);
     status::routes(routes)
 }
 

@@ -64,7 +64,7 @@ fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
 fn rotate<'a>(
     sys: &'a System,
     _: &'a holdfast_sdk::Request,
-    _: &'a Map<String, Value>,
+    _: &'a holdfast_sdk::Captures,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>> {
     Box::pin(async move {
         let core = sys.core()?;

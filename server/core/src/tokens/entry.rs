@@ -127,6 +127,11 @@ impl TokenEntry {
         self.policies.iter().any(|p| p == "root")
     }
 
+    /// Whether an answer waits in its cubbyhole.
+    pub fn is_wrapping(&self) -> bool {
+        self.policies == [super::RESPONSE_WRAPPING]
+    }
+
     pub fn token_type(&self) -> TokenType {
         TokenType::Service
     }

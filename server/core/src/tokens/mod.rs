@@ -6,9 +6,11 @@
 
 mod entry;
 mod routes;
+mod session;
 
 pub use entry::{Issue, TokenEntry};
 pub use routes::TokenBackend;
+pub use session::Session;
 
 use std::sync::Arc;
 
@@ -18,12 +20,16 @@ use crate::expiry::{self, Due};
 use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, random};
+use crate::{cubbyhole, jobs, random};
 
 /// The system's default and maximum TTL, in seconds, unless configured.
 pub const SYSTEM_TTL_SECS: u64 = 768 * 3600;
 /// Children revoked in the same commit as their parent; more are left to a job.
 const INLINE_CHILDREN: usize = 128;
+/// Cubbyhole entries deleted in the same commit as their token; more are left to a job.
+const INLINE_ENTRIES: usize = 32;
+/// The only policy of a wrapping token, and of no other.
+pub const RESPONSE_WRAPPING: &str = "response-wrapping";
 
 /// Limits that a new token obeys.
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +103,11 @@ pub fn set_end(tx: &mut Tx, id: &[u8; 32], entry: &mut TokenEntry, end: Option<T
     tx.within(TOKENS, |tx| record::put(tx, Place::Ordered(TOKEN, id), entry))
 }
 
-/// Remove one token and all its records, leaving its children as they are.
+/// Remove one token and all its records, its cubbyhole too, leaving its children as they are.
 fn remove(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
+    if cubbyhole::clean(tx, id, INLINE_ENTRIES)? {
+        jobs::add(tx, jobs::Kind::CleanCubbyhole { token: *id })?;
+    }
     if let Some(key) = &entry.expiry_key {
         expiry::remove(tx, key)?;
     }
@@ -180,6 +189,11 @@ pub fn revoke_children(tx: &mut Tx, parent: &[u8; 32]) -> Result<bool> {
         }
     }
     Ok(more)
+}
+
+/// Count one use of a token, unless it has ended already.
+pub fn count_use_if_there(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
+    if load(tx, id)?.is_some() { count_use(tx, id) } else { Ok(()) }
 }
 
 /// Count one use. The last one ends the token in the same commit.

@@ -10,7 +10,7 @@ use holdfast_sdk::{
 use super::{Issue, TokenEntry, TtlLimits, by_accessor, load, load_valid};
 use crate::layout::{ACCESSOR, POLICIES, SYSTEM, TOKEN, TOKENS};
 use crate::tx::Tx;
-use crate::{policies, random};
+use crate::{cubbyhole, policies, random};
 
 /// The token store as an auth method, mounted at `auth/token/`.
 pub struct TokenBackend {
@@ -184,6 +184,12 @@ impl TokenBackend {
         let hash = super::id_of(tx, &id);
         if load(tx, &hash)?.is_some() {
             return Err(Error::bad_request("cannot create a token with a duplicate ID"));
+        }
+        if !cubbyhole::is_empty(tx, &hash)? {
+            // Only an id of the caller's choice can come back before the job that cleans up is done.
+            return Err(Error::bad_request(
+                "what an earlier token with this ID kept is still being deleted: try again in a moment",
+            ));
         }
         let metadata = p.meta.or(p.metadata).unwrap_or_default().0;
         let display_name = match p.display_name.as_deref().map(display_part) {

@@ -1,6 +1,6 @@
 //! kv version 1: a value for each path, no versions.
 
-use holdfast_sdk::parameters::{Lenient, Seconds};
+use holdfast_sdk::parameters::{Anything, Lenient, Seconds};
 use holdfast_sdk::{
     Backend, Call, Class, Error, Found, Lease, Map, Operation, Place, Response, Result, Route, Routes, Table, Tx,
     Value, parameters,
@@ -20,21 +20,6 @@ parameters! {
         after: Option<String>,
         /// Keys at most.
         limit: Option<i64>,
-    }
-}
-
-/// Whatever the request holds.
-pub struct Anything(Map<String, Value>);
-
-impl holdfast_sdk::Parameters for Anything {
-    const FIELDS: &'static [holdfast_sdk::Field] = &[holdfast_sdk::Field {
-        name: "*",
-        kind: holdfast_sdk::Kind::Any,
-        description: "The value, key by key.",
-        required: false,
-    }];
-    fn parse(data: &Map<String, Value>) -> Result<Self> {
-        Ok(Anything(data.clone()))
     }
 }
 

@@ -1,0 +1,44 @@
+//! A token in use: what each of its requests needs, computed once and kept until the token changes.
+
+use std::sync::Arc;
+
+use holdfast_sdk::Caller;
+
+use super::TokenEntry;
+use crate::audit::{Broker, KnownToken, TokenFacts};
+
+pub struct Session {
+    /// The token's stored id.
+    pub id: [u8; 32],
+    pub entry: TokenEntry,
+    pub caller: Caller,
+    /// The token in audit lines, for each device.
+    pub audit: Arc<KnownToken>,
+}
+
+impl Session {
+    pub fn new(id: [u8; 32], entry: TokenEntry, token: &str, broker: &Broker) -> Session {
+        let caller = Caller {
+            display_name: entry.display_name.clone(),
+            entity_id: entry.entity_id.clone(),
+            policies: entry.policies.clone().into(),
+            token_id: Some(id),
+            root: entry.is_root(),
+            sudo: false,
+        };
+        let issued = entry.issued().rfc3339_secs();
+        let audit = Arc::new(broker.known(&TokenFacts {
+            token,
+            accessor: &entry.accessor,
+            display_name: &entry.display_name,
+            policies: &entry.policies,
+            metadata: &entry.metadata,
+            entity_id: &entry.entity_id,
+            token_type: entry.token_type().word(),
+            ttl_secs: entry.ttl_secs,
+            issue_time: &issued,
+            num_uses: entry.num_uses,
+        }));
+        Session { id, entry, caller, audit }
+    }
+}

@@ -1,0 +1,78 @@
+//! Looking at processes through `/proc`.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Send a signal.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a process id");
+    // It may be gone, which is what most signals want.
+    let _gone_already = kill_process(pid, signal);
+}
+
+/// Whether there is a process that has not ended.
+pub fn lives(pid: u32) -> bool {
+    status(pid, "State").is_some_and(|s| !s.starts_with(['Z', 'X']))
+}
+
+/// A field of `/proc/PID/status`.
+pub fn status(pid: u32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// A field of `/proc/PID/status` that is an amount of memory, in bytes.
+pub fn memory_bytes(pid: u32, field: &str) -> u64 {
+    let text = status(pid, field).unwrap_or_else(|| panic!("no {field} of process {pid}"));
+    let kilobytes = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+    kilobytes.unwrap_or_else(|| panic!("{field} is {text:?}")) * 1024
+}
+
+/// Processes under a process, at any depth.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    let all: Vec<(u32, u32)> = all().filter_map(|p| Some((p, status(p, "PPid")?.parse().ok()?))).collect();
+    while at < found.len() {
+        let above = found[at];
+        found.extend(all.iter().filter(|(_, parent)| *parent == above).map(|(p, _)| *p));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// The device helpers under a server.
+pub fn helpers(server: u32) -> Vec<u32> {
+    descendants(server).into_iter().filter(|p| command_line(*p).contains("device-helper")).collect()
+}
+
+/// Arguments, with blanks between them.
+pub fn command_line(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(Path::new("/proc")).expect("/proc");
+    entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Let this process and its children open many files.
+pub fn raise_file_limit(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|n| n >= wanted) {
+        return;
+    }
+    let maximum = limit.maximum.map(|m| m.max(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .unwrap_or_else(|e| panic!("this test needs {wanted} open files (limit {limit:?}): {e}"));
+}
+
+/// Some tests need root: to read another process's memory, to mount, to become somebody else.
+pub fn need_root(what_for: &str) {
+    assert!(rustix::process::geteuid().is_root(), "this test must run as root {what_for}; run it with sudo");
+}

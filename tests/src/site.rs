@@ -1,0 +1,296 @@
+//! What outlives a server: its folder with configuration, certificates, token and store.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::certificates::Authority;
+use crate::program::{Output, command, holdfast, run, stock};
+use crate::token::{self, Token};
+use crate::{Client, Server};
+
+/// What opens the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// A key in a SoftHSM token.
+    Hardware,
+    /// Shares.
+    Shamir,
+}
+
+/// How a server is set up. Further lines of configuration are given as they are written.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub seal: Seal,
+    pub tls: bool,
+    pub audit: bool,
+    /// Further keys of the TCP listener.
+    pub listener: String,
+    /// Further keys of the pkcs11 seal; `lib` and `pin` here replace the usual ones.
+    pub seal_keys: String,
+    /// Further stanzas and keys.
+    pub top: String,
+    /// Where the store is; `None`: in the site's folder.
+    pub store: Option<PathBuf>,
+    /// Where the audit log is; `None`: in the site's folder.
+    pub audit_file: Option<PathBuf>,
+}
+
+impl Setup {
+    /// As a user runs it: TLS, file storage, audit log, a key in a SoftHSM token.
+    pub fn hardware() -> Setup {
+        Setup {
+            seal: Seal::Hardware,
+            tls: true,
+            audit: true,
+            listener: String::new(),
+            seal_keys: String::new(),
+            top: String::new(),
+            store: None,
+            audit_file: None,
+        }
+    }
+
+    /// The same with shares.
+    pub fn shamir() -> Setup {
+        Setup { seal: Seal::Shamir, ..Setup::hardware() }
+    }
+
+    pub fn without_tls(self) -> Setup {
+        Setup { tls: false, ..self }
+    }
+    pub fn without_audit(self) -> Setup {
+        Setup { audit: false, ..self }
+    }
+    pub fn with_listener(self, keys: &str) -> Setup {
+        Setup { listener: keys.into(), ..self }
+    }
+    pub fn with_seal(self, keys: &str) -> Setup {
+        Setup { seal_keys: keys.into(), ..self }
+    }
+    pub fn with_top(self, stanzas: &str) -> Setup {
+        Setup { top: stanzas.into(), ..self }
+    }
+}
+
+/// A folder with everything that a server needs.
+pub struct Site {
+    folder: TempDir,
+    pub setup: Setup,
+    pub authority: Authority,
+    pub token: Option<Token>,
+}
+
+/// What initialisation handed out.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    pub root_token: String,
+    /// Unseal keys, or recovery keys of a hardware seal, in hex.
+    pub shares: Vec<String>,
+}
+
+impl Site {
+    pub fn make(setup: Setup) -> Site {
+        let folder = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary folder");
+        let authority = Authority::make(&folder.path().join("tls"));
+        authority.server("server");
+        let token = (setup.seal == Seal::Hardware).then(|| Token::make(&folder.path().join("softhsm")));
+        let site = Site { folder, setup, authority, token };
+        site.write_config(&site.config());
+        site
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> PathBuf {
+        self.setup.store.clone().unwrap_or_else(|| self.folder().join("data"))
+    }
+
+    /// The audit log.
+    pub fn audit_file(&self) -> PathBuf {
+        self.setup.audit_file.clone().unwrap_or_else(|| self.folder().join("audit.log"))
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder().join("holdfast.hcl")
+    }
+
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.config_file(), text).expect("the configuration file");
+    }
+
+    /// The configuration that belongs to the setup.
+    pub fn config(&self) -> String {
+        let Setup { tls, audit, listener, seal_keys, top, .. } = &self.setup;
+        let tls = match tls {
+            true => format!(
+                "tls_cert_file = \"{0}/server.pem\"\n  tls_key_file = \"{0}/server.key\"",
+                self.folder().join("tls").display()
+            ),
+            false => "tls_disable = true".into(),
+        };
+        let mut text = format!(
+            "listener \"tcp\" {{\n  address = \"127.0.0.1:0\"\n  {tls}\n  {listener}\n}}\n\
+             storage \"file\" {{\n  path = \"{}\"\n}}\n{top}\n",
+            self.store().display()
+        );
+        if *audit {
+            let file = self.audit_file();
+            text += &format!("audit \"file\" \"file\" {{\n  options {{\n    file_path = \"{}\"\n  }}\n}}\n", file.display());
+        }
+        if self.setup.seal == Seal::Hardware {
+            let usual = [
+                ("lib", token::library().display().to_string()),
+                ("token_label", token::LABEL.to_owned()),
+                ("key_label", "holdfast-root".to_owned()),
+                ("generate_key", "true".to_owned()),
+                ("pin", token::PIN.to_owned()),
+            ];
+            let given = |key: &str| seal_keys.lines().any(|l| l.trim_start().starts_with(key));
+            let lines = usual.iter().filter(|(k, _)| !given(k)).map(|(k, v)| format!("  {k} = \"{v}\"\n"));
+            text += &format!("seal \"pkcs11\" {{\n{}  {seal_keys}\n}}\n", lines.collect::<String>());
+        }
+        text
+    }
+
+    /// TLS of a client that trusts this site's CA.
+    pub fn client_config(&self) -> Option<Arc<ClientConfig>> {
+        self.setup.tls.then(|| self.authority.client_config())
+    }
+
+    /// `holdfast server` with this site's configuration; the environment may be added to.
+    pub fn server_command(&self) -> Command {
+        let mut server = command(holdfast());
+        server.arg("server").arg(format!("-config={}", self.config_file().display())).env("HOME", self.folder());
+        if let Some(token) = &self.token {
+            server.env("SOFTHSM2_CONF", token.conf());
+        }
+        server
+    }
+
+    /// Start a server and wait until it listens.
+    #[track_caller]
+    pub fn start(&self) -> Server {
+        let text = fs::read_to_string(self.config_file()).expect("the configuration file");
+        let listeners = text.matches("listener \"").count();
+        Server::start(&mut self.server_command(), self.folder(), listeners, self.client_config())
+    }
+
+    /// End a server and start the next one.
+    #[track_caller]
+    pub fn start_after(&self, server: Server) -> Server {
+        server.stop();
+        self.start()
+    }
+
+    /// Start a server that does not come up: what it says.
+    #[track_caller]
+    pub fn start_in_vain(&self) -> String {
+        let output = run(&mut self.server_command());
+        assert_eq!(output.code, Some(1), "{output:?}");
+        output.stdout + &output.stderr
+    }
+
+    /// Initialise with three shares of which two are needed.
+    #[track_caller]
+    pub fn initialise(&self, client: &Client) -> Keys {
+        self.initialise_with(client, json!({}))
+    }
+
+    /// The same with further parameters.
+    #[track_caller]
+    pub fn initialise_with(&self, client: &Client, more: Value) -> Keys {
+        let (kind, member) = match self.setup.seal {
+            Seal::Hardware => ("recovery", "/recovery_keys"),
+            Seal::Shamir => ("secret", "/keys"),
+        };
+        let mut body = json!({ format!("{kind}_shares"): 3, format!("{kind}_threshold"): 2 });
+        for (k, v) in more.as_object().expect("an object") {
+            body[k] = v.clone();
+        }
+        let made = client.call("PUT", "sys/init", Some(&body)).expect(200);
+        let shares = made.at(member);
+        let shares = shares.as_array().expect("a list").iter().map(|s| s.as_str().expect("a text").to_owned());
+        Keys { root_token: made.text_at("/root_token"), shares: shares.collect() }
+    }
+
+    /// A client command of ours or of a stock client, with address, CA and token in its environment.
+    pub fn cli(&self, program: &Path, server: &Server, token: &str) -> Command {
+        let mut cli = command(program);
+        let home = self.folder().join("home");
+        fs::create_dir_all(&home).expect("a home folder");
+        cli.env("HOME", home).env("VAULT_ADDR", server.url()).env("VAULT_CACERT", self.authority.ca());
+        cli.env("BAO_ADDR", server.url()).env("BAO_CACERT", self.authority.ca());
+        if !token.is_empty() {
+            cli.env("VAULT_TOKEN", token).env("BAO_TOKEN", token);
+        }
+        cli
+    }
+
+    /// Run a Python script of `tests/system` with the stock clients' environment.
+    #[track_caller]
+    pub fn python(&self, script: &str, server: &Server, token: &str) -> Output {
+        let mut python = self.cli(&stock("python"), server, token);
+        run(python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system").join(script)))
+    }
+}
+
+/// A server that is ready: initialised, unsealed, with kv v2 at `secret/`.
+pub struct Running {
+    pub server: Server,
+    pub root: Client,
+    pub keys: Keys,
+    pub site: Site,
+}
+
+impl Running {
+    #[track_caller]
+    pub fn start(setup: Setup) -> Running {
+        let site = Site::make(setup);
+        let server = site.start();
+        let client = server.client();
+        let keys = site.initialise(&client);
+        unseal(&site, &server, &keys);
+        let root = client.with_token(&keys.root_token);
+        root.post("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "2" } })).expect(204);
+        Running { server, root, keys, site }
+    }
+
+    /// End the server as `end` does, start it anew, and wait until it is unsealed.
+    #[track_caller]
+    pub fn restart(self, end: impl FnOnce(Server)) -> Running {
+        let Running { server, keys, site, .. } = self;
+        end(server);
+        let server = site.start();
+        unseal(&site, &server, &keys);
+        let root = server.client().with_token(&keys.root_token);
+        Running { server, root, keys, site }
+    }
+
+    /// A token with this policy alone.
+    #[track_caller]
+    pub fn token_with(&self, policy: &str, rules: &str) -> String {
+        self.root.post(&format!("sys/policies/acl/{policy}"), json!({ "policy": rules })).expect(204);
+        let made = self.root.post("auth/token/create", json!({ "policies": [policy], "no_default_policy": true }));
+        made.expect(200).text_at("/auth/client_token")
+    }
+}
+
+#[track_caller]
+fn unseal(site: &Site, server: &Server, keys: &Keys) {
+    if site.setup.seal == Seal::Shamir {
+        for share in &keys.shares[..2] {
+            server.client().post("sys/unseal", json!({ "key": share })).expect(200);
+        }
+    }
+    server.until_unsealed();
+}
