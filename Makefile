@@ -33,7 +33,7 @@ conformance: build
 	@scripts/conformance $(BIN) $(CONFORMANCE)
 
 bench: build
-	@scripts/bench $(BIN)
+	@scripts/bench $(BIN) $(BENCH)
 
 crash: setup
 	HOLDFAST_CRASH_RUNS=5000 $(CARGO) test --locked --release -p holdfast-storage crash

@@ -105,6 +105,13 @@ impl Site {
         site
     }
 
+    /// The same site with other keys of the seal, written into its configuration.
+    pub fn with_seal(mut self, keys: &str) -> Site {
+        self.setup.seal_keys = keys.into();
+        self.write_config(&self.config());
+        self
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -155,6 +162,7 @@ impl Site {
                 ("generate_key", "true".to_owned()),
                 ("pin", token::PIN.to_owned()),
             ];
+            // `pin_file` and `pin_env` stand for `pin` too.
             let given = |key: &str| seal_keys.lines().any(|l| l.trim_start().starts_with(key));
             let lines = usual.iter().filter(|(k, _)| !given(k)).map(|(k, v)| format!("  {k} = \"{v}\"\n"));
             text += &format!("seal \"pkcs11\" {{\n{}  {seal_keys}\n}}\n", lines.collect::<String>());

@@ -3,6 +3,12 @@
 //!
 //! Run by `make system`. What a test needs and does not find makes it fail.
 
+mod bad_input;
 mod clients;
+mod crash;
 mod http2;
+mod needles;
+mod seal_hsm;
+mod secrets_at_rest;
 mod start;
+mod stores;

@@ -6,6 +6,7 @@
 
 use holdfast_sdk::{
     Backend, Call, Class, Error, Found, Map, Operation, Place, Response, Result, Route, Routes, Transaction, Value,
+    json,
 };
 
 use crate::layout::{CUBBYHOLE, SPACES};
@@ -85,15 +86,10 @@ fn name(token: &[u8; 32], path: &str) -> String {
 
 fn load<T: Transaction + ?Sized>(tx: &mut T, token: &[u8; 32], path: &str) -> Result<Option<Map<String, Value>>> {
     let stored = tx.get(Place::Name(SPACES, &name(token, path)))?;
-    stored.map(|b| serde_json::from_slice(&b).map_err(Error::internal)).transpose()
+    stored.map(|b| json::read(&b)).transpose()
 }
 
-fn save<T: Transaction + ?Sized>(
-    tx: &mut T,
-    token: &[u8; 32],
-    path: &str,
-    data: &Map<String, Value>,
-) -> Result<()> {
+fn save<T: Transaction + ?Sized>(tx: &mut T, token: &[u8; 32], path: &str, data: &Map<String, Value>) -> Result<()> {
     tx.put(Place::Name(SPACES, &name(token, path)), serde_json::to_vec(data).map_err(Error::internal)?)
 }
 

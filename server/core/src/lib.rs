@@ -333,6 +333,7 @@ fn commit_failure(e: CommitError) -> Error {
         CommitError::Full(_) => Error::Status(507, vec![e.to_string()]),
         CommitError::Closed => Error::Unavailable("the server is shutting down".into()),
         CommitError::Conflict(_) | CommitError::Retry => Error::Conflict,
+        CommitError::Unknown(_) => Error::Status(503, vec![e.to_string()]),
         CommitError::Failed(_) => Error::Internal(e.to_string()),
     }
 }

@@ -211,6 +211,9 @@ pub fn shown(e: &MountEntry) -> Map<String, Value> {
     set("accessor", e.accessor.clone().into());
     set("config", Value::Object(config));
     set("description", e.description.clone().into());
+    if !matches!(e.kind.as_str(), "system" | "identity" | "cubbyhole" | "token") {
+        set("deprecation_status", "supported".into());
+    }
     set("external_entropy_access", false.into());
     set("local", e.local.into());
     set("options", options_value(e));

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base64::Engine;
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
+use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
 use holdfast_seal::locks::{LockKind, LockList, Minimum, ReadList, Recovery, RecoveryForm, Scope};
 use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks};
@@ -157,10 +159,34 @@ impl Core {
         self.open().map(|o| (o.cluster_name.clone(), o.cluster_id.clone()))
     }
 
+    /// The OpenPGP keys of a request, read before anything is made.
+    fn init_keys(&self, r: &InitRequest, plan: &Plan) -> Result<Recipients, Refusal> {
+        let wrong = |text: String| Refusal(400, format!("invalid seal configuration: {text}"));
+        let read = |texts: &[String], shares: u8| -> Result<Vec<PublicKey>, Refusal> {
+            if !texts.is_empty() && texts.len() != usize::from(shares) {
+                return Err(wrong("count mismatch between number of provided PGP keys and number of shares".into()));
+            }
+            texts.iter().map(|t| PublicKey::parse(t).map_err(|e| wrong(format!("error decoding given PGP key: {e}")))).collect()
+        };
+        let shares = match plan {
+            Plan::Shares(n, _) => read(&r.pgp_keys, *n)?,
+            Plan::Device { .. } if !r.pgp_keys.is_empty() => {
+                return refuse(format!("parameters pgp_keys not applicable to seal type {}", self.seal_type()));
+            }
+            Plan::Device { shares, .. } => read(&r.recovery_pgp_keys, *shares)?,
+        };
+        let root_token = match r.root_token_pgp_key.as_str() {
+            "" => None,
+            text => Some(PublicKey::parse(text).map_err(|e| Refusal(400, format!("error decoding root token PGP key: {e}")))?),
+        };
+        Ok(Recipients { shares, root_token })
+    }
+
     /// `sys/init`. With a device the server unseals itself afterwards.
     pub async fn initialise(self: &Arc<Self>, request: &InitRequest) -> Result<Initialised, Refusal> {
         let _one = self.seal.act.lock().await;
         let plan = self.check_init(request)?;
+        let recipients = self.init_keys(request, &plan)?;
         if self.is_initialised().map_err(failed)? {
             return refuse("Vault is already initialized");
         }
@@ -184,7 +210,7 @@ impl Core {
                     locks::lock_with_shares(&root, &cluster_id, shares, threshold, 0, now.secs()).map_err(failed)?;
                 list.locks.push(lock);
                 let root_token = self.write_first(&root, &list, None, now).await?;
-                Ok(Initialised { keys, recovery_keys: Vec::new(), root_token })
+                recipients.seal(Initialised { keys, recovery_keys: Vec::new(), root_token })
             }
             Plan::Device { shares, threshold, form } => {
                 let (lock, root) = self.device_lock(root, cluster_id, now).await?;
@@ -192,7 +218,7 @@ impl Core {
                 let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
                 let root_token = self.write_first(&root, &list, verifier, now).await?;
                 self.activate(root).await?;
-                Ok(Initialised { keys: Vec::new(), recovery_keys, root_token })
+                recipients.seal(Initialised { keys: Vec::new(), recovery_keys, root_token })
             }
         }
     }
@@ -539,6 +565,29 @@ impl Core {
             Ok(())
         })
         .await
+    }
+}
+
+/// Who gets what in a sealed envelope.
+struct Recipients {
+    /// In the order of the shares; none: they are handed out as they are.
+    shares: Vec<PublicKey>,
+    root_token: Option<PublicKey>,
+}
+
+impl Recipients {
+    fn seal(&self, mut made: Initialised) -> Result<Initialised, Refusal> {
+        for list in [&mut made.keys, &mut made.recovery_keys] {
+            for (share, key) in list.iter_mut().zip(&self.shares) {
+                let text = Secret::new(hex::encode(share.expose()));
+                *share = Secret::new(key.encrypt(text.expose().as_bytes()).map_err(failed)?);
+            }
+        }
+        if let Some(key) = &self.root_token {
+            let message = key.encrypt(made.root_token.expose().as_bytes()).map_err(failed)?;
+            made.root_token = Secret::new(base64::engine::general_purpose::STANDARD.encode(message));
+        }
+        Ok(made)
     }
 }
 

@@ -382,6 +382,12 @@ impl Transaction for Tx {
     }
 
     fn count(&mut self, place: Place<'_>) -> Result<i64> {
-        Ok(self.get(place)?.map_or(0, |b| read_counter(&b)))
+        let key = self.key(place)?;
+        let stored = self.get_key(&key)?.map_or(0, |b| read_counter(&b));
+        // What this transaction adds counts for it already.
+        Ok(match self.writes.get(&key) {
+            Some(Pending::Add { delta, .. }) => stored.saturating_add(*delta),
+            _ => stored,
+        })
     }
 }

@@ -7,13 +7,15 @@
 use std::time::Duration;
 
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Auth, Body, Error, Lease, Map, Request, Response, Result, Timestamp, TokenType, Value, WrapInfo};
+use holdfast_sdk::{
+    Auth, Body, Error, Lease, Map, Request, Response, Result, Timestamp, TokenType, Value, WrapInfo, json,
+};
 
 use crate::answer::envelope;
 use crate::cubbyhole::{self, RESPONSE};
+use crate::random;
 use crate::tokens::{self, Issue, RESPONSE_WRAPPING, TokenEntry};
 use crate::tx::Tx;
-use crate::random;
 
 /// Unwraps an answer; the wrapping token itself may ask.
 pub const UNWRAP: &str = "sys/wrapping/unwrap";
@@ -129,7 +131,7 @@ fn store(tx: &mut Tx, record: &Map<String, Value>, ttl_secs: u64, path: &str, no
 pub fn unwrap(tx: &mut Tx, wrapped: &Wrapped) -> Result<Response> {
     let record = take(tx, wrapped)?;
     let status = record.get(STATUS).and_then(Value::as_u64).and_then(|s| u16::try_from(s).ok());
-    let answer: Map<String, Value> = serde_json::from_str(&text(&record, RESPONSE)).map_err(|_| broken())?;
+    let answer = json::read(text(&record, RESPONSE).as_bytes())?;
     Ok(Response { status, mount_type: Some(text(&record, MOUNT_TYPE)), ..response_of(answer) })
 }
 
@@ -146,10 +148,6 @@ fn take(tx: &mut Tx, wrapped: &Wrapped) -> Result<Map<String, Value>> {
     Ok(record)
 }
 
-fn broken() -> Error {
-    Error::Internal("a wrapped answer cannot be read".into())
-}
-
 /// An answer from its envelope.
 fn response_of(mut answer: Map<String, Value>) -> Response {
     let mut response = Response::default();
@@ -159,7 +157,11 @@ fn response_of(mut answer: Map<String, Value>) -> Response {
     if let Some(Value::Object(auth)) = answer.remove("auth") {
         response.auth = Some(auth_of(auth));
     }
-    let lease = Lease { id: text(&answer, "lease_id"), ttl_secs: number(&answer, "lease_duration"), renewable: switch(&answer, "renewable") };
+    let lease = Lease {
+        id: text(&answer, "lease_id"),
+        ttl_secs: number(&answer, "lease_duration"),
+        renewable: switch(&answer, "renewable"),
+    };
     if !lease.id.is_empty() || lease.ttl_secs > 0 {
         response.lease = Some(lease);
     }

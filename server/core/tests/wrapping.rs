@@ -169,6 +169,16 @@ async fn an_answer_without_an_envelope_is_not_wrapped() {
 }
 
 #[tokio::test]
+async fn an_answer_may_be_as_deep_as_a_body() {
+    let server = server(Vec::new()).await;
+    let deep = (0..990).fold(json!(1), |inner, _| json!([inner]));
+    server.write(&server.root, "cubbyhole/deep", json!({"k": deep})).await.expect(204);
+    let wrapped = server.ask(&server.root, Operation::Read, "cubbyhole/deep", Value::Null, Some(60)).await.wrapped();
+    server.write(&wrapped, "sys/wrapping/unwrap", json!({})).await.expect(200);
+    server.read(&wrapped, "sys/wrapping/lookup").await.expect(400);
+}
+
+#[tokio::test]
 async fn a_wrapped_token_works_and_its_accessor_is_shown() {
     let server = server(Vec::new()).await;
     let parameters = json!({"policies": ["default"], "ttl": "1h"});
@@ -215,7 +225,9 @@ async fn a_token_of_one_use_is_used_once() {
 #[tokio::test]
 async fn a_refused_or_failed_request_is_a_use_too() {
     let server = server(Vec::new()).await;
-    let token = server.token(json!({"num_uses": 3, "policies": ["default"]})).await;
+    let token = server.token(json!({"num_uses": 4, "policies": ["default"]})).await;
+    let shown = server.read(&token, "auth/token/lookup-self").await.expect(200);
+    assert_eq!(shown["data"]["num_uses"], 3);
     server.read(&token, "sys/mounts").await.expect(403);
     server.read(&token, "cubbyhole/none").await.expect(404);
     server.read(&token, "cubbyhole/none").await.expect(404);

@@ -14,9 +14,19 @@ pub enum BodyError {
     TooSlow,
 }
 
-/// The whole body, at most `limit` bytes, within `time`.
-pub async fn read(body: Incoming, declared: Option<u64>, limit: u64, time: Duration) -> Result<Bytes, BodyError> {
+/// The whole body, at most `limit` bytes, within `time`. One that is declared too large may be sent to its
+/// end within `drain_time`.
+pub async fn read(
+    body: Incoming,
+    declared: Option<u64>,
+    limit: u64,
+    time: Duration,
+    drain_time: Duration,
+) -> Result<Bytes, BodyError> {
     if declared.is_some_and(|n| n > limit) {
+        if !drain_time.is_zero() {
+            drain(body, limit, drain_time).await;
+        }
         return Err(BodyError::TooLarge);
     }
     let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
@@ -26,4 +36,18 @@ pub async fn read(body: Incoming, declared: Option<u64>, limit: u64, time: Durat
         Ok(Err(_)) => Err(BodyError::Stopped),
         Err(_) => Err(BodyError::TooSlow),
     }
+}
+
+/// Let a client that sends too much finish, within limits, so that it sees the answer and not a broken pipe.
+async fn drain(mut body: Incoming, limit: u64, time: Duration) {
+    let mut left = limit.saturating_mul(2);
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |d| d.len() as u64));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _gave_up_on_it = tokio::time::timeout(time, reading).await;
 }

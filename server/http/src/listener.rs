@@ -138,6 +138,8 @@ impl Listening {
                 core.metrics.connections.down();
             });
         }
+        // Nobody waits in the backlog for an answer that will not come.
+        drop(self.socket);
         let drained = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("connections were closed before their requests ended");
@@ -327,8 +329,7 @@ impl One {
                 .timer(TokioTimer::new())
                 .header_read_timeout(options.idle_timeout)
                 .max_buf_size(MAX_HEAD_BYTES)
-                .half_close(false)
-                .pipeline_flush(true);
+                .half_close(false);
             drive!(builder.serve_connection(io, service));
         }
     }

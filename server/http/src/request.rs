@@ -40,9 +40,14 @@ pub async fn serve(
     let (parts, incoming) = request.into_parts();
     let api = match path::check(parts.uri.path()) {
         Checked::Api(p) => p,
-        Checked::Redirect(to) => return redirect(&to, parts.uri.query()),
-        Checked::Unknown => return plain_not_found(),
+        Checked::Redirect(to) => return redirect(&parts.method, &to, parts.uri.query()),
+        Checked::Unknown => return not_found(),
         Checked::Refused(text) => return reply(Answer::error(400, text)),
+        Checked::Unprintable => return reply(Answer { content_type: String::new(), ..Answer::json(400, Vec::new()) }),
+        Checked::Malformed => {
+            let plain = "text/plain; charset=utf-8".to_owned();
+            return reply(Answer { content_type: plain, ..Answer::json(400, b"400 Bad Request".to_vec()) });
+        }
     };
     let headers = &parts.headers;
     if options.require_request_header && text_of(headers, "x-vault-request").is_none_or(|v| v != "true") {
@@ -60,7 +65,10 @@ pub async fn serve(
     let takes_body =
         !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) && parts.method.as_str() != "LIST";
     let body = if takes_body {
-        match body::read(incoming, declared, options.max_request_bytes, options.read_timeout).await {
+        // A client that asks before it sends is told at once; another is let finish.
+        let asks = headers.contains_key(header::EXPECT);
+        let drain = if asks { Duration::ZERO } else { options.read_timeout };
+        match body::read(incoming, declared, options.max_request_bytes, options.read_timeout, drain).await {
             Ok(b) => b,
             Err(BodyError::TooLarge) => {
                 return reply(Answer::error(
@@ -97,7 +105,7 @@ pub async fn serve(
             if options.max_json_strings > 0 && json_strings(&request.data) > options.max_json_strings {
                 return reply(Answer::error(
                     400,
-                    "the request holds more JSON strings than max_request_json_strings allows",
+                    "refused JSON input due to high complexity: exceeded maximum number of strings",
                 ));
             }
             run(core, request, time).await
@@ -220,11 +228,11 @@ fn sdk_request(
 ) -> Result<Request, Answer> {
     let bad = |text: &str| Answer::error(400, text);
     let list =
-        query::switch(&pairs, "list").map_err(|()| bad("failed to parse \"list\": it is no boolean"))?.unwrap_or(false);
+        query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
     let scan =
-        query::switch(&pairs, "scan").map_err(|()| bad("failed to parse \"scan\": it is no boolean"))?.unwrap_or(false);
+        query::switch(&pairs, "scan").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
     if list && scan {
-        return Err(bad("cannot list and scan at once"));
+        return Err(Answer::errors(400, &[]));
     }
     let mut merge_patch = false;
     let operation = match method.as_str() {
@@ -243,6 +251,9 @@ fn sdk_request(
                 .unwrap_or("")
                 .trim()
                 .to_ascii_lowercase();
+            if kind.is_empty() {
+                return Err(bad("PATCH requires Content-Type: application/merge-patch+json"));
+            }
             if kind != "application/merge-patch+json" {
                 return Err(Answer::error(415, "PATCH requires Content-Type: application/merge-patch+json"));
             }
@@ -252,7 +263,7 @@ fn sdk_request(
         "OPTIONS" => return Err(Answer::errors(400, &[])),
         _ => return Err(Answer::errors(405, &[])),
     };
-    if operation == Operation::Update && path.ends_with('/') {
+    if operation.writes() && operation != Operation::Delete && path.ends_with('/') {
         return Err(bad("cannot write to a path ending in '/'"));
     }
     let data = match operation {
@@ -268,8 +279,11 @@ fn sdk_request(
         }
         _ => {
             let mut m = query::parameters(&pairs);
-            m.shift_remove("list");
-            m.shift_remove("scan");
+            // Elsewhere they are parameters like any other, that nobody looks at.
+            if matches!(operation, Operation::List | Operation::Scan) {
+                m.remove("list");
+                m.remove("scan");
+            }
             m
         }
     };
@@ -315,6 +329,7 @@ fn reply(answer: Answer) -> Reply {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
     if !(empty && status == StatusCode::NO_CONTENT)
+        && !answer.content_type.is_empty()
         && let Ok(v) = HeaderValue::try_from(answer.content_type)
     {
         headers.insert(header::CONTENT_TYPE, v);
@@ -327,22 +342,30 @@ fn reply(answer: Answer) -> Reply {
     response
 }
 
-fn redirect(to: &str, query: Option<&str>) -> Reply {
-    let mut response =
-        reply(Answer { content_type: "text/html; charset=utf-8".into(), ..Answer::json(307, Vec::new()) });
+fn redirect(method: &Method, to: &str, query: Option<&str>) -> Reply {
     let place = match query {
         Some(q) => format!("{to}?{q}"),
         None => to.to_owned(),
     };
+    // As in Go, only a GET gets a body to click on.
+    let mut response = reply(match *method {
+        Method::GET => {
+            let body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", html(&place)).into_bytes();
+            Answer { content_type: "text/html; charset=utf-8".into(), ..Answer::json(307, body) }
+        }
+        _ => Answer { content_type: String::new(), ..Answer::json(307, Vec::new()) },
+    });
     if let Ok(v) = HeaderValue::try_from(place) {
         response.headers_mut().insert(header::LOCATION, v);
     }
     response
 }
 
-fn plain_not_found() -> Reply {
-    reply(Answer {
-        content_type: "text/plain; charset=utf-8".into(),
-        ..Answer::json(404, b"404 page not found\n".to_vec())
-    })
+fn html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;")
+}
+
+/// Below neither `/v1` nor `/ui`.
+fn not_found() -> Reply {
+    reply(Answer::errors(404, &[]))
 }

@@ -9,6 +9,7 @@
 mod backend;
 pub mod duration;
 mod error;
+pub mod json;
 pub mod parameters;
 mod request;
 mod response;

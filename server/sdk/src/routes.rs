@@ -45,6 +45,8 @@ pub struct Found {
     pub root_protected: bool,
     /// Names that the request's parameters may have.
     pub known: Arc<[&'static str]>,
+    /// Every parameter is the operation's own.
+    pub takes_anything: bool,
 }
 
 /// A route as OpenAPI and `path-help` see it.
@@ -138,8 +140,14 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
 
     /// The first path that matches.
     pub fn find(&self, operation: Operation, path: &str) -> Option<Found> {
+        let lists = matches!(operation, Operation::List | Operation::Scan);
         self.paths.iter().enumerate().find_map(|(route, p)| {
             let captures = p.matches(path)?;
+            let open_ended = matches!(p.parts.last(), Some(Part::Rest(_)));
+            // The path of a list ends in a slash; other paths with one are no paths of fixed routes.
+            if !open_ended && path.ends_with('/') && (!lists || !p.handlers.contains_key(&operation)) {
+                return None;
+            }
             Some(Found {
                 route,
                 captures,
@@ -147,6 +155,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 unauthenticated: p.unauthenticated,
                 root_protected: p.root_protected,
                 known: p.known.clone(),
+                takes_anything: p.handlers.get(&operation).is_some_and(|h| h.fields.iter().any(|f| f.name == "*")),
             })
         })
     }

@@ -34,8 +34,15 @@ macro_rules! from_redb {
         fn from(e: $t) -> Self { StoreError::State(e.to_string()) }
     })*};
 }
-from_redb!(redb::Error, redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::DatabaseError,
-    redb::SetDurabilityError);
+from_redb!(
+    redb::Error,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::SetDurabilityError
+);
 
 /// Why a proposal was not committed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,9 @@ pub enum CommitError {
     /// The disk is full. Nothing was written.
     #[error("the disk that holds the store is full: {0}; free some space, writes go on by themselves")]
     Full(String),
+    /// Nobody can say whether it was written: it may be there after the store is opened again.
+    #[error("it is not known whether the change was written: {0}")]
+    Unknown(String),
     /// Writing failed. Nothing was committed.
     #[error("the store cannot be written: {0}")]
     Failed(String),

@@ -12,15 +12,23 @@
 //! * [`log`]: segment files, the only thing that is synced for a commit.
 //! * [`state`]: redb, committed without a sync of its own and checkpointed; replayed after a crash.
 //! * [`pipeline`]: optimistic validation, the overlay of proposals in flight, latches.
-//! * [`disk`]: files as the log and redb use them; a simulated disk that forgets what was not
-//!   synced stands in for a power cut in tests.
+//! * [`disk`]: files as the log and redb use them.
+//! * [`sim`]: a disk in memory that fails, and forgets what was not synced, for tests.
+//!
+//! The store fails closed: after a failed sync nobody knows what the disk holds, so what was being
+//! written is answered [`CommitError::Unknown`], and everything after it is refused until the store
+//! is opened again and reads what is there. A full disk is no such failure: writes are refused with
+//! [`CommitError::Full`] and go on by themselves.
 
 pub mod disk;
 mod error;
 pub mod log;
 pub mod pipeline;
+mod redb_file;
+pub mod sim;
 pub mod state;
 mod store;
+mod writer;
 
 pub use error::{CommitError, StoreError};
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};

@@ -8,11 +8,15 @@
 //! entry   payload length u32 | crc32 u32 | term u64 | index u64 | durable index u64 | payload
 //! ```
 //!
-//! All integers are little-endian; the checksum covers all that follows it. `durable index` is the
-//! last index known to be synced when the entry was written: a broken entry followed by one that
-//! knew it to be durable is damage and refused, while one that nobody knew is the torn tail of a
-//! crash and cut off.
+//! All integers are little-endian; the checksum covers all that follows it, and the length.
+//! `durable index` is the last index known to be synced when the entry was written: a broken entry
+//! followed by one that knew it to be durable is damage and refused, while one that nobody knew is
+//! the torn tail of a crash and cut off. A segment's name says that all before it was durable.
+//!
+//! What an append left behind is never built upon: before the next one it is cleared, or, if the
+//! disk does not say whether it has it ([`AppendError::Broken`]), there is no next one.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::StoreError;
@@ -33,6 +37,21 @@ pub struct Entry {
     pub payload: Vec<u8>,
 }
 
+/// Why an append failed, and what became of it.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing of it will be read back; another try may succeed.
+    #[error("{0}")]
+    Nothing(io::Error),
+    /// It may be read back after a crash, and only then: the next append clears it away first.
+    #[error("{0}")]
+    Unknown(io::Error),
+    /// A sync failed, after which nobody can say what the disk holds: the log takes no more. With
+    /// `unknown`, the entries may be read back when it is opened again; else nothing of them is.
+    #[error("{error}")]
+    Broken { error: io::Error, unknown: bool },
+}
+
 /// The open log.
 pub struct Log {
     disk: Arc<dyn Disk>,
@@ -43,9 +62,23 @@ pub struct Log {
     /// Where the next entry goes in the open segment.
     offset: u64,
     allocated: u64,
+    /// Behind `offset` there may be this many bytes of a failed append.
+    uncleared: u64,
+    broken: bool,
     next_index: u64,
     durable_index: u64,
     buffer: Vec<u8>,
+}
+
+/// The segment in which the log goes on after recovery.
+struct Tail {
+    first: u64,
+    file: Arc<dyn DiskFile>,
+    bytes: Vec<u8>,
+    /// The first byte behind the last sound entry.
+    end: usize,
+    /// The first byte that no later entry knew to be durable.
+    uncertain: usize,
 }
 
 fn name_of(first: u64) -> String {
@@ -96,31 +129,23 @@ fn parse(b: &[u8]) -> Option<Parsed<'_>> {
 
 impl Log {
     /// Open the log of `store_id` and hand every entry after `applied` to `replay`, in order.
+    ///
+    /// What was handed over is durable when this returns.
     pub fn open(
         disk: Arc<dyn Disk>,
         store_id: [u8; 16],
         applied: u64,
         mut replay: impl FnMut(Entry) -> Result<(), StoreError>,
     ) -> Result<Log, StoreError> {
-        let folder = disk.path("");
-        let mut segments = Vec::new();
-        for name in disk.list().map_err(StoreError::io("cannot list", &folder))? {
-            if let Some(hex) = name.strip_prefix("log-") {
-                let first = u64::from_str_radix(hex, 16).map_err(|_| StoreError::Damaged {
-                    path: disk.path(&name),
-                    detail: "its name is not that of a log segment".into(),
-                })?;
-                segments.push(first);
-            }
-        }
-        segments.sort_unstable();
         let mut log = Log {
+            segments: segments(&*disk)?,
             disk,
             store_id,
-            segments,
             file: None,
             offset: 0,
             allocated: 0,
+            uncleared: 0,
+            broken: false,
             next_index: applied + 1,
             durable_index: applied,
             buffer: Vec::new(),
@@ -129,119 +154,105 @@ impl Log {
         Ok(log)
     }
 
-    fn recover(&mut self, applied: u64, replay: &mut impl FnMut(Entry) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let mut expected: Option<u64> = None;
-        let count = self.segments.len();
-        for (position, first) in self.segments.clone().into_iter().enumerate() {
+    fn recover(
+        &mut self,
+        applied: u64,
+        replay: &mut impl FnMut(Entry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut next = None;
+        let mut tail: Option<Tail> = None;
+        let segments = self.segments.clone();
+        for (position, &first) in segments.iter().enumerate() {
+            let following = segments.get(position + 1).copied();
+            if following.is_some_and(|f| f <= applied + 1) {
+                // The checkpoint holds all of it; it is removed with the next one.
+                continue;
+            }
             let name = name_of(first);
             let path = self.disk.path(&name);
             let damaged = |detail: String| StoreError::Damaged { path: path.clone(), detail };
+            let reach = next.unwrap_or(applied + 1);
+            if first > reach {
+                return Err(damaged(format!("entries {reach} to {} are missing before it", first - 1)));
+            }
             let file = self.disk.open(&name, false).map_err(StoreError::io("cannot open", &path))?;
             let size = file.len().map_err(StoreError::io("cannot read", &path))?;
             let mut bytes = vec![0; size as usize];
             file.read_at(0, &mut bytes).map_err(StoreError::io("cannot read", &path))?;
-            let last = position + 1 == count;
             if !self.header_is_sound(&bytes, first) {
-                if last && first > applied && self.is_unfinished(&bytes) {
+                if following.is_none() && first > applied && is_unfinished(&bytes) {
                     // The crash came before the first entry of a new segment was durable.
                     self.disk.remove(&name).map_err(StoreError::io("cannot remove", &path))?;
                     self.segments.pop();
-                    continue;
+                    break;
                 }
                 return Err(damaged("its header is not that of this store's log".into()));
             }
-            let reach = expected.unwrap_or(0).max(applied + 1);
-            if first > reach {
-                return Err(damaged(format!("entries {reach} to {} are missing before it", first - 1)));
+            if size < SEGMENT_BYTES {
+                return Err(damaged(format!("it was made with {SEGMENT_BYTES} bytes or more and has {size}")));
             }
             let mut at = HEADER as usize;
-            let mut next = first;
-            while let Some(e) = parse(&bytes[at..]).filter(|e| e.index == next) {
+            let mut index = first;
+            let mut starts = Vec::new();
+            let mut durable = first - 1;
+            while let Some(e) = parse(&bytes[at..]).filter(|e| e.index == index) {
                 if e.index > applied {
                     replay(Entry { term: e.term, index: e.index, payload: e.payload.to_vec() })?;
                 }
+                starts.push(at);
+                durable = e.durable;
                 at += e.size;
-                next += 1;
+                index += 1;
             }
-            self.refuse_damage(&bytes[at..], next, last, &damaged)?;
-            expected = Some(next);
-            if last {
-                self.file = Some(file);
-                self.offset = at as u64;
-                self.allocated = size;
-            }
-        }
-        if let Some(next) = expected {
-            if next <= applied {
-                // All that the log holds is in the checkpoint already; it starts anew behind it.
-                self.file = None;
-                for first in std::mem::take(&mut self.segments) {
-                    let name = name_of(first);
-                    let path = self.disk.path(&name);
-                    self.disk.remove(&name).map_err(StoreError::io("cannot remove", &path))?;
+            match following {
+                Some(f) if f > index && used(&bytes[at..]) > 0 => {
+                    return Err(damaged(format!("entry {index} cannot be read, and {f} follows")));
                 }
-            } else {
-                self.next_index = next;
-                self.durable_index = next - 1;
-                self.clear_tail()?;
+                Some(f) if f < index => return Err(damaged(format!("it goes on to {}, and {f} follows", index - 1))),
+                // An equal one follows; a later one is refused for the gap before it.
+                Some(_) => {}
+                None => refuse_damage(&bytes[at..], index, &damaged)?,
             }
+            let known = durable.saturating_sub(first - 1) as usize;
+            let uncertain = if known == 0 { 0 } else { starts.get(known).copied().unwrap_or(at) };
+            next = Some(index);
+            tail = Some(Tail { first, file, bytes, end: at, uncertain });
         }
+        let (Some(next), Some(tail)) = (next, tail) else { return Ok(()) };
+        if next <= applied {
+            // All that the log holds is in the checkpoint already; it starts anew behind it.
+            for first in std::mem::take(&mut self.segments) {
+                let name = name_of(first);
+                self.disk.remove(&name).map_err(StoreError::io("cannot remove", self.disk.path(&name)))?;
+            }
+            return Ok(());
+        }
+        self.next_index = next;
+        self.durable_index = next - 1;
+        self.settle(tail)
+    }
+
+    /// Make the end of the log what was read: what may be in the page cache only is written again
+    /// (after a failed sync the system takes it for written) and synced, and what a crash left
+    /// behind the last entry becomes zero, so that it can never come back.
+    fn settle(&mut self, tail: Tail) -> Result<(), StoreError> {
+        let path = self.disk.path(&name_of(tail.first));
+        let mut rest = tail.bytes;
+        let torn = used(&rest[tail.end..]) > 0;
+        rest[tail.end..].fill(0);
+        let to = if torn { rest.len() } else { tail.end };
+        if to > tail.uncertain {
+            let written = tail.file.write_at(tail.uncertain as u64, &rest[tail.uncertain..to]);
+            written.and_then(|()| tail.file.sync()).map_err(StoreError::io("cannot settle the end of", &path))?;
+        }
+        self.file = Some(tail.file);
+        self.offset = tail.end as u64;
+        self.allocated = rest.len() as u64;
         Ok(())
     }
 
     fn header_is_sound(&self, bytes: &[u8], first: u64) -> bool {
-        bytes.len() >= HEADER as usize
-            && &bytes[..8] == MAGIC
-            && bytes[8..24] == self.store_id
-            && u64_at(bytes, 24) == first
-            && u32_at(bytes, 32) == crc32fast::hash(&bytes[..32])
-    }
-
-    fn is_unfinished(&self, bytes: &[u8]) -> bool {
-        let header = HEADER as usize;
-        bytes.len() <= header || parse(&bytes[header..]).is_none()
-    }
-
-    /// After the last sound entry there is either nothing, or what a crash tore; anything that
-    /// was known to be durable and cannot be read is damage.
-    fn refuse_damage(
-        &self,
-        rest: &[u8],
-        broken: u64,
-        last: bool,
-        damaged: &impl Fn(String) -> StoreError,
-    ) -> Result<(), StoreError> {
-        if !last {
-            // A later segment exists, whose first index the caller compares.
-            return Ok(());
-        }
-        for at in (0..rest.len()).step_by(8) {
-            if rest[at..].len() < ENTRY_HEADER || u32_at(rest, at) == 0 {
-                continue;
-            }
-            if let Some(e) = parse(&rest[at..])
-                && e.index > broken
-                && e.durable >= broken
-            {
-                return Err(damaged(format!("entry {broken} cannot be read, and entry {} behind it can", e.index)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Zero what a crash left behind the last entry, so that it can never come back.
-    fn clear_tail(&mut self) -> Result<(), StoreError> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let path = self.disk.path(&name_of(self.segments[self.segments.len() - 1]));
-        let fail = |e| StoreError::io("cannot clear the torn end of", &path)(e);
-        let length = self.allocated.saturating_sub(self.offset) as usize;
-        let mut rest = vec![0; length];
-        file.read_at(self.offset, &mut rest).map_err(fail)?;
-        if rest.iter().any(|&b| b != 0) {
-            rest.fill(0);
-            file.write_at(self.offset, &rest).and_then(|()| file.sync()).map_err(fail)?;
-        }
-        Ok(())
+        header_is_whole(bytes) && bytes[8..24] == self.store_id && u64_at(bytes, 24) == first
     }
 
     pub fn next_index(&self) -> u64 {
@@ -254,9 +265,47 @@ impl Log {
     }
 
     /// Append the payloads as consecutive entries and make them durable with one sync.
-    ///
-    /// On an error nothing of them will be read back: the place is cleared before it is used again.
-    pub fn append(&mut self, term: u64, payloads: &[Vec<u8>]) -> std::io::Result<()> {
+    pub fn append(&mut self, term: u64, payloads: &[Vec<u8>]) -> Result<(), AppendError> {
+        if self.broken {
+            let error = io::Error::other("an earlier sync failed");
+            return Err(AppendError::Broken { error, unknown: false });
+        }
+        if let Some(long) = payloads.iter().find(|p| p.len() > MAX_ENTRY_BYTES) {
+            let text = format!("an entry of {} bytes, at most {MAX_ENTRY_BYTES} can be read back", long.len());
+            return Err(AppendError::Nothing(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        self.clear()?;
+        self.encode(term, payloads);
+        let size = self.buffer.len() as u64;
+        if self.file.is_none() || self.offset + size > self.allocated {
+            self.start_segment(size)?;
+        }
+        let Some(file) = self.file.clone() else {
+            return Err(AppendError::Nothing(io::Error::other("no open segment")));
+        };
+        if let Err(error) = file.write_at(self.offset, &self.buffer) {
+            self.uncleared = size;
+            return Err(match self.clear() {
+                Ok(()) => AppendError::Nothing(error),
+                Err(AppendError::Nothing(_)) => AppendError::Unknown(error),
+                Err(AppendError::Unknown(error)) => AppendError::Unknown(error),
+                Err(AppendError::Broken { error, .. }) => AppendError::Broken { error, unknown: true },
+            });
+        }
+        if let Err(error) = file.sync() {
+            self.broken = true;
+            return Err(AppendError::Broken { error, unknown: true });
+        }
+        self.offset += size;
+        self.next_index += payloads.len() as u64;
+        self.durable_index = self.next_index - 1;
+        if self.buffer.capacity() > 4 << 20 {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, term: u64, payloads: &[Vec<u8>]) {
         self.buffer.clear();
         for (i, payload) in payloads.iter().enumerate() {
             let start = self.buffer.len();
@@ -270,66 +319,129 @@ impl Log {
             self.buffer[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
             self.buffer.resize(start + aligned(self.buffer.len() - start), 0);
         }
-        let size = self.buffer.len() as u64;
-        if self.file.is_none() || self.offset + size > self.allocated {
-            self.start_segment(size)?;
+    }
+
+    /// Zero what a failed append may have left, so that it is not taken for entries after a crash.
+    fn clear(&mut self) -> Result<(), AppendError> {
+        if self.uncleared == 0 {
+            return Ok(());
         }
-        let Some(file) = &self.file else { return Err(std::io::Error::other("no open segment")) };
-        if let Err(e) = file.write_at(self.offset, &self.buffer) {
-            // Best effort: what did reach the file must not be read back after a crash.
-            let zeroes = vec![0; self.buffer.len()];
-            let _cleared = file.write_at(self.offset, &zeroes).and_then(|()| file.sync());
-            return Err(e);
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        let zeroes = vec![0; self.uncleared as usize];
+        file.write_at(self.offset, &zeroes).map_err(AppendError::Nothing)?;
+        if let Err(error) = file.sync() {
+            self.broken = true;
+            return Err(AppendError::Broken { error, unknown: false });
         }
-        file.sync()?;
-        self.offset += size;
-        self.next_index += payloads.len() as u64;
-        self.durable_index = self.next_index - 1;
-        if self.buffer.capacity() > 4 << 20 {
-            self.buffer = Vec::new();
-        }
+        self.uncleared = 0;
         Ok(())
     }
 
-    fn start_segment(&mut self, needed: u64) -> std::io::Result<()> {
+    fn start_segment(&mut self, needed: u64) -> Result<(), AppendError> {
         let first = self.next_index;
         let name = name_of(first);
         let size = SEGMENT_BYTES.max(HEADER + needed);
-        let file = self.disk.open(&name, true)?;
-        let prepared = (|| {
+        self.file = None;
+        if self.segments.last() == Some(&first) {
+            // It is empty and too small: made again.
+            self.segments.pop();
+        }
+        let disk = self.disk.clone();
+        let made = disk.open(&name, true).and_then(|file| {
             file.set_len(0)?;
             file.allocate(size)?;
-            let mut header = Vec::with_capacity(HEADER as usize);
-            header.extend_from_slice(MAGIC);
-            header.extend_from_slice(&self.store_id);
-            header.extend_from_slice(&first.to_le_bytes());
-            header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
-            header.resize(HEADER as usize, 0);
-            file.write_at(0, &header)?;
-            file.sync()?;
-            self.disk.sync_folder()
-        })();
-        if let Err(e) = prepared {
-            let _removed = self.disk.remove(&name);
-            return Err(e);
-        }
-        if self.segments.last() != Some(&first) {
-            self.segments.push(first);
-        }
+            Ok(file)
+        });
+        let nothing = |error| {
+            let _it_is_made_again_or_found_unfinished = disk.remove(&name);
+            AppendError::Nothing(error)
+        };
+        let file = made.map_err(nothing)?;
+        // The length is durable before the header, so that a header without its length is damage.
+        self.sync_new(&name, &*file)?;
+        let mut header = Vec::with_capacity(HEADER as usize);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&self.store_id);
+        header.extend_from_slice(&first.to_le_bytes());
+        header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+        header.resize(HEADER as usize, 0);
+        file.write_at(0, &header).map_err(nothing)?;
+        self.sync_new(&name, &*file)?;
+        self.segments.push(first);
         self.file = Some(file);
         self.offset = HEADER;
         self.allocated = size;
         Ok(())
     }
 
+    fn sync_new(&mut self, name: &str, file: &dyn DiskFile) -> Result<(), AppendError> {
+        file.sync().and_then(|()| self.disk.sync_folder()).map_err(|error| {
+            self.broken = true;
+            let _it_is_found_unfinished = self.disk.remove(name);
+            AppendError::Broken { error, unknown: false }
+        })
+    }
+
     /// Remove the segments whose entries are all at or before `index`, which a checkpoint holds.
-    pub fn forget_through(&mut self, index: u64) -> std::io::Result<()> {
+    pub fn forget_through(&mut self, index: u64) -> io::Result<()> {
         let mut removed = false;
         while self.segments.len() > 1 && self.segments[1] <= index + 1 {
-            self.disk.remove(&name_of(self.segments[0]))?;
-            self.segments.remove(0);
+            match self.disk.remove(&name_of(self.segments[0])) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => self.segments.remove(0),
+            };
             removed = true;
         }
         if removed { self.disk.sync_folder() } else { Ok(()) }
     }
+}
+
+/// The first indexes of the segments in the folder, ascending.
+fn segments(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
+    let mut segments = Vec::new();
+    for name in disk.list().map_err(StoreError::io("cannot list", disk.path("")))? {
+        let Some(hex) = name.strip_prefix("log-") else { continue };
+        match u64::from_str_radix(hex, 16) {
+            Ok(first) if first > 0 && name_of(first) == name => segments.push(first),
+            _ => {
+                let detail = "its name is not that of a log segment".into();
+                return Err(StoreError::Damaged { path: disk.path(&name), detail });
+            }
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+fn header_is_whole(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER as usize && &bytes[..8] == MAGIC && u32_at(bytes, 32) == crc32fast::hash(&bytes[..32])
+}
+
+/// A segment of which neither the header nor an entry is there, as a crash leaves it while it is made:
+/// without its length, or with all of that.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    let whole = bytes.len() as u64 >= SEGMENT_BYTES;
+    bytes.is_empty() || (whole && !header_is_whole(bytes) && parse(&bytes[HEADER as usize..]).is_none())
+}
+
+/// The length without the zeroes at the end, rounded up.
+fn used(bytes: &[u8]) -> usize {
+    const BLOCK: [u8; 4096] = [0; 4096];
+    let blocks = bytes.chunks(BLOCK.len()).enumerate();
+    blocks.rev().find(|(_, b)| **b != BLOCK[..b.len()]).map_or(0, |(i, b)| i * BLOCK.len() + b.len())
+}
+
+/// After the last sound entry of the last segment there is either nothing, or what a crash tore;
+/// anything that was known to be durable and cannot be read is damage.
+fn refuse_damage(rest: &[u8], broken: u64, damaged: &impl Fn(String) -> StoreError) -> Result<(), StoreError> {
+    let last = used(rest).min(rest.len().saturating_sub(ENTRY_HEADER - 1));
+    for at in (0..last).step_by(8) {
+        let (index, durable) = (u64_at(rest, at + 16), u64_at(rest, at + 24));
+        // What cannot be a witness is not worth a checksum.
+        let near = index > broken && index - broken <= rest.len() as u64;
+        if near && durable >= broken && durable < index && parse(&rest[at..]).is_some() {
+            return Err(damaged(format!("entry {broken} cannot be read, and entry {index} behind it can")));
+        }
+    }
+    Ok(())
 }

@@ -9,7 +9,9 @@
 //! a sync: the latch is passed on when its holder has proposed, not when it is committed.
 //!
 //! When the log refuses a write, everything in flight behind it fails with
-//! [`CommitError::Retry`], since it may have read what did not happen.
+//! [`CommitError::Retry`], since it may have read what did not happen. The indexes of what failed
+//! are not given out again (the log fills them with empty entries): a transaction that read it, and
+//! proposes later, is found out by the index it read at.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,9 +111,13 @@ pub(crate) struct Shared {
     /// Empty commits that wait for an index to be applied.
     pub waiters: Vec<(u64, oneshot::Sender<Result<(), CommitError>>)>,
     pub snapshot: Arc<Snapshot>,
+    /// Every index up to here is applied or void.
+    settled: u64,
     pub closed: bool,
     /// Why writes are refused at present (the disk is full).
     pub refusing: Option<String>,
+    /// Why writes are refused until the store is opened again.
+    pub broken: Option<String>,
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,8 +139,10 @@ impl Pipeline {
                 in_flight: 0,
                 waiters: Vec::new(),
                 snapshot,
+                settled: applied,
                 closed: false,
                 refusing: None,
+                broken: None,
             }),
             latches: (0..LATCHES).map(|_| Arc::default()).collect(),
             max_entry_bytes,
@@ -170,7 +178,7 @@ impl Pipeline {
     }
 
     /// Validate and number a proposal. One without writes is validated too, and its ticket ends
-    /// when all that it may have read is applied. The second value says that the queue was empty.
+    /// when all that it may have read is applied.
     pub fn propose(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
         let (sender, done) = oneshot::channel();
         let mut shared = self.shared();
@@ -180,12 +188,15 @@ impl Pipeline {
         shared.validate(&proposal)?;
         if proposal.writes.is_empty() {
             let index = proposal.view_index;
-            if index <= shared.snapshot.index() {
+            if index <= shared.settled {
                 let _nobody_waits = sender.send(Ok(()));
             } else {
                 shared.waiters.push((index, sender));
             }
             return Ok(Ticket { index, done });
+        }
+        if let Some(reason) = &shared.broken {
+            return Err(CommitError::Failed(reason.clone()));
         }
         if let Some(reason) = &shared.refusing {
             return Err(CommitError::Full(reason.clone()));
@@ -238,8 +249,9 @@ impl Shared {
                 Write::Put(k, v) => changes.push((k, Some(v))),
                 Write::Delete(k) => changes.push((k, None)),
                 Write::Merge(k, resolve) => {
-                    let old = match self.overlay.get(&k) {
-                        Some((_, v)) => v.clone(),
+                    let own = changes.iter().rev().find(|(key, _)| *key == k).map(|(_, v)| v);
+                    let old = match own.or_else(|| self.overlay.get(&k).map(|(_, v)| v)) {
+                        Some(v) => v.clone(),
                         None => self.snapshot.get(&k).map_err(|e| CommitError::Failed(e.to_string()))?,
                     };
                     let new = resolve(old.as_deref()).map_err(CommitError::Refused)?;
@@ -256,7 +268,11 @@ impl Shared {
             self.overlay_order.insert(key.clone(), ());
             self.written.insert(key.clone(), index);
         }
-        self.commits.push_back((index, changes.iter().map(|(k, _)| k.clone()).collect()));
+        self.remember_commit(index, changes.iter().map(|(k, _)| k.clone()).collect());
+    }
+
+    fn remember_commit(&mut self, index: u64, keys: Vec<Key>) {
+        self.commits.push_back((index, keys));
         while self.commits.len() > REMEMBERED_COMMITS {
             let Some((old, keys)) = self.commits.pop_front() else { break };
             for key in keys {
@@ -278,9 +294,15 @@ impl Shared {
                 self.overlay_order.remove(&key);
             }
         }
+        self.settle(applied);
+    }
+
+    /// Everything up to `index` is applied or void.
+    fn settle(&mut self, index: u64) {
+        self.settled = index;
         let mut i = 0;
         while i < self.waiters.len() {
-            if self.waiters[i].0 <= applied {
+            if self.waiters[i].0 <= index {
                 let (_, sender) = self.waiters.swap_remove(i);
                 let _nobody_waits = sender.send(Ok(()));
             } else {
@@ -289,29 +311,41 @@ impl Shared {
         }
     }
 
-    /// The log refused: forget everything in flight. Returns what was queued behind it.
-    pub(crate) fn roll_back(&mut self) -> Vec<Queued> {
+    /// The log refused: forget everything in flight. Its keys count as written by an index of their
+    /// own, behind all that was given out, so that whoever read what did not happen runs again.
+    pub(crate) fn roll_back(&mut self) -> RolledBack {
         let applied = self.snapshot.index();
-        while self.commits.back().is_some_and(|(at, _)| *at > applied) {
-            if let Some((_, keys)) = self.commits.pop_back() {
-                for key in keys {
-                    // An older remembered write of the key is lost with it: what read the key before now runs again.
-                    if self.written.get(&key).is_some_and(|at| *at > applied) {
-                        self.written.insert(key, applied);
-                    }
-                }
-            }
+        let mut keys = Vec::new();
+        while let Some((_, failed)) = self.commits.pop_back_if(|(at, _)| *at > applied) {
+            keys.extend(failed);
         }
+        keys.sort_unstable();
+        keys.dedup();
+        let index = self.next_index;
+        for key in &keys {
+            self.written.insert(key.clone(), index);
+        }
+        self.remember_commit(index, keys.clone());
+        self.next_index = index + 1;
         self.overlay.clear();
         self.overlay_order.clear();
-        self.next_index = applied + 1;
-        for (_, sender) in std::mem::take(&mut self.waiters) {
-            let _nobody_waits = sender.send(Err(CommitError::Retry));
-        }
-        let queued: Vec<Queued> = std::mem::take(&mut self.queue).into();
+        let readers = std::mem::take(&mut self.waiters).into_iter().map(|(_, sender)| sender).collect();
+        let queued = std::mem::take(&mut self.queue).into();
         self.in_flight = 0;
-        queued
+        self.settle(index);
+        RolledBack { queued, readers, keys, index }
     }
+}
+
+/// What was in flight when the log refused a write.
+pub(crate) struct RolledBack {
+    /// What nobody had tried to write yet.
+    pub queued: Vec<Queued>,
+    /// Those who had read it and wait to hear whether it was true.
+    pub readers: Vec<oneshot::Sender<Result<(), CommitError>>>,
+    pub keys: Vec<Key>,
+    /// The index from which on nothing of it is seen.
+    pub index: u64,
 }
 
 impl View {

@@ -1,11 +1,17 @@
 //! The state machine: redb, whose commits are made durable only by checkpoints.
+//!
+//! redb checks its pages' checksums only when it is told to. It is told at every open, which reads
+//! the whole file once (0.6 s for 500 MB that the page cache holds), so that a flipped bit is found
+//! then and not answered to somebody. Where redb panics on what it reads, that is an error here.
 
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
-use crate::disk::{Disk, RedbFile};
+use crate::disk::Disk;
+use crate::redb_file::{Patience, RedbFile};
 use crate::{Key, StoreError, Value};
 
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
@@ -14,12 +20,15 @@ const APPLIED: &str = "applied";
 /// redb's own cache; what is beyond it comes from the page cache.
 const CACHE_BYTES: usize = 24 << 20;
 const FILE: &str = "state.redb";
+/// What it is called while it is made.
+const NEW_FILE: &str = "state.redb.new";
 
 /// One change of one key; `None` removes it.
 pub type Change = (Key, Option<Value>);
 
 pub struct State {
     database: Database,
+    patience: Arc<Patience>,
 }
 
 /// A consistent, immutable view of everything that was applied up to `index`.
@@ -28,67 +37,122 @@ pub struct Snapshot {
     index: u64,
 }
 
+/// Make an empty one, so that it is there whole or not at all.
+fn create(disk: &dyn Disk) -> Result<(), StoreError> {
+    let path = disk.path(NEW_FILE);
+    let file = disk.open(NEW_FILE, true).map_err(StoreError::io("cannot create", &path))?;
+    file.set_len(0).map_err(StoreError::io("cannot empty", &path))?;
+    let patience = Arc::default();
+    let database = builder().create_with_backend(RedbFile { file: file.clone(), patience: Arc::clone(&patience) })?;
+    drop(State { database, patience }.prepare()?);
+    file.sync().map_err(StoreError::io("cannot sync", &path))?;
+    disk.rename(NEW_FILE, FILE).and_then(|()| disk.sync_folder()).map_err(StoreError::io("cannot rename", &path))
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// What redb does, with its panics as errors.
+fn guarded<R, E: Into<StoreError>>(work: impl FnOnce() -> Result<R, E>) -> Result<R, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(StoreError::State("its structure cannot be read".into())),
+    }
+}
+
 impl State {
     /// Open the state machine in `disk`, or in memory. Returns the index that it holds.
     pub fn open(disk: Option<&dyn Disk>) -> Result<(State, u64), StoreError> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let database = match disk {
-            None => builder.create_with_backend(redb::backends::InMemoryBackend::new())?,
-            Some(disk) => {
-                let path = disk.path(FILE);
-                let file = disk.open(FILE, true).map_err(StoreError::io("cannot open", &path))?;
-                // redb panics on some kinds of damage: that is an answer too, not the end of the server.
-                let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
-                match opened {
-                    Ok(Ok(d)) => d,
-                    Ok(Err(e)) => return Err(StoreError::Damaged { path, detail: e.to_string() }),
-                    Err(_) => return Err(StoreError::Damaged { path, detail: "its structure cannot be read".into() }),
-                }
+        let patience = Arc::<Patience>::default();
+        let Some(disk) = disk else {
+            let database = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+            return State { database, patience }.prepare();
+        };
+        if !disk.list().map_err(StoreError::io("cannot list", disk.path("")))?.iter().any(|n| n == FILE) {
+            create(disk)?;
+        }
+        let path = disk.path(FILE);
+        let file = disk.open(FILE, false).map_err(StoreError::io("cannot open", &path))?;
+        let opened = guarded(|| {
+            let file = RedbFile { file, patience: patience.clone() };
+            let mut database = builder().create_with_backend(file)?;
+            if !database.check_integrity()? {
+                tracing::warn!(path = %path.display(), "the state machine was damaged and is set back to an earlier state");
             }
+            Ok::<_, redb::DatabaseError>(database)
+        });
+        let prepared = opened.and_then(|database| guarded(|| State { database, patience }.prepare()));
+        prepared.map_err(|e| match e {
+            StoreError::State(detail) => StoreError::Damaged { path, detail },
+            other => other,
+        })
+    }
+
+    /// Make the tables if they are not there, and read the applied index.
+    fn prepare(self) -> Result<(State, u64), StoreError> {
+        let read = self.database.begin_read()?;
+        let tables = read.open_table(ENTRIES).and_then(|_| read.open_table(META));
+        let applied = match tables {
+            Ok(meta) => meta.get(APPLIED)?.map_or(0, |v| v.value()),
+            Err(redb::TableError::TableDoesNotExist(_)) => {
+                let mut write = self.database.begin_write()?;
+                write.set_quick_repair(true);
+                write.open_table(ENTRIES)?;
+                write.open_table(META)?;
+                write.commit()?;
+                0
+            }
+            Err(e) => return Err(e.into()),
         };
-        let state = State { database };
-        let write = state.database.begin_write()?;
-        let applied = {
-            write.open_table(ENTRIES)?;
-            let meta = write.open_table(META)?;
-            meta.get(APPLIED)?.map_or(0, |v| v.value())
-        };
-        write.commit()?;
-        Ok((state, applied))
+        drop(read);
+        Ok((self, applied))
+    }
+
+    /// Whether writes wait for room on a full disk.
+    pub(crate) fn patience(&self) -> &Arc<Patience> {
+        &self.patience
     }
 
     /// Apply changes in order; they are visible in the next snapshot, and durable at the next checkpoint.
     pub fn apply<'a>(&self, changes: impl Iterator<Item = &'a Change>, index: u64) -> Result<(), StoreError> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::None)?;
-        {
-            let mut entries = write.open_table(ENTRIES)?;
-            for (key, value) in changes {
-                match value {
-                    Some(v) => entries.insert(&**key, &**v)?,
-                    None => entries.remove(&**key)?,
-                };
+        guarded(|| {
+            let mut write = self.database.begin_write()?;
+            write.set_durability(Durability::None)?;
+            {
+                let mut entries = write.open_table(ENTRIES)?;
+                for (key, value) in changes {
+                    match value {
+                        Some(v) => entries.insert(&**key, &**v)?,
+                        None => entries.remove(&**key)?,
+                    };
+                }
+                write.open_table(META)?.insert(APPLIED, index)?;
             }
-            write.open_table(META)?.insert(APPLIED, index)?;
-        }
-        Ok(write.commit()?)
+            Ok::<_, StoreError>(write.commit()?)
+        })
     }
 
     /// Make everything applied so far durable.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        // Without this a crash means a walk of the whole file at the next start.
-        write.set_quick_repair(true);
-        Ok(write.commit()?)
+        guarded(|| {
+            let mut write = self.database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            // Without this a crash means a walk of the whole file at the next start.
+            write.set_quick_repair(true);
+            Ok::<_, StoreError>(write.commit()?)
+        })
     }
 
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let read = self.database.begin_read()?;
-        let table = read.open_table(ENTRIES)?;
-        let index = read.open_table(META)?.get(APPLIED)?.map_or(0, |v| v.value());
-        Ok(Arc::new(Snapshot { table, index }))
+        guarded(|| {
+            let read = self.database.begin_read()?;
+            let table = read.open_table(ENTRIES)?;
+            let index = read.open_table(META)?.get(APPLIED)?.map_or(0, |v| v.value());
+            Ok::<_, StoreError>(Arc::new(Snapshot { table, index }))
+        })
     }
 
     /// Give room that nothing uses back to the file system. Nothing may be reading.
@@ -105,8 +169,9 @@ impl Snapshot {
 
     /// Read a value without copying it.
     pub fn with<R>(&self, key: &[u8], read: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, StoreError> {
-        let found = self.table.get(key)?;
-        Ok(read(found.as_ref().map(|g| g.value())))
+        let found = guarded(|| self.table.get(key))?;
+        let value = guarded(|| Ok::<_, StoreError>(found.as_ref().map(|g| g.value())))?;
+        Ok(read(value))
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
@@ -119,11 +184,13 @@ impl Snapshot {
         if end.is_some_and(|e| e <= start) {
             return Ok(Vec::new());
         }
-        let mut out = Vec::new();
-        for item in self.table.range::<&[u8]>((Bound::Included(start), upper))?.take(limit) {
-            let (k, v) = item?;
-            out.push((Key::from(k.value()), Value::from(v.value())));
-        }
-        Ok(out)
+        guarded(|| {
+            let mut out = Vec::new();
+            for item in self.table.range::<&[u8]>((Bound::Included(start), upper))?.take(limit) {
+                let (k, v) = item?;
+                out.push((Key::from(k.value()), Value::from(v.value())));
+            }
+            Ok::<_, StoreError>(out)
+        })
     }
 }

@@ -1,40 +1,34 @@
-//! The store: opening and recovery, and the thread that logs, applies and publishes.
+//! The store: opening, recovery, closing.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use crate::disk::{Disk, RealDisk};
-use crate::log::Log;
-use crate::pipeline::{Latch, Pipeline, Proposal, Queued, Ticket, View, decode, encode, lock};
+use crate::log::{Log, MAX_ENTRY_BYTES};
+use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
+use crate::redb_file::Patience;
 use crate::state::{Snapshot, State};
+use crate::writer::{GROUP_BYTES, Writer};
 use crate::{CommitError, Key, StoreError};
 
 /// The format of the files in the folder.
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "format";
 const VOTE_FILE: &str = "vote";
-/// Bytes of one group at most.
-const GROUP_BYTES: usize = 4 << 20;
-/// A checkpoint is due when the log has grown by this much,
-const CHECKPOINT_BYTES: u64 = 48 << 20;
-/// or when it is this old and something was written.
-const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
-/// Writes are refused while less than this is free, so that what is accepted can be applied.
-const RESERVE_BYTES: u64 = 8 << 20;
 
-/// Tells caches what an applied group touched, before the group can be seen.
+/// Tells caches what an applied group touched, before the group can be seen; also what a group
+/// touched that was seen in flight and then failed. It may not call the store.
 pub type Applied = Box<dyn Fn(&[Key], u64) + Send + Sync>;
 
 /// How to open a store.
 pub struct Options {
     /// The folder; `None`: in memory, gone with the process.
     pub folder: Option<PathBuf>,
-    /// One log entry's bytes at most.
+    /// One log entry's bytes at most; more than [`MAX_ENTRY_BYTES`] is taken for that.
     pub max_entry_bytes: usize,
 }
 
@@ -52,14 +46,15 @@ pub struct Store {
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-struct Inner {
-    pipeline: Arc<Pipeline>,
+pub(crate) struct Inner {
+    pub pipeline: Arc<Pipeline>,
     /// The last published snapshot, for readers that take no lock.
-    current: ArcSwap<Snapshot>,
-    wake: Condvar,
-    wake_lock: Mutex<bool>,
-    applied: OnceLock<Applied>,
-    log_bytes: std::sync::atomic::AtomicU64,
+    pub current: ArcSwap<Snapshot>,
+    pub wake: Condvar,
+    pub wake_lock: Mutex<bool>,
+    pub applied: OnceLock<Applied>,
+    pub log_bytes: std::sync::atomic::AtomicU64,
+    patience: Arc<Patience>,
 }
 
 impl Store {
@@ -80,8 +75,10 @@ impl Store {
             (Some(disk), Some(identity)) => Some(recover(disk.clone(), identity, &state, applied)?),
             _ => None,
         };
+        // What was replayed is in the log only.
+        let unsaved = log.as_ref().filter(|l| l.next_index() > applied + 1).map_or(0, Log::size_bytes);
         let snapshot = state.snapshot()?;
-        let pipeline = Arc::new(Pipeline::new(snapshot.clone(), max_entry_bytes));
+        let pipeline = Arc::new(Pipeline::new(snapshot.clone(), max_entry_bytes.min(MAX_ENTRY_BYTES)));
         let inner = Arc::new(Inner {
             pipeline,
             current: ArcSwap::new(snapshot),
@@ -89,8 +86,15 @@ impl Store {
             wake_lock: Mutex::new(false),
             applied: OnceLock::new(),
             log_bytes: log.as_ref().map_or(0, Log::size_bytes).into(),
+            patience: state.patience().clone(),
         });
-        let mut writer = Writer { inner: inner.clone(), state, log, disk, term: 1, last_checkpoint: Instant::now(), unsaved: 0 };
+        let told = Arc::downgrade(&inner);
+        inner.patience.begin(Box::new(move |reason| {
+            if let Some(inner) = told.upgrade() {
+                inner.pipeline.shared().refusing = reason;
+            }
+        }));
+        let writer = Writer::new(inner.clone(), state, log, disk, unsaved);
         let thread = thread::Builder::new()
             .name("store-log".into())
             .stack_size(512 << 10)
@@ -144,6 +148,7 @@ impl Store {
     /// Finish what is in flight, write a checkpoint and close the files.
     pub fn close(&self) {
         self.inner.pipeline.shared().closed = true;
+        self.inner.patience.end();
         *lock(&self.inner.wake_lock) = true;
         self.inner.wake.notify_one();
         if let Some(thread) = lock(&self.thread).take() {
@@ -181,12 +186,19 @@ fn identify(disk: &dyn Disk) -> Result<[u8; 16], StoreError> {
     let file = disk.open(FORMAT_FILE, false).map_err(fail("cannot open"))?;
     let mut bytes = vec![0; file.len().map_err(fail("cannot read"))?.min(64) as usize];
     file.read_at(0, &mut bytes).map_err(fail("cannot read"))?;
-    if bytes.len() != 32 || &bytes[..8] != b"HFSTORE\0" || bytes[28..32] != crc32fast::hash(&bytes[..28]).to_le_bytes() {
+    let sound = bytes.len() >= 32
+        && &bytes[..8] == b"HFSTORE\0"
+        && bytes[28..32] == crc32fast::hash(&bytes[..28]).to_le_bytes();
+    if !sound {
         return Err(damaged("it is not a Holdfast store's"));
     }
     let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
     if found > FORMAT {
+        // A later program's may go on behind what is known here.
         return Err(StoreError::Format { path, found, known: FORMAT });
+    }
+    if bytes.len() > 32 {
+        return Err(damaged("it is not a Holdfast store's"));
     }
     let mut id = [0; 16];
     id.copy_from_slice(&bytes[12..28]);
@@ -241,159 +253,4 @@ fn recover(disk: Arc<dyn Disk>, id: [u8; 16], state: &State, applied: u64) -> Re
         flush(&mut pending, last)?;
     }
     Ok(log)
-}
-
-/// The one thread that writes.
-struct Writer {
-    inner: Arc<Inner>,
-    state: State,
-    log: Option<Log>,
-    disk: Option<Arc<dyn Disk>>,
-    term: u64,
-    last_checkpoint: Instant,
-    /// Log bytes since the last checkpoint.
-    unsaved: u64,
-}
-
-impl Writer {
-    fn run(&mut self) {
-        loop {
-            let group = self.next_group();
-            if !group.is_empty() {
-                self.commit(group);
-            } else if self.inner.pipeline.shared().closed {
-                break;
-            }
-            self.checkpoint_if_due();
-        }
-        if self.unsaved > 0 {
-            self.checkpoint();
-        }
-    }
-
-    /// Take what is queued, waiting for it if there is nothing.
-    fn next_group(&self) -> Vec<Queued> {
-        let mut woken = lock(&self.inner.wake_lock);
-        if !*woken {
-            let waited = self.inner.wake.wait_timeout(woken, Duration::from_secs(5));
-            woken = waited.unwrap_or_else(|e| e.into_inner()).0;
-        }
-        *woken = false;
-        drop(woken);
-        let mut shared = self.inner.pipeline.shared();
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while let Some(next) = shared.queue.front() {
-            if !group.is_empty() && bytes + next.bytes > GROUP_BYTES {
-                *lock(&self.inner.wake_lock) = true;
-                break;
-            }
-            bytes += next.bytes;
-            group.extend(shared.queue.pop_front());
-        }
-        group
-    }
-
-    fn commit(&mut self, group: Vec<Queued>) {
-        if let Err(e) = self.append(&group) {
-            let queued = self.inner.pipeline.shared().roll_back();
-            tracing::error!(error = %e, "the store refused a write");
-            for (i, q) in group.into_iter().chain(queued).enumerate() {
-                let error = match i {
-                    _ if e.kind() == io::ErrorKind::StorageFull => CommitError::Full(e.to_string()),
-                    0 => CommitError::Failed(e.to_string()),
-                    _ => CommitError::Retry,
-                };
-                let _nobody_waits = q.done.send(Err(error));
-            }
-            return;
-        }
-        let Some(last) = group.last().map(|q| q.index) else { return };
-        self.apply(&group, last);
-        let keys: Vec<Key> = group.iter().flat_map(|q| q.changes.iter().map(|(k, _)| k.clone())).collect();
-        let snapshot = self.snapshot();
-        if let Some(hook) = self.inner.applied.get() {
-            hook(&keys, last);
-        }
-        {
-            let mut shared = self.inner.pipeline.shared();
-            shared.in_flight = shared.in_flight.saturating_sub(group.len());
-            shared.publish(snapshot.clone(), keys.into_iter());
-            self.inner.current.store(snapshot);
-        }
-        for q in group {
-            let _nobody_waits = q.done.send(Ok(()));
-        }
-    }
-
-    fn append(&mut self, group: &[Queued]) -> io::Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
-        if let Some(disk) = &self.disk
-            && disk.free_bytes()? < RESERVE_BYTES
-        {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let payloads: Vec<Vec<u8>> = group.iter().map(|q| encode(&q.changes)).collect();
-        let before = log.next_index();
-        debug_assert_eq!(group.first().map(|q| q.index), Some(before));
-        log.append(self.term, &payloads)?;
-        self.unsaved += payloads.iter().map(|p| p.len() as u64 + 40).sum::<u64>();
-        self.inner.log_bytes.store(log.size_bytes(), std::sync::atomic::Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Apply a durable group. It cannot be taken back, so a failure is retried until it succeeds.
-    fn apply(&mut self, group: &[Queued], last: u64) {
-        let mut told = false;
-        loop {
-            match self.state.apply(group.iter().flat_map(|q| q.changes.iter()), last) {
-                Ok(()) => break,
-                Err(e) => {
-                    if !told {
-                        tracing::error!(error = %e, "a durable write cannot be applied; trying again every second");
-                        self.inner.pipeline.shared().refusing = Some(e.to_string());
-                    }
-                    told = true;
-                    thread::sleep(Duration::from_secs(1));
-                }
-            }
-        }
-        if told {
-            self.inner.pipeline.shared().refusing = None;
-        }
-    }
-
-    fn snapshot(&self) -> Arc<Snapshot> {
-        loop {
-            match self.state.snapshot() {
-                Ok(s) => return s,
-                Err(e) => {
-                    tracing::error!(error = %e, "the state machine cannot be read; trying again every second");
-                    thread::sleep(Duration::from_secs(1));
-                }
-            }
-        }
-    }
-
-    fn checkpoint_if_due(&mut self) {
-        let aged = self.unsaved > 0 && self.last_checkpoint.elapsed() > CHECKPOINT_AGE;
-        if self.unsaved >= CHECKPOINT_BYTES || aged {
-            self.checkpoint();
-        }
-    }
-
-    fn checkpoint(&mut self) {
-        let applied = self.inner.current.load().index();
-        let Some(log) = &mut self.log else { return };
-        let done = self.state.checkpoint().map_err(|e| e.to_string()).and_then(|()| {
-            log.forget_through(applied).map_err(|e| e.to_string())
-        });
-        self.last_checkpoint = Instant::now();
-        match done {
-            Ok(()) => {
-                self.unsaved = 0;
-                self.inner.log_bytes.store(log.size_bytes(), std::sync::atomic::Ordering::Relaxed);
-            }
-            Err(e) => tracing::error!(error = %e, "a checkpoint failed; the log keeps everything"),
-        }
-    }
 }

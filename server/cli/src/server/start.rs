@@ -131,7 +131,11 @@ async fn serve(
         Some(Storage::File { path }) => (Some(path.clone()), "file"),
         _ => (None, "inmem"),
     };
-    let max_entry_bytes = usize::try_from(config.max_entry_size_bytes).unwrap_or(usize::MAX);
+    // In memory the request's size is the limit.
+    let max_entry_bytes = match storage_type {
+        "inmem" => usize::MAX,
+        _ => usize::try_from(config.max_entry_size_bytes).unwrap_or(usize::MAX),
+    };
     let store = Store::open(&holdfast_storage::Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
     let device: Option<Arc<dyn SealDevice>> = match &device {
         None => None,

@@ -193,10 +193,10 @@ fn enable(sys: &System, tx: &mut Tx, path: &str, auth: bool, p: Enable) -> Resul
         return Err(Error::bad_request("backend type must be specified as a string"));
     }
     let core = sys.core()?;
-    let kind = match kind.as_str() {
-        "kv-v1" | "generic" => "kv".to_owned(),
-        "kv-v2" => "kv".to_owned(),
-        other => other.to_owned(),
+    let (kind, version) = match kind.as_str() {
+        "kv" | "kv-v1" | "generic" => ("kv".to_owned(), Some("1")),
+        "kv-v2" => ("kv".to_owned(), Some("2")),
+        other => (other.to_owned(), None),
     };
     let factory = core
         .options
@@ -214,6 +214,13 @@ fn enable(sys: &System, tx: &mut Tx, path: &str, auth: bool, p: Enable) -> Resul
     let mut entry = MountEntry::new(&path, auth, &kind)?;
     entry.description = p.description.unwrap_or_default();
     entry.options = p.options.unwrap_or_default().0;
+    if let Some(v) = version
+        && entry.option("version").is_none_or(str::is_empty)
+        && !auth
+    {
+        entry.options.retain(|(k, _)| k != "version");
+        entry.options.push(("version".into(), v.into()));
+    }
     if p.local.unwrap_or(false) {
         entry.local = true;
     }

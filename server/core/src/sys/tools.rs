@@ -59,9 +59,9 @@ fn random(_: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Response
     }
     let bytes = match count {
         None => p.bytes.unwrap_or(DEFAULT_BYTES),
-        Some(text) => {
-            text.parse().map_err(|_| Error::bad_request(format!("error parsing url-set byte count: {text:?} is no number")))?
-        }
+        Some(text) => text
+            .parse()
+            .map_err(|_| Error::bad_request(format!("error parsing url-set byte count: {text:?} is no number")))?,
     };
     if bytes < 1 {
         return Err(Error::bad_request("'bytes' cannot be less than 1"));
@@ -119,9 +119,9 @@ impl Format {
         match named.unwrap_or(default) {
             "hex" => Ok(Format::Hex),
             "base64" => Ok(Format::Base64),
-            other => Err(Error::bad_request(format!(
-                "unsupported encoding format {other:?}; must be \"hex\" or \"base64\""
-            ))),
+            other => {
+                Err(Error::bad_request(format!("unsupported encoding format {other:?}; must be \"hex\" or \"base64\"")))
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use holdfast_sdk::parameters::{Anything, Lenient, Seconds};
 use holdfast_sdk::{
     Backend, Call, Class, Error, Found, Lease, Map, Operation, Place, Response, Result, Route, Routes, Table, Tx,
-    Value, parameters,
+    Value,
 };
 
 const DATA: Table = Table(1);
@@ -14,19 +14,10 @@ pub struct KvV1 {
     routes: Routes<KvV1>,
 }
 
-parameters! {
-    pub struct Page {
-        /// Start behind this key.
-        after: Option<String>,
-        /// Keys at most.
-        limit: Option<i64>,
-    }
-}
-
 impl Default for KvV1 {
     fn default() -> Self {
         let routes = Routes::new().path("{path...}", "Read, write, list and delete values.", |p| {
-            p.read(read).write(exists, write).delete(delete).list(list)
+            p.read(read).write(exists, write).delete(delete).list(list).scan(scan)
         });
         KvV1 { routes }
     }
@@ -39,8 +30,14 @@ fn exists(_: &KvV1, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
 fn read(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let stored = tx.get(Place::Name(DATA, call.capture("path")))?.ok_or(Error::NotFound)?;
     let data: Map<String, Value> = serde_json::from_slice(&stored).map_err(Error::internal)?;
-    let asked = data.get("ttl").or(data.get("lease")).and_then(|v| Seconds::lenient(v).ok());
-    let ttl_secs = asked.filter(|s| s.0 > 0).map_or(DEFAULT_TTL_SECS, |s| s.0 as u64);
+    // A `ttl` or `lease` of the data counts where it is a duration.
+    let ttl_secs = match data.get("ttl").or(data.get("lease")) {
+        Some(Value::Null) => 0,
+        Some(v @ (Value::String(_) | Value::Number(_))) => {
+            Seconds::lenient(v).map_or(DEFAULT_TTL_SECS, |s| s.0.max(0) as u64)
+        }
+        _ => DEFAULT_TTL_SECS,
+    };
     let mut response = Response::data(data);
     response.lease = Some(Lease { id: String::new(), ttl_secs, renewable: false });
     Ok(response)
@@ -63,11 +60,18 @@ fn delete(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 
-fn list(_: &KvV1, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response> {
+fn folder(call: &Call<'_>) -> String {
     let folder = call.capture("path").trim_end_matches('/');
-    let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-    let limit = p.limit.filter(|l| *l > 0).unwrap_or(0) as usize;
-    Response::list(tx.names(DATA, &folder, p.after.as_deref().unwrap_or(""), limit)?)
+    if folder.is_empty() { String::new() } else { format!("{folder}/") }
+}
+
+/// All names of a folder; version 1 has no pages.
+fn list(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    Response::list(tx.names(DATA, &folder(call), "", 0)?)
+}
+
+fn scan(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    Response::list(crate::all_below(tx, DATA, &folder(call))?)
 }
 
 impl Backend for KvV1 {

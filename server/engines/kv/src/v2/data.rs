@@ -151,6 +151,11 @@ fn store(
     Ok(Response::data(state.shown(metadata)))
 }
 
+/// 404 without a body, as the reference answers a patch of what is not there.
+pub(super) fn nothing_to_patch() -> Response {
+    Response { status: Some(404), ..Response { body: Body::Raw { content_type: String::new(), bytes: Vec::new() }, ..Response::default() } }
+}
+
 /// RFC 7396.
 pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
@@ -163,7 +168,7 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(target) = target else { return };
     for (key, value) in patch {
         if value.is_null() {
-            target.shift_remove(key);
+            target.remove(key);
         } else {
             merge(target.entry(key.clone()).or_insert(Value::Null), value);
         }
@@ -174,18 +179,17 @@ pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Data) -> Result<Response
     let path = path_or_answer!(call);
     let patch = match call.request.data.get("data") {
         None => return Err(Error::bad_request("no data provided")),
-        Some(v @ Value::Object(_)) => v,
-        Some(Value::Null) => &Value::Object(Map::new()),
+        Some(v @ (Value::Object(_) | Value::Null)) => v,
         Some(other) => return Err(not_an_object("data", other)),
     };
     let config = MountConfig::load(tx)?;
     let cas = cas_of(p.options.as_ref())?;
-    let mut metadata = Metadata::load(tx, path)?.ok_or(Error::NotFound)?;
-    check_cas(cas, metadata.current, config.cas_required || metadata.cas_required)?;
-    let current = metadata.version(metadata.current).ok_or(Error::NotFound)?;
+    let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(nothing_to_patch()) };
+    let Some(current) = metadata.version(metadata.current) else { return Ok(nothing_to_patch()) };
     if current.destroyed || current.is_deleted(call.now) {
-        return Ok(gone(&metadata, current));
+        return Ok(Response::gone(Body::Data(current.shown(&metadata)), Vec::new()));
     }
+    check_cas(cas, metadata.current, config.cas_required || metadata.cas_required)?;
     let mut data = metadata.data(tx, current.version)?.ok_or(Error::NotFound)?;
     merge(&mut data, patch);
     store(tx, path, &config, &mut metadata, &data, call)
@@ -228,7 +232,7 @@ pub fn subkeys(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Depth) -> Result<Respo
     }
     let depth = match p.depth.unwrap_or(0) {
         0 => -1,
-        d if d < 0 => -1,
+        d if d < 0 => 1,
         d => d,
     };
     let data = metadata.data(tx, version.version)?.ok_or(Error::NotFound)?;

@@ -3,6 +3,8 @@
 use holdfast_sdk::parameters::Nanos;
 use holdfast_sdk::{Body, Call, Error, Map, Place, Response, Result, Timestamp, Tx, Value, parameters};
 
+use crate::all_below;
+
 use super::data::{path_or_answer, secret_path};
 use super::record::{Metadata, MountConfig};
 use super::{DATA, KvV2, METADATA};
@@ -10,8 +12,9 @@ use super::{DATA, KvV2, METADATA};
 const CUSTOM_KEYS: usize = 64;
 const CUSTOM_KEY_BYTES: usize = 128;
 const CUSTOM_VALUE_BYTES: usize = 512;
-/// Entries that one scan shows at most.
-const SCANNED: usize = 100_000;
+/// What a write may set; one that names none of them changes nothing.
+const SETTINGS: &[&str] =
+    &["max_versions", "cas_required", "delete_version_after", "custom_metadata", "metadata_cas_required"];
 
 parameters! {
     pub struct Settings {
@@ -146,6 +149,9 @@ pub fn write(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Resp
     let mut metadata = loaded_or_new(tx, path, call.now)?;
     check_metadata_cas(&p, &config, &metadata)?;
     let given = |name: &str| call.request.data.contains_key(name);
+    if !SETTINGS.iter().any(|s| given(s)) {
+        return Ok(Response::empty());
+    }
     if given("max_versions") {
         metadata.max_versions = p.max_versions.unwrap_or(0) as u32;
     }
@@ -175,9 +181,12 @@ pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Resp
     let path = path_or_answer!(call);
     let config = MountConfig::load(tx)?;
     let live = live_ns(&p)?;
-    let mut metadata = Metadata::load(tx, path)?.ok_or(Error::NotFound)?;
+    let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(super::data::nothing_to_patch()) };
     check_metadata_cas(&p, &config, &metadata)?;
     let given = |name: &str| call.request.data.contains_key(name);
+    if !SETTINGS.iter().any(|s| given(s)) {
+        return Ok(Response::empty());
+    }
     if given("max_versions") {
         metadata.max_versions = p.max_versions.unwrap_or(0) as u32;
     }
@@ -237,34 +246,8 @@ pub fn list(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response>
     Response::list(tx.names(METADATA, &folder(call), after, limit)?)
 }
 
-/// Every secret below a folder, in order, relative to it.
-fn all_below(tx: &mut Tx, base: &str, p: &Page) -> Result<Vec<String>> {
-    let (after, limit) = page(p);
-    let mut out = Vec::new();
-    let mut folders = vec![String::new()];
-    while let Some(relative) = folders.pop() {
-        for name in tx.names(METADATA, &format!("{base}{relative}"), "", 0)? {
-            let path = format!("{relative}{name}");
-            if name.ends_with('/') {
-                folders.push(path);
-            } else {
-                out.push(path);
-            }
-            if out.len() + folders.len() > SCANNED {
-                return Err(Error::bad_request(format!("more than {SCANNED} entries: scan a folder below")));
-            }
-        }
-    }
-    out.sort_unstable();
-    out.retain(|n| after.is_empty() || n.as_str() > after);
-    if limit > 0 {
-        out.truncate(limit);
-    }
-    Ok(out)
-}
-
-pub fn scan(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response> {
-    let keys = all_below(tx, &folder(call), &p)?;
+pub fn scan(_: &KvV2, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
+    let keys = all_below(tx, METADATA, &folder(call))?;
     let mut m = Map::new();
     if !keys.is_empty() {
         m.insert("keys".into(), keys.into());
@@ -275,9 +258,11 @@ pub fn scan(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response>
 fn detailed(tx: &mut Tx, base: &str, keys: Vec<String>) -> Result<Map<String, Value>> {
     let mut info = Map::new();
     for key in &keys {
-        if let Some(m) = Metadata::load(tx, &format!("{base}{key}"))? {
-            info.insert(key.clone(), Value::Object(m.shown()));
-        }
+        let shown = match Metadata::load(tx, &format!("{base}{key}"))? {
+            Some(m) => m.shown(),
+            None => Map::new(),
+        };
+        info.insert(key.clone(), Value::Object(shown));
     }
     let mut m = Map::new();
     if !keys.is_empty() {
@@ -297,8 +282,8 @@ pub fn list_detailed(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<
     Ok(Response::data(detailed(tx, &base, keys)?))
 }
 
-pub fn scan_detailed(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response> {
+pub fn scan_detailed(_: &KvV2, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
     let base = folder(call);
-    let keys = all_below(tx, &base, &p)?;
+    let keys = all_below(tx, METADATA, &base)?;
     Ok(Response { body: Body::Data(detailed(tx, &base, keys)?), ..Response::default() })
 }

@@ -148,24 +148,28 @@ impl Metadata {
         }
     }
 
-    /// Add a version and drop those that are too many.
-    pub fn add_version(&mut self, tx: &mut Tx, config: &MountConfig, data: &[u8], now: Timestamp) -> Result<u64> {
-        let version = self.current + 1;
+    /// When a version that begins to live now ends by itself.
+    pub fn end_of_version(&self, config: &MountConfig, now: Timestamp) -> Option<u64> {
         let after = match (config.delete_version_after_ns, self.delete_version_after_ns) {
             (mount, _) if mount < 0 => 0,
             (0, own) => own,
             (mount, 0) => mount,
             (mount, own) => mount.min(own),
         };
-        let deletion = (after > 0).then(|| now.0.saturating_add(after as u64));
+        (after > 0).then(|| now.0.saturating_add(after as u64))
+    }
+
+    /// Add a version and drop those that are too many.
+    pub fn add_version(&mut self, tx: &mut Tx, config: &MountConfig, data: &[u8], now: Timestamp) -> Result<u64> {
+        let version = self.current + 1;
+        let deletion = self.end_of_version(config, now);
         tx.put(Place::Ordered(DATA, &self.data_key(version)), [&[1], data].concat())?;
         self.versions.push(VersionState { version, created: now.0, deletion, destroyed: false });
         self.current = version;
         self.updated = now.0;
-        let keep = match (self.max_versions, config.max_versions) {
-            (0, 0) => DEFAULT_MAX_VERSIONS,
-            (0, mount) => mount.into(),
-            (own, _) => own.into(),
+        let keep = match self.max_versions.max(config.max_versions) {
+            0 => DEFAULT_MAX_VERSIONS,
+            n => n.into(),
         };
         if self.current - self.oldest >= keep {
             self.oldest = self.current - keep + 1;

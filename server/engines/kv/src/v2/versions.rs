@@ -3,7 +3,7 @@
 use holdfast_sdk::{Call, Error, Place, Response, Result, Tx, parameters};
 
 use super::data::path_or_answer;
-use super::record::Metadata;
+use super::record::{Metadata, MountConfig};
 use super::{DATA, KvV2};
 
 parameters! {
@@ -46,9 +46,12 @@ pub fn delete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Res
 
 pub fn undelete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Response> {
     let path = path_or_answer!(call);
+    let config = MountConfig::load(tx)?;
     change(tx, path, p, |_, m, n| {
-        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed) {
-            v.deletion = None;
+        // It lives as long again as a new one would.
+        let end = m.end_of_version(&config, call.now);
+        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed && v.is_deleted(call.now)) {
+            v.deletion = end;
         }
         Ok(())
     })

@@ -1,0 +1,60 @@
+-- Sends one kind of request over and over and prints "BENCH {json}" at the end.
+-- The environment says which, so that no token is in an argument:
+--   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty)
+--   BENCH_KEYS   N > 0: append /1 … /N to the path; each of the two threads takes its half, in turn
+--   BENCH_ONCE   1: a thread says FILLED when each of its keys has been answered (the caller then interrupts wrk)
+
+local THREADS = 2
+local keys = tonumber(os.getenv("BENCH_KEYS"))
+local once = os.getenv("BENCH_ONCE") == "1"
+local started = 0
+
+function setup(thread)
+  thread:set("number", started)
+  started = started + 1
+end
+
+function init(args)
+  wrk.method = os.getenv("BENCH_METHOD")
+  wrk.headers["X-Vault-Token"] = os.getenv("BENCH_TOKEN")
+  local body = os.getenv("BENCH_BODY")
+  if body ~= "" then
+    local file = assert(io.open(body, "rb"))
+    wrk.body = file:read("*a")
+    file:close()
+    wrk.headers["Content-Type"] = "application/json"
+  end
+  if keys > 0 then
+    head, tail = wrk.format(nil, wrk.path .. "/@@"):match("^(.-)@@(.*)$")
+    share, sent, answered = math.floor(keys / THREADS), 0, 0
+  end
+end
+
+if keys > 0 then
+  function request()
+    local key = number * share + sent % share + 1
+    sent = sent + 1
+    return head .. key .. tail
+  end
+end
+
+if once then
+  -- A connection has one request at a time, so once `connections` more than the share are answered, the share is.
+  local slack = tonumber(os.getenv("BENCH_CONNECTIONS")) / THREADS
+  function response()
+    answered = answered + 1
+    if answered == share + slack then
+      io.write("FILLED\n")
+      io.flush()
+      wrk.thread:stop()
+    end
+  end
+end
+
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format(
+    'BENCH {"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"not_2xx":%d,"socket_errors":%d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    e.status, e.connect + e.read + e.write + e.timeout))
+end

@@ -1,0 +1,97 @@
+"""Load by wrk on the same cores: 64 keep-alive TLS connections that repeat one kind of request."""
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from process import TICKS_PER_SECOND, Broken
+
+CONNECTIONS = 64
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    body: dict | None = None
+    keys: int = 0        # spread over this many paths below `path`
+
+
+def command(server, request, seconds, once=False):
+    """wrk's arguments and environment."""
+    body = ""
+    if request.body is not None:
+        body = str(server.folder / "body.json")
+        Path(body).write_text(json.dumps(request.body))
+    env = {"PATH": os.environ["PATH"], "BENCH_METHOD": request.method, "BENCH_TOKEN": server.token, "BENCH_BODY": body,
+           "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0", "BENCH_CONNECTIONS": str(CONNECTIONS)}
+    argv = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(HERE / "load.lua"),
+            f"https://127.0.0.1:{server.port}/v1/{request.path}"]
+    return argv, env
+
+
+def figures(output, error):
+    found = re.search(r"^BENCH (.*)$", output, re.M)
+    if not found:
+        raise Broken(f"wrk failed: {(error or output)[-300:]}")
+    run = json.loads(found[1])
+    return {**run, "rate": (run["requests"] - run["not_2xx"]) / run["seconds"]}
+
+
+def run(server, request, seconds):
+    """One run: the rate of good answers a second, latency, the server's CPU time for each, and how much of the
+    machine other programs used meanwhile (0 to 1)."""
+    argv, env = command(server, request, seconds)
+    begin, busy, own, used = time.monotonic(), machine_busy_s(), children_s(), server.process.cpu_s()
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=seconds + 90)
+    used, own = server.process.cpu_s() - used, children_s() - own
+    others_s = max(0.0, machine_busy_s() - busy - used - own)
+    result = figures(done.stdout, done.stderr)
+    return {**result, "cpu_us": used / max(result["requests"], 1) * 1e6,
+            "others": others_s / (time.monotonic() - begin) / os.cpu_count()}
+
+
+def once(server, request, limit_s=1800):
+    """Each of the request's keys once. wrk has no such mode: its threads say when they are through."""
+    argv, env = command(server, request, limit_s, once=True)
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
+        lines, filled = [], 0
+        for line in wrk.stdout:
+            lines.append(line)
+            filled += line.startswith("FILLED")
+            if filled == 2 and line.startswith("FILLED"):
+                wrk.send_signal(signal.SIGINT)
+    result = figures("".join(lines), "")
+    if filled < 2 or result["not_2xx"]:
+        raise Broken(f"{request.path}: not filled; {result['not_2xx']} answers not 2xx")
+    return result
+
+
+def background(server, request, seconds):
+    """wrk, running; the caller ends it."""
+    argv, env = command(server, request, seconds)
+    return subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def fdatasync_rate(binary, folder, seconds=1.0):
+    """4 KiB appends, each followed by fdatasync, of one thread on the file system of the servers' data."""
+    done = subprocess.run([binary, str(folder), str(seconds)], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def machine_busy_s():
+    """CPU time that was not idle so far: /proc/stat's columns without idle, iowait, and guests (which user time has
+    already). What the hypervisor gave to other machines (steal) is in it."""
+    ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(ticks[:8]) - ticks[3] - ticks[4]) / TICKS_PER_SECOND
+
+
+def children_s():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

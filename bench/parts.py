@@ -1,0 +1,247 @@
+"""What is measured. Each part is a function that takes the site and gives its rows."""
+import random
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import load
+from load import Request
+from process import Broken, Process
+from servers import SECRET, Bare, Bao, Client, Holdfast, free_port
+
+READ = Request("GET", "secret/data/read")
+WARM_UP_S = 2
+STARTS = 3
+DEV_STARTS = 5
+
+
+class Site:
+    """Where the race is run, and its settings."""
+
+    def __init__(self, options, folder, tls):
+        self.options, self.folder, self.tls = options, folder, tls
+        self.rounds, self.seconds, self.secrets = options.rounds, options.seconds, options.secrets
+        self.made, self.details = 0, {}
+
+    def place(self, name):
+        self.made += 1
+        return self.folder / f"{self.made}-{name}"
+
+    def holdfast(self):
+        return Holdfast(self.options.binary, self.place("holdfast"), self.tls)
+
+    def bao(self):
+        return Bao(self.options.bao, self.place("bao"), self.tls)
+
+    def bare(self, body):
+        return Bare(self.options.bare, self.place("bare"), self.tls, body)
+
+
+class Row:
+    """A figure: what it is, its value with unit, the limit and whether that is met (None: none is set)."""
+
+    def __init__(self, figure, value, unit="", at_least=None, at_most=None, note=""):
+        self.figure, self.value, self.unit, self.at_least, self.at_most = figure, value, unit, at_least, at_most
+        self.met, self.note = None, note
+        if at_least is not None:
+            self.met = value >= at_least
+        if at_most is not None:
+            self.met = value <= at_most
+
+    def limit(self):
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+    def as_dict(self):
+        return {k: v for k, v in vars(self).items() if v is not None and v != ""}
+
+
+def ratio(name, a, b, at_least=None, note=""):
+    """The ratio of two medians; the note has the two, and the smallest and largest ratio of a round."""
+    each = [x / y for x, y in zip(a, b)]
+    text = f"{statistics.median(a):,.0f} / {statistics.median(b):,.0f}; rounds {min(each):.2f}–{max(each):.2f}"
+    return Row(name, statistics.median(a) / statistics.median(b), "", at_least=at_least,
+               note="; ".join(filter(None, (text, note))))
+
+
+def race(site, part, lanes, failures_allowed=False):
+    """Rounds in which the lanes take turns: name → (server, request), or a function that gives a rate. Returns the
+    rates of each lane; they are worth nothing if an answer failed, unless the caller looks after that."""
+    served = {name: lane for name, lane in lanes.items() if not callable(lane)}
+    runs = site.details[part] = {name: [] for name in lanes}
+    for server, request in served.values():
+        load.run(server, request, WARM_UP_S)
+        server.process.settle()
+    for _ in range(site.rounds):
+        for name, lane in lanes.items():
+            if name not in served:
+                runs[name].append({"rate": lane()})
+                continue
+            runs[name].append(load.run(*lane, site.seconds))
+            lane[0].process.settle()
+    for name in served:
+        if (bad := failed(runs[name])) and not failures_allowed:
+            raise Broken(f"{name}: {bad} of {sum(r['requests'] for r in runs[name])} requests failed")
+    return {name: [r["rate"] for r in lane] for name, lane in runs.items()}
+
+
+def failed(runs):
+    return sum(r["not_2xx"] + r["socket_errors"] for r in runs)
+
+
+def cost(site, part):
+    """What a request costs holdfast; no limit is set."""
+    middle = {k: statistics.median(r[k] for r in site.details[part]["holdfast"]) for k in ("cpu_us", "p50_ms", "p99_ms")}
+    return Row(f"kv v2 {part}, CPU time of a request", middle["cpu_us"], "µs",
+               note=f"p50 {middle['p50_ms']:.1f} ms, p99 {middle['p99_ms']:.1f} ms")
+
+
+def read(site):
+    """Reads of one secret of 1 KiB, against the bare handler that returns the same bytes, and the reference."""
+    with ExitStack() as stack:
+        holdfast, bao = stack.enter_context(site.holdfast()), stack.enter_context(site.bao())
+        answer = holdfast.answer(READ.path)
+        bare = stack.enter_context(site.bare(answer))
+        rates = race(site, "read", {"holdfast": (holdfast, READ), "bare": (bare, READ), "bao": (bao, READ)})
+        yield ratio("kv v2 read / bare handler", rates["holdfast"], rates["bare"], 0.5, f"{len(answer)} bytes")
+        yield ratio("kv v2 read / bao", rates["holdfast"], rates["bao"], 8)
+        yield cost(site, "read")
+        yield Row("memory after the reads", holdfast.process.memory_mib(), "MiB")
+
+
+def write(site):
+    """Writes of 1 KiB over 10,000 keys, committed to disk, against the disk, the bare handler, and the reference."""
+    request = Request("POST", "secret/data/write", SECRET, keys=10_000)
+    with ExitStack() as stack:
+        holdfast, bao = stack.enter_context(site.holdfast()), stack.enter_context(site.bao())
+        bare = stack.enter_context(site.bare(holdfast.answer(READ.path)))
+        rates = race(site, "write", {
+            "fdatasync": lambda: load.fdatasync_rate(site.options.fsync, site.folder),
+            "holdfast": (holdfast, request), "bare": (bare, READ), "bao": (bao, request)})
+        disk, bare_rate = statistics.median(rates["fdatasync"]), statistics.median(rates["bare"])
+        goals = {f"2.0 × fdatasync ({disk:,.0f})": [2.0 * r for r in rates["fdatasync"]],
+                 f"0.3 × bare ({bare_rate:,.0f})": [0.3 * r for r in rates["bare"]]}
+        goal = min(goals, key=lambda g: statistics.median(goals[g]))
+        yield ratio("kv v2 write / min(2.0 × fdatasync, 0.3 × bare)", rates["holdfast"], goals[goal], 1, goal)
+        yield ratio("kv v2 write / fdatasync", rates["holdfast"], rates["fdatasync"])
+        yield ratio("kv v2 write / bare handler", rates["holdfast"], rates["bare"])
+        yield ratio("kv v2 write / bao", rates["holdfast"], rates["bao"], 5)
+        yield cost(site, "write")
+        yield Row("memory after the writes", holdfast.process.memory_mib(), "MiB")
+
+
+def one_key(site):
+    """64 writers of one key, against 64 writers of 64 keys of the same server."""
+    one, many = Request("POST", "secret/data/one", SECRET), Request("POST", "secret/data/many", SECRET, keys=64)
+    with site.holdfast() as holdfast:
+        rates = race(site, "one-key", {"one": (holdfast, one), "many": (holdfast, many)}, failures_allowed=True)
+        for name, of in (("one", "one key"), ("many", "64 keys")):
+            yield Row(f"64 writers on {of}, failed", failed(site.details["one-key"][name]), "answers", at_most=0)
+        yield ratio("64 writers on one key / on 64 keys", rates["one"], rates["many"], 0.5)
+
+
+def idle(site):
+    """An empty server that has unsealed itself."""
+    with site.holdfast() as holdfast:
+        starts, idle_mib = [], []
+        for _ in range(STARTS):
+            holdfast.process.stop()
+            starts.append(holdfast.start())
+            holdfast.process.settle()
+            idle_mib.append(holdfast.process.memory_mib())
+        yield Row("memory idle after unseal", statistics.median(idle_mib), "MiB", at_most=40,
+                  note=f"{STARTS} starts, {min(idle_mib):.1f}–{max(idle_mib):.1f}; {memory_note(holdfast)}")
+        yield started("start to unsealed, empty", starts)
+
+
+def secrets(site):
+    """A server with many secrets of 1 KiB: its memory, and how fast it starts."""
+    count = f"{site.secrets:,} secrets"
+    with site.holdfast() as holdfast:
+        filled = load.once(holdfast, Request("POST", "secret/data/fill", SECRET, keys=site.secrets))
+        yield Row(f"{count} written in", filled["seconds"], "s")
+        holdfast.process.settle()
+        yield memory(f"memory after {count}", holdfast, 120)
+        listed = holdfast.root().ok("LIST", "secret/metadata/fill")["data"]["keys"]
+        if len(listed) != site.secrets:
+            raise Broken(f"{len(listed)} of {site.secrets} secrets are listed")
+        yield memory("memory after listing them", holdfast)
+        stored = sum(f.stat().st_blocks * 512 for f in (holdfast.folder / "data").rglob("*") if f.is_file())
+        yield Row("data folder", stored / 2**20, "MiB")
+
+        clean = []
+        for _ in range(STARTS):
+            holdfast.process.stop()
+            clean.append(holdfast.start())
+        holdfast.process.settle()
+        yield started(f"start to unsealed, {count}, after SIGTERM", clean, 1000)
+        yield memory("memory idle after the start, after SIGTERM", holdfast, 120)
+
+        killed = [killed_and_started(holdfast) for _ in range(STARTS)]
+        yield started(f"start to unsealed, {count}, after kill -9 among writes", killed, 1000)
+        still_there(holdfast, site.secrets)
+        holdfast.process.settle()
+        yield memory("memory idle after the start, after SIGTERM", holdfast, 120)
+
+
+def killed_and_started(holdfast):
+    """Kill while 64 connections write; the milliseconds of the start after that."""
+    writers = load.background(holdfast, Request("POST", "secret/data/fill", SECRET, keys=10_000), 60)
+    try:
+        time.sleep(2)
+        helpers = holdfast.process.tree()[1:]
+        holdfast.process.kill()
+    finally:
+        writers.kill()
+        writers.wait()
+    end = time.monotonic() + 5
+    while left := [pid for pid in helpers if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > end:
+            raise Broken(f"helpers {left} outlived a server that was killed")
+        time.sleep(0.01)
+    return holdfast.start()
+
+
+def still_there(holdfast, count):
+    """A sample of the secrets is read; a loss would make the figures worthless."""
+    client = holdfast.client(holdfast.token)
+    for key in random.sample(range(1, count + 1), min(count, 500)):
+        data = client.ok("GET", f"secret/data/fill/{key}")["data"]["data"]
+        if data != SECRET["data"]:
+            raise Broken(f"secret/data/fill/{key} is not what was written")
+
+
+def dev(site):
+    """The development server: in memory, HTTP."""
+    times = []
+    for _ in range(DEV_STARTS):
+        folder, port = site.place("dev"), free_port()
+        folder.mkdir()
+        begin = time.monotonic()
+        process = Process([site.options.binary, "server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token",
+                           f"-dev-listen-address=127.0.0.1:{port}"], folder)
+        try:
+            Client(port, None).wait(process, "sys/health", lambda _: True)
+            times.append((time.monotonic() - begin) * 1e3)
+        finally:
+            process.stop()
+    yield started("start of -dev to ready", times, 100)
+
+
+def memory(figure, server, at_most=None):
+    return Row(figure, server.process.memory_mib(), "MiB", at_most=at_most, note=memory_note(server))
+
+
+def memory_note(server):
+    p = server.process
+    return f"{len(p.tree())} processes; anonymous {p.memory_mib('RssAnon'):.1f}, peak {p.memory_mib('VmHWM'):.1f}"
+
+
+def started(figure, times_ms, at_most=None):
+    return Row(figure, statistics.median(times_ms), "ms", at_most=at_most,
+               note=f"{len(times_ms)} starts, {min(times_ms):.0f}–{max(times_ms):.0f}")
+
+
+PARTS = {"read": read, "write": write, "one-key": one_key, "idle": idle, "secrets": secrets, "dev": dev}

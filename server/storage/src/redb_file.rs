@@ -1,0 +1,96 @@
+//! redb's view of one of our files.
+//!
+//! redb takes no more work after its file has refused one write, so a full disk must not look like
+//! a failure to it: while the store works, a write that finds no room waits until there is some.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::disk::DiskFile;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Called with the reason when a wait begins, and with `None` when it is over.
+type Tell = Box<dyn Fn(Option<String>) + Send + Sync>;
+
+/// Whether a write waits for room, and who is told.
+#[derive(Default)]
+pub struct Patience {
+    waits: AtomicBool,
+    tell: std::sync::OnceLock<Tell>,
+}
+
+impl Patience {
+    /// From now on writes wait for room.
+    pub fn begin(&self, tell: Tell) {
+        let _set_once = self.tell.set(tell);
+        self.waits.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on a full disk is an error: the store is closed.
+    pub fn end(&self) {
+        self.waits.store(false, Ordering::SeqCst);
+    }
+
+    fn tell(&self, reason: Option<String>) {
+        if let Some(tell) = self.tell.get() {
+            tell(reason);
+        }
+    }
+
+    fn through<R>(&self, mut write: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+        let mut told = false;
+        let result = loop {
+            match write() {
+                Err(e) if is_full(&e) && self.waits.load(Ordering::SeqCst) => {
+                    if !told {
+                        self.tell(Some(e.to_string()));
+                    }
+                    told = true;
+                    std::thread::sleep(PAUSE);
+                }
+                result => break result,
+            }
+        };
+        if told {
+            self.tell(None);
+        }
+        result
+    }
+}
+
+pub fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+pub struct RedbFile {
+    pub file: Arc<dyn DiskFile>,
+    pub patience: Arc<Patience>,
+}
+
+impl std::fmt::Debug for RedbFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RedbFile({:?})", self.file)
+    }
+}
+
+impl redb::StorageBackend for RedbFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.patience.through(|| self.file.set_len(len))
+    }
+    /// Never tried again: after a failed sync the system takes for written what it has lost.
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.patience.through(|| self.file.write_at(offset, data))
+    }
+}

@@ -1,0 +1,391 @@
+//! A disk in memory that can fail and forget, for tests.
+//!
+//! It is as hostile as a real one may be: what was not synced is lost in any part, sector by
+//! sector and in any order; a file that was made, renamed or removed is so for good only after
+//! [`Disk::sync_folder`]; a failed sync loses for ever what it should have written, though it can
+//! still be read until the power is cut; and a full disk refuses to overwrite, too.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::disk::{Disk, DiskFile};
+
+const SECTOR: usize = 512;
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub struct SimDisk {
+    shared: Arc<SimShared>,
+}
+
+#[derive(Debug, Default)]
+struct SimShared {
+    folder: Mutex<Folder>,
+    /// Bytes that may still be written, if `limited`.
+    room: AtomicI64,
+    limited: AtomicBool,
+    fail_sync: AtomicBool,
+    fail_write: AtomicBool,
+    steps: AtomicU64,
+    planned: Mutex<Option<Planned>>,
+    /// Held shared by every change, and alone by a power cut, which comes between two changes.
+    power: RwLock<()>,
+}
+
+/// Something to do just before a step.
+struct Planned {
+    step: u64,
+    act: Box<dyn FnOnce(&SimDisk) + Send>,
+}
+
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Planned({})", self.step)
+    }
+}
+
+type Files = BTreeMap<String, Arc<Mutex<Content>>>;
+
+#[derive(Debug, Default)]
+struct Folder {
+    now: Files,
+    synced: Files,
+    /// Changes of names since the last sync, in order.
+    pending: Vec<NameChange>,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Create(String, Arc<Mutex<Content>>),
+    Remove(String),
+    Rename(String, String),
+}
+
+/// A file's bytes; the zeroes at the end of a preallocated one take no memory.
+#[derive(Debug, Default, Clone)]
+struct Image {
+    data: Vec<u8>,
+    length: usize,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Content {
+    now: Image,
+    synced: Image,
+    /// Changes since the last sync, in order.
+    pending: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+#[derive(Debug)]
+struct SimFile {
+    content: Arc<Mutex<Content>>,
+    disk: SimDisk,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Image {
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let (at, end) = (offset as usize, offset as usize + data.len());
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[at..end].copy_from_slice(data);
+        self.length = self.length.max(end);
+    }
+
+    fn set_length(&mut self, length: u64) {
+        self.length = length as usize;
+        self.data.truncate(self.length);
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        const ZEROES: [u8; 4096] = [0; 4096];
+        let at = offset as usize;
+        if at + out.len() > self.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let there = self.data.get(at..).unwrap_or_default();
+        let (data, zeroes) = out.split_at_mut(there.len().min(out.len()));
+        data.copy_from_slice(&there[..data.len()]);
+        for part in zeroes.chunks_mut(ZEROES.len()) {
+            // Fresh memory is zero already; looking is cheaper than writing.
+            if *part != ZEROES[..part.len()] {
+                part.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        let mut bytes = self.data.clone();
+        bytes.resize(self.length, 0);
+        bytes
+    }
+}
+
+impl From<Vec<u8>> for Image {
+    fn from(data: Vec<u8>) -> Image {
+        Image { length: data.len(), data }
+    }
+}
+
+fn rename_in(files: &mut Files, change: &NameChange) {
+    match change {
+        NameChange::Create(name, content) => {
+            files.insert(name.clone(), content.clone());
+        }
+        NameChange::Remove(name) => {
+            files.remove(name);
+        }
+        NameChange::Rename(from, to) => {
+            if let Some(content) = files.remove(from) {
+                files.insert(to.clone(), content);
+            }
+        }
+    }
+}
+
+impl Folder {
+    fn change(&mut self, change: NameChange) {
+        rename_in(&mut self.now, &change);
+        self.pending.push(change);
+    }
+}
+
+impl SimDisk {
+    /// Lose power: a new disk that holds what was synced, and of everything else what `keep` says
+    /// (a random half of it reached the platter, say). The old disk goes on for whoever still
+    /// holds it, and harms nobody.
+    pub fn power_cut(&self, mut keep: impl FnMut() -> bool) -> SimDisk {
+        let _no_change_meanwhile = self.shared.power.write().unwrap_or_else(PoisonError::into_inner);
+        let folder = lock(&self.shared.folder);
+        let mut files = folder.synced.clone();
+        // A file system writes names in order.
+        for change in folder.pending.iter().take_while(|_| keep()) {
+            rename_in(&mut files, change);
+        }
+        let mut survives = |content: &Arc<Mutex<Content>>| {
+            let image = lock(content).survive(&mut keep);
+            Arc::new(Mutex::new(Content { now: image.clone(), synced: image, pending: Vec::new() }))
+        };
+        let now: Files = files.iter().map(|(name, content)| (name.clone(), survives(content))).collect();
+        let folder = Folder { synced: now.clone(), now, pending: Vec::new() };
+        SimDisk { shared: Arc::new(SimShared { folder: Mutex::new(folder), ..SimShared::default() }) }
+    }
+
+    /// From now on only this many bytes may be written (`None`: no limit).
+    pub fn limit_room(&self, bytes: Option<u64>) {
+        self.shared.room.store(bytes.unwrap_or(0) as i64, Ordering::SeqCst);
+        self.shared.limited.store(bytes.is_some(), Ordering::SeqCst);
+    }
+
+    /// From now on syncs fail.
+    pub fn fail_sync(&self, fail: bool) {
+        self.shared.fail_sync.store(fail, Ordering::SeqCst);
+    }
+
+    /// From now on writes fail.
+    pub fn fail_write(&self, fail: bool) {
+        self.shared.fail_write.store(fail, Ordering::SeqCst);
+    }
+
+    /// Writes, syncs and changes of names and lengths so far: a clock for tests that stop in between.
+    pub fn steps(&self) -> u64 {
+        self.shared.steps.load(Ordering::SeqCst)
+    }
+
+    /// Do something (cut the power, say) just before the first change that is not among the first
+    /// `step` ones. At most one thing is planned; it is forgotten if the disk does not get there.
+    pub fn before_step(&self, step: u64, act: impl FnOnce(&SimDisk) + Send + 'static) {
+        *lock(&self.shared.planned) = Some(Planned { step, act: Box::new(act) });
+    }
+
+    /// One change begins; it is over when the guard is dropped.
+    fn step(&self) -> RwLockReadGuard<'_, ()> {
+        let step = self.shared.steps.fetch_add(1, Ordering::SeqCst);
+        let planned = lock(&self.shared.planned).take_if(|p| p.step <= step);
+        if let Some(planned) = planned {
+            (planned.act)(self);
+        }
+        self.shared.power.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Change stored bytes behind the store's back.
+    pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(content) = lock(&self.shared.folder).now.get(name) {
+            let mut c = lock(content);
+            let mut bytes = c.now.whole();
+            change(&mut bytes);
+            c.now = bytes.into();
+            c.synced = c.now.clone();
+            c.pending.clear();
+        }
+    }
+
+    /// All bytes of all files, one after another: what a thief of the disk reads.
+    pub fn dump(&self) -> Vec<u8> {
+        lock(&self.shared.folder).now.values().flat_map(|c| lock(c).now.whole()).collect()
+    }
+}
+
+impl Content {
+    fn survive(&self, keep: &mut impl FnMut() -> bool) -> Image {
+        let mut image = self.synced.clone();
+        for change in &self.pending {
+            match change {
+                Change::Length(length) if keep() => image.set_length(*length),
+                Change::Length(_) => {}
+                Change::Write(offset, data) => {
+                    // A write reaches the platter in sectors, and not in order.
+                    let mut at = 0;
+                    while at < data.len() {
+                        let offset = offset + at as u64;
+                        let part = data.len().min(at + SECTOR - offset as usize % SECTOR) - at;
+                        if keep() {
+                            image.write(offset, &data[at..at + part]);
+                        }
+                        at += part;
+                    }
+                }
+            }
+        }
+        image
+    }
+}
+
+impl SimShared {
+    fn take_room(&self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes as i64;
+        if self.limited.load(Ordering::SeqCst) && self.room.fetch_sub(bytes, Ordering::SeqCst) < bytes {
+            self.room.fetch_add(bytes, Ordering::SeqCst);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let _power = self.step();
+        let mut folder = lock(&self.shared.folder);
+        let content = match folder.now.get(name) {
+            Some(content) => content.clone(),
+            None if !create => return Err(io::ErrorKind::NotFound.into()),
+            None => {
+                let content = Arc::default();
+                folder.change(NameChange::Create(name.to_owned(), Arc::clone(&content)));
+                content
+            }
+        };
+        Ok(Arc::new(SimFile { content, disk: self.clone() }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(lock(&self.shared.folder).now.keys().cloned().collect())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let _power = self.step();
+        let mut folder = lock(&self.shared.folder);
+        if !folder.now.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        folder.change(NameChange::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let _power = self.step();
+        let mut folder = lock(&self.shared.folder);
+        if !folder.now.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        folder.change(NameChange::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let _power = self.step();
+        if self.shared.fail_sync.load(Ordering::SeqCst) {
+            return Err(io::Error::other("sync refused by the simulated disk"));
+        }
+        let mut folder = lock(&self.shared.folder);
+        folder.synced = folder.now.clone();
+        folder.pending.clear();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        if self.shared.limited.load(Ordering::SeqCst) {
+            return Ok(self.shared.room.load(Ordering::SeqCst).max(0) as u64);
+        }
+        Ok(u64::MAX)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new("/sim").join(name)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.content).now.length as u64)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        lock(&self.content).now.read(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _power = self.disk.step();
+        if self.disk.shared.fail_write.load(Ordering::SeqCst) {
+            return Err(io::Error::other("write refused by the simulated disk"));
+        }
+        self.disk.shared.take_room(data.len())?;
+        let mut c = lock(&self.content);
+        c.now.write(offset, data);
+        c.pending.push(Change::Write(offset, data.to_vec()));
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _power = self.disk.step();
+        let mut c = lock(&self.content);
+        self.disk.shared.take_room((len as usize).saturating_sub(c.now.length))?;
+        c.now.set_length(len);
+        c.pending.push(Change::Length(len));
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if len > self.len()? { self.set_len(len) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let _power = self.disk.step();
+        let mut c = lock(&self.content);
+        let pending = std::mem::take(&mut c.pending);
+        if self.disk.shared.fail_sync.load(Ordering::SeqCst) {
+            return Err(io::Error::other("sync refused by the simulated disk"));
+        }
+        for change in pending {
+            match change {
+                Change::Write(offset, data) => c.synced.write(offset, &data),
+                Change::Length(length) => c.synced.set_length(length),
+            }
+        }
+        Ok(())
+    }
+}

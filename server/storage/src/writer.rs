@@ -1,0 +1,264 @@
+//! The one thread that writes: it takes what is queued, appends it to the log with one sync,
+//! applies it, and publishes it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::disk::Disk;
+use crate::log::{AppendError, Log, SEGMENT_BYTES};
+use crate::pipeline::{Queued, encode, lock};
+use crate::redb_file::is_full;
+use crate::state::State;
+use crate::store::Inner;
+use crate::{CommitError, Key};
+
+/// Bytes of one group at most.
+pub(crate) const GROUP_BYTES: usize = 4 << 20;
+/// A checkpoint is due when the log has grown by this much,
+const CHECKPOINT_BYTES: u64 = 48 << 20;
+/// or when it is this old and something was written.
+const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
+/// Writes are refused while less than this is free, so that what is accepted can be applied.
+const RESERVE_BYTES: u64 = 8 << 20;
+/// How long the thread sleeps when nothing wakes it,
+const IDLE: Duration = Duration::from_secs(5);
+/// and how often it looks for room on a full disk.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
+
+pub(crate) struct Writer {
+    inner: Arc<Inner>,
+    state: State,
+    log: Option<Log>,
+    disk: Option<Arc<dyn Disk>>,
+    term: u64,
+    last_checkpoint: Instant,
+    /// Log bytes since the last checkpoint.
+    unsaved: u64,
+    /// The disk was full when something was last written.
+    full: bool,
+    broken: bool,
+}
+
+/// Why a group was not committed.
+enum Failure {
+    /// Nothing of it was written.
+    Nothing(io::Error),
+    /// It may be there after a crash; the next write clears it away.
+    Unknown(io::Error),
+    /// Nothing more can be written. With `unknown`, the group may be there when the store is opened again.
+    Broken { reason: String, unknown: bool },
+}
+
+impl From<AppendError> for Failure {
+    fn from(e: AppendError) -> Failure {
+        match e {
+            AppendError::Nothing(e) => Failure::Nothing(e),
+            AppendError::Unknown(e) => Failure::Unknown(e),
+            AppendError::Broken { error, unknown } => Failure::Broken { reason: error.to_string(), unknown },
+        }
+    }
+}
+
+/// However the thread ends, nobody waits for it in vain.
+struct Epitaph(Arc<Inner>);
+
+impl Drop for Epitaph {
+    fn drop(&mut self) {
+        let mut shared = self.0.pipeline.shared();
+        shared.closed = true;
+        shared.queue.clear();
+        shared.waiters.clear();
+    }
+}
+
+impl Writer {
+    /// `unsaved`: bytes in the log that the last checkpoint does not hold.
+    pub fn new(inner: Arc<Inner>, state: State, log: Option<Log>, disk: Option<Arc<dyn Disk>>, unsaved: u64) -> Writer {
+        Writer {
+            inner,
+            state,
+            log,
+            disk,
+            term: 1,
+            last_checkpoint: Instant::now(),
+            unsaved,
+            full: false,
+            broken: false,
+        }
+    }
+
+    pub fn run(mut self) {
+        let _epitaph = Epitaph(self.inner.clone());
+        loop {
+            let group = self.next_group();
+            if !group.is_empty() {
+                self.commit(group);
+            } else if self.inner.pipeline.shared().closed {
+                break;
+            }
+            self.look_for_room();
+            self.checkpoint_if_due();
+        }
+        if self.unsaved > 0 && !self.broken {
+            self.checkpoint();
+        }
+    }
+
+    /// Take what is queued, waiting for it if there is nothing.
+    fn next_group(&self) -> Vec<Queued> {
+        let mut woken = lock(&self.inner.wake_lock);
+        if !*woken {
+            let waited = self.inner.wake.wait_timeout(woken, if self.full { LOOK_FOR_ROOM } else { IDLE });
+            woken = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+        *woken = false;
+        drop(woken);
+        let mut shared = self.inner.pipeline.shared();
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = shared.queue.front() {
+            if !group.is_empty() && bytes + next.bytes > GROUP_BYTES {
+                *lock(&self.inner.wake_lock) = true;
+                break;
+            }
+            bytes += next.bytes;
+            group.extend(shared.queue.pop_front());
+        }
+        group
+    }
+
+    fn commit(&mut self, group: Vec<Queued>) {
+        let Some(last) = group.last().map(|q| q.index) else { return };
+        if let Err(failure) = self.append(&group) {
+            return self.fail(group, failure);
+        }
+        // It is durable now. If it cannot be shown, it will be when the store is opened again.
+        let applied = self.state.apply(group.iter().flat_map(|q| q.changes.iter()), last);
+        let snapshot = match applied.and_then(|()| self.state.snapshot()) {
+            Ok(snapshot) => snapshot,
+            Err(e) => return self.fail(group, Failure::Broken { reason: e.to_string(), unknown: true }),
+        };
+        let keys: Vec<Key> = group.iter().flat_map(|q| q.changes.iter().map(|(k, _)| k.clone())).collect();
+        if let Some(hook) = self.inner.applied.get() {
+            hook(&keys, last);
+        }
+        {
+            let mut shared = self.inner.pipeline.shared();
+            shared.in_flight = shared.in_flight.saturating_sub(group.len());
+            shared.publish(snapshot.clone(), keys.into_iter());
+            self.inner.current.store(snapshot);
+        }
+        for q in group {
+            let _nobody_waits = q.done.send(Ok(()));
+        }
+    }
+
+    fn append(&mut self, group: &[Queued]) -> Result<(), Failure> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        if let Some(disk) = &self.disk
+            && disk.free_bytes().map_err(Failure::Nothing)? < RESERVE_BYTES
+        {
+            return Err(Failure::Nothing(io::ErrorKind::StorageFull.into()));
+        }
+        let Some(first) = group.first().map(|q| q.index) else { return Ok(()) };
+        // Indexes of what failed before are filled with entries that change nothing.
+        let mut payloads: Vec<Vec<u8>> = (log.next_index()..first).map(|_| encode(&[])).collect();
+        payloads.extend(group.iter().map(|q| encode(&q.changes)));
+        log.append(self.term, &payloads)?;
+        self.unsaved += payloads.iter().map(|p| p.len() as u64 + 40).sum::<u64>();
+        self.inner.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Take back what is in flight, and tell each what became of it.
+    fn fail(&mut self, group: Vec<Queued>, failure: Failure) {
+        let full = match &failure {
+            Failure::Nothing(e) | Failure::Unknown(e) if is_full(e) => Some(e.to_string()),
+            _ => None,
+        };
+        let broken = match &failure {
+            Failure::Broken { reason, .. } => Some(refusal(reason)),
+            _ => None,
+        };
+        self.full |= full.is_some();
+        let rolled_back = {
+            let mut shared = self.inner.pipeline.shared();
+            let rolled_back = shared.roll_back();
+            if let Some(text) = &full {
+                shared.refusing = Some(text.clone());
+            }
+            if let Some(text) = &broken {
+                tracing::error!("{text}");
+                self.broken = true;
+                shared.broken.get_or_insert_with(|| text.clone());
+            }
+            // Before anybody can read what is true now, caches forget what was not.
+            if let Some(hook) = self.inner.applied.get() {
+                hook(&rolled_back.keys, rolled_back.index);
+            }
+            rolled_back
+        };
+        for (i, q) in group.into_iter().enumerate() {
+            let error = match &failure {
+                Failure::Unknown(e) => CommitError::Unknown(e.to_string()),
+                Failure::Broken { reason, unknown: true } => CommitError::Unknown(refusal(reason)),
+                Failure::Broken { reason, unknown: false } => CommitError::Failed(refusal(reason)),
+                Failure::Nothing(e) if is_full(e) => CommitError::Full(e.to_string()),
+                Failure::Nothing(e) if i == 0 => CommitError::Failed(e.to_string()),
+                Failure::Nothing(_) => CommitError::Retry,
+            };
+            let _nobody_waits = q.done.send(Err(error));
+        }
+        let behind = || match (&broken, &full) {
+            (Some(text), _) => CommitError::Failed(text.clone()),
+            (None, Some(text)) => CommitError::Full(text.clone()),
+            (None, None) => CommitError::Retry,
+        };
+        for q in rolled_back.queued {
+            let _nobody_waits = q.done.send(Err(behind()));
+        }
+        for reader in rolled_back.readers {
+            // What it wrote is nothing, and it can read again.
+            let _nobody_waits = reader.send(Err(CommitError::Retry));
+        }
+    }
+
+    /// Accept writes again when the disk has room for them and for a new log segment.
+    fn look_for_room(&mut self) {
+        let Some(disk) = self.disk.as_ref().filter(|_| self.full) else { return };
+        if disk.free_bytes().is_ok_and(|free| free >= RESERVE_BYTES + SEGMENT_BYTES) {
+            self.full = false;
+            self.inner.pipeline.shared().refusing = None;
+            tracing::info!("the disk that holds the store has room again; writes go on");
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let aged = self.unsaved > 0 && self.last_checkpoint.elapsed() > CHECKPOINT_AGE;
+        if !self.broken && (self.unsaved >= CHECKPOINT_BYTES || aged) {
+            self.checkpoint();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let applied = self.inner.current.load().index();
+        let Some(log) = &mut self.log else { return };
+        self.last_checkpoint = Instant::now();
+        if let Err(e) = self.state.checkpoint() {
+            return self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: false });
+        }
+        self.unsaved = 0;
+        if let Err(e) = log.forget_through(applied) {
+            tracing::error!(error = %e, "log segments that a checkpoint holds cannot be removed; they are tried again");
+        }
+        self.inner.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
+    }
+}
+
+fn refusal(reason: &str) -> String {
+    format!(
+        "{reason}; what the disk holds is not known, so nothing more is written until the store is opened again: \
+         look at the disk, then restart the server"
+    )
+}

@@ -1,0 +1,158 @@
+//! Whoever steals the disk learns nothing: store files, audit log and server log are searched for everything
+//! that was used.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_tests::{Running, Server, Setup};
+use serde_json::json;
+
+use crate::needles::{Needle, Search, forms};
+
+/// What was used.
+#[derive(Default)]
+struct Known {
+    /// Tokens, accessors, values: in no file at all.
+    secrets: Vec<Needle>,
+    /// Names of paths, policies, mounts and metadata: not in the store.
+    names: Vec<Needle>,
+}
+
+fn random() -> String {
+    let mut bytes = [0; 10];
+    getrandom::fill(&mut bytes).expect("randomness");
+    hex::encode(bytes)
+}
+
+impl Known {
+    fn secret(&mut self, what: &str) -> String {
+        let text = format!("{what}-{}", random());
+        self.secrets.extend(forms(&text, text.as_bytes()));
+        text
+    }
+
+    fn name(&mut self, what: &str) -> String {
+        let text = format!("{what}-{}", random());
+        self.names.extend(forms(&text, text.as_bytes()));
+        text
+    }
+
+    fn given(&mut self, what: &str, text: &str) {
+        self.secrets.extend(forms(what, text.as_bytes()));
+        // The part behind the prefix alone is as good.
+        if let Some((_, rest)) = text.split_once('.') {
+            self.secrets.extend(forms(&format!("{what} without its prefix"), rest.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn store_audit_log_and_server_log_hold_no_secret() {
+    let running = Running::start(Setup::hardware().with_top("log_level = \"trace\""));
+    let mut known = Known::default();
+    known.given("root token", running.root.token());
+    for share in &running.keys.shares {
+        known.secrets.extend(forms("recovery share", &hex::decode(share).expect("hex")));
+    }
+    use_everything(&running, &mut known);
+    let log = running.server.log();
+
+    // As a crash leaves the store, and as an orderly end does.
+    let running = running.restart(Server::kill);
+    search_store(&running, &known, "after kill -9");
+    use_everything(&running, &mut known);
+    running.root.post("sys/rotate/keyring", json!({})).expect(204);
+    use_everything(&running, &mut known);
+    let logs = log + &running.server.log();
+    let Running { server, site, .. } = running;
+    server.stop();
+    search_files(&site.store(), known.secrets.iter().chain(&known.names), "the store after its end");
+
+    let audit = fs::read(site.audit_file()).expect("the audit log");
+    assert!(audit.len() > 10_000, "the audit log is short");
+    let search = Search::new(copies(known.secrets.iter()));
+    let found = search.find(&audit);
+    assert!(found.is_empty(), "in the audit log: {:?}", &found[..found.len().min(5)]);
+    let found = search.find(logs.as_bytes());
+    assert!(found.is_empty(), "in the server's log: {:?}", &found[..found.len().min(5)]);
+}
+
+fn search_store(running: &Running, known: &Known, when: &str) {
+    search_files(&running.site.store(), known.secrets.iter().chain(&known.names), when);
+}
+
+fn search_files<'n>(store: &Path, needles: impl Iterator<Item = &'n Needle>, when: &str) {
+    let search = Search::new(copies(needles));
+    let mut searched = Vec::new();
+    for entry in fs::read_dir(store).expect("the store") {
+        let path = entry.expect("an entry").path();
+        let bytes = fs::read(&path).expect("a file");
+        let found = search.find(&bytes);
+        assert!(found.is_empty(), "{when}, in {}: {:?}", path.display(), &found[..found.len().min(5)]);
+        searched.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+        let name = search.find(searched.last().expect("one").as_bytes());
+        assert!(name.is_empty(), "a file is called by a secret: {searched:?}");
+    }
+    assert!(searched.iter().any(|n| n.starts_with("log-")) && searched.contains(&"state.redb".into()), "{searched:?}");
+}
+
+fn copies<'n>(needles: impl Iterator<Item = &'n Needle>) -> Vec<Needle> {
+    needles.map(|n| Needle { name: n.name.clone(), bytes: n.bytes.clone() }).collect()
+}
+
+/// Every route that takes or gives a secret, also in ways that fail.
+fn use_everything(running: &Running, known: &mut Known) {
+    let root = &running.root;
+    let mount = known.name("mount");
+    root.post(&format!("sys/mounts/{mount}"), json!({ "type": "kv", "options": { "version": "2" }, "description": known.name("description") }))
+        .expect(204);
+    for i in 0..20 {
+        let path = format!("{}/{}", known.name("folder"), known.name("leaf"));
+        let data = json!({
+            known.name("field"): known.secret("value"),
+            "nested": { "list": [known.secret("item"), 5], "long": known.secret(&"long".repeat(1 + i * 50)) },
+        });
+        let data_path = format!("{mount}/data/{path}");
+        root.post(&data_path, json!({ "data": data })).expect(200);
+        root.post(&data_path, json!({ "data": { "b": known.secret("later") }, "options": { "cas": 1 } })).expect(200);
+        root.post(&data_path, json!({ "data": { "b": known.secret("refused") }, "options": { "cas": 1 } })).expect(400);
+        root.get(&data_path).expect(200);
+        root.get(&format!("{data_path}?version=1")).expect(200);
+        let metadata = json!({ "custom_metadata": { known.name("key"): known.secret("custom") } });
+        root.post(&format!("{mount}/metadata/{path}"), metadata).expect(204);
+        root.get(&format!("{mount}/metadata/{path}")).expect(200);
+        root.list(&format!("{mount}/metadata")).expect(200);
+    }
+    let policy = known.name("policy");
+    let rules = format!("path \"{mount}/data/*\" {{ capabilities = [\"create\", \"read\"] }} # {}", known.secret("comment"));
+    root.post(&format!("sys/policies/acl/{policy}"), json!({ "policy": rules })).expect(204);
+    root.get(&format!("sys/policies/acl/{policy}")).expect(200);
+    for _ in 0..10 {
+        let body = json!({ "policies": [policy, "default"], "display_name": known.name("shown"),
+            "meta": { known.name("label"): known.name("labelled") }, "ttl": "1h" });
+        let made = root.post("auth/token/create", body).expect(200);
+        let (token, accessor) = (made.text_at("/auth/client_token"), made.text_at("/auth/accessor"));
+        known.given("token", &token);
+        known.given("accessor", &accessor);
+        let own = root.with_token(&token);
+        own.get("auth/token/lookup-self").expect(200);
+        own.post(&format!("{mount}/data/{}", known.name("own")), json!({ "data": { "v": known.secret("own") } })).expect(200);
+        own.get(&format!("secret/data/{}", known.name("denied"))).expect(403);
+        own.post("auth/token/renew-self", json!({ "increment": "2h" })).expect(200);
+        root.post("auth/token/lookup", json!({ "token": token })).expect(200);
+        root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).expect(200);
+        root.list("auth/token/accessors").expect(200);
+        root.post("auth/token/revoke-accessor", json!({ "accessor": accessor })).expect(204);
+        own.get("auth/token/lookup-self").expect(403);
+    }
+    // Tokens that are none are no business of a log either: people paste passwords.
+    let pasted = known.secret("pasted");
+    root.with_token(&pasted).get("auth/token/lookup-self").expect(403);
+    root.post("auth/token/lookup", json!({ "token": pasted })).refused(403);
+    root.post("auth/token/revoke", json!({ "token": known.secret("pasted") }));
+    root.post("auth/token/create", json!({ "id": known.secret("chosen"), "policies": ["default"] })).expect(200);
+    let malformed = format!("{{\"data\": {{\"a\": \"{}\"", known.secret("malformed"));
+    root.raw("POST", &format!("/v1/{mount}/data/x"), &[], malformed.as_bytes()).expect(400);
+    root.post(&format!("{mount}/data/x"), json!({ "data": known.secret("wrong-type") })).expect(400);
+    root.post(&format!("{mount}/data/x"), json!({ "data": { "a": known.secret("large").repeat(40_000) } })).expect(413);
+}
