@@ -74,7 +74,8 @@ def table(rows):
 
 def others(details):
     """The largest share of the machine that other programs had during a run; None if there were no runs."""
-    return max((r.get("others", 0) for lanes in details.values() for runs in lanes.values() for r in runs), default=None)
+    runs = (r for lanes in details.values() for lane in lanes.values() for r in lane)
+    return max((r.get("others", 0) for r in runs), default=None)
 
 
 def measure(site, parts):
@@ -114,8 +115,8 @@ def main():
     path = keep({**about, "others": noise, "rows": [r.as_dict() for r in rows], "broken": broken, "runs": site.details})
     print(f"{about['holdfast']}; {about['bao']}")
     print(f"{about['date']} on {about['machine']}, {about['file_system']}; {about['uptime']}")
-    print(f"Medians of {o.rounds} alternating rounds of {o.seconds} s at {CONNECTIONS} connections; wrk runs on the same "
-          "cores.")
+    print(f"Medians of {o.rounds} alternating rounds of {o.seconds} s at {CONNECTIONS} connections; wrk runs on the "
+          "same cores.")
     if noise is not None:
         print(f"Other programs used up to {100 * noise:.0f} % of the machine while it was measured.")
     print(f"\n{table(rows)}")

@@ -1,10 +1,10 @@
 -- Sends one kind of request over and over and prints "BENCH {json}" at the end.
 -- The environment says which, so that no token is in an argument:
 --   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty)
---   BENCH_KEYS   N > 0: append /1 … /N to the path; each of the two threads takes its half, in turn
+--   BENCH_KEYS   N > 0: append /1 … /N to the path; each of BENCH_THREADS takes its share, in turn
 --   BENCH_ONCE   1: a thread says FILLED when each of its keys has been answered (the caller then interrupts wrk)
 
-local THREADS = 2
+local threads = tonumber(os.getenv("BENCH_THREADS"))
 local keys = tonumber(os.getenv("BENCH_KEYS"))
 local once = os.getenv("BENCH_ONCE") == "1"
 local started = 0
@@ -26,7 +26,7 @@ function init(args)
   end
   if keys > 0 then
     head, tail = wrk.format(nil, wrk.path .. "/@@"):match("^(.-)@@(.*)$")
-    share, sent, answered = math.floor(keys / THREADS), 0, 0
+    share, sent, answered = math.floor(keys / threads), 0, 0
   end
 end
 
@@ -40,7 +40,7 @@ end
 
 if once then
   -- A connection has one request at a time, so once `connections` more than the share are answered, the share is.
-  local slack = tonumber(os.getenv("BENCH_CONNECTIONS")) / THREADS
+  local slack = tonumber(os.getenv("BENCH_CONNECTIONS")) / threads
   function response()
     answered = answered + 1
     if answered == share + slack then

@@ -12,6 +12,7 @@ from pathlib import Path
 from process import TICKS_PER_SECOND, Broken
 
 CONNECTIONS = 64
+THREADS = 2             # load.lua shares the keys among them
 HERE = Path(__file__).parent
 
 
@@ -29,10 +30,12 @@ def command(server, request, seconds, once=False):
     if request.body is not None:
         body = str(server.folder / "body.json")
         Path(body).write_text(json.dumps(request.body))
-    env = {"PATH": os.environ["PATH"], "BENCH_METHOD": request.method, "BENCH_TOKEN": server.token, "BENCH_BODY": body,
-           "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0", "BENCH_CONNECTIONS": str(CONNECTIONS)}
-    argv = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(HERE / "load.lua"),
-            f"https://127.0.0.1:{server.port}/v1/{request.path}"]
+    env = {"PATH": os.environ["PATH"],
+           "BENCH_METHOD": request.method, "BENCH_TOKEN": server.token, "BENCH_BODY": body,
+           "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0",
+           "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(CONNECTIONS)}
+    argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",
+            "-s", str(HERE / "load.lua"), f"https://127.0.0.1:{server.port}/v1/{request.path}"]
     return argv, env
 
 
@@ -62,13 +65,16 @@ def once(server, request, limit_s=1800):
     argv, env = command(server, request, limit_s, once=True)
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
         lines, filled = [], 0
-        for line in wrk.stdout:
-            lines.append(line)
-            filled += line.startswith("FILLED")
-            if filled == 2 and line.startswith("FILLED"):
-                wrk.send_signal(signal.SIGINT)
+        try:
+            for line in wrk.stdout:
+                lines.append(line)
+                filled += line == "FILLED\n"
+                if line == "FILLED\n" and filled == THREADS:
+                    wrk.send_signal(signal.SIGINT)
+        finally:
+            wrk.kill()
     result = figures("".join(lines), "")
-    if filled < 2 or result["not_2xx"]:
+    if filled < THREADS or result["not_2xx"]:
         raise Broken(f"{request.path}: not filled; {result['not_2xx']} answers not 2xx")
     return result
 

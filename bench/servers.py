@@ -184,8 +184,8 @@ class Holdfast(Server):
         (folder / "pin").write_text(pin)
         (folder / "pin").chmod(0o600)
         self.environment = {"SOFTHSM2_CONF": f"{folder}/softhsm2.conf"}
-        subprocess.run(["softhsm2-util", "--init-token", "--free", "--label", "holdfast", "--pin", pin, "--so-pin", pin],
-                       env=self.environment, check=True, capture_output=True)
+        make_token = ["softhsm2-util", "--init-token", "--free", "--label", "holdfast", "--pin", pin, "--so-pin", pin]
+        subprocess.run(make_token, env=self.environment, check=True, capture_output=True)
         return f"""{self.listener_and_audit()}
 storage "file" {{
   path = "{folder}/data"

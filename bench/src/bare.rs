@@ -1,7 +1,8 @@
 //! The limit for answers: axum on rustls, with nothing behind it.
 //!
-//! `bare PORT CERT KEY BODY` answers every request on 127.0.0.1:PORT with the bytes of the file BODY, over the TLS set-up
-//! of `holdfast-http`: aws-lc-rs, TLS 1.3 first, HTTP/2 and 1.1 by ALPN, no delay. It prints `ready` when it listens.
+//! `bare PORT CERT KEY BODY` answers every request on 127.0.0.1:PORT with the bytes of the file BODY, over the TLS
+//! set-up of `holdfast-http`: aws-lc-rs, TLS 1.3 first, HTTP/2 and 1.1 by ALPN, no delay. It prints `ready` when it
+//! listens.
 
 use std::error::Error;
 use std::io;

@@ -10,7 +10,7 @@ use holdfast_tests::{Running, Server, Setup, until};
 use rustix::process::Signal;
 use serde_json::json;
 
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 const WRITERS: usize = 8;
 const WRITES: usize = 1000 / WRITERS;
 
@@ -54,6 +54,7 @@ fn after_kill_9_amid_a_thousand_writes_every_acknowledged_one_is_there() {
             writers.into_iter().map(|w| w.join().expect("no panic")).collect()
         });
         let written = acknowledged.load(Ordering::Relaxed);
+        println!("round {round}: killed after {written} of {} writes", WRITERS * WRITES);
         assert!(written < WRITERS * WRITES, "the kill came too late");
 
         running = running.restart(Server::kill);

@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod crash;
 mod http2;
+mod memory;
 mod needles;
 mod seal_hsm;
 mod secrets_at_rest;

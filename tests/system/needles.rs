@@ -1,7 +1,7 @@
 //! Known secrets in the forms in which they may lie about.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 /// What to look for, under a name for messages.
 pub struct Needle {
@@ -27,11 +27,6 @@ pub fn forms(name: &str, secret: &[u8]) -> Vec<Needle> {
         }
     }
     found
-}
-
-/// Bytes of a key in base64, as the API shows it.
-pub fn from_base64(text: &str) -> Vec<u8> {
-    STANDARD.decode(text).expect("base64")
 }
 
 /// Looks for many needles at once: by their first four bytes.

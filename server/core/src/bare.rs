@@ -147,6 +147,7 @@ impl Core {
         set("sealed", sealed.into());
         set("standby", sealed.into());
         // Only Vault has it; vaultrs reads no health without it.
+        set("performance_standby", false.into());
         set("replication_performance_mode", mode.into());
         set("replication_dr_mode", mode.into());
         set("server_time_utc", clock::now().secs().into());

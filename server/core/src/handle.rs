@@ -380,6 +380,11 @@ impl Way<'_> {
                 vec![format!("no handler for route {:?}. route entry not found.", self.request.path)],
             ));
         };
+        if self.operation == Operation::Read && self.request.data.contains_key("help") {
+            let pattern = self.found.map(|f| &*f.pattern);
+            let text = crate::open_api::help(mount, self.path, pattern).ok_or(Error::UnsupportedPath)?;
+            return Ok((Response::bare(text), Vec::new()));
+        }
         let found = self.found.ok_or(Error::UnsupportedPath)?;
         if !found.supported {
             wrapping::check(&mut Tx::read_only(self.store().view(), self.barrier()), self.request, self.now)?;

@@ -112,22 +112,38 @@ fn path_item(mount: &Mount, route: &Route<'_>) -> (String, Value) {
     (path, item)
 }
 
-/// The text of `path-help` for a path.
-pub fn help(mount: &Mount, path: &str, matches: impl Fn(&Route<'_>) -> bool) -> Option<String> {
+/// The answer of `path-help` for a path of a mount; without a path, the mount's table of paths.
+pub fn help(mount: &Mount, path: &str, pattern: Option<&str>) -> Option<Map<String, Value>> {
     let routes = mount.handler.describe();
-    let route = routes.iter().find(|r| matches(r))?;
-    let mut out = String::new();
-    let _cannot_fail =
-        writeln!(out, "Request:        {path}\nMatching Route: ^{}$\n\n{}\n", route.pattern, route.synopsis);
-    let fields = route.fields();
-    if !fields.is_empty() {
-        out.push_str("## PARAMETERS\n");
-        for (name, (kind, description)) in fields {
-            let _cannot_fail = writeln!(out, "\n    {name} ({})\n\n        {description}", kind.help());
+    let mut text = String::new();
+    if path.is_empty() {
+        let _cannot_fail = writeln!(text, "## PATHS\n\nThe paths of this mount (type {}):", mount.entry.kind);
+        for r in &routes {
+            let _cannot_fail = writeln!(text, "\n    {}\n        {}", r.pattern, r.synopsis);
+        }
+    } else {
+        let route = routes.iter().find(|r| Some(r.pattern) == pattern)?;
+        let _cannot_fail =
+            writeln!(text, "Request:        {path}\nMatching Route: {}\n\n{}\n", route.pattern, route.synopsis);
+        let fields = route.fields();
+        if !fields.is_empty() {
+            text.push_str("## PARAMETERS\n");
+            for (name, (kind, description)) in fields {
+                let _cannot_fail = writeln!(text, "\n    {name} ({})\n\n        {description}", kind.help());
+            }
+        }
+        if !route.description.is_empty() {
+            let _cannot_fail = writeln!(text, "\n## DESCRIPTION\n\n{}", route.description);
         }
     }
-    if !route.description.is_empty() {
-        let _cannot_fail = writeln!(out, "\n## DESCRIPTION\n\n{}", route.description);
-    }
-    Some(out)
+    let paths: Map<String, Value> = routes
+        .iter()
+        .filter(|r| path.is_empty() || Some(r.pattern) == pattern)
+        .map(|r| path_item(mount, r))
+        .collect();
+    let mut answer = Map::new();
+    answer.insert("help".into(), text.into());
+    answer.insert("see_also".into(), Value::Null);
+    answer.insert("openapi".into(), json!({"openapi": "3.0.2", "paths": paths}));
+    Some(answer)
 }

@@ -38,6 +38,7 @@ type Prepare<B> = Box<
 #[derive(Debug, Clone)]
 pub struct Found {
     pub(crate) route: usize,
+    pub pattern: Arc<str>,
     pub captures: Captures,
     /// The route has the operation that was asked.
     pub supported: bool,
@@ -74,7 +75,7 @@ struct Handler<B, T: ?Sized> {
 
 /// One path while it is declared.
 pub struct Path<B, T: ?Sized = Tx> {
-    pattern: String,
+    pattern: Arc<str>,
     parts: Vec<Part>,
     synopsis: &'static str,
     description: &'static str,
@@ -119,7 +120,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             })
             .collect();
         let mut path = declare(Path {
-            pattern: pattern.to_owned(),
+            pattern: pattern.into(),
             parts,
             synopsis,
             description: "",
@@ -150,6 +151,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             }
             Some(Found {
                 route,
+                pattern: p.pattern.clone(),
                 captures,
                 supported: p.handlers.contains_key(&operation),
                 unauthenticated: p.unauthenticated,

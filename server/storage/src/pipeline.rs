@@ -454,3 +454,221 @@ pub fn decode(mut b: &[u8]) -> Option<Vec<Change>> {
     }
     b.is_empty().then_some(changes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+
+    fn pipeline() -> (State, Pipeline) {
+        let (state, _) = State::open(None).unwrap();
+        let pipeline = Pipeline::new(state.snapshot().unwrap(), 1 << 20);
+        (state, pipeline)
+    }
+
+    fn key(k: &str) -> Key {
+        k.as_bytes().into()
+    }
+
+    fn put(k: &str, v: &str) -> Write {
+        Write::Put(key(k), v.as_bytes().into())
+    }
+
+    fn append(k: &str, more: &'static str) -> Write {
+        let resolve = move |old: Option<&[u8]>| Ok(Some(Value::from([old.unwrap_or(b""), more.as_bytes()].concat())));
+        Write::Merge(key(k), Box::new(resolve))
+    }
+
+    fn proposal(at: u64, reads: &[&str], writes: Vec<Write>) -> Proposal {
+        Proposal { view_index: at, reads: reads.iter().map(|k| (key(k), at)).collect(), writes, ..Proposal::default() }
+    }
+
+    /// What the writer does with a group that went well.
+    fn apply_queue(state: &State, pipeline: &Pipeline) {
+        let mut shared = pipeline.shared();
+        while let Some(q) = shared.queue.pop_front() {
+            state.apply(q.changes.iter(), q.index).unwrap();
+            shared.publish(state.snapshot().unwrap(), q.changes.into_iter().map(|(k, _)| k));
+            shared.in_flight -= 1;
+            let _ = q.done.send(Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_read_that_was_overtaken_is_a_conflict_and_names_the_key() {
+        let (state, p) = pipeline();
+        p.propose(proposal(0, &["a"], vec![put("a", "1")])).unwrap();
+        let conflict = |r: Result<Ticket, CommitError>| match r {
+            Err(CommitError::Conflict(keys)) => keys,
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("no conflict"),
+        };
+        assert_eq!(conflict(p.propose(proposal(0, &["b", "a"], vec![put("b", "1")]))), [key("a")]);
+        assert_eq!(conflict(p.propose(proposal(0, &["a"], vec![]))), [key("a")], "also for one that only reads");
+        p.propose(proposal(1, &["a"], vec![put("b", "1")])).unwrap();
+        p.propose(proposal(0, &[], vec![put("a", "2")])).unwrap();
+        apply_queue(&state, &p);
+        assert_eq!(
+            conflict(p.propose(proposal(2, &["a"], vec![put("b", "2")]))),
+            [key("a")],
+            "applied is no different"
+        );
+    }
+
+    #[test]
+    fn a_range_conflicts_with_what_appears_in_it_and_with_nothing_beside_it() {
+        let (_state, p) = pipeline();
+        p.propose(proposal(0, &[], vec![put("m", "1")])).unwrap();
+        let propose = |start: &str, end: Option<&str>| {
+            let ranges = vec![(start.as_bytes().to_vec(), end.map(|e| e.as_bytes().to_vec()))];
+            p.propose(Proposal { view_index: 0, ranges, ..Proposal::default() })
+        };
+        assert!(propose("a", Some("z")).is_err());
+        assert!(propose("m", Some("n")).is_err(), "the start is in it");
+        assert!(propose("a", None).is_err());
+        assert!(propose("a", Some("m")).is_ok(), "the end is not");
+        assert!(propose("n", None).is_ok());
+        assert!(propose("z", Some("a")).is_ok(), "a range of nothing");
+    }
+
+    #[test]
+    fn a_merge_sees_what_is_in_flight_and_the_writes_before_it_in_its_own_proposal() {
+        let (state, p) = pipeline();
+        p.propose(proposal(0, &[], vec![append("k", "a")])).unwrap();
+        p.propose(proposal(0, &[], vec![append("k", "b"), append("k", "c")])).unwrap();
+        p.propose(proposal(0, &[], vec![Write::Delete(key("x")), append("x", "d"), put("x", "e"), append("x", "f")]))
+            .unwrap();
+        apply_queue(&state, &p);
+        let snapshot = state.snapshot().unwrap();
+        assert_eq!(snapshot.get(b"k").unwrap().as_deref(), Some(&b"abc"[..]));
+        assert_eq!(snapshot.get(b"x").unwrap().as_deref(), Some(&b"ef"[..]));
+    }
+
+    #[test]
+    fn a_refused_merge_leaves_no_trace() {
+        let (_state, p) = pipeline();
+        let refuse = Write::Merge(key("k"), Box::new(|_| Err("no more".into())));
+        let refused = p.propose(proposal(0, &[], vec![put("a", "1"), refuse]));
+        assert!(matches!(refused, Err(CommitError::Refused(text)) if text == "no more"));
+        assert!(p.propose(proposal(0, &["a", "k"], vec![put("a", "2")])).is_ok());
+        assert_eq!(p.shared().next_index, 2);
+    }
+
+    #[test]
+    fn a_transaction_older_than_what_is_remembered_runs_again() {
+        let (state, p) = pipeline();
+        let old = p.view().index();
+        for i in 0..=REMEMBERED_COMMITS {
+            p.propose(proposal(p.view().index(), &[], vec![put(&format!("{i}"), "x")])).unwrap();
+            apply_queue(&state, &p);
+        }
+        assert!(matches!(p.propose(proposal(old, &["never"], vec![])), Err(CommitError::Conflict(_))));
+        let shared = p.shared();
+        assert_eq!(shared.commits.len(), REMEMBERED_COMMITS);
+        assert_eq!(shared.written.len(), REMEMBERED_COMMITS, "what is forgotten takes no room");
+        assert!(shared.overlay.is_empty() && shared.overlay_order.is_empty());
+    }
+
+    #[test]
+    fn a_view_in_flight_merges_ranges_with_what_is_stored() {
+        let (state, p) = pipeline();
+        let p = Arc::new(p);
+        p.propose(proposal(0, &[], "bdfh".chars().map(|c| put(&c.to_string(), "s")).collect())).unwrap();
+        apply_queue(&state, &p);
+        p.propose(proposal(1, &[], vec![put("a", "n"), Write::Delete(key("b")), put("d", "n"), put("e", "n")]))
+            .unwrap();
+        let keys = |start: &str, end: Option<&str>, limit| -> String {
+            let found = p.view_in_flight().range(start.as_bytes(), end.map(str::as_bytes), limit).unwrap();
+            found
+                .iter()
+                .map(|(k, v)| format!("{}{} ", String::from_utf8_lossy(k), String::from_utf8_lossy(v)))
+                .collect()
+        };
+        assert_eq!(keys("", None, 99), "an dn en fs hs ");
+        assert_eq!(keys("", None, 3), "an dn en ");
+        assert_eq!(keys("b", Some("f"), 99), "dn en ");
+        assert_eq!(keys("x", Some("b"), 99), "");
+        assert_eq!(p.view().range(b"", None, 99).unwrap().len(), 4, "a plain view sees what is applied");
+    }
+
+    #[test]
+    fn after_a_roll_back_indexes_are_not_used_again_and_readers_of_what_failed_run_again() {
+        let (state, p) = pipeline();
+        let p = Arc::new(p);
+        p.propose(proposal(0, &[], vec![put("a", "1")])).unwrap();
+        apply_queue(&state, &p);
+        for _ in 0..3 {
+            p.propose(proposal(1, &[], vec![put("a", "2"), put("b", "2")])).unwrap();
+        }
+        let dirty = p.view_in_flight();
+        assert_eq!(dirty.get(b"b").unwrap().as_deref(), Some(&b"2"[..]));
+        let mut reader = p.propose(proposal(dirty.index(), &["b"], vec![])).unwrap();
+        let rolled_back = p.shared().roll_back();
+        assert_eq!((rolled_back.queued.len(), rolled_back.readers.len()), (3, 1));
+        assert_eq!((rolled_back.keys, rolled_back.index), (vec![key("a"), key("b")], 5));
+        assert!(reader.done.try_recv().is_err(), "told by the writer, which knows why");
+
+        assert!(p.propose(proposal(dirty.index(), &["b"], vec![put("c", "2")])).is_err());
+        let clean = p.view_in_flight();
+        assert_eq!((clean.get(b"a").unwrap().as_deref(), clean.get(b"b").unwrap()), (Some(&b"1"[..]), None));
+        let mut waits_for_nothing = p.propose(proposal(clean.index(), &["a", "b"], vec![])).unwrap();
+        assert!(matches!(waits_for_nothing.done.try_recv(), Ok(Ok(()))));
+        let ticket = p.propose(proposal(clean.index(), &["a", "b"], vec![put("a", "3")])).unwrap();
+        assert_eq!(ticket.index, 6);
+        assert_eq!(p.shared().in_flight, 1);
+    }
+
+    #[test]
+    fn a_full_pipeline_and_an_entry_that_is_too_large_are_refused() {
+        let (_state, p) = pipeline();
+        let long = "x".repeat(1 << 20);
+        let refused = p.propose(proposal(0, &[], vec![put("a", &long)]));
+        assert!(matches!(refused, Err(CommitError::TooLarge { bytes, limit }) if bytes > limit && limit == 1 << 20));
+        for _ in 0..MAX_IN_FLIGHT {
+            p.propose(proposal(0, &[], vec![put("a", "x")])).unwrap();
+        }
+        assert!(matches!(p.propose(proposal(0, &[], vec![put("a", "x")])), Err(CommitError::Retry)));
+    }
+
+    #[tokio::test]
+    async fn latches_on_many_keys_do_not_lock_each_other_out() {
+        let (_state, p) = pipeline();
+        let p = Arc::new(p);
+        let tasks: Vec<_> = (0..20u32)
+            .map(|i| {
+                let p = p.clone();
+                tokio::spawn(async move {
+                    for j in 0..20u32 {
+                        let mut keys: Vec<Key> =
+                            (0..5).map(|n| key(&format!("{}", (i * 7 + j * 3 + n * 11) % 13))).collect();
+                        keys.push(keys[0].clone());
+                        let _latch = p.latch(&keys).await;
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            tokio::time::timeout(std::time::Duration::from_secs(20), task).await.unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_back_as_it_was_and_no_other_bytes_are_one() {
+        let changes: Vec<Change> = vec![
+            (key("a"), Some(Value::from(&b"1"[..]))),
+            (key(""), None),
+            (key("long"), Some(Value::from(vec![9; 70_000]))),
+            (key("empty"), Some(Value::from(&b""[..]))),
+        ];
+        for n in 0..=changes.len() {
+            let bytes = encode(&changes[..n]);
+            assert!(bytes.len() <= encoded_len(&changes[..n]));
+            assert_eq!(decode(&bytes).unwrap(), &changes[..n]);
+            for cut in 0..bytes.len().min(60) {
+                assert!(decode(&bytes[..cut]).is_none(), "{n} changes, {cut} bytes");
+            }
+            assert!(decode(&[&bytes[..], &[0]].concat()).is_none());
+        }
+    }
+}

@@ -243,16 +243,20 @@ impl SimDisk {
 impl Content {
     fn survive(&self, keep: &mut impl FnMut() -> bool) -> Image {
         let mut image = self.synced.clone();
+        // A file system writes lengths in order: behind one that is lost there is nothing.
+        let mut end = None;
         for change in &self.pending {
             match change {
+                Change::Length(_) if end.is_some() => {}
                 Change::Length(length) if keep() => image.set_length(*length),
-                Change::Length(_) => {}
+                Change::Length(_) => end = Some(image.length),
                 Change::Write(offset, data) => {
                     // A write reaches the platter in sectors, and not in order.
+                    let there = end.map_or(usize::MAX, |end| end.saturating_sub(*offset as usize)).min(data.len());
                     let mut at = 0;
-                    while at < data.len() {
+                    while at < there {
                         let offset = offset + at as u64;
-                        let part = data.len().min(at + SECTOR - offset as usize % SECTOR) - at;
+                        let part = there.min(at + SECTOR - offset as usize % SECTOR) - at;
                         if keep() {
                             image.write(offset, &data[at..at + part]);
                         }
@@ -387,5 +391,103 @@ impl DiskFile for SimFile {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+        let file = disk.open(name, false).ok()?;
+        let mut bytes = vec![7; file.len().unwrap() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        Some(bytes)
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_of_the_rest_what_it_is_told() {
+        let disk = SimDisk::default();
+        let file = disk.open("f", true).unwrap();
+        file.write_at(0, &[1; 2000]).unwrap();
+        assert_eq!(read(&disk.power_cut(|| false), "f"), None, "the name was not synced");
+        file.sync().unwrap();
+        assert_eq!(read(&disk.power_cut(|| false), "f"), None, "nor was it by the file's sync");
+        disk.sync_folder().unwrap();
+        file.write_at(100, &[2; 1000]).unwrap();
+        assert_eq!(read(&disk.power_cut(|| false), "f"), Some(vec![1; 2000]));
+        let mut nth = 0;
+        let second_sector_only = || {
+            nth += 1;
+            nth == 2
+        };
+        let image = read(&disk.power_cut(second_sector_only), "f").unwrap();
+        assert!(image[..512].iter().all(|b| *b == 1));
+        assert!(image[512..1024].iter().all(|b| *b == 2));
+        assert!(image[1024..].iter().all(|b| *b == 1));
+        assert_eq!(read(&disk.power_cut(|| true), "f"), read(&disk, "f"));
+    }
+
+    #[test]
+    fn behind_a_length_that_is_lost_there_is_nothing() {
+        let disk = SimDisk::default();
+        let file = disk.open("f", true).unwrap();
+        disk.sync_folder().unwrap();
+        file.set_len(1024).unwrap();
+        file.sync().unwrap();
+        file.set_len(4096).unwrap();
+        file.write_at(512, &[1; 2048]).unwrap();
+        let mut first = true;
+        let all_but_the_length = || !std::mem::take(&mut first);
+        let image = read(&disk.power_cut(all_but_the_length), "f").unwrap();
+        assert_eq!(image, [[0; 512], [1; 512]].concat());
+    }
+
+    #[test]
+    fn what_a_failed_sync_should_have_written_is_lost_for_good() {
+        let disk = SimDisk::default();
+        let file = disk.open("f", true).unwrap();
+        disk.sync_folder().unwrap();
+        file.write_at(0, b"lost").unwrap();
+        disk.fail_sync(true);
+        file.sync().unwrap_err();
+        disk.fail_sync(false);
+        file.write_at(4, b"kept").unwrap();
+        file.sync().unwrap();
+        assert_eq!(read(&disk, "f").unwrap(), b"lostkept");
+        assert_eq!(read(&disk.power_cut(|| true), "f").unwrap(), b"\0\0\0\0kept");
+    }
+
+    #[test]
+    fn names_change_for_good_in_order_and_only_with_the_folder() {
+        let disk = SimDisk::default();
+        disk.open("a", true).unwrap();
+        disk.sync_folder().unwrap();
+        disk.rename("a", "b").unwrap();
+        disk.open("c", true).unwrap();
+        disk.remove("b").unwrap();
+        let after = |n: usize| {
+            let mut kept = 0;
+            let cut = disk.power_cut(|| {
+                kept += 1;
+                kept <= n
+            });
+            cut.list().unwrap().join(" ")
+        };
+        assert_eq!([after(0), after(1), after(2), after(3)], ["a", "b", "b c", "c"]);
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_of_a_write() {
+        let disk = SimDisk::default();
+        let file = disk.open("f", true).unwrap();
+        disk.limit_room(Some(10));
+        file.write_at(0, &[1; 8]).unwrap();
+        assert_eq!(file.write_at(8, &[1; 3]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!((file.len().unwrap(), disk.free_bytes().unwrap()), (8, 2));
+        file.set_len(10).unwrap();
+        assert_eq!(file.set_len(11).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        file.set_len(4).unwrap();
+        assert_eq!(read(&disk, "f").unwrap(), [1; 4]);
     }
 }

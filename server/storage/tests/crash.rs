@@ -52,22 +52,20 @@ async fn work(store: Arc<Store>, told: Arc<Mutex<Told>>, mut random: Random, ope
         let reads = random.chance(50);
         let ended = transact(&store, |tx| {
             let keys = pair(n);
-            if reads {
-                // Both halves are one: what is read is either whole or not there.
-                let halves = keys.each_ref().map(|k| tx.get(k).ok().flatten());
-                assert_eq!(halves[0], halves[1], "half of a commit was seen");
-            }
+            // Both halves are one. (A run that is not committed may see them at different moments.)
+            let halves = keys.each_ref().map(|k| if reads { tx.get(k).ok().flatten() } else { None });
             for k in &keys {
                 if deletes { tx.delete(k) } else { tx.put(k, &operation.to_be_bytes()) }
             }
             tx.put(&mark(operation), &padding);
             tx.add(&key("count"), 1);
-            Ok(())
+            Ok(halves)
         })
         .await;
         let mut told = told.lock().unwrap();
         match ended {
             Ok(ended) => {
+                assert_eq!(ended.result[0], ended.result[1], "half of a commit was seen");
                 told.committed.insert(operation, ended.index);
             }
             // Nobody knows.

@@ -159,15 +159,15 @@ fn pgp_encrypted_shares_open_the_store_after_decryption() {
     let server = site.start();
     let home = site.folder().join("gnupg");
     std::fs::create_dir(&home).expect("a folder");
-    std::os::unix::fs::chown(&home, None, None).expect("it is ours");
+    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
     let gpg = |arguments: &[&str], input: &[u8]| {
         let mut gpg = program::command("gpg");
         gpg.env("GNUPGHOME", &home).args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]);
         program::run_with_input(gpg.args(arguments), input).good()
     };
     let mut public = Vec::new();
-    for name in ["alice", "bob"] {
-        gpg(&["--quick-generate-key", name, "rsa2048"], b"");
+    for (name, kind) in [("alice", "default"), ("bob", "future-default")] {
+        gpg(&["--quick-generate-key", name, kind], b"");
         public.push(gpg(&["--armor", "--export", name], b"").lines().filter(|l| is_base64(l)).collect::<String>());
     }
     let body = json!({ "secret_shares": 2, "secret_threshold": 2, "pgp_keys": public, "root_token_pgp_key": public[0] });

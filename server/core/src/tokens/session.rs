@@ -8,8 +8,6 @@ use super::TokenEntry;
 use crate::audit::{Broker, KnownToken, TokenFacts};
 
 pub struct Session {
-    /// The token's stored id.
-    pub id: [u8; 32],
     pub entry: TokenEntry,
     pub caller: Caller,
     /// The token in audit lines, for each device.
@@ -39,6 +37,6 @@ impl Session {
             issue_time: &issued,
             num_uses: entry.num_uses,
         }));
-        Session { id, entry, caller, audit }
+        Session { entry, caller, audit }
     }
 }

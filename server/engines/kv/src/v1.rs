@@ -29,7 +29,7 @@ fn exists(_: &KvV1, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
 
 fn read(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let stored = tx.get(Place::Name(DATA, call.capture("path")))?.ok_or(Error::NotFound)?;
-    let data: Map<String, Value> = serde_json::from_slice(&stored).map_err(Error::internal)?;
+    let data: Map<String, Value> = holdfast_sdk::json::read(&stored)?;
     // A `ttl` or `lease` of the data counts where it is a duration.
     let ttl_secs = match data.get("ttl").or(data.get("lease")) {
         Some(Value::Null) => 0,

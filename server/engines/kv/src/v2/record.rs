@@ -185,7 +185,7 @@ impl Metadata {
     pub fn data(&self, tx: &mut Tx, version: u64) -> Result<Option<Value>> {
         let Some(stored) = tx.get(Place::Ordered(DATA, &self.data_key(version)))? else { return Ok(None) };
         match stored.split_first() {
-            Some((1, json)) => serde_json::from_slice(json).map(Some).map_err(Error::internal),
+            Some((1, json)) => holdfast_sdk::json::read_value(json).map(Some),
             _ => Err(Error::Internal("a version's data has a format that this program does not know".into())),
         }
     }

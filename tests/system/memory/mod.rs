@@ -1,0 +1,5 @@
+//! The server's memory: locked, not to be dumped, and empty of secrets after a seal. Needs root.
+
+mod locked;
+mod scan;
+mod sealed;
