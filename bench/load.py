@@ -51,13 +51,11 @@ def run(server, request, seconds):
     """One run: the rate of good answers a second, latency, the server's CPU time for each, and how much of the
     machine other programs used meanwhile (0 to 1)."""
     argv, env = command(server, request, seconds)
-    begin, busy, own, used = time.monotonic(), machine_busy_s(), children_s(), server.process.cpu_s()
+    used, watch = server.process.cpu_s(), Watch()
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=seconds + 90)
-    used, own = server.process.cpu_s() - used, children_s() - own
-    others_s = max(0.0, machine_busy_s() - busy - used - own)
+    used = server.process.cpu_s() - used
     result = figures(done.stdout, done.stderr)
-    return {**result, "cpu_us": used / max(result["requests"], 1) * 1e6,
-            "others": others_s / (time.monotonic() - begin) / os.cpu_count()}
+    return {**result, "cpu_us": used / max(result["requests"], 1) * 1e6, "others": watch.others(used)}
 
 
 def once(server, request, limit_s=1800):
@@ -85,10 +83,23 @@ def background(server, request, seconds):
     return subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def fdatasync_rate(binary, folder, seconds=1.0):
-    """4 KiB appends, each followed by fdatasync, of one thread on the file system of the servers' data."""
+def fdatasync(binary, folder, seconds=1.0):
+    """One run of 4 KiB appends, each followed by fdatasync, of one thread on the file system of the servers' data."""
+    watch = Watch()
     done = subprocess.run([binary, str(folder), str(seconds)], check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    return {"rate": float(done.stdout), "others": watch.others(0)}
+
+
+class Watch:
+    """How much of the machine other programs use from now on."""
+
+    def __init__(self):
+        self.begin, self.busy_s, self.own_s = time.monotonic(), machine_busy_s(), children_s()
+
+    def others(self, server_s):
+        """A share, 0 to 1: of what was not idle, less the server's time and that of the children that ended."""
+        busy_s = machine_busy_s() - self.busy_s - (children_s() - self.own_s) - server_s
+        return max(0.0, busy_s) / (time.monotonic() - self.begin) / os.cpu_count()
 
 
 def machine_busy_s():

@@ -67,7 +67,7 @@ def ratio(name, a, b, at_least=None, note=""):
 
 
 def race(site, part, lanes, failures_allowed=False):
-    """Rounds in which the lanes take turns: name → (server, request), or a function that gives a rate. Returns the
+    """Rounds in which the lanes take turns: name → (server, request), or a function that makes a run. Returns the
     rates of each lane; they are worth nothing if an answer failed, unless the caller looks after that."""
     served = {name: lane for name, lane in lanes.items() if not callable(lane)}
     runs = site.details[part] = {name: [] for name in lanes}
@@ -77,7 +77,7 @@ def race(site, part, lanes, failures_allowed=False):
     for _ in range(site.rounds):
         for name, lane in lanes.items():
             if name not in served:
-                runs[name].append({"rate": lane()})
+                runs[name].append(lane())
                 continue
             runs[name].append(load.run(*lane, site.seconds))
             lane[0].process.settle()
@@ -120,7 +120,7 @@ def write(site):
         holdfast, bao = stack.enter_context(site.holdfast()), stack.enter_context(site.bao())
         bare = stack.enter_context(site.bare(holdfast.answer(READ.path)))
         rates = race(site, "write", {
-            "fdatasync": lambda: load.fdatasync_rate(site.options.fsync, site.folder),
+            "fdatasync": lambda: load.fdatasync(site.options.fsync, site.folder),
             "holdfast": (holdfast, request), "bare": (bare, READ), "bao": (bao, request)})
         disk, bare_rate = statistics.median(rates["fdatasync"]), statistics.median(rates["bare"])
         goals = {f"2.0 × fdatasync ({disk:,.0f})": [2.0 * r for r in rates["fdatasync"]],

@@ -41,7 +41,11 @@ impl Authority {
 
     /// A certificate for this machine's loopback, written (again) to NAME.pem and NAME.key.
     pub fn server(&self, name: &str) -> Certified {
-        self.certify(name, vec!["localhost".into(), "127.0.0.1".into(), "::1".into()], ExtendedKeyUsagePurpose::ServerAuth)
+        self.certify(
+            name,
+            vec!["localhost".into(), "127.0.0.1".into(), "::1".into()],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        )
     }
 
     /// A certificate for a client.

@@ -152,7 +152,10 @@ impl Site {
         );
         if *audit {
             let file = self.audit_file();
-            text += &format!("audit \"file\" \"file\" {{\n  options {{\n    file_path = \"{}\"\n  }}\n}}\n", file.display());
+            text += &format!(
+                "audit \"file\" \"file\" {{\n  options {{\n    file_path = \"{}\"\n  }}\n}}\n",
+                file.display()
+            );
         }
         if self.setup.seal == Seal::Hardware {
             let usual = [

@@ -108,8 +108,11 @@ fn copies<'n>(needles: impl Iterator<Item = &'n Needle>) -> Vec<Needle> {
 fn use_everything(running: &Running, known: &mut Known) {
     let root = &running.root;
     let mount = known.name("mount");
-    root.post(&format!("sys/mounts/{mount}"), json!({ "type": "kv", "options": { "version": "2" }, "description": known.name("description") }))
-        .expect(204);
+    root.post(
+        &format!("sys/mounts/{mount}"),
+        json!({ "type": "kv", "options": { "version": "2" }, "description": known.name("description") }),
+    )
+    .expect(204);
     for i in 0..20 {
         let path = format!("{}/{}", known.name("folder"), known.name("leaf"));
         let data = json!({
@@ -128,7 +131,8 @@ fn use_everything(running: &Running, known: &mut Known) {
         root.list(&format!("{mount}/metadata")).expect(200);
     }
     let policy = known.name("policy");
-    let rules = format!("path \"{mount}/data/*\" {{ capabilities = [\"create\", \"read\"] }} # {}", known.secret("comment"));
+    let rules =
+        format!("path \"{mount}/data/*\" {{ capabilities = [\"create\", \"read\"] }} # {}", known.secret("comment"));
     root.post(&format!("sys/policies/acl/{policy}"), json!({ "policy": rules })).expect(204);
     root.get(&format!("sys/policies/acl/{policy}")).expect(200);
     for _ in 0..10 {
@@ -140,7 +144,8 @@ fn use_everything(running: &Running, known: &mut Known) {
         known.given("accessor", &accessor);
         let own = root.with_token(&token);
         own.get("auth/token/lookup-self").expect(200);
-        own.post(&format!("{mount}/data/{}", known.name("own")), json!({ "data": { "v": known.secret("own") } })).expect(200);
+        own.post(&format!("{mount}/data/{}", known.name("own")), json!({ "data": { "v": known.secret("own") } }))
+            .expect(200);
         own.get(&format!("secret/data/{}", known.name("denied"))).expect(403);
         own.post("auth/token/renew-self", json!({ "increment": "2h" })).expect(200);
         root.post("auth/token/lookup", json!({ "token": token })).expect(200);

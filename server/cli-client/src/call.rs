@@ -20,9 +20,7 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// A client as flags and environment say.
     pub fn client(&self) -> Result<Client, Failure> {
-        Settings::of(&self.flags, &self.args, self.environment)
-            .and_then(Client::new)
-            .map_err(Failure::refused)
+        Settings::of(&self.flags, &self.args, self.environment).and_then(Client::new).map_err(Failure::refused)
     }
 
     /// Exactly `count` arguments, or a usage failure.
@@ -38,9 +36,7 @@ impl Call<'_> {
             n if n > most => "Too many",
             _ => return Ok(()),
         };
-        Err(Failure::usage(format!(
-            "{wrong} arguments (expected {expected}, got {got})"
-        )))
+        Err(Failure::usage(format!("{wrong} arguments (expected {expected}, got {got})")))
     }
 
     /// The field that alone is wanted.
@@ -68,9 +64,5 @@ pub fn sanitized(path: &str) -> String {
 /// A mount's path: without a slash before, with one behind.
 pub fn with_slash(path: &str) -> String {
     let path = path.trim();
-    if path.ends_with('/') {
-        path.to_string()
-    } else {
-        format!("{path}/")
-    }
+    if path.ends_with('/') { path.to_string() } else { format!("{path}/") }
 }

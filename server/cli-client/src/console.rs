@@ -104,9 +104,7 @@ impl Console {
     pub fn read_stdin(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut bytes = Zeroizing::new(Vec::new());
         let mut stdin = self.stdin.borrow_mut();
-        (&mut *stdin)
-            .take(MAX_STDIN_BYTES)
-            .read_to_end(&mut bytes)?;
+        (&mut *stdin).take(MAX_STDIN_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

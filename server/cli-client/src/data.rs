@@ -20,9 +20,7 @@ pub fn parse_texts(args: &[String], console: &Console) -> Result<Vec<(String, St
     let mut pairs: Vec<(String, String)> = Vec::new();
     for (key, value) in parse(args, console)? {
         match value {
-            Value::Array(items) => {
-                pairs.extend(items.into_iter().map(|v| (key.clone(), as_text(v))))
-            }
+            Value::Array(items) => pairs.extend(items.into_iter().map(|v| (key.clone(), as_text(v)))),
             value => pairs.push((key, as_text(value))),
         }
     }
@@ -36,12 +34,7 @@ fn as_text(value: Value) -> String {
     }
 }
 
-fn add(
-    data: &mut Map<String, Value>,
-    arg: &str,
-    console: &Console,
-    stdin_used: &mut bool,
-) -> Result<(), String> {
+fn add(data: &mut Map<String, Value>, arg: &str, console: &Console, stdin_used: &mut bool) -> Result<(), String> {
     if arg == "-" {
         let bytes = stdin(console, stdin_used)?;
         return add_json(data, &bytes);
@@ -54,15 +47,10 @@ fn add(
     let value = if value == "-" {
         utf8(stdin(console, stdin_used)?.to_vec())?
     } else if let Some(path) = value.strip_prefix('@') {
-        let bytes = std::fs::read(path)
-            .map_err(|e| format!("error reading file: {}", opening(path, &e)))?;
+        let bytes = std::fs::read(path).map_err(|e| format!("error reading file: {}", opening(path, &e)))?;
         utf8(bytes)?
     } else {
-        value
-            .strip_prefix('\\')
-            .filter(|v| v.starts_with('@'))
-            .unwrap_or(value)
-            .to_string()
+        value.strip_prefix('\\').filter(|v| v.starts_with('@')).unwrap_or(value).to_string()
     };
     insert(data, key, Value::String(value));
     Ok(())
@@ -84,11 +72,7 @@ fn add_json(data: &mut Map<String, Value>, bytes: &[u8]) -> Result<(), String> {
         None => Err("EOF".to_string()),
         Some(Err(e)) if e.is_eof() => Err("unexpected EOF".to_string()),
         // The parser's own text may quote the data.
-        Some(Err(e)) => Err(format!(
-            "invalid JSON at line {} column {}",
-            e.line(),
-            e.column()
-        )),
+        Some(Err(e)) => Err(format!("invalid JSON at line {} column {}", e.line(), e.column())),
         Some(Ok(Value::Object(object))) => {
             data.extend(object);
             Ok(())
@@ -140,27 +124,14 @@ mod tests {
             parsed(&["a=1", "b=x=y", "c=", "d=\\@f"], b"").unwrap(),
             serde_json::json!({"a": "1", "b": "x=y", "c": "", "d": "@f"})
         );
-        assert_eq!(
-            parsed(&["k=1", "k=2", "k=3"], b"").unwrap(),
-            serde_json::json!({"k": ["1", "2", "3"]})
-        );
+        assert_eq!(parsed(&["k=1", "k=2", "k=3"], b"").unwrap(), serde_json::json!({"k": ["1", "2", "3"]}));
     }
 
     #[test]
     fn stdin_is_a_value_or_an_object_and_is_read_once() {
-        assert_eq!(
-            parsed(&["pw=-"], b"secret\n").unwrap(),
-            serde_json::json!({"pw": "secret\n"})
-        );
-        assert_eq!(
-            parsed(&["-"], b"{\"n\": 12345678901234567890}").unwrap()["n"].to_string(),
-            "12345678901234567890"
-        );
-        assert!(
-            parsed(&["a=-", "b=-"], b"x")
-                .unwrap_err()
-                .ends_with("stdin already consumed")
-        );
+        assert_eq!(parsed(&["pw=-"], b"secret\n").unwrap(), serde_json::json!({"pw": "secret\n"}));
+        assert_eq!(parsed(&["-"], b"{\"n\": 12345678901234567890}").unwrap()["n"].to_string(), "12345678901234567890");
+        assert!(parsed(&["a=-", "b=-"], b"x").unwrap_err().ends_with("stdin already consumed"));
         assert!(parsed(&["-"], b"").unwrap_err().ends_with("EOF"));
         assert!(parsed(&["-"], b"[1]").is_err());
         assert!(parsed(&["-"], b"nope").is_err());
@@ -171,23 +142,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("holdfast-data-{}.json", std::process::id()));
         std::fs::write(&path, b"{\"a\": {\"b\": [true, null]}}\n").unwrap();
         let path = path.to_str().unwrap();
-        assert_eq!(
-            parsed(&[&format!("@{path}")], b"").unwrap()["a"]["b"][0],
-            Value::Bool(true)
-        );
-        assert_eq!(
-            parsed(&[&format!("v=@{path}")], b"").unwrap()["v"]
-                .as_str()
-                .unwrap()
-                .len(),
-            27
-        );
+        assert_eq!(parsed(&[&format!("@{path}")], b"").unwrap()["a"]["b"][0], Value::Bool(true));
+        assert_eq!(parsed(&[&format!("v=@{path}")], b"").unwrap()["v"].as_str().unwrap().len(), 27);
         std::fs::remove_file(path).unwrap();
-        assert!(
-            parsed(&["v=@/nonexistent"], b"")
-                .unwrap_err()
-                .contains("no such file")
-        );
+        assert!(parsed(&["v=@/nonexistent"], b"").unwrap_err().contains("no such file"));
     }
 
     #[test]

@@ -12,16 +12,10 @@ use crate::output::Format;
 const NO_COMMAND: i32 = 127;
 
 pub fn run(args: &[String], environment: &Environment, console: &Console) -> i32 {
-    if matches!(
-        args.first().map(String::as_str),
-        Some("-v" | "-version" | "--version")
-    ) {
+    if matches!(args.first().map(String::as_str), Some("-v" | "-version" | "--version")) {
         return run(&["version".to_string()], environment, console);
     }
-    let words = args
-        .iter()
-        .position(|a| !a.starts_with('-'))
-        .unwrap_or(args.len());
+    let words = args.iter().position(|a| !a.starts_with('-')).unwrap_or(args.len());
     let found = commands::find(&args[words..]);
     if asks_help(args) {
         match found {
@@ -48,10 +42,7 @@ pub fn run(args: &[String], environment: &Environment, console: &Console) -> i32
             console.warn(help::of_group(group));
             1
         }
-        Entry::Command(command) => ended(
-            command_run(command, &args[used..], environment, console),
-            console,
-        ),
+        Entry::Command(command) => ended(command_run(command, &args[used..], environment, console), console),
     }
 }
 
@@ -63,42 +54,19 @@ fn command_run(
 ) -> Result<i32, Failure> {
     if !command.asks_server {
         let (flags, args) = (Flags::default(), args.to_vec());
-        return (command.run)(&Call {
-            command,
-            flags,
-            args,
-            format: Format::Table,
-            console,
-            environment,
-        });
+        return (command.run)(&Call { command, flags, args, format: Format::Table, console, environment });
     }
-    let tables: Vec<_> = command
-        .flag_tables()
-        .into_iter()
-        .map(|(_, flags)| flags)
-        .collect();
+    let tables: Vec<_> = command.flag_tables().into_iter().map(|(_, flags)| flags).collect();
     let (flags, args) = Flags::parse(args, &tables).map_err(Failure::usage)?;
-    let wanted = flags
-        .text("format")
-        .or_else(|| behind(&args, "format"))
-        .or(environment.text("FORMAT"));
+    let wanted = flags.text("format").or_else(|| behind(&args, "format")).or(environment.text("FORMAT"));
     let format = Format::parse(wanted.unwrap_or("table"))?;
     if format == Format::Raw && command.words != "read" {
-        return Err(Failure::usage(
-            "This command does not support the -format=raw option.",
-        ));
+        return Err(Failure::usage("This command does not support the -format=raw option."));
     }
     if format == Format::Table {
         warn_of_late_flags(&args, console);
     }
-    (command.run)(&Call {
-        command,
-        flags,
-        args,
-        format,
-        console,
-        environment,
-    })
+    (command.run)(&Call { command, flags, args, format, console, environment })
 }
 
 fn ended(outcome: Result<i32, Failure>, console: &Console) -> i32 {
@@ -118,19 +86,13 @@ fn ended(outcome: Result<i32, Failure>, console: &Console) -> i32 {
 }
 
 fn asks_help(args: &[String]) -> bool {
-    args.iter()
-        .take_while(|a| *a != "--")
-        .any(|a| matches!(a.as_str(), "-h" | "-help" | "--help"))
+    args.iter().take_while(|a| *a != "--").any(|a| matches!(a.as_str(), "-h" | "-help" | "--help"))
 }
 
 /// The value of a flag behind the arguments. A few flags count even there.
 fn behind<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
-    args.iter().find_map(|a| {
-        a.trim_start_matches('-')
-            .strip_prefix(name)?
-            .strip_prefix('=')
-            .filter(|_| a.starts_with('-'))
-    })
+    args.iter()
+        .find_map(|a| a.trim_start_matches('-').strip_prefix(name)?.strip_prefix('=').filter(|_| a.starts_with('-')))
 }
 
 /// Flags behind the first argument are arguments; who typed them meant something else.
@@ -141,18 +103,12 @@ fn warn_of_late_flags(args: &[String], console: &Console) {
         .map(String::as_str)
         .filter(|a| a.starts_with('-') && *a != "-")
         .filter(|a| {
-            let name = a
-                .trim_start_matches('-')
-                .split('=')
-                .next()
-                .unwrap_or_default();
+            let name = a.trim_start_matches('-').split('=').next().unwrap_or_default();
             !UNDERSTOOD_ANYWHERE.contains(&name)
         })
         .collect();
     if !late.is_empty() {
-        console.warn(format_args!(
-            "Flags stand before the arguments; these are taken as arguments: [{}]",
-            late.join(" ")
-        ));
+        console
+            .warn(format_args!("Flags stand before the arguments; these are taken as arguments: [{}]", late.join(" ")));
     }
 }

@@ -16,9 +16,7 @@ impl Duration {
     pub const SYSTEM: Duration = Duration { nanos: -1 };
 
     pub const fn seconds(seconds: i64) -> Duration {
-        Duration {
-            nanos: seconds.saturating_mul(SECOND),
-        }
+        Duration { nanos: seconds.saturating_mul(SECOND) }
     }
 
     pub fn as_secs(self) -> i64 {
@@ -31,9 +29,7 @@ impl Duration {
             return Ok(Duration::ZERO);
         }
         if let Some(days) = text.strip_suffix('d') {
-            return whole(days).map(|n| Duration {
-                nanos: n.saturating_mul(24 * HOUR),
-            });
+            return whole(days).map(|n| Duration { nanos: n.saturating_mul(24 * HOUR) });
         }
         if text.ends_with(|c: char| c.is_ascii_digit()) {
             return whole(text).map(Duration::seconds);
@@ -72,8 +68,7 @@ impl Duration {
 }
 
 fn whole(text: &str) -> Result<i64, String> {
-    text.parse()
-        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 fn parse_units(text: &str) -> Option<Duration> {
@@ -89,9 +84,7 @@ fn parse_units(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "ns" => 1,
             "us" | "µs" | "μs" => 1_000,
@@ -105,9 +98,7 @@ fn parse_units(text: &str) -> Option<Duration> {
         rest = &rest[letters..];
     }
     let nanos = nanos.round() as i64;
-    Some(Duration {
-        nanos: if negative { -nanos } else { nanos },
-    })
+    Some(Duration { nanos: if negative { -nanos } else { nanos } })
 }
 
 fn below_a_second(nanos: u64) -> String {
@@ -126,10 +117,7 @@ fn fraction(value: u64, unit: u64) -> String {
         return whole.to_string();
     }
     let width = unit.ilog10() as usize;
-    format!(
-        "{whole}.{}",
-        format!("{rest:0width$}").trim_end_matches('0')
-    )
+    format!("{whole}.{}", format!("{rest:0width$}").trim_end_matches('0'))
 }
 
 #[cfg(test)]
@@ -144,10 +132,7 @@ mod tests {
         assert_eq!(Duration::parse("1.5h"), Ok(Duration::seconds(5400)));
         assert_eq!(Duration::parse("7d"), Ok(Duration::seconds(7 * 86400)));
         assert_eq!(Duration::parse(""), Ok(Duration::ZERO));
-        assert_eq!(
-            Duration::parse("x"),
-            Err("time: invalid duration \"x\"".to_string())
-        );
+        assert_eq!(Duration::parse("x"), Err("time: invalid duration \"x\"".to_string()));
         assert!(Duration::parse("bad").is_err());
         assert!(Duration::parse("h").is_err());
     }
@@ -168,12 +153,6 @@ mod tests {
             assert_eq!(Duration::seconds(seconds).short(), short);
         }
         assert_eq!(Duration { nanos: 1_500_000 }.long(), "1.5ms");
-        assert_eq!(
-            Duration {
-                nanos: 1_500_000_000
-            }
-            .long(),
-            "1.5s"
-        );
+        assert_eq!(Duration { nanos: 1_500_000_000 }.long(), "1.5s");
     }
 }

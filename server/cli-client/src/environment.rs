@@ -19,22 +19,14 @@ pub struct Setting<'a> {
 impl Environment {
     pub fn of_process() -> Environment {
         let variables = std::env::vars_os()
-            .map(|(k, v)| {
-                (
-                    k.to_string_lossy().into_owned(),
-                    v.to_string_lossy().into_owned(),
-                )
-            })
+            .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
             .collect();
         Environment { variables }
     }
 
     #[cfg(test)]
     pub fn of(pairs: &[(&str, &str)]) -> Environment {
-        let variables = pairs
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
+        let variables = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         Environment { variables }
     }
 
@@ -49,26 +41,17 @@ impl Environment {
 
     /// The setting's value, unless it is absent or empty.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.setting(name)
-            .map(|s| s.value)
-            .filter(|v| !v.is_empty())
+        self.setting(name).map(|s| s.value).filter(|v| !v.is_empty())
     }
 
     /// The user's name.
     pub fn user(&self) -> Option<&str> {
-        ["USER", "LOGNAME"]
-            .iter()
-            .find_map(|n| self.variables.get(*n))
-            .map(String::as_str)
-            .filter(|v| !v.is_empty())
+        ["USER", "LOGNAME"].iter().find_map(|n| self.variables.get(*n)).map(String::as_str).filter(|v| !v.is_empty())
     }
 
     /// The user's home folder.
     pub fn home(&self) -> Option<&str> {
-        self.variables
-            .get("HOME")
-            .map(String::as_str)
-            .filter(|v| !v.is_empty())
+        self.variables.get("HOME").map(String::as_str).filter(|v| !v.is_empty())
     }
 }
 
@@ -78,18 +61,11 @@ mod tests {
 
     #[test]
     fn our_own_name_wins_over_the_older_ones() {
-        let e = Environment::of(&[
-            ("VAULT_ADDR", "v"),
-            ("BAO_ADDR", "b"),
-            ("HOLDFAST_ADDR", "h"),
-        ]);
+        let e = Environment::of(&[("VAULT_ADDR", "v"), ("BAO_ADDR", "b"), ("HOLDFAST_ADDR", "h")]);
         assert_eq!(e.text("ADDR"), Some("h"));
         let e = Environment::of(&[("VAULT_ADDR", "v"), ("BAO_ADDR", "b")]);
         assert_eq!(e.text("ADDR"), Some("b"));
-        assert_eq!(
-            e.setting("ADDR").map(|s| s.variable),
-            Some("BAO_ADDR".to_string())
-        );
+        assert_eq!(e.setting("ADDR").map(|s| s.variable), Some("BAO_ADDR".to_string()));
     }
 
     #[test]

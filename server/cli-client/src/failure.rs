@@ -16,18 +16,12 @@ pub type Outcome = Result<i32, Failure>;
 impl Failure {
     /// Wrong use: arguments, flags, data, formats. Exit 1.
     pub fn usage(message: impl Display) -> Failure {
-        Failure::Stop {
-            code: 1,
-            message: message.to_string(),
-        }
+        Failure::Stop { code: 1, message: message.to_string() }
     }
 
     /// The server refused, could not be reached, or has nothing there. Exit 2.
     pub fn refused(message: impl Display) -> Failure {
-        Failure::Stop {
-            code: 2,
-            message: message.to_string(),
-        }
+        Failure::Stop { code: 2, message: message.to_string() }
     }
 
     /// The same failure with another exit code.

@@ -39,10 +39,7 @@ use std::ffi::OsString;
 /// `args` is the command line without the program's name. Everything is printed here, on the
 /// process's own streams: results on stdout, the rest on stderr.
 pub fn run(args: Vec<OsString>) -> i32 {
-    let args: Vec<String> = args
-        .into_iter()
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
+    let args: Vec<String> = args.into_iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let environment = environment::Environment::of_process();
     let console = console::Console::of_process();
     let code = dispatch::run(&args, &environment, &console);

@@ -16,14 +16,7 @@ pub struct Secret {
 }
 
 /// Fields by which an envelope is known.
-const ENVELOPE: [&str; 6] = [
-    "request_id",
-    "lease_id",
-    "data",
-    "auth",
-    "wrap_info",
-    "warnings",
-];
+const ENVELOPE: [&str; 6] = ["request_id", "lease_id", "data", "auth", "wrap_info", "warnings"];
 
 /// What a login or a new token brings.
 pub struct Auth(pub Map<String, Value>);
@@ -44,17 +37,10 @@ impl Secret {
             // A bare answer: it is the data itself.
             Ok(Value::Object(fields)) => {
                 let is_error = fields.keys().all(|name| name == "errors");
-                Ok((!is_error).then(|| Secret {
-                    data: Some(fields),
-                    ..Secret::of(Map::new())
-                }))
+                Ok((!is_error).then(|| Secret { data: Some(fields), ..Secret::of(Map::new()) }))
             }
             Ok(_) => Err("the answer is not an object".to_string()),
-            Err(e) => Err(format!(
-                "the answer is not JSON (line {}, column {})",
-                e.line(),
-                e.column()
-            )),
+            Err(e) => Err(format!("the answer is not JSON (line {}, column {})", e.line(), e.column())),
         }
     }
 
@@ -64,31 +50,13 @@ impl Secret {
             _ => None,
         };
         let (data, auth, wrap_info) = (object("data"), object("auth"), object("wrap_info"));
-        let text = |name: &str| {
-            fields
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string()
-        };
-        let texts = |items: &Vec<Value>| {
-            items
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_string)
-                .collect()
-        };
+        let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
+        let texts = |items: &Vec<Value>| items.iter().filter_map(Value::as_str).map(str::to_string).collect();
         Secret {
             request_id: text("request_id"),
             lease_id: text("lease_id"),
-            lease_duration: fields
-                .get("lease_duration")
-                .and_then(Value::as_i64)
-                .unwrap_or(0),
-            renewable: fields
-                .get("renewable")
-                .and_then(Value::as_bool)
-                .unwrap_or(false),
+            lease_duration: fields.get("lease_duration").and_then(Value::as_i64).unwrap_or(0),
+            renewable: fields.get("renewable").and_then(Value::as_bool).unwrap_or(false),
             data,
             warnings: fields.get("warnings").and_then(Value::as_array).map(texts),
             auth: auth.map(Auth),
@@ -98,10 +66,7 @@ impl Secret {
 
     /// A secret that holds a login alone.
     pub fn of_auth(auth: Auth) -> Secret {
-        Secret {
-            auth: Some(auth),
-            ..Secret::of(Map::new())
-        }
+        Secret { auth: Some(auth), ..Secret::of(Map::new()) }
     }
 
     pub fn warnings(&self) -> &[String] {
@@ -115,9 +80,7 @@ impl Secret {
 
     /// Whether it is wrapped and a token was given to unwrap it.
     pub fn is_wrapped(&self) -> bool {
-        self.wrap_info
-            .as_ref()
-            .is_some_and(|w| w.0.get("ttl").and_then(Value::as_i64) != Some(0))
+        self.wrap_info.as_ref().is_some_and(|w| w.0.get("ttl").and_then(Value::as_i64) != Some(0))
     }
 
     /// The names that a list answered.
@@ -132,29 +95,16 @@ impl Auth {
     }
 
     pub fn lease_duration(&self) -> i64 {
-        self.0
-            .get("lease_duration")
-            .and_then(Value::as_i64)
-            .unwrap_or(0)
+        self.0.get("lease_duration").and_then(Value::as_i64).unwrap_or(0)
     }
 
     /// A list of policies; an absent one is empty.
     pub fn texts(&self, name: &str) -> Vec<&str> {
-        self.0
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect()
+        self.0.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     pub fn metadata(&self) -> impl Iterator<Item = (&String, &Value)> {
-        self.0
-            .get("metadata")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
+        self.0.get("metadata").and_then(Value::as_object).into_iter().flatten()
     }
 
     /// What a second factor still asks for.
@@ -170,14 +120,8 @@ mod tests {
     #[test]
     fn a_bare_answer_is_its_own_data_and_an_error_is_none() {
         let parsed = |text: &str| Secret::parse(text.as_bytes()).unwrap();
-        assert_eq!(
-            parsed("{\"sealed\": false}").unwrap().get("sealed"),
-            Some(&Value::Bool(false))
-        );
-        assert_eq!(
-            parsed("{\"data\": {\"x\": \"1\"}}").unwrap().get("x"),
-            Some(&Value::from("1"))
-        );
+        assert_eq!(parsed("{\"sealed\": false}").unwrap().get("sealed"), Some(&Value::Bool(false)));
+        assert_eq!(parsed("{\"data\": {\"x\": \"1\"}}").unwrap().get("x"), Some(&Value::from("1")));
         assert!(parsed("{\"errors\": []}").is_none());
         assert!(parsed("").is_none());
         assert!(Secret::parse(b"[1]").is_err());

@@ -56,20 +56,14 @@ pub fn store(environment: &Environment, token: &Token) -> io::Result<()> {
     let path = path(environment).ok_or_else(|| io::Error::other("HOME is not set"))?;
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(token.reveal().as_bytes())?;
     file.sync_all()?;
     fs::rename(new, path)
 }
 
 fn path(environment: &Environment) -> Option<PathBuf> {
-    environment
-        .home()
-        .map(|home| PathBuf::from(home).join(".vault-token"))
+    environment.home().map(|home| PathBuf::from(home).join(".vault-token"))
 }
 
 #[cfg(test)]
@@ -88,10 +82,7 @@ mod tests {
         store(&environment, &Token::new("hvs.def")).unwrap();
         let file = folder.join(".vault-token");
         assert_eq!(fs::read(&file).unwrap(), b"hvs.def");
-        assert_eq!(
-            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&file, " hvs.blanks \n").unwrap();
         assert!(load(&environment).unwrap().unwrap().reveal() == "hvs.blanks");
         fs::remove_dir_all(folder).unwrap();

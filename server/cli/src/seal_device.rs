@@ -1,11 +1,13 @@
 //! The device of the seal stanza, as the core uses it.
 
+use std::sync::{Arc, OnceLock};
+
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind};
 use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
-use holdfast_hsm::{DeviceClient, WrapKeyConfig, WrapKeyInfo};
+use holdfast_hsm::{DeviceClient, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
 
 /// How the device is reached.
@@ -23,14 +25,15 @@ impl DeviceSetUp {
             SealKind::Static(_) => Err("seal \"static\" is not offered: use pkcs11 or shamir".into()),
         }
     }
-
 }
 
 /// The wrapping key in a device, behind its helper process.
 pub struct WrappingDevice {
-    client: DeviceClient,
+    spawner: Arc<Spawner>,
     backend: &'static str,
-    key: WrapKeyConfig,
+    set_up: DeviceSetUp,
+    /// Made when the PIN could be read.
+    ready: OnceLock<(DeviceClient, WrapKeyConfig)>,
 }
 
 fn refusal(e: DeviceError) -> DeviceRefusal {
@@ -66,44 +69,61 @@ fn pin(source: &PinSource) -> Result<Secret<String>, String> {
 
 impl WrappingDevice {
     /// Set the device up; nothing of it is loaded before the first call.
-    pub fn new(
-        set_up: &DeviceSetUp,
-        spawner: Option<std::sync::Arc<holdfast_hsm::Spawner>>,
-    ) -> Result<WrappingDevice, String> {
+    pub fn new(set_up: DeviceSetUp, spawner: Option<Arc<Spawner>>) -> Result<WrappingDevice, String> {
         let Some(spawner) = spawner else { return Err("the device's helper cannot be started".into()) };
-        match set_up {
+        if let DeviceSetUp::Software(path) = &set_up {
+            tracing::warn!(
+                file = %path.display(),
+                "seal \"software\": the wrapping key is a file, not hardware; it protects nothing from who can read that file. \
+                 For development only"
+            );
+        }
+        let backend = match &set_up {
+            DeviceSetUp::Software(_) => "software",
+            DeviceSetUp::Pkcs11(_) => "pkcs11",
+        };
+        Ok(WrappingDevice { spawner, backend, set_up, ready: OnceLock::new() })
+    }
+
+    /// Client and key. A PIN that cannot be read now may be there later.
+    fn ready(&self) -> Result<&(DeviceClient, WrapKeyConfig), DeviceRefusal> {
+        if let Some(ready) = self.ready.get() {
+            return Ok(ready);
+        }
+        let made = match &self.set_up {
             DeviceSetUp::Software(path) => {
-                tracing::warn!(
-                    file = %path.display(),
-                    "seal \"software\": the wrapping key is a file, not hardware; it protects nothing from who can read that file. \
-                     For development only"
-                );
                 let config = SoftwareConfig { path: Some(path.display().to_string()) };
                 let key = WrapKeyConfig {
                     key_label: Some("holdfast-root".into()),
                     generate_key: true,
                     ..WrapKeyConfig::default()
                 };
-                Ok(WrappingDevice { client: DeviceClient::spawned(spawner, config), backend: "software", key })
+                (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
             DeviceSetUp::Pkcs11(p) => {
-                let mut config = Pkcs11Config::new(p.lib.display().to_string());
-                config.slot = p.slot;
-                config.token_label.clone_from(&p.token_label);
-                config.token_serial.clone_from(&p.token_serial);
-                config.pin = p.pin.as_ref().map(pin).transpose()?;
-                config.key_label.clone_from(&p.key_label);
-                if config.key_label.is_none() && p.key_id.is_none() {
-                    config.key_label = Some("holdfast-root".into());
-                }
-                config.key_id = p.key_id.as_ref().map(hex::encode);
-                config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
-                config.generate_key = p.generate_key;
+                let config = pkcs11(p).map_err(|text| DeviceRefusal { text, retry: true })?;
                 let key = WrapKeyConfig::from(&config);
-                Ok(WrappingDevice { client: DeviceClient::spawned(spawner, config), backend: "pkcs11", key })
+                (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
-        }
+        };
+        Ok(self.ready.get_or_init(|| made))
     }
+}
+
+fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
+    let mut config = Pkcs11Config::new(p.lib.display().to_string());
+    config.slot = p.slot;
+    config.token_label.clone_from(&p.token_label);
+    config.token_serial.clone_from(&p.token_serial);
+    config.pin = p.pin.as_ref().map(pin).transpose()?;
+    config.key_label.clone_from(&p.key_label);
+    if config.key_label.is_none() && p.key_id.is_none() {
+        config.key_label = Some("holdfast-root".into());
+    }
+    config.key_id = p.key_id.as_ref().map(hex::encode);
+    config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
+    config.generate_key = p.generate_key;
+    Ok(config)
 }
 
 impl SealDevice for WrappingDevice {
@@ -112,8 +132,9 @@ impl SealDevice for WrappingDevice {
     }
 
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal> {
-        let info = self.client.ensure_wrapping_key(&self.key).map_err(refusal)?;
-        let ciphertext = self.client.wrap(&info, root.expose(), context).map_err(refusal)?;
+        let (client, key) = self.ready()?;
+        let info = client.ensure_wrapping_key(key).map_err(refusal)?;
+        let ciphertext = client.wrap(&info, root.expose(), context).map_err(refusal)?;
         Ok(Wrapped {
             ciphertext,
             key_label: info.key_label,
@@ -133,6 +154,17 @@ impl SealDevice for WrappingDevice {
             })?,
             public_part: lock.public_part.clone(),
         };
-        self.client.unwrap(&info, &lock.ciphertext, context).map_err(refusal)
+        let (client, _) = self.ready()?;
+        client.unwrap(&info, &lock.ciphertext, context).map_err(|e| match e.class {
+            DeviceErrorClass::KeyMissing => {
+                let text = format!(
+                    "the key that opens this store (label {:?}, id 0x{}) is not on the token: insert the token that made it, \
+                     or correct the seal stanza ({})",
+                    lock.key_label, lock.key_id, e.text
+                );
+                DeviceRefusal { text, retry: true }
+            }
+            _ => refusal(e),
+        })
     }
 }

@@ -91,7 +91,11 @@ impl Core {
         let writes = operation.writes() || request.wrap_ttl.is_some();
 
         let texts = refused.map(|e| e.to_string());
-        let members: Vec<Vec<u8>> = open.audit.devices.iter().enumerate()
+        let members: Vec<Vec<u8>> = open
+            .audit
+            .devices
+            .iter()
+            .enumerate()
             .map(|(d, device)| audit::request_member(d, &device.hasher, &facts, &about))
             .collect();
         let before = |d: usize, _: &audit::Hasher, out: &mut Vec<u8>| {
@@ -496,13 +500,7 @@ impl Way<'_> {
             return;
         }
         let known = |name: &str| found.known.contains(&name) || found.captures.get(name).is_some();
-        let mut ignored: Vec<&str> = self
-            .request
-            .data
-            .keys()
-            .map(String::as_str)
-            .filter(|k| !known(k))
-            .collect();
+        let mut ignored: Vec<&str> = self.request.data.keys().map(String::as_str).filter(|k| !known(k)).collect();
         if !ignored.is_empty() && !found.takes_anything {
             ignored.sort_unstable();
             response.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", ignored.join(" ")));

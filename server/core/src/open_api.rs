@@ -136,11 +136,8 @@ pub fn help(mount: &Mount, path: &str, pattern: Option<&str>) -> Option<Map<Stri
             let _cannot_fail = writeln!(text, "\n## DESCRIPTION\n\n{}", route.description);
         }
     }
-    let paths: Map<String, Value> = routes
-        .iter()
-        .filter(|r| path.is_empty() || Some(r.pattern) == pattern)
-        .map(|r| path_item(mount, r))
-        .collect();
+    let paths: Map<String, Value> =
+        routes.iter().filter(|r| path.is_empty() || Some(r.pattern) == pattern).map(|r| path_item(mount, r)).collect();
     let mut answer = Map::new();
     answer.insert("help".into(), text.into());
     answer.insert("see_also".into(), Value::Null);

@@ -154,7 +154,6 @@ impl Router {
     pub fn mounts(&self) -> impl Iterator<Item = &Arc<Mount>> {
         self.by_path.values()
     }
-
 }
 
 /// All stored mounts.

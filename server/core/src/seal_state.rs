@@ -145,7 +145,21 @@ impl Core {
             progress: progress.shares.len(),
             nonce: progress.nonce.clone(),
             recovery,
-            device_trouble: lock(&self.seal.device_trouble).clone(),
+            device_trouble: match (&read, lock(&self.seal.device_trouble).clone()) {
+                (_, Some(trouble)) => Some(trouble),
+                (Some(read), None) if self.open().is_none() => self.foreign_device(&read.list),
+                _ => None,
+            },
+        })
+    }
+
+    /// What is wrong if the store has a device's lock and the configuration no device.
+    fn foreign_device(&self, list: &LockList) -> Option<String> {
+        let LockKind::Device { backend } = &list.device_lock()?.kind else { return None };
+        self.options.device.is_none().then(|| {
+            format!(
+                "the store is sealed by {backend:?}, and the configuration has no such seal: correct the seal stanza"
+            )
         })
     }
 
@@ -166,7 +180,10 @@ impl Core {
             if !texts.is_empty() && texts.len() != usize::from(shares) {
                 return Err(wrong("count mismatch between number of provided PGP keys and number of shares".into()));
             }
-            texts.iter().map(|t| PublicKey::parse(t).map_err(|e| wrong(format!("error decoding given PGP key: {e}")))).collect()
+            texts
+                .iter()
+                .map(|t| PublicKey::parse(t).map_err(|e| wrong(format!("error decoding given PGP key: {e}"))))
+                .collect()
         };
         let shares = match plan {
             Plan::Shares(n, _) => read(&r.pgp_keys, *n)?,
@@ -177,7 +194,9 @@ impl Core {
         };
         let root_token = match r.root_token_pgp_key.as_str() {
             "" => None,
-            text => Some(PublicKey::parse(text).map_err(|e| Refusal(400, format!("error decoding root token PGP key: {e}")))?),
+            text => Some(
+                PublicKey::parse(text).map_err(|e| Refusal(400, format!("error decoding root token PGP key: {e}")))?,
+            ),
         };
         Ok(Recipients { shares, root_token })
     }
@@ -315,10 +334,13 @@ impl Core {
             return Ok(());
         }
         let Some(wanted) = read.list.shares_lock().cloned() else {
+            let backend = match read.list.device_lock().map(|l| &l.kind) {
+                Some(LockKind::Device { backend }) => backend.as_str(),
+                _ => "one that is gone",
+            };
             return refuse(format!(
-                "this store is sealed by a device ({}), and its recovery shares approve acts only (recovery_form is authorise): \
-                 bring the device back, or restore the store where it is",
-                self.seal_type()
+                "this store is sealed by a device ({backend}), and its recovery shares approve acts only (recovery_form is authorise): \
+                 bring the device back, or restore the store where it is"
             ));
         };
         if self.options.device.is_some()

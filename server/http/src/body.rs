@@ -51,3 +51,48 @@ async fn drain(mut body: Incoming, limit: u64, time: Duration) {
     };
     let _gave_up_on_it = tokio::time::timeout(time, reading).await;
 }
+
+/// What a value of JSON needs beside its text: the value itself, its place in a map, its allocation.
+const VALUE_BYTES: u64 = 128;
+
+/// Whether the JSON in a body may need more memory than `limit` bytes. A short body cannot, and is not looked at.
+pub fn needs_more_than(limit: u64, body: &[u8]) -> bool {
+    let most = body.len() as u64 * (1 + VALUE_BYTES);
+    limit > 0 && most > limit && json_bytes(body) > limit
+}
+
+/// About how much memory the JSON in a body needs when it is read: short texts can hold many values.
+fn json_bytes(body: &[u8]) -> u64 {
+    let (mut values, mut in_string, mut escaped) = (0_u64, false, false);
+    for &b in body {
+        if in_string {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+        } else {
+            match b {
+                b'"' => in_string = true,
+                // Each of these stands before a value, or ends an empty one.
+                b',' | b':' | b'[' | b'{' => values += 1,
+                _ => {}
+            }
+        }
+    }
+    body.len() as u64 + values * VALUE_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_values_need_more_than_one_large() {
+        let text = format!("{{\"a\":\"{}\"}}", ",[{:\\\",".repeat(1000));
+        assert_eq!(json_bytes(text.as_bytes()), text.len() as u64 + 2 * VALUE_BYTES);
+        let numbers = format!("[{}0]", "0,".repeat(1000));
+        assert_eq!(json_bytes(numbers.as_bytes()), numbers.len() as u64 + 1001 * VALUE_BYTES);
+    }
+}

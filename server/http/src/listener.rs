@@ -39,6 +39,8 @@ pub struct ListenerOptions {
     pub max_request_bytes: u64,
     pub max_request_duration: Duration,
     pub max_json_strings: u64,
+    /// Bytes that a body's JSON may need in memory.
+    pub max_json_bytes: u64,
     pub read_header_timeout: Duration,
     pub read_timeout: Duration,
     pub idle_timeout: Duration,
@@ -53,6 +55,7 @@ impl Default for ListenerOptions {
             max_request_bytes: 32 << 20,
             max_request_duration: Duration::from_secs(90),
             max_json_strings: 1000,
+            max_json_bytes: 33_816_576,
             read_header_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),

@@ -83,6 +83,12 @@ pub async fn serve(
         Bytes::new()
     };
 
+    if body::needs_more_than(options.max_json_bytes, &body) {
+        return reply(Answer::error(
+            400,
+            "refused JSON input due to high complexity: it needs more than max_request_json_memory",
+        ));
+    }
     if !namespace_of(headers).is_empty() && is_root_only(&api) {
         return reply(Answer::error(400, "operation unavailable in namespaces"));
     }
@@ -142,7 +148,8 @@ fn metrics(core: &Arc<Core>, request: &Request) -> Answer {
 async fn run(core: &Arc<Core>, request: Request, time: Duration) -> Reply {
     let id = request.id.clone();
     let core = core.clone();
-    let mut handling: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move { core.handle(request).await });
+    let mut handling: Pin<Box<dyn Future<Output = Answer> + Send>> =
+        Box::pin(async move { core.handle(request).await });
     let first = std::future::poll_fn(|cx| {
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)));
         Poll::Ready(polled)
@@ -227,10 +234,8 @@ fn sdk_request(
     peer: &Peer,
 ) -> Result<Request, Answer> {
     let bad = |text: &str| Answer::error(400, text);
-    let list =
-        query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
-    let scan =
-        query::switch(&pairs, "scan").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
+    let list = query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
+    let scan = query::switch(&pairs, "scan").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
     if list && scan {
         return Err(Answer::errors(400, &[]));
     }
@@ -269,7 +274,8 @@ fn sdk_request(
     let data = match operation {
         Operation::Update | Operation::Patch => {
             // curl says "form" of whatever -d sends: what begins as an object is JSON.
-            let form = text_of(headers, "content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
+            let form =
+                text_of(headers, "content-type").is_some_and(|c| c.starts_with("application/x-www-form-urlencoded"));
             let object = body.trim_ascii_start().first().is_none_or(|b| matches!(b, b'{' | b'[' | b'"'));
             if form && !object && operation == Operation::Update {
                 query::parameters(&query::pairs(&String::from_utf8_lossy(body)))
@@ -328,7 +334,8 @@ fn reply(answer: Answer) -> Reply {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
-    if !(empty && status == StatusCode::NO_CONTENT)
+    let bodiless = empty && status == StatusCode::NO_CONTENT;
+    if !bodiless
         && !answer.content_type.is_empty()
         && let Ok(v) = HeaderValue::try_from(answer.content_type)
     {

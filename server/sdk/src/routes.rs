@@ -25,11 +25,7 @@ use crate::{Call, Captures, Error, Field, Kind, Operation, Parameters, Prepared,
 type Apply<B, T> = Box<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Response> + Send + Sync>;
 type Exists<B, T> = fn(&B, &mut T, &Call<'_>) -> Result<Option<bool>>;
 type Prepare<B> = Box<
-    dyn for<'a> Fn(
-            &'a B,
-            &'a Request,
-            &'a Captures,
-        ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
+    dyn for<'a> Fn(&'a B, &'a Request, &'a Captures) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
         + Send
         + Sync,
 >;

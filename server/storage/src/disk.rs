@@ -44,7 +44,9 @@ pub trait Disk: Debug + Send + Sync + 'static {
 /// A folder of the file system; files are created with mode 0600.
 #[derive(Debug)]
 pub struct RealDisk {
-    folder: PathBuf,
+    folder: Arc<Path>,
+    /// A sync failed earlier: the page cache may hold what the disk does not.
+    distrust: bool,
     /// Held locked for as long as the disk is open.
     _lock: fs::File,
 }
@@ -64,7 +66,10 @@ impl RealDisk {
             .open(folder.join("lock"))
             .map_err(fail("cannot open the lock file in"))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(RealDisk { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => {
+                let distrust = fs::remove_file(folder.join(SYNC_FAILED)).is_ok();
+                Ok(RealDisk { folder: folder.into(), distrust, _lock: lock })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(crate::StoreError::InUse(folder.to_owned())),
             Err(e) => Err(fail("cannot lock")(e.into())),
         }
@@ -80,9 +85,11 @@ impl Disk for RealDisk {
             .truncate(false)
             .mode(0o600)
             .open(self.path(name))?;
-        // After a failed sync the page cache may hold what the disk does not: read from the disk.
-        let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        Ok(Arc::new(RealFile(file)))
+        if self.distrust {
+            // Read from the disk.
+            let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        Ok(Arc::new(RealFile { file, folder: self.folder.clone() }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -103,11 +110,11 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        fs::File::open(&self.folder)?.sync_all()
+        fs::File::open(&*self.folder)?.sync_all()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let s = rustix::fs::statvfs(&self.folder)?;
+        let s = rustix::fs::statvfs(&*self.folder)?;
         Ok(s.f_bavail.saturating_mul(s.f_frsize))
     }
 
@@ -116,25 +123,31 @@ impl Disk for RealDisk {
     }
 }
 
+/// Left behind by a server whose sync failed, for the next one.
+const SYNC_FAILED: &str = "sync-failed";
+
 #[derive(Debug)]
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    folder: Arc<Path>,
+}
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)
     }
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
         use rustix::io::Errno;
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
             // A file system that cannot reserve: it has the length at least, and may be found full later.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => self.set_len(len),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
@@ -142,6 +155,8 @@ impl DiskFile for RealFile {
         }
     }
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data().inspect_err(|_| {
+            let _the_disk_may_be_gone = fs::write(self.folder.join(SYNC_FAILED), b"");
+        })
     }
 }

@@ -27,6 +27,8 @@ const HEADER: u64 = 40;
 const ENTRY_HEADER: usize = 32;
 /// A segment is preallocated to this size; a larger entry gets a segment of its own.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
+/// What no segment exceeds: the largest entry, what is grouped with it, and some.
+const MAX_SEGMENT_BYTES: u64 = 256 << 20;
 /// One entry's payload at most.
 pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 
@@ -177,6 +179,9 @@ impl Log {
             }
             let file = self.disk.open(&name, false).map_err(StoreError::io("cannot open", &path))?;
             let size = file.len().map_err(StoreError::io("cannot read", &path))?;
+            if size > MAX_SEGMENT_BYTES {
+                return Err(damaged(format!("it has {size} bytes, more than any segment is made with")));
+            }
             let mut bytes = vec![0; size as usize];
             file.read_at(0, &mut bytes).map_err(StoreError::io("cannot read", &path))?;
             if !self.header_is_sound(&bytes, first) {
@@ -201,7 +206,7 @@ impl Log {
                 }
                 starts.push(at);
                 durable = e.durable;
-                at += e.size;
+                at = (at + e.size).min(bytes.len());
                 index += 1;
             }
             match following {
@@ -239,7 +244,9 @@ impl Log {
         let path = self.disk.path(&name_of(tail.first));
         let mut rest = tail.bytes;
         let torn = used(&rest[tail.end..]) > 0;
-        rest[tail.end..].fill(0);
+        if torn {
+            rest[tail.end..].fill(0);
+        }
         let to = if torn { rest.len() } else { tail.end };
         if to > tail.uncertain {
             let written = tail.file.write_at(tail.uncertain as u64, &rest[tail.uncertain..to]);

@@ -1,5 +1,6 @@
 //! The store: opening, recovery, closing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -12,8 +13,8 @@ use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
 use crate::redb_file::Patience;
 use crate::state::{Snapshot, State};
-use crate::writer::{GROUP_BYTES, Writer};
-use crate::{CommitError, Key, StoreError};
+use crate::writer::Writer;
+use crate::{CommitError, Key, StoreError, Value};
 
 /// The format of the files in the folder.
 const FORMAT: u32 = 1;
@@ -56,6 +57,9 @@ pub(crate) struct Inner {
     pub log_bytes: std::sync::atomic::AtomicU64,
     patience: Arc<Patience>,
 }
+
+/// Log bytes that are replayed in one step of the state machine.
+const REPLAY_BYTES: usize = 16 << 20;
 
 impl Store {
     /// Open a store in a folder or in memory.
@@ -227,13 +231,13 @@ fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 fn recover(disk: Arc<dyn Disk>, id: [u8; 16], state: &State, applied: u64) -> Result<Log, StoreError> {
     let path = disk.path("log");
-    let mut pending = Vec::new();
+    // The newest change of each key, in order of keys: what is written once is written fast.
+    let mut pending: BTreeMap<Key, Option<Value>> = BTreeMap::new();
     let mut bytes = 0;
     let mut last = applied;
-    let flush = |pending: &mut Vec<_>, last: u64| -> Result<(), StoreError> {
-        state.apply(pending.iter(), last)?;
-        pending.clear();
-        Ok(())
+    let flush = |pending: &mut BTreeMap<Key, Option<Value>>, last: u64| -> Result<(), StoreError> {
+        let changes: Vec<_> = std::mem::take(pending).into_iter().collect();
+        state.apply(changes.iter(), last)
     };
     let log = Log::open(disk, id, applied, |entry| {
         let changes = decode(&entry.payload).ok_or_else(|| StoreError::Damaged {
@@ -243,7 +247,7 @@ fn recover(disk: Arc<dyn Disk>, id: [u8; 16], state: &State, applied: u64) -> Re
         bytes += entry.payload.len();
         pending.extend(changes);
         last = entry.index;
-        if bytes > GROUP_BYTES {
+        if bytes > REPLAY_BYTES {
             bytes = 0;
             flush(&mut pending, last)?;
         }

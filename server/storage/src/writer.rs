@@ -15,9 +15,9 @@ use crate::store::Inner;
 use crate::{CommitError, Key};
 
 /// Bytes of one group at most.
-pub(crate) const GROUP_BYTES: usize = 4 << 20;
+const GROUP_BYTES: usize = 4 << 20;
 /// A checkpoint is due when the log has grown by this much,
-const CHECKPOINT_BYTES: u64 = 48 << 20;
+const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// or when it is this old and something was written.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
 /// Writes are refused while less than this is free, so that what is accepted can be applied.

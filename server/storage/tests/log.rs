@@ -18,7 +18,10 @@ const ENTRY: usize = 32;
 /// Payloads without padding, so that each bit matters.
 const PAYLOAD: usize = 24;
 
-fn open_after(disk: &SimDisk, applied: u64) -> Result<(Log, Vec<(u64, Vec<u8>)>), StoreError> {
+/// Indexes and payloads as they were replayed.
+type Entries = Vec<(u64, Vec<u8>)>;
+
+fn open_after(disk: &SimDisk, applied: u64) -> Result<(Log, Entries), StoreError> {
     let mut entries = Vec::new();
     let log = Log::open(Arc::new(disk.clone()), ID, applied, |e| {
         assert_eq!(e.term, 7);
@@ -28,7 +31,7 @@ fn open_after(disk: &SimDisk, applied: u64) -> Result<(Log, Vec<(u64, Vec<u8>)>)
     Ok((log, entries))
 }
 
-fn open(disk: &SimDisk) -> Result<(Log, Vec<(u64, Vec<u8>)>), StoreError> {
+fn open(disk: &SimDisk) -> Result<(Log, Entries), StoreError> {
     open_after(disk, 0)
 }
 
@@ -47,7 +50,7 @@ fn log_of(groups: &[u64]) -> SimDisk {
     disk
 }
 
-fn expected(last: u64) -> Vec<(u64, Vec<u8>)> {
+fn expected(last: u64) -> Entries {
     (1..=last).map(|i| (i, payload(i))).collect()
 }
 
@@ -63,7 +66,7 @@ fn large(index: u64) -> Vec<u8> {
     bytes
 }
 
-fn damaged(result: Result<(Log, Vec<(u64, Vec<u8>)>), StoreError>) -> (PathBuf, String) {
+fn damaged(result: Result<(Log, Entries), StoreError>) -> (PathBuf, String) {
     match result {
         Err(StoreError::Damaged { path, detail }) => (path, detail),
         Err(other) => panic!("another error: {other}"),
@@ -72,7 +75,7 @@ fn damaged(result: Result<(Log, Vec<(u64, Vec<u8>)>), StoreError>) -> (PathBuf, 
 }
 
 /// The log works from here on: an entry goes in and comes back.
-fn goes_on(disk: &SimDisk, mut log: Log, mut entries: Vec<(u64, Vec<u8>)>) {
+fn goes_on(disk: &SimDisk, mut log: Log, mut entries: Entries) {
     let index = log.next_index();
     assert_eq!(index, entries.last().map_or(0, |(i, _)| *i) + 1);
     log.append(7, &[b"goes on".to_vec()]).unwrap();
@@ -203,6 +206,14 @@ fn a_cut_off_file_is_refused() {
         disk.tamper(FIRST, |bytes| bytes.truncate(length));
         assert_eq!(damaged(open(&disk)).0, disk.path(FIRST), "{length} bytes");
     }
+    // One that is longer than usual, for a large entry, is cut to any length behind that entry.
+    let disk = SimDisk::default();
+    let (mut log, _) = open(&disk).unwrap();
+    log.append(7, &[vec![1; SEGMENT_BYTES as usize + 3]]).unwrap();
+    disk.tamper(FIRST, |bytes| bytes.truncate(HEADER + ENTRY + SEGMENT_BYTES as usize + 3));
+    assert_eq!(open(&disk).unwrap().1.len(), 1);
+    disk.open(FIRST, false).unwrap().set_len(1 << 50).unwrap();
+    assert_eq!(damaged(open(&disk)).0, disk.path(FIRST), "a length that does not fit into memory");
 }
 
 #[test]

@@ -14,9 +14,22 @@ fn send(running: &Running, path: &str, body: &[u8]) -> Reply {
 fn what_is_no_json_object_is_refused() {
     let running = plain();
     let bodies: &[&[u8]] = &[
-        b"{", b"}", b"[]", b"[{}]", b"5", b"true", b"\"text\"", b"{\"data\":}", b"{\"data\":{\"a\":\"b\"}", b"{'data':{}}",
-        b"{\"data\":{\"a\":01}}", b"{\"data\":{\"a\":NaN}}", b"\xff\xfe{\"data\":{}}",
-        b"{\"data\":{\"a\":\"\x01\"}}", b"data=a", b"\0",
+        b"{",
+        b"}",
+        b"[]",
+        b"[{}]",
+        b"5",
+        b"true",
+        b"\"text\"",
+        b"{\"data\":}",
+        b"{\"data\":{\"a\":\"b\"}",
+        b"{'data':{}}",
+        b"{\"data\":{\"a\":01}}",
+        b"{\"data\":{\"a\":NaN}}",
+        b"\xff\xfe{\"data\":{}}",
+        b"{\"data\":{\"a\":\"\x01\"}}",
+        b"data=a",
+        b"\0",
     ];
     for body in bodies {
         for path in ["secret/data/x", "sys/policies/acl/x", "auth/token/create", "sys/unseal"] {
@@ -138,7 +151,8 @@ fn a_body_that_would_need_much_memory_is_refused() {
 #[test]
 fn more_than_a_thousand_strings_are_refused() {
     let running = plain();
-    let data = |n: usize| json!({ "data": (0..n).map(|i| (format!("k{i}"), json!(1))).collect::<serde_json::Map<_, _>>() });
+    let data =
+        |n: usize| json!({ "data": (0..n).map(|i| (format!("k{i}"), json!(1))).collect::<serde_json::Map<_, _>>() });
     running.root.post("secret/data/few", data(900)).expect(200);
     let text = running.root.post("secret/data/many", data(1100)).refused(400);
     assert!(text.contains("strings"), "{text}");

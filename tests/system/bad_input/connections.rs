@@ -33,14 +33,16 @@ fn a_head_that_dribbles_is_cut_off() {
     for setup in [Setup::shamir(), Setup::shamir().without_tls()] {
         let running = Running::start(setup.with_listener("http_read_header_timeout = \"1s\""));
         let connection = running.root.connect().expect("a connection");
-        let listened = dribble(connection, b"GET /v1/sys/health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+        let listened =
+            dribble(connection, b"GET /v1/sys/health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
         assert!(listened < Duration::from_secs(5), "{listened:?}");
 
         // Also the second request of a connection.
         let mut connection = running.root.connect().expect("a connection");
         connection.request("GET", "/v1/sys/health", &[], b"").expect("sent");
         connection.reply(false).expect("an answer").expect(200);
-        let listened = dribble(connection, b"GET /v1/sys/health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+        let listened =
+            dribble(connection, b"GET /v1/sys/health HTTP/1.1\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
         assert!(listened < Duration::from_secs(5), "{listened:?}");
         still_works(&running);
     }

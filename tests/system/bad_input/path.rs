@@ -95,7 +95,8 @@ fn huge_heads_are_refused() {
     ];
     for head in heads {
         let mut connection = running.root.connect().expect("a connection");
-        let _refused_early = connection.send(format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n{head}\r\n").as_bytes());
+        let _refused_early =
+            connection.send(format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n{head}\r\n").as_bytes());
         let status = connection.reply(false).expect("an answer").status;
         assert!([400, 431].contains(&status), "{status}");
     }
@@ -108,10 +109,18 @@ fn huge_heads_are_refused() {
 fn what_is_no_http_is_refused_or_hung_up_on() {
     let running = plain();
     let requests: &[&[u8]] = &[
-        b"\r\n\r\n", b"hello\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /v1/sys/health HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /v1/sys/health HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"POST /v1/sys/unseal HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST /v1/sys/unseal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n{}", b"\x16\x03\x01\x02\x00\x01\x00",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 4096], &[0xff; 4096],
+        b"\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/sys/health HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /v1/sys/health HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/sys/unseal HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /v1/sys/unseal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n{}",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &[0; 4096],
+        &[0xff; 4096],
         b"POST /v1/sys/unseal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
         b"POST /v1/sys/unseal HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ];

@@ -216,7 +216,12 @@ fn flipped_bits_are_refused_or_the_data_is_right() {
                 // The very last write of a killed server cannot be told from one that a crash tore.
                 let excused = name == "killed" && found.missing == [SECRETS - 1];
                 if !found.missing.is_empty() && !excused {
-                    missing.push(format!("{what}: {} missing, {} refused, {} right", found.missing.len(), found.refused, found.right));
+                    missing.push(format!(
+                        "{what}: {} missing, {} refused, {} right",
+                        found.missing.len(),
+                        found.refused,
+                        found.right
+                    ));
                 }
             }
         }

@@ -55,7 +55,10 @@ fn daily_work(program: PathBuf) {
     let nobody = Cli { program: program.clone(), running: &running, token: String::new() };
 
     let status = nobody.json("status");
-    assert_eq!((&status["sealed"], &status["type"], &status["initialized"]), (&false.into(), &"pkcs11".into(), &true.into()));
+    assert_eq!(
+        (&status["sealed"], &status["type"], &status["initialized"]),
+        (&false.into(), &"pkcs11".into(), &true.into())
+    );
     assert!(nobody.good("status").contains("Total Recovery Shares    3"));
 
     kv_walk(&root);
@@ -113,7 +116,10 @@ fn tokens_walk(root: &Cli<'_>, program: &std::path::Path) {
     assert!(root.good("policy list").lines().any(|l| l == "app"));
 
     let made = root.json("token create -policy=app -ttl=1h -no-default-policy");
-    assert_eq!((&made["auth"]["policies"], &made["auth"]["lease_duration"]), (&serde_json::json!(["app"]), &3600.into()));
+    assert_eq!(
+        (&made["auth"]["policies"], &made["auth"]["lease_duration"]),
+        (&serde_json::json!(["app"]), &3600.into())
+    );
     let token = made["auth"]["client_token"].as_str().expect("a token").to_owned();
     let accessor = made["auth"]["accessor"].as_str().expect("an accessor");
     let app = Cli { program: program.to_owned(), running: root.running, token: token.clone() };

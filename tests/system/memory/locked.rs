@@ -31,7 +31,8 @@ fn all_memory_of_a_server_is_locked_and_none_is_dumped() {
             continue;
         }
         assert!(memory_bytes(pid, "VmLck") > 0, "process {pid} locks nothing");
-        for mapping in mappings(pid).iter().filter(|m| m.readable && m.resident_bytes > 0 && !m.name.starts_with("[v")) {
+        for mapping in mappings(pid).iter().filter(|m| m.readable && m.resident_bytes > 0 && !m.name.starts_with("[v"))
+        {
             assert!(mapping.has("lo"), "process {pid}: not locked: {mapping:?}");
         }
         assert_eq!(memory_bytes(pid, "VmSwap"), 0);

@@ -90,6 +90,7 @@ impl Memory {
     /// Where the needles are: name, mapping, and what lies around. Second: bytes that were searched.
     pub fn search(&self, search: &Search) -> (Vec<String>, u64) {
         let (mut found, mut searched) = (Vec::new(), 0);
+        let threads = threads(self.pid);
         for mapping in mappings(self.pid).iter().filter(|m| m.readable && !m.name.starts_with("[v")) {
             let mut start = mapping.start;
             while start < mapping.end {
@@ -104,7 +105,7 @@ impl Memory {
                         start + at as u64,
                         mapping.start,
                         mapping.end,
-                        if mapping.name.is_empty() { "(anonymous)" } else { &mapping.name },
+                        what_is_there(mapping, start + at as u64, &threads),
                         String::from_utf8_lossy(around).escape_debug(),
                     ));
                 }
@@ -113,4 +114,25 @@ impl Memory {
         }
         (found, searched)
     }
+}
+
+/// Name and stack pointer of each thread that waits in the kernel.
+fn threads(pid: u32) -> Vec<(String, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let thread = |task: std::path::PathBuf| {
+        let name = fs::read_to_string(task.join("comm")).ok()?.trim().to_owned();
+        let call = fs::read_to_string(task.join("syscall")).ok()?;
+        let pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?.to_owned();
+        Some((name, u64::from_str_radix(&pointer, 16).ok()?))
+    };
+    tasks.filter_map(|t| thread(t.ok()?.path())).collect()
+}
+
+/// The mapping's name, or whose stack it is.
+fn what_is_there(mapping: &Mapping, place: u64, threads: &[(String, u64)]) -> String {
+    if let Some((name, pointer)) = threads.iter().find(|(_, p)| (mapping.start..mapping.end).contains(p)) {
+        let side = if place < *pointer { "below" } else { "above" };
+        return format!("the stack of thread {name}, {} bytes {side} its stack pointer", place.abs_diff(*pointer));
+    }
+    if mapping.name.is_empty() { "anonymous memory".into() } else { mapping.name.clone() }
 }

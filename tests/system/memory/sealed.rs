@@ -38,7 +38,8 @@ fn random() -> String {
 
 /// Requests of one client, over either kind of connection.
 trait Ask {
-    fn ask(&mut self, method: &str, path: &str, token: &str, body: String) -> impl Future<Output = (u16, Value)> + Send;
+    fn ask(&mut self, method: &str, path: &str, token: &str, body: String)
+    -> impl Future<Output = (u16, Value)> + Send;
 }
 
 impl Ask for Connection {
@@ -61,7 +62,8 @@ async fn work(client: &mut impl Ask, number: usize, root: &str) -> Vec<(String, 
     let mut keep = |name: String, text: &str| known.push((name, text.as_bytes().to_vec()));
     let policy = format!("memory-{number}");
     let marker = format!("rule-{number}-{}", random());
-    let rules = format!("path \"secret/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"list\"] }}\n# {marker}");
+    let rules =
+        format!("path \"secret/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"list\"] }}\n# {marker}");
     let body = json!({ "policy": rules }).to_string();
     assert_eq!(client.ask("POST", &format!("/v1/sys/policies/acl/{policy}"), root, body).await.0, 204);
     keep(format!("policy {number}"), &marker);
@@ -108,7 +110,8 @@ async fn use_it(running: &Running, config: &Arc<ClientConfig>) -> Used {
     let mut old = JoinSet::new();
     let mut new = JoinSet::new();
     for number in 0..OLD {
-        let (address, config, root) = (running.server.listeners[0].clone(), config.clone(), running.keys.root_token.clone());
+        let (address, config, root) =
+            (running.server.listeners[0].clone(), config.clone(), running.keys.root_token.clone());
         old.spawn(async move {
             let mut connection = Connection::open(&address, Some(&config)).expect("a connection");
             let known = work(&mut connection, number, &root).await;
@@ -116,7 +119,8 @@ async fn use_it(running: &Running, config: &Arc<ClientConfig>) -> Used {
         });
     }
     for number in OLD..OLD + NEW {
-        let (address, config, root) = (running.server.listeners[0].clone(), config.clone(), running.keys.root_token.clone());
+        let (address, config, root) =
+            (running.server.listeners[0].clone(), config.clone(), running.keys.root_token.clone());
         new.spawn(async move {
             let mut sender = http2::connect(&address, &config).await;
             let known = work(&mut sender, number, &root).await;
@@ -171,8 +175,20 @@ async fn nothing_is_left(setup: Setup) {
     all.extend(descendants(pid));
     for process in all {
         let (found, searched) = Memory::of(process).search(&search);
-        let what = if process == pid { "server" } else if helpers.contains(&process) { "helper" } else { "spawner" };
-        println!("{what}: {} MiB searched for {} secrets and {} keys, {} places", searched >> 20, used.known.len(), keys.len(), found.len());
+        let what = if process == pid {
+            "server"
+        } else if helpers.contains(&process) {
+            "helper"
+        } else {
+            "spawner"
+        };
+        println!(
+            "{what}: {} MiB searched for {} secrets and {} keys, {} places",
+            searched >> 20,
+            used.known.len(),
+            keys.len(),
+            found.len()
+        );
         assert!(searched > 1 << 20, "only {searched} bytes of the {what} could be read");
         let shown = found.iter().take(12).map(String::as_str).collect::<Vec<_>>().join("\n");
         assert!(found.is_empty(), "{} places in the {what}, the first of them:\n{shown}", found.len());
@@ -184,8 +200,10 @@ async fn nothing_is_left(setup: Setup) {
 /// The keys in the server's locked arenas: mappings that are neither dumped nor inherited.
 fn keys_in_use(pid: u32) -> Vec<Vec<u8>> {
     let memory = Memory::of(pid);
-    let arenas: Vec<_> =
-        mappings(pid).into_iter().filter(|m| m.readable && m.writable && m.has("dd") && (m.has("dc") || m.has("wf"))).collect();
+    let arenas: Vec<_> = mappings(pid)
+        .into_iter()
+        .filter(|m| m.readable && m.writable && m.has("dd") && (m.has("dc") || m.has("wf")))
+        .collect();
     assert!(!arenas.is_empty(), "no mapping is kept out of dumps and children");
     let mut keys = Vec::new();
     for arena in arenas {

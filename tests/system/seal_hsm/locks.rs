@@ -170,7 +170,8 @@ fn pgp_encrypted_shares_open_the_store_after_decryption() {
         gpg(&["--quick-generate-key", name, kind], b"");
         public.push(gpg(&["--armor", "--export", name], b"").lines().filter(|l| is_base64(l)).collect::<String>());
     }
-    let body = json!({ "secret_shares": 2, "secret_threshold": 2, "pgp_keys": public, "root_token_pgp_key": public[0] });
+    let body =
+        json!({ "secret_shares": 2, "secret_threshold": 2, "pgp_keys": public, "root_token_pgp_key": public[0] });
     let made = server.client().post("sys/init", body).expect(200).json();
     let open = |hex_text: &str| {
         let file = home.join("message");

@@ -108,7 +108,8 @@ fn a_taken_port_is_said_in_one_line() {
 
 #[test]
 fn the_keys_of_the_top_level_have_their_effect() {
-    let top = "cluster_name = \"holdfast-main\"\ndefault_lease_ttl = \"2h\"\nmax_lease_ttl = \"4h\"\nlog_format = \"json\"\n";
+    let top =
+        "cluster_name = \"holdfast-main\"\ndefault_lease_ttl = \"2h\"\nmax_lease_ttl = \"4h\"\nlog_format = \"json\"\n";
     let setup = shamir().with_top(top);
     let running = {
         let site = Site::make(setup.clone());

@@ -92,7 +92,8 @@ fn dev_tls_makes_a_certificate_and_says_where_its_ca_is() {
     let client = Client::new(server.listeners[0].clone(), Some(client_config(Path::new(ca), None)));
     client.get("sys/health").expect(200);
     client.with_token("root").get("secret/metadata?list=true").expect(404);
-    for key in fs::read_dir(&certs).expect("it").filter_map(|f| f.ok()).filter(|f| f.path().ends_with("vault-key.pem")) {
+    for key in fs::read_dir(&certs).expect("it").filter_map(|f| f.ok()).filter(|f| f.path().ends_with("vault-key.pem"))
+    {
         assert_eq!(key.metadata().expect("it").permissions().mode() & 0o777, 0o600);
     }
     let plain = Client::new(server.listeners[0].clone(), None);

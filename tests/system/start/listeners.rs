@@ -67,7 +67,8 @@ fn the_word_of_an_authorised_proxy_names_the_client_in_the_audit_log() {
 #[test]
 fn a_listener_may_require_the_request_header() {
     let running = Running::start(Setup::shamir().without_tls().without_audit());
-    let config = running.site.config().replace("tls_disable = true", "tls_disable = true\n  require_request_header = true");
+    let config =
+        running.site.config().replace("tls_disable = true", "tls_disable = true\n  require_request_header = true");
     running.site.write_config(&config);
     let server = running.site.start_after(running.server);
     server.client().raw("GET", "/v1/sys/health", &[], b"").expect(412);
@@ -81,9 +82,8 @@ fn metrics_need_a_token_unless_the_listener_says_otherwise() {
     let text = running.root.get("sys/metrics?format=prometheus").expect(200).text();
     assert!(text.contains("# TYPE") && text.contains("vault_core_unsealed"), "{text}");
 
-    let open = Setup::shamir()
-        .without_tls()
-        .with_listener("telemetry {\n    unauthenticated_metrics_access = true\n  }");
+    let open =
+        Setup::shamir().without_tls().with_listener("telemetry {\n    unauthenticated_metrics_access = true\n  }");
     let running = Running::start(open);
     running.root.without_token().get("sys/metrics?format=prometheus").expect(200);
 }

@@ -29,7 +29,8 @@ fn run(folder: &Path, port: u16) -> Run {
         Some(script.log()).filter(|l| l.contains("Ctrl-C ends the server"))
     });
     let after = |name: &str| {
-        let line = said.lines().find_map(|l| l.trim().strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {said}"));
+        let line =
+            said.lines().find_map(|l| l.trim().strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {said}"));
         line.trim().to_owned()
     };
     assert_eq!(after("Address"), format!("https://127.0.0.1:{port}"));

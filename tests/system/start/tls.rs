@@ -39,7 +39,14 @@ fn tls_1_2_and_1_3_are_spoken_and_older_ones_are_not() {
         assert_eq!(connection.session().expect("TLS").protocol_version(), Some(wanted));
     }
     let mut old = command("openssl");
-    old.args(["s_client", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-connect", &format!("127.0.0.1:{}", server.port())]);
+    old.args([
+        "s_client",
+        "-tls1_1",
+        "-cipher",
+        "ALL:@SECLEVEL=0",
+        "-connect",
+        &format!("127.0.0.1:{}", server.port()),
+    ]);
     let said = run(&mut old);
     assert_ne!(said.code, Some(0), "TLS 1.1 is spoken: {}", said.stdout);
 }

@@ -35,12 +35,7 @@ impl Address {
                 None => (rest.to_string(), String::new()),
             },
         };
-        Address {
-            text: text.to_string(),
-            scheme,
-            authority,
-            base,
-        }
+        Address { text: text.to_string(), scheme, authority, base }
     }
 
     /// The URL of an API path. The path is cleaned of `.`, `..` and doubled slashes.
@@ -49,19 +44,13 @@ impl Address {
         let rooted = !self.scheme.is_empty();
         let mut target = escaped_path(&cleaned(&joined, rooted));
         if !query.is_empty() {
-            let mut pairs: Vec<String> = query
-                .iter()
-                .map(|(k, v)| format!("{}={}", escaped_query(k), escaped_query(v)))
-                .collect();
+            let mut pairs: Vec<String> =
+                query.iter().map(|(k, v)| format!("{}={}", escaped_query(k), escaped_query(v))).collect();
             pairs.sort();
             target.push('?');
             target.push_str(&pairs.join("&"));
         }
-        Url {
-            scheme: self.scheme.clone(),
-            authority: self.authority.clone(),
-            target,
-        }
+        Url { scheme: self.scheme.clone(), authority: self.authority.clone(), target }
     }
 }
 
@@ -81,10 +70,9 @@ impl Url {
         let default = if self.is_tls() { 443 } else { 80 };
         let authority = self.authority.rsplit('@').next().unwrap_or_default();
         match authority.rsplit_once(':') {
-            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (
-                host.trim_matches(['[', ']']),
-                port.parse().unwrap_or(default),
-            ),
+            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+                (host.trim_matches(['[', ']']), port.parse().unwrap_or(default))
+            }
             _ => (authority.trim_matches(['[', ']']), default),
         }
     }
@@ -92,21 +80,14 @@ impl Url {
     /// Where a redirect's `Location` leads from here.
     pub fn follow(&self, location: &str) -> Option<Url> {
         if location.starts_with('/') && !location.starts_with("//") {
-            return Some(Url {
-                target: location.to_string(),
-                ..self.clone()
-            });
+            return Some(Url { target: location.to_string(), ..self.clone() });
         }
         let (scheme, rest) = location.split_once("://")?;
         let (authority, target) = match rest.find('/') {
             Some(at) => (&rest[..at], &rest[at..]),
             None => (rest, "/"),
         };
-        Some(Url {
-            scheme: scheme.to_lowercase(),
-            authority: authority.to_string(),
-            target: target.to_string(),
-        })
+        Some(Url { scheme: scheme.to_lowercase(), authority: authority.to_string(), target: target.to_string() })
     }
 }
 
@@ -169,23 +150,14 @@ mod tests {
         assert_eq!(url("http://h:1", "secret/../x/"), "http://h:1/v1/x");
         assert_eq!(url("http://h:1/", "a b/c%41"), "http://h:1/v1/a%20b/c%2541");
         assert_eq!(url("https://h/v1", "a"), "https://h/v1/v1/a");
-        assert_eq!(
-            url("nonsense", "sys/seal-status"),
-            "nonsense/v1/sys/seal-status"
-        );
+        assert_eq!(url("nonsense", "sys/seal-status"), "nonsense/v1/sys/seal-status");
         assert_eq!(url("unix:///run/s", "a"), "http://localhost/v1/a");
     }
 
     #[test]
     fn a_query_is_in_order_and_escaped() {
-        let query = [
-            ("list".to_string(), "true".to_string()),
-            ("after".to_string(), "a b&".to_string()),
-        ];
-        assert_eq!(
-            Address::parse("http://h").url("p", &query).to_string(),
-            "http://h/v1/p?after=a+b%26&list=true"
-        );
+        let query = [("list".to_string(), "true".to_string()), ("after".to_string(), "a b&".to_string())];
+        assert_eq!(Address::parse("http://h").url("p", &query).to_string(), "http://h/v1/p?after=a+b%26&list=true");
     }
 
     #[test]
@@ -203,14 +175,8 @@ mod tests {
     #[test]
     fn a_redirect_may_name_a_host_or_only_a_path() {
         let here = Address::parse("https://a:1").url("x", &[]);
-        assert_eq!(
-            here.follow("/v1/y?z=1").unwrap().to_string(),
-            "https://a:1/v1/y?z=1"
-        );
-        assert_eq!(
-            here.follow("http://b:2/v1/y").unwrap().to_string(),
-            "http://b:2/v1/y"
-        );
+        assert_eq!(here.follow("/v1/y?z=1").unwrap().to_string(), "https://a:1/v1/y?z=1");
+        assert_eq!(here.follow("http://b:2/v1/y").unwrap().to_string(), "http://b:2/v1/y");
         assert!(here.follow("y").is_none());
     }
 }

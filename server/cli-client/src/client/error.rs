@@ -12,11 +12,7 @@ pub enum Error {
     /// The server answered with 400 or more.
     Api(ApiError),
     /// No answer came.
-    Transport {
-        method: &'static str,
-        url: String,
-        cause: String,
-    },
+    Transport { method: &'static str, url: String, cause: String },
     /// An answer came that cannot be used.
     Unreadable(String),
     /// The request cannot be made at all.
@@ -45,39 +41,16 @@ impl ApiError {
             .and_then(|body| body.get("errors").cloned())
             .and_then(|errors| errors.as_array().cloned());
         let (errors, is_raw) = match listed {
-            Some(errors) => (
-                errors
-                    .iter()
-                    .filter_map(Value::as_str)
-                    .map(str::to_string)
-                    .collect(),
-                false,
-            ),
-            None => (
-                vec![String::from_utf8_lossy(&answer.body).into_owned()],
-                true,
-            ),
+            Some(errors) => (errors.iter().filter_map(Value::as_str).map(str::to_string).collect(), false),
+            None => (vec![String::from_utf8_lossy(&answer.body).into_owned()], true),
         };
-        let telling =
-            |s: &Secret| !s.warnings().is_empty() || s.data.as_ref().is_some_and(|d| !d.is_empty());
+        let telling = |s: &Secret| !s.warnings().is_empty() || s.data.as_ref().is_some_and(|d| !d.is_empty());
         let secret = match answer.status {
-            404 => Secret::parse(&answer.body)
-                .ok()
-                .flatten()
-                .filter(telling)
-                .map(Box::new),
+            404 => Secret::parse(&answer.body).ok().flatten().filter(telling).map(Box::new),
             _ => None,
         };
         let namespace = namespace.to_string();
-        ApiError {
-            status: answer.status,
-            method,
-            url,
-            namespace,
-            errors,
-            is_raw,
-            secret,
-        }
+        ApiError { status: answer.status, method, url, namespace, errors, is_raw, secret }
     }
 
     /// Whether one of the server's errors holds these words.
@@ -112,9 +85,7 @@ impl fmt::Display for Error {
                 let (first, rest) = method.split_at(1);
                 write!(f, "{first}{} {url:?}: {cause}", rest.to_lowercase())
             }
-            Error::Unreadable(why) | Error::Unusable(why) | Error::Rehearsed(why) => {
-                f.write_str(why)
-            }
+            Error::Unreadable(why) | Error::Unusable(why) | Error::Rehearsed(why) => f.write_str(why),
         }
     }
 }
@@ -125,11 +96,7 @@ impl fmt::Display for ApiError {
         if !self.namespace.is_empty() {
             writeln!(f, "Namespace: {}", self.namespace)?;
         }
-        write!(
-            f,
-            "URL: {} {}\nCode: {}. ",
-            self.method, self.url, self.status
-        )?;
+        write!(f, "URL: {} {}\nCode: {}. ", self.method, self.url, self.status)?;
         if self.is_raw {
             return write!(f, "Raw Message:\n\n{}", self.errors.concat());
         }

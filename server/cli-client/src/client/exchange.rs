@@ -41,26 +41,15 @@ pub enum Failure {
 
 impl Exchange {
     pub fn new(settings: &Settings) -> Result<Exchange, String> {
-        Ok(Exchange {
-            timeout: settings.timeout,
-            tls: OnceLock::new(),
-            settings: settings.tls.clone(),
-        })
+        Ok(Exchange { timeout: settings.timeout, tls: OnceLock::new(), settings: settings.tls.clone() })
     }
 
-    pub async fn run(
-        &self,
-        url: &Url,
-        request: &Request,
-        headers: &[(String, String)],
-    ) -> Result<Answer, Failure> {
+    pub async fn run(&self, url: &Url, request: &Request, headers: &[(String, String)]) -> Result<Answer, Failure> {
         let exchange = self.over_a_connection(url, request, headers);
         if self.timeout.is_zero() {
             return exchange.await;
         }
-        tokio::time::timeout(self.timeout, exchange)
-            .await
-            .unwrap_or(Err(Failure::Timeout))
+        tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(Failure::Timeout))
     }
 
     async fn over_a_connection(
@@ -73,34 +62,16 @@ impl Exchange {
             "unix" => {
                 let place = format!("unix {}", url.authority);
                 let stream = UnixStream::connect(&url.authority).await;
-                talk(
-                    stream.map_err(|cause| Failure::Connect { place, cause })?,
-                    "localhost",
-                    url,
-                    request,
-                    headers,
-                )
-                .await
+                talk(stream.map_err(|cause| Failure::Connect { place, cause })?, "localhost", url, request, headers)
+                    .await
             }
             "http" => talk(tcp(url).await?, &url.authority, url, request, headers).await,
             "https" => {
                 let stream = tcp(url).await?;
-                let config = self
-                    .tls
-                    .get_or_init(|| self.settings.config())
-                    .clone()
-                    .map_err(Failure::Http)?;
-                let name = self
-                    .settings
-                    .server_name
-                    .clone()
-                    .unwrap_or_else(|| url.host_and_port().0.to_string());
-                let name =
-                    ServerName::try_from(name).map_err(|e| Failure::Tls(io::Error::other(e)))?;
-                let stream = TlsConnector::from(config)
-                    .connect(name, stream)
-                    .await
-                    .map_err(Failure::Tls)?;
+                let config = self.tls.get_or_init(|| self.settings.config()).clone().map_err(Failure::Http)?;
+                let name = self.settings.server_name.clone().unwrap_or_else(|| url.host_and_port().0.to_string());
+                let name = ServerName::try_from(name).map_err(|e| Failure::Tls(io::Error::other(e)))?;
+                let stream = TlsConnector::from(config).connect(name, stream).await.map_err(Failure::Tls)?;
                 talk(stream, &url.authority, url, request, headers).await
             }
             scheme => Err(Failure::Scheme(scheme.to_string())),
@@ -111,10 +82,7 @@ impl Exchange {
 async fn tcp(url: &Url) -> Result<TcpStream, Failure> {
     let (host, port) = url.host_and_port();
     let stream = TcpStream::connect((host, port)).await;
-    let stream = stream.map_err(|cause| Failure::Connect {
-        place: format!("tcp {host}:{port}"),
-        cause,
-    })?;
+    let stream = stream.map_err(|cause| Failure::Connect { place: format!("tcp {host}:{port}"), cause })?;
     // A request is one write; waiting for more of it would only be slower.
     let _ = stream.set_nodelay(true);
     Ok(stream)
@@ -128,32 +96,19 @@ async fn talk(
     headers: &[(String, String)],
 ) -> Result<Answer, Failure> {
     let failed = |e: hyper::Error| Failure::Http(e.to_string());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(connection);
-    let mut builder = http::Request::builder()
-        .method(request.method)
-        .uri(&url.target)
-        .header("Host", host);
+    let mut builder = http::Request::builder().method(request.method).uri(&url.target).header("Host", host);
     for (name, value) in headers {
         builder = builder.header(name, value);
     }
     let body = Full::new(Bytes::from(request.body.clone().unwrap_or_default()));
-    let message = builder
-        .body(body)
-        .map_err(|e| Failure::Http(e.to_string()))?;
+    let message = builder.body(body).map_err(|e| Failure::Http(e.to_string()))?;
     let response = sender.send_request(message).await.map_err(failed)?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES)
-        .collect()
-        .await
-        .map_err(|e| Failure::Http(e.to_string()))?;
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|e| Failure::Http(e.to_string()))?;
     let header = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
-        (
-            n.to_string(),
-            String::from_utf8_lossy(v.as_bytes()).into_owned(),
-        )
+        (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())
     };
     Ok(Answer {
         status: head.status.as_u16(),
@@ -165,10 +120,7 @@ async fn talk(
 impl Failure {
     /// Whether trying again may help: not with another scheme or a certificate that is refused.
     pub fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Failure::Connect { .. } | Failure::Http(_) | Failure::Timeout
-        )
+        matches!(self, Failure::Connect { .. } | Failure::Http(_) | Failure::Timeout)
     }
 }
 
@@ -192,9 +144,7 @@ impl fmt::Display for Failure {
                 }
             }
             Failure::Http(cause) => f.write_str(cause),
-            Failure::Timeout => {
-                f.write_str("no answer within the time allowed (HOLDFAST_CLIENT_TIMEOUT)")
-            }
+            Failure::Timeout => f.write_str("no answer within the time allowed (HOLDFAST_CLIENT_TIMEOUT)"),
         }
     }
 }

@@ -41,13 +41,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(method: &'static str, path: impl Into<String>) -> Request {
-        Request {
-            method,
-            path: path.into(),
-            query: Vec::new(),
-            body: None,
-            content_type: None,
-        }
+        Request { method, path: path.into(), query: Vec::new(), body: None, content_type: None }
     }
 
     pub fn query(mut self, name: &str, value: impl Into<String>) -> Request {
@@ -70,10 +64,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
     /// The body as an object; an empty body is an empty object.
@@ -83,9 +74,7 @@ impl Answer {
         }
         match serde_json::from_slice(&self.body) {
             Ok(Value::Object(object)) => Ok(object),
-            _ => Err(Error::Unreadable(
-                "the server's answer is not a JSON object".to_string(),
-            )),
+            _ => Err(Error::Unreadable("the server's answer is not a JSON object".to_string())),
         }
     }
 }
@@ -112,11 +101,7 @@ impl Client {
             .build()
             .map_err(|e| format!("no runtime for the client: {e}"))?;
         let exchange = exchange::Exchange::new(&settings)?;
-        Ok(Client {
-            settings,
-            runtime,
-            exchange,
-        })
+        Ok(Client { settings, runtime, exchange })
     }
 
     pub fn address(&self) -> &Address {
@@ -167,10 +152,7 @@ impl Client {
     /// shown, and never wrapped.
     pub fn preflight(&self, request: &Request) -> Result<Answer, Error> {
         let headers = self.settings.headers_of(request)?;
-        let headers: Vec<_> = headers
-            .into_iter()
-            .filter(|(name, _)| name != "X-Vault-Wrap-TTL")
-            .collect();
+        let headers: Vec<_> = headers.into_iter().filter(|(name, _)| name != "X-Vault-Wrap-TTL").collect();
         self.exchange_with(request, &headers)
     }
 
@@ -178,11 +160,7 @@ impl Client {
         self.exchange_with(request, &self.settings.headers_of(request)?)
     }
 
-    fn exchange_with(
-        &self,
-        request: &Request,
-        headers: &[(String, String)],
-    ) -> Result<Answer, Error> {
+    fn exchange_with(&self, request: &Request, headers: &[(String, String)]) -> Result<Answer, Error> {
         let mut url = self.settings.address.url(&request.path, &request.query);
         let mut answer = self.with_retries(&url, request, headers)?;
         if matches!(answer.status, 301 | 302 | 307 | 308) && self.settings.follow_redirect {
@@ -197,12 +175,7 @@ impl Client {
         if answer.status < 400 {
             return Ok(answer);
         }
-        Err(Error::Api(ApiError::of(
-            request.method,
-            url.to_string(),
-            &self.settings.namespace,
-            &answer,
-        )))
+        Err(Error::Api(ApiError::of(request.method, url.to_string(), &self.settings.namespace, &answer)))
     }
 
     fn with_retries(
@@ -213,9 +186,7 @@ impl Client {
     ) -> Result<Answer, Error> {
         let mut tries_left = self.settings.max_retries;
         loop {
-            let outcome = self
-                .runtime
-                .block_on(self.exchange.run(url, request, headers));
+            let outcome = self.runtime.block_on(self.exchange.run(url, request, headers));
             let wait = match &outcome {
                 Ok(answer) => wait_before_retry(answer),
                 Err(e) if e.may_pass() => Some(jittered()),
@@ -235,13 +206,9 @@ impl Client {
 
     fn redirected(&self, from: &address::Url, answer: &Answer) -> Result<address::Url, Error> {
         let location = answer.header("location").unwrap_or_default();
-        let to = from
-            .follow(location)
-            .ok_or_else(|| Error::Unreadable(format!("a redirect to {location:?}")))?;
+        let to = from.follow(location).ok_or_else(|| Error::Unreadable(format!("a redirect to {location:?}")))?;
         if from.is_tls() && !to.is_tls() {
-            return Err(Error::Unreadable(
-                "redirect would cause protocol downgrade".to_string(),
-            ));
+            return Err(Error::Unreadable("redirect would cause protocol downgrade".to_string()));
         }
         Ok(to)
     }
@@ -282,12 +249,7 @@ impl Client {
 
     /// What the server knows of a token, asked by the token itself.
     pub fn lookup(&self, token: Token) -> Result<Option<Secret>, Error> {
-        let settings = Settings {
-            token: Some(token),
-            wrap_ttl: None,
-            wrap_by_default: false,
-            ..self.settings.clone()
-        };
+        let settings = Settings { token: Some(token), wrap_ttl: None, wrap_by_default: false, ..self.settings.clone() };
         let client = Client::new(settings).map_err(Error::Unusable)?;
         client.secret(Request::new("GET", "auth/token/lookup-self"))
     }
@@ -323,13 +285,8 @@ fn wait_before_retry(answer: &Answer) -> Option<Duration> {
     if !again {
         return None;
     }
-    let told = answer
-        .header("retry-after")
-        .and_then(|v| v.parse().ok())
-        .filter(|_| matches!(answer.status, 429 | 503));
-    Some(told.map_or_else(jittered, |s: u64| {
-        Duration::from_secs(s.min(RETRY_AFTER_MAX_S))
-    }))
+    let told = answer.header("retry-after").and_then(|v| v.parse().ok()).filter(|_| matches!(answer.status, 429 | 503));
+    Some(told.map_or_else(jittered, |s: u64| Duration::from_secs(s.min(RETRY_AFTER_MAX_S))))
 }
 
 fn jittered() -> Duration {

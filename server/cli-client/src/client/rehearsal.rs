@@ -57,17 +57,9 @@ pub fn curl(settings: &Settings, request: &Request) -> String {
         words.push(format!("-H {}", double_quoted(&format!("{name}: {value}"))));
     }
     if let Some(body) = &request.body {
-        words.push(format!(
-            "-d {}",
-            single_quoted(&String::from_utf8_lossy(body))
-        ));
+        words.push(format!("-d {}", single_quoted(&String::from_utf8_lossy(body))));
     }
-    words.push(double_quoted(
-        &settings
-            .address
-            .url(&request.path, &request.query)
-            .to_string(),
-    ));
+    words.push(double_quoted(&settings.address.url(&request.path, &request.query).to_string()));
     words.join(" ")
 }
 
@@ -85,26 +77,18 @@ pub fn policy(request: &Request) -> String {
         _ => vec!["create", "update"],
     };
     let path = request.path.trim_matches('/');
-    if ROOT_PROTECTED
-        .iter()
-        .chain(&ROOT_PROTECTED_RAFT)
-        .any(|pattern| matches(pattern, path))
-    {
+    if ROOT_PROTECTED.iter().chain(&ROOT_PROTECTED_RAFT).any(|pattern| matches(pattern, path)) {
         capabilities.push("sudo");
     }
     let capabilities: Vec<String> = capabilities.iter().map(|c| format!("{c:?}")).collect();
-    format!(
-        "path {path:?} {{\n  capabilities = [{}]\n}}",
-        capabilities.join(", ")
-    )
+    format!("path {path:?} {{\n  capabilities = [{}]\n}}", capabilities.join(", "))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
     if let Some(prefix) = pattern.strip_suffix('*') {
         return path.starts_with(prefix);
     }
-    let (pattern, path): (Vec<&str>, Vec<&str>) =
-        (pattern.split('/').collect(), path.split('/').collect());
+    let (pattern, path): (Vec<&str>, Vec<&str>) = (pattern.split('/').collect(), path.split('/').collect());
     pattern.len() == path.len() && pattern.iter().zip(&path).all(|(p, s)| *p == "+" || p == s)
 }
 
@@ -131,10 +115,7 @@ mod tests {
     #[test]
     fn a_policy_names_what_the_request_needs() {
         let read = Request::new("GET", "secret/data/a");
-        assert_eq!(
-            policy(&read),
-            "path \"secret/data/a\" {\n  capabilities = [\"read\"]\n}"
-        );
+        assert_eq!(policy(&read), "path \"secret/data/a\" {\n  capabilities = [\"read\"]\n}");
         let list = Request::new("GET", "secret/metadata").query("list", "true");
         assert!(policy(&list).contains("[\"list\"]"));
         let rotate = Request::new("POST", "sys/rotate/keyring");

@@ -34,11 +34,7 @@ pub struct Settings {
 
 impl Settings {
     /// `args` are looked at for the two flags that count even behind the arguments.
-    pub fn of(
-        flags: &Flags,
-        args: &[String],
-        environment: &Environment,
-    ) -> Result<Settings, String> {
+    pub fn of(flags: &Flags, args: &[String], environment: &Environment) -> Result<Settings, String> {
         let tls = std::sync::Arc::new(tls::TlsSettings::of(flags, environment)?);
         let either = |flag: &str, setting: &str| flags.text(flag).or(environment.text(setting));
         let address = flags
@@ -52,10 +48,7 @@ impl Settings {
             None => environment.text("WRAP_TTL").map(str::to_string),
         };
         let asked = |name: &str| {
-            flags.bool(name)
-                || args
-                    .iter()
-                    .any(|a| a.trim_start_matches('-') == name && a.starts_with('-'))
+            flags.bool(name) || args.iter().any(|a| a.trim_start_matches('-') == name && a.starts_with('-'))
         };
         let rehearse = match (asked("output-curl-string"), asked("output-policy")) {
             (true, _) => Rehearse::Curl,
@@ -65,16 +58,14 @@ impl Settings {
         rate_limit(environment)?;
         Ok(Settings {
             address: Address::parse(address),
-            token: token_file::current(environment)
-                .map_err(|e| format!("failed to read the token file: {e}"))?,
+            token: token_file::current(environment).map_err(|e| format!("failed to read the token file: {e}"))?,
             namespace: namespace(either("namespace", "NAMESPACE").unwrap_or_default()),
             headers: headers(flags, environment)?,
             wrap_ttl,
             wrap_by_default: true,
             max_retries: max_retries(environment)?,
             timeout: timeout(environment)?,
-            follow_redirect: !(flags.bool("disable-redirects")
-                || switch(environment, "DISABLE_REDIRECTS")?),
+            follow_redirect: !(flags.bool("disable-redirects") || switch(environment, "DISABLE_REDIRECTS")?),
             rehearse,
             tls,
         })
@@ -84,14 +75,8 @@ impl Settings {
     pub fn headers_of(&self, request: &Request) -> Result<Vec<(String, String)>, Error> {
         let mut headers = vec![("X-Vault-Request".to_string(), "true".to_string())];
         if let Some(token) = self.token.as_ref().filter(|t| !t.is_empty()) {
-            if token
-                .reveal()
-                .chars()
-                .any(|c| c.is_control() || !c.is_ascii())
-            {
-                let why = format!(
-                    "configured {PROGRAM} token contains non-printable characters and cannot be used"
-                );
+            if token.reveal().chars().any(|c| c.is_control() || !c.is_ascii()) {
+                let why = format!("configured {PROGRAM} token contains non-printable characters and cannot be used");
                 return Err(Error::Unusable(why));
             }
             headers.push(("X-Vault-Token".to_string(), token.reveal().to_string()));
@@ -108,11 +93,7 @@ impl Settings {
             add("X-Vault-Namespace", &self.namespace);
         }
         let wraps_itself = self.wrap_by_default && request.path == "sys/wrapping/wrap";
-        if let Some(ttl) = self
-            .wrap_ttl
-            .as_deref()
-            .or(wraps_itself.then_some(WRAP_DEFAULT))
-        {
+        if let Some(ttl) = self.wrap_ttl.as_deref().or(wraps_itself.then_some(WRAP_DEFAULT)) {
             add("X-Vault-Wrap-TTL", ttl);
         }
         if let Some(kind) = request.content_type {
@@ -136,16 +117,11 @@ fn headers(flags: &Flags, environment: &Environment) -> Result<Vec<(String, Stri
     let mut headers = Vec::new();
     for (name, value) in flags.pairs("header") {
         if name.to_lowercase().starts_with("x-vault-") {
-            return Err(format!(
-                "failed to setup Headers[{name}]: names that begin with 'X-Vault-' are reserved"
-            ));
+            return Err(format!("failed to setup Headers[{name}]: names that begin with 'X-Vault-' are reserved"));
         }
-        let fits = http::HeaderName::try_from(&name).is_ok()
-            && http::HeaderValue::try_from(&value).is_ok();
+        let fits = http::HeaderName::try_from(&name).is_ok() && http::HeaderValue::try_from(&value).is_ok();
         if !fits {
-            return Err(format!(
-                "failed to setup Headers[{name}]: not a name and value that HTTP allows"
-            ));
+            return Err(format!("failed to setup Headers[{name}]: not a name and value that HTTP allows"));
         }
         headers.push((name, value));
     }
@@ -163,11 +139,9 @@ fn headers(flags: &Flags, environment: &Environment) -> Result<Vec<(String, Stri
 fn max_retries(environment: &Environment) -> Result<u32, String> {
     match environment.text("MAX_RETRIES") {
         None => Ok(DEFAULT_RETRIES),
-        Some(text) => text.parse().map_err(|_| {
-            format!(
-                "failed to read environment: strconv.ParseInt: parsing {text:?}: invalid syntax"
-            )
-        }),
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("failed to read environment: strconv.ParseInt: parsing {text:?}: invalid syntax")),
     }
 }
 
@@ -202,9 +176,7 @@ pub fn switch(environment: &Environment, name: &str) -> Result<bool, String> {
 }
 
 fn unparsed(environment: &Environment, name: &str) -> String {
-    let variable = environment
-        .setting(name)
-        .map_or_else(|| name.to_string(), |s| s.variable);
+    let variable = environment.setting(name).map_or_else(|| name.to_string(), |s| s.variable);
     format!("failed to read environment: could not parse {variable}")
 }
 
@@ -228,9 +200,7 @@ mod tests {
             ("VAULT_CLIENT_CERT", "/nonexistent"),
         ] {
             assert!(
-                settings(&[(name, value)])
-                    .err()
-                    .is_some_and(|e| e.starts_with("failed to read environment")),
+                settings(&[(name, value)]).err().is_some_and(|e| e.starts_with("failed to read environment")),
                 "{name}"
             );
         }
@@ -238,14 +208,9 @@ mod tests {
 
     #[test]
     fn an_agent_comes_before_the_server() {
-        let s = settings(&[("VAULT_ADDR", "http://a"), ("VAULT_AGENT_ADDR", "http://b")])
-            .ok()
-            .unwrap();
+        let s = settings(&[("VAULT_ADDR", "http://a"), ("VAULT_AGENT_ADDR", "http://b")]).ok().unwrap();
         assert_eq!(s.address.to_string(), "http://b");
-        assert_eq!(
-            settings(&[]).ok().unwrap().address.to_string(),
-            DEFAULT_ADDRESS
-        );
+        assert_eq!(settings(&[]).ok().unwrap().address.to_string(), DEFAULT_ADDRESS);
     }
 
     #[test]

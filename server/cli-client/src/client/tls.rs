@@ -35,11 +35,7 @@ impl TlsSettings {
             false => format!("failed to read environment: {why}"),
         };
         let mut either = |flag: &str, setting: &str, option: &'static str| {
-            let value = flags
-                .text(flag)
-                .filter(|v| !v.is_empty())
-                .or(environment.text(setting))
-                .map(str::to_string);
+            let value = flags.text(flag).filter(|v| !v.is_empty()).or(environment.text(setting)).map(str::to_string);
             curl_options.extend(value.clone().map(|v| (option, v)));
             value
         };
@@ -56,17 +52,12 @@ impl TlsSettings {
         let identity = match (client_cert, client_key) {
             (Some(cert), Some(key)) => Some(identity(&cert, &key)),
             (None, None) => None,
-            _ => Some(Err(
-                "both client cert and client key must be provided".to_string()
-            )),
+            _ => Some(Err("both client cert and client key must be provided".to_string())),
         };
         Ok(TlsSettings {
             authorities: authorities.transpose().map_err(failed)?,
             identity: identity.transpose().map_err(failed)?,
-            server_name: flags
-                .text("tls-server-name")
-                .or(environment.text("TLS_SERVER_NAME"))
-                .map(str::to_string),
+            server_name: flags.text("tls-server-name").or(environment.text("TLS_SERVER_NAME")).map(str::to_string),
             skip_verify: flags.bool("tls-skip-verify") || switch(environment, "SKIP_VERIFY")?,
             curl_options,
         })
@@ -79,9 +70,7 @@ impl TlsSettings {
             .with_safe_default_protocol_versions()
             .map_err(|e| format!("failed to setup TLS config: {e}"))?;
         let builder = if self.skip_verify {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         } else {
             builder.with_root_certificates(self.roots())
         };
@@ -112,8 +101,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn file_of_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem =
-        std::fs::read(path).map_err(|e| format!("Error loading CA File: {}", opening(path, &e)))?;
+    let pem = std::fs::read(path).map_err(|e| format!("Error loading CA File: {}", opening(path, &e)))?;
     certificates(&pem).map_err(|_| format!("Error loading CA File: Couldn't parse PEM in: {path}"))
 }
 
@@ -129,15 +117,11 @@ fn folder_of_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, St
     Ok(all)
 }
 
-fn identity(
-    cert: &str,
-    key: &str,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+fn identity(cert: &str, key: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let pem = std::fs::read(cert).map_err(|e| opening(cert, &e))?;
     let chain = certificates(&pem).map_err(|_| format!("no certificate in {cert}"))?;
     let key_pem = zeroize::Zeroizing::new(std::fs::read(key).map_err(|e| opening(key, &e))?);
-    let key_der =
-        PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| format!("no private key in {key}"))?;
+    let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| format!("no private key in {key}"))?;
     Ok((chain, key_der))
 }
 
@@ -163,12 +147,7 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -177,12 +156,7 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

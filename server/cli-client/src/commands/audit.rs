@@ -23,9 +23,7 @@ pub static COMMANDS: [Command; 3] = [
         .takes("[options] TYPE [CONFIG K=V...]")
         .flags(&ENABLE),
     Command::new("audit disable", "Disable an audit device", disable).takes("[options] PATH"),
-    Command::new("audit list", "List enabled audit devices", list)
-        .prints(Prints::Answer)
-        .flags(&LIST),
+    Command::new("audit list", "List enabled audit devices", list).prints(Prints::Answer).flags(&LIST),
 ];
 
 fn enable(call: &Call) -> Outcome {
@@ -35,12 +33,7 @@ fn enable(call: &Call) -> Outcome {
         ));
     }
     let kind = call.arg(0).trim();
-    let path = with_slash(
-        call.flags
-            .text("path")
-            .filter(|p| !p.is_empty())
-            .unwrap_or(kind),
-    );
+    let path = with_slash(call.flags.text("path").filter(|p| !p.is_empty()).unwrap_or(kind));
     let options: Map<String, Value> = data::parse_texts(&call.args[1..], call.console)
         .map_err(|why| Failure::usage(format!("Failed to parse K=V data: {why}")))?
         .into_iter()
@@ -63,12 +56,8 @@ fn disable(call: &Call) -> Outcome {
     call.exactly(1)?;
     let path = with_slash(call.arg(0));
     let client = call.client()?;
-    client
-        .send(&Request::new("DELETE", format!("sys/audit/{path}")))
-        .explain("Error disabling audit device")?;
-    call.success(format_args!(
-        "Disabled audit device (if it was enabled) at: {path}"
-    ))
+    client.send(&Request::new("DELETE", format!("sys/audit/{path}"))).explain("Error disabling audit device")?;
+    call.success(format_args!("Disabled audit device (if it was enabled) at: {path}"))
 }
 
 fn list(call: &Call) -> Outcome {
@@ -89,42 +78,16 @@ fn list(call: &Call) -> Outcome {
             detailed_row,
         );
     }
-    mount::print_list(
-        call,
-        devices,
-        &["Path", "Type", "Description"],
-        |path, d| {
-            vec![
-                path.to_string(),
-                mount::text(d, "type"),
-                mount::text(d, "description"),
-            ]
-        },
-    )
+    mount::print_list(call, devices, &["Path", "Type", "Description"], |path, d| {
+        vec![path.to_string(), mount::text(d, "type"), mount::text(d, "description")]
+    })
 }
 
 fn detailed_row(path: &str, device: &Value) -> Vec<String> {
-    let replication = if device.get("local").and_then(Value::as_bool) == Some(true) {
-        "local"
-    } else {
-        "replicated"
-    };
+    let replication = if device.get("local").and_then(Value::as_bool) == Some(true) { "local" } else { "replicated" };
     let options = device.get("options").and_then(Value::as_object);
-    let mut options: Vec<String> = options
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| format!("{k}={}", plain(v)))
-        .collect();
+    let mut options: Vec<String> = options.into_iter().flatten().map(|(k, v)| format!("{k}={}", plain(v))).collect();
     options.sort();
-    let (kind, description) = (
-        mount::text(device, "type"),
-        mount::text(device, "description"),
-    );
-    vec![
-        path.to_string(),
-        kind,
-        description,
-        replication.to_string(),
-        options.join(" "),
-    ]
+    let (kind, description) = (mount::text(device, "type"), mount::text(device, "description"));
+    vec![path.to_string(), kind, description, replication.to_string(), options.join(" ")]
 }

@@ -42,22 +42,12 @@ static TUNE: [Flag; 16] = [
     mount::OPTIONS,
     mount::TOKEN_TYPE,
     mount::VERSION,
-    Flag::new(
-        "user-lockout-threshold",
-        Kind::Uint,
-        "Failed logins after which a user is locked.",
-    ),
+    Flag::new("user-lockout-threshold", Kind::Uint, "Failed logins after which a user is locked."),
     Flag::duration("user-lockout-duration", "How long a user stays locked."),
-    Flag::duration(
-        "user-lockout-counter-reset-duration",
-        "After how long failed logins are forgotten.",
-    ),
+    Flag::duration("user-lockout-counter-reset-duration", "After how long failed logins are forgotten."),
     Flag::bool("user-lockout-disable", "Users are never locked."),
 ];
-static LIST: [Flag; 1] = [Flag::bool(
-    "detailed",
-    "With all that the server tells of each.",
-)];
+static LIST: [Flag; 1] = [Flag::bool("detailed", "With all that the server tells of each.")];
 
 pub static COMMANDS: [Command; 6] = [
     Command::new("auth enable", "Enable a method to log in by", enable).takes("[options] TYPE").flags(&ENABLE),
@@ -77,22 +67,13 @@ fn enable(call: &Call) -> Outcome {
         ("plugin", Some(name)) => (name, format!("{name} plugin")),
         _ => (kind, format!("{kind} auth method")),
     };
-    let path = with_slash(
-        call.flags
-            .text("path")
-            .filter(|p| !p.is_empty())
-            .unwrap_or(kind),
-    );
+    let path = with_slash(call.flags.text("path").filter(|p| !p.is_empty()).unwrap_or(kind));
     let client = call.client()?;
     let body = mount::enable_body(kind, &call.flags);
     client
         .send(&Request::new("POST", format!("sys/auth/{path}")).json(&body))
         .explain(format!("Error enabling {kind} auth"))?;
-    let article = if thing.ends_with("plugin") {
-        "the "
-    } else {
-        ""
-    };
+    let article = if thing.ends_with("plugin") { "the " } else { "" };
     call.success(format_args!("Enabled {article}{thing} at: {path}"))
 }
 
@@ -103,35 +84,20 @@ fn disable(call: &Call) -> Outcome {
     client
         .send(&Request::new("DELETE", format!("sys/auth/{path}")))
         .explain(format!("Error disabling auth method at {path}"))?;
-    call.success(format_args!(
-        "Disabled the auth method (if it existed) at: {path}"
-    ))
+    call.success(format_args!("Disabled the auth method (if it existed) at: {path}"))
 }
 
 fn list(call: &Call) -> Outcome {
     call.exactly(0)?;
-    let mounts = mount::listed(
-        &call.client()?,
-        "sys/auth",
-        "Error listing enabled authentications",
-    )?;
+    let mounts = mount::listed(&call.client()?, "sys/auth", "Error listing enabled authentications")?;
     if call.flags.bool("detailed") {
         return mount::print_list(call, mounts, &DETAILED, detailed_row);
     }
-    mount::print_list(
-        call,
-        mounts,
-        &["Path", "Type", "Accessor", "Description", "Version"],
-        |path, m| {
-            let mut cells = vec![path.to_string()];
-            cells.extend(
-                ["type", "accessor", "description", "plugin_version"]
-                    .iter()
-                    .map(|n| mount::text(m, n)),
-            );
-            cells
-        },
-    )
+    mount::print_list(call, mounts, &["Path", "Type", "Accessor", "Description", "Version"], |path, m| {
+        let mut cells = vec![path.to_string()];
+        cells.extend(["type", "accessor", "description", "plugin_version"].iter().map(|n| mount::text(m, n)));
+        cells
+    })
 }
 
 const DETAILED: [&str; 16] = [
@@ -160,9 +126,7 @@ fn detailed_row(path: &str, m: &Value) -> Vec<String> {
         mount::text(m, "accessor"),
         mount::ttl(m, "default_lease_ttl"),
         mount::ttl(m, "max_lease_ttl"),
-        m.get("config")
-            .map(|c| mount::text(c, "token_type"))
-            .unwrap_or_default(),
+        m.get("config").map(|c| mount::text(c, "token_type")).unwrap_or_default(),
     ];
     cells.extend(mount::common_cells(m));
     cells
@@ -172,11 +136,8 @@ fn tune(call: &Call) -> Outcome {
     call.exactly(1)?;
     let path = with_slash(call.arg(0));
     let client = call.client()?;
-    let request = Request::new("POST", format!("sys/mounts/auth/{path}/tune"))
-        .json(&mount::tune_body(&call.flags));
-    client
-        .send(&request)
-        .explain(format!("Error tuning auth method {path}"))?;
+    let request = Request::new("POST", format!("sys/mounts/auth/{path}/tune")).json(&mount::tune_body(&call.flags));
+    client.send(&request).explain(format!("Error tuning auth method {path}"))?;
     call.success(format_args!("Tuned the auth method at: {path}"))
 }
 
@@ -193,11 +154,8 @@ fn help(call: &Call) -> Outcome {
             let path = with_slash(name);
             let mounts = mount::listed(&call.client()?, "sys/auth", "Error listing auth methods")?;
             let kind = mounts.get(&path).map(|m| mount::text(m, "type"));
-            let kind = kind.ok_or_else(|| {
-                Failure::usage(format!(
-                    "No auth method available on the server at {path:?}"
-                ))
-            })?;
+            let kind =
+                kind.ok_or_else(|| Failure::usage(format!("No auth method available on the server at {path:?}")))?;
             login::method(&kind)
         }
     };

@@ -8,11 +8,7 @@ pub struct Group {
 }
 
 const fn group(words: &'static str, summary: &'static str, about: &'static str) -> Group {
-    Group {
-        words,
-        summary,
-        about,
-    }
+    Group { words, summary, about }
 }
 
 pub static GROUPS: [Group; 17] = [
@@ -37,21 +33,13 @@ pub static GROUPS: [Group; 17] = [
         "Read and write what is kept about a key of the versioned key-value engine: limits, custom metadata, its versions.",
     ),
     group("lease", "Leases", "Look leases up, renew and revoke them."),
-    group(
-        "namespace",
-        "Namespaces",
-        "Create, list, change, lock and delete namespaces.",
-    ),
+    group("namespace", "Namespaces", "Create, list, change, lock and delete namespaces."),
     group(
         "operator",
         "The server's own tasks",
         "What operators do with a server: initialise, unseal, seal, rotate keys, look after its storage.",
     ),
-    group(
-        "operator raft",
-        "Integrated storage",
-        "Members, snapshots and automatic care of the integrated storage.",
-    ),
+    group("operator raft", "Integrated storage", "Members, snapshots and automatic care of the integrated storage."),
     group(
         "operator raft autopilot",
         "Automatic care of the integrated storage",
@@ -62,39 +50,15 @@ pub static GROUPS: [Group; 17] = [
         "Snapshots of the integrated storage",
         "Save the whole storage to a file and bring it back.",
     ),
-    group(
-        "plugin",
-        "Plugins and their catalogue",
-        "List, register, remove and reload plugins.",
-    ),
+    group("plugin", "Plugins and their catalogue", "List, register, remove and reload plugins."),
     group(
         "pki",
         "Certificates",
         "Work with the PKI engine: check its health, issue from one mount into another, compare certificates.",
     ),
-    group(
-        "policy",
-        "Policies",
-        "Read, write, list, format and delete policies.",
-    ),
-    group(
-        "print",
-        "What the client would use",
-        "Print settings that the client works with.",
-    ),
-    group(
-        "secrets",
-        "Secrets engines",
-        "Turn secrets engines on and off, tune and move them.",
-    ),
-    group(
-        "token",
-        "Tokens",
-        "Create tokens, look them up, renew and revoke them, and ask what they may do.",
-    ),
-    group(
-        "transit",
-        "Keys of the transit engine",
-        "Bring keys of one's own into the transit engine.",
-    ),
+    group("policy", "Policies", "Read, write, list, format and delete policies."),
+    group("print", "What the client would use", "Print settings that the client works with."),
+    group("secrets", "Secrets engines", "Turn secrets engines on and off, tune and move them."),
+    group("token", "Tokens", "Create tokens, look them up, renew and revoke them, and ask what they may do."),
+    group("transit", "Keys of the transit engine", "Bring keys of one's own into the transit engine."),
 ];

@@ -44,21 +44,12 @@ fn scan(call: &Call) -> Outcome {
 }
 
 fn query(call: &Call) -> Vec<(String, String)> {
-    let pair = |name: &str| {
-        call.flags
-            .text(name)
-            .map(|v| (name.to_string(), v.to_string()))
-    };
+    let pair = |name: &str| call.flags.text(name).map(|v| (name.to_string(), v.to_string()));
     ["after", "limit"].into_iter().filter_map(pair).collect()
 }
 
 /// Prints what a list answered. Nothing there: exit 2, with an empty object in JSON and YAML.
-pub fn finished(
-    call: &Call,
-    path: &str,
-    doing: &str,
-    answer: Result<Option<Secret>, Error>,
-) -> Outcome {
+pub fn finished(call: &Call, path: &str, doing: &str, answer: Result<Option<Secret>, Error>) -> Outcome {
     let secret = answer.explain(format!("Error {doing} {path}"))?;
     if let Some(secret) = secret.as_ref().filter(|s| s.is_wrapped()) {
         return output::secret(call, secret);

@@ -37,9 +37,7 @@ use groups::GROUPS;
 pub use groups::Group;
 
 /// Commands that the program's help names first.
-pub const COMMON: [&str; 9] = [
-    "read", "write", "delete", "list", "login", "agent", "server", "status", "unwrap",
-];
+pub const COMMON: [&str; 9] = ["read", "write", "delete", "list", "login", "agent", "server", "status", "unwrap"];
 
 /// What a command prints, which decides its output flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,11 +67,7 @@ pub struct Command {
 }
 
 impl Command {
-    pub const fn new(
-        words: &'static str,
-        summary: &'static str,
-        run: fn(&Call) -> Outcome,
-    ) -> Command {
+    pub const fn new(words: &'static str, summary: &'static str, run: fn(&Call) -> Outcome) -> Command {
         Command {
             words,
             summary,
@@ -116,8 +110,7 @@ impl Command {
         if !self.asks_server {
             return vec![("Command options", self.flags)];
         }
-        let mut tables: Vec<(&'static str, &'static [Flag])> =
-            vec![("Command options", self.flags)];
+        let mut tables: Vec<(&'static str, &'static [Flag])> = vec![("Command options", self.flags)];
         if self.prints == Prints::Object {
             tables.push(("Output option for one field", &global::FIELD));
         }
@@ -199,13 +192,10 @@ fn all() -> impl Iterator<Item = Entry> {
 pub fn find(args: &[String]) -> Option<(Entry, usize)> {
     let begins = |entry: &Entry| {
         let words: Vec<&str> = entry.words().split(' ').collect();
-        let same =
-            args.len() >= words.len() && words.iter().zip(args).all(|(word, arg)| word == arg);
+        let same = args.len() >= words.len() && words.iter().zip(args).all(|(word, arg)| word == arg);
         same.then_some(words.len())
     };
-    all()
-        .filter_map(|entry| begins(&entry).map(|count| (entry, count)))
-        .max_by_key(|(_, count)| *count)
+    all().filter_map(|entry| begins(&entry).map(|count| (entry, count))).max_by_key(|(_, count)| *count)
 }
 
 /// Names and summaries of what is directly below a group (`""`: the program), in order.
@@ -213,11 +203,7 @@ pub fn below(group: &str) -> Vec<(&'static str, &'static str)> {
     let mut entries: Vec<(&str, &str)> = all()
         .filter_map(|entry| {
             let words = entry.words();
-            let name = if group.is_empty() {
-                words
-            } else {
-                words.strip_prefix(group)?.strip_prefix(' ')?
-            };
+            let name = if group.is_empty() { words } else { words.strip_prefix(group)?.strip_prefix(' ')? };
             (!name.contains(' ')).then_some((name, entry.summary()))
         })
         .filter(|(name, _)| *name != "version")
@@ -250,11 +236,8 @@ mod tests {
         words.dedup();
         assert_eq!(words.len(), count);
         for command in COMMANDS.iter().copied().flatten() {
-            let mut names: Vec<&str> = command
-                .flag_tables()
-                .iter()
-                .flat_map(|(_, t)| t.iter().map(|f| f.name))
-                .collect();
+            let mut names: Vec<&str> =
+                command.flag_tables().iter().flat_map(|(_, t)| t.iter().map(|f| f.name)).collect();
             let count = names.len();
             names.sort_unstable();
             names.dedup();

@@ -12,43 +12,19 @@ use crate::flags::Flag;
 use crate::output::{self, Format, plain, table};
 use crate::secret::Secret;
 
-const CUSTOM: Flag = Flag::pairs(
-    "custom-metadata",
-    "A pair to keep with the namespace. May be given several times.",
-);
+const CUSTOM: Flag = Flag::pairs("custom-metadata", "A pair to keep with the namespace. May be given several times.");
 
 static CREATE: [Flag; 5] = [
     CUSTOM,
-    Flag::text(
-        "seal",
-        "A file (HCL) with the seal of its own that the namespace shall have.",
-    ),
-    Flag::int(
-        "key-shares",
-        "Gives it a seal of its own by key shares: how many to make. -n is short for it.",
-    )
-    .also(&["n"]),
-    Flag::int(
-        "key-threshold",
-        "How many of them unseal. -t is short for it.",
-    )
-    .also(&["t"]),
-    Flag::list(
-        "pgp-keys",
-        "Files of public PGP keys, with commas between: each share is encrypted to one, in order.",
-    ),
+    Flag::text("seal", "A file (HCL) with the seal of its own that the namespace shall have."),
+    Flag::int("key-shares", "Gives it a seal of its own by key shares: how many to make. -n is short for it.")
+        .also(&["n"]),
+    Flag::int("key-threshold", "How many of them unseal. -t is short for it.").also(&["t"]),
+    Flag::list("pgp-keys", "Files of public PGP keys, with commas between: each share is encrypted to one, in order."),
 ];
-static PATCH: [Flag; 2] = [
-    CUSTOM,
-    Flag::list(
-        "remove-custom-metadata",
-        "A pair's key to take away. May be given several times.",
-    ),
-];
-static LIST: [Flag; 1] = [Flag::bool(
-    "detailed",
-    "With all that the server tells of each.",
-)];
+static PATCH: [Flag; 2] =
+    [CUSTOM, Flag::list("remove-custom-metadata", "A pair's key to take away. May be given several times.")];
+static LIST: [Flag; 1] = [Flag::bool("detailed", "With all that the server tells of each.")];
 static UNSEAL: [Flag; 1] = [Flag::bool("reset", "Forget the shares given so far.")];
 static DELETE_SEALED: [Flag; 1] = [Flag::bool("force", "With all namespaces below it.")];
 
@@ -61,7 +37,9 @@ pub static COMMANDS: [Command; 12] = [
         .takes("[options] PATH")
         .prints(Prints::Object)
         .flags(&PATCH),
-    Command::new("namespace lookup", "What is known of a namespace", lookup).takes("[options] PATH").prints(Prints::Answer),
+    Command::new("namespace lookup", "What is known of a namespace", lookup)
+        .takes("[options] PATH")
+        .prints(Prints::Answer),
     Command::new("namespace list", "List namespaces", list).prints(Prints::Answer).flags(&LIST),
     Command::new("namespace scan", "List namespaces and all below them", scan).prints(Prints::Answer).flags(&LIST),
     Command::new("namespace delete", "Delete a namespace", delete).takes("[options] PATH"),
@@ -93,10 +71,7 @@ fn route(call: &Call) -> String {
 fn create(call: &Call) -> Outcome {
     call.exactly(1)?;
     let mut body = Map::new();
-    body.insert(
-        "custom_metadata".into(),
-        json!(call.flags.pairs("custom-metadata")),
-    );
+    body.insert("custom_metadata".into(), json!(call.flags.pairs("custom-metadata")));
     if let Some(seal) = own_seal(call)? {
         body.insert("seal".into(), seal.into());
     }
@@ -106,15 +81,11 @@ fn create(call: &Call) -> Outcome {
     let client = call.client()?;
     let request = Request::new("POST", route(call)).json(&Value::Object(body));
     let answer = client.secret(request).explain("Error creating namespace")?;
-    let shares = answer
-        .as_ref()
-        .and_then(|s| s.get("key_shares"))
-        .and_then(Value::as_array);
+    let shares = answer.as_ref().and_then(|s| s.get("key_shares")).and_then(Value::as_array);
     match (shares, answer.as_ref()) {
         (Some(shares), Some(secret)) if call.format == Format::Table && call.field().is_none() => {
             for (i, share) in shares.iter().enumerate() {
-                call.console
-                    .say(format_args!("Unseal Key {}: {}", i + 1, plain(share)));
+                call.console.say(format_args!("Unseal Key {}: {}", i + 1, plain(share)));
             }
             let threshold = secret.get("key_threshold").map(plain).unwrap_or_default();
             call.console.say(format_args!(
@@ -130,35 +101,21 @@ fn create(call: &Call) -> Outcome {
 /// The seal that flags ask for, as HCL.
 fn own_seal(call: &Call) -> Result<Option<String>, Failure> {
     if let Some(path) = call.flags.text("seal") {
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::refused(format!(
-                "Error reading seal config file: {}",
-                opening(path, &e)
-            ))
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::refused(format!("Error reading seal config file: {}", opening(path, &e))))?;
         return Ok(Some(text));
     }
     let number = |name: &str| call.flags.int(name).unwrap_or(0);
     let (shares, threshold) = (number("key-shares"), number("key-threshold"));
-    let seal =
-        format!("seal \"shamir\" {{\n    shares = {shares}\n    threshold = {threshold}\n}}");
+    let seal = format!("seal \"shamir\" {{\n    shares = {shares}\n    threshold = {threshold}\n}}");
     Ok((shares != 0 || threshold != 0).then_some(seal))
 }
 
 fn patch(call: &Call) -> Outcome {
     call.exactly(1)?;
-    let mut metadata: Map<String, Value> = call
-        .flags
-        .pairs("custom-metadata")
-        .into_iter()
-        .map(|(k, v)| (k, v.into()))
-        .collect();
-    metadata.extend(
-        call.flags
-            .list("remove-custom-metadata")
-            .into_iter()
-            .map(|k| (k, Value::Null)),
-    );
+    let mut metadata: Map<String, Value> =
+        call.flags.pairs("custom-metadata").into_iter().map(|(k, v)| (k, v.into())).collect();
+    metadata.extend(call.flags.list("remove-custom-metadata").into_iter().map(|k| (k, Value::Null)));
     let client = call.client()?;
     let answer = client.patch(&route(call), &json!({ "custom_metadata": metadata }));
     printed(call, answer.explain("Error patching namespace")?)
@@ -167,10 +124,7 @@ fn patch(call: &Call) -> Outcome {
 fn lookup(call: &Call) -> Outcome {
     call.exactly(1)?;
     let client = call.client()?;
-    match client
-        .read(&route(call), &[])
-        .explain("Error looking up namespace")?
-    {
+    match client.read(&route(call), &[]).explain("Error looking up namespace")? {
         None => Err(Failure::refused("Namespace not found")),
         found => printed(call, found),
     }
@@ -247,26 +201,16 @@ fn deleted(call: &Call, request: Request) -> Outcome {
         call.console.warn("Requested namespace does not exist");
         return Ok(0);
     }
-    call.success(format_args!(
-        "Namespace deletion scheduled: {}",
-        with_slash(call.arg(0))
-    ))
+    call.success(format_args!("Namespace deletion scheduled: {}", with_slash(call.arg(0))))
 }
 
 fn lock(call: &Call) -> Outcome {
     call.between(0, 1, "0-1")?;
     let client = call.client()?;
-    let request = Request::new(
-        "PUT",
-        format!("sys/namespaces/api-lock/lock/{}", sanitized(call.arg(0))),
-    )
-    .json(&Value::Null);
+    let request =
+        Request::new("PUT", format!("sys/namespaces/api-lock/lock/{}", sanitized(call.arg(0)))).json(&Value::Null);
     let answer = client.secret(request).explain("Error locking namespace")?;
-    let key = answer
-        .as_ref()
-        .and_then(|s| s.get("unlock_key"))
-        .map(plain)
-        .unwrap_or_default();
+    let key = answer.as_ref().and_then(|s| s.get("unlock_key")).map(plain).unwrap_or_default();
     if call.format != Format::Table {
         return output::value(call, &json!({ "unlock_key": key }));
     }
@@ -281,14 +225,9 @@ fn unlock(call: &Call) -> Outcome {
     call.between(0, 1, "0-1")?;
     let client = call.client()?;
     let key = call.flags.text("unlock-key").unwrap_or_default();
-    let request = Request::new(
-        "PUT",
-        format!("sys/namespaces/api-lock/unlock/{}", sanitized(call.arg(0))),
-    )
-    .json(&json!({ "unlock_key": key }));
-    let answer = client
-        .secret(request)
-        .explain("Error unlocking namespace")?;
+    let request = Request::new("PUT", format!("sys/namespaces/api-lock/unlock/{}", sanitized(call.arg(0))))
+        .json(&json!({ "unlock_key": key }));
+    let answer = client.secret(request).explain("Error unlocking namespace")?;
     for warning in answer.iter().flat_map(|s| s.warnings()) {
         call.console.warn(warning);
     }
@@ -298,31 +237,17 @@ fn unlock(call: &Call) -> Outcome {
 fn seal(call: &Call) -> Outcome {
     call.exactly(1)?;
     let client = call.client()?;
-    client
-        .send(&Request::new("PUT", format!("{}/seal", route(call))))
-        .explain("Error sealing")?;
-    call.success(format_args!(
-        "Namespace {:?} is sealed.",
-        sanitized(call.arg(0))
-    ))
+    client.send(&Request::new("PUT", format!("{}/seal", route(call)))).explain("Error sealing")?;
+    call.success(format_args!("Namespace {:?} is sealed.", sanitized(call.arg(0))))
 }
 
 fn unseal(call: &Call) -> Outcome {
     call.between(1, 2, "1-2")?;
     let client = call.client()?;
     let reset = call.flags.bool("reset");
-    let key = if reset {
-        String::new()
-    } else {
-        share(call, 1)?
-    };
-    let failed = if reset {
-        "Error resetting unseal process"
-    } else {
-        "Error unsealing"
-    };
-    let request = Request::new("PUT", format!("{}/unseal", route(call)))
-        .json(&json!({ "key": key, "reset": reset }));
+    let key = if reset { String::new() } else { share(call, 1)? };
+    let failed = if reset { "Error resetting unseal process" } else { "Error unsealing" };
+    let request = Request::new("PUT", format!("{}/unseal", route(call))).json(&json!({ "key": key, "reset": reset }));
     let answer = client.send(&request).explain(failed)?;
     print_seal(call, answer.object().bare()?)
 }
@@ -341,7 +266,6 @@ fn print_seal(call: &Call, answer: Map<String, Value>) -> Outcome {
     if call.format != Format::Table {
         return output::value(call, &Value::Object(state));
     }
-    call.console
-        .say(table::key_value(status::seal_rows(&state)));
+    call.console.say(table::key_value(status::seal_rows(&state)));
     Ok(0)
 }

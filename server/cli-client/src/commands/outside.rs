@@ -7,21 +7,11 @@ use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Kind};
 
-const CONFIG: Flag = Flag::list(
-    "config",
-    "A configuration file or a folder of them. May be given several times.",
-);
-const LOG_LEVEL: Flag = Flag::text(
-    "log-level",
-    "The least level of what is logged: trace, debug, info, warn or error.",
-)
-.default("info");
-const LOG_FORMAT: Flag =
-    Flag::text("log-format", "How it is logged: standard or json.").default("standard");
-const MOUNT_TYPE: Flag = Flag::text(
-    "type",
-    "Whether the key is made there: internal, existing or kms.",
-);
+const CONFIG: Flag = Flag::list("config", "A configuration file or a folder of them. May be given several times.");
+const LOG_LEVEL: Flag =
+    Flag::text("log-level", "The least level of what is logged: trace, debug, info, warn or error.").default("info");
+const LOG_FORMAT: Flag = Flag::text("log-format", "How it is logged: standard or json.").default("standard");
+const MOUNT_TYPE: Flag = Flag::text("type", "Whether the key is made there: internal, existing or kms.");
 const ISSUER: Flag = Flag::text("issuer_name", "The name of the new issuer.");
 
 static DAEMON: [Flag; 8] = [
@@ -36,10 +26,7 @@ static DAEMON: [Flag; 8] = [
 ];
 static GENERATE: [Flag; 3] = [
     Flag::text("type", "What to make a configuration for: env-template."),
-    Flag::list(
-        "path",
-        "A secret to take values from. May be given several times.",
-    ),
+    Flag::list("path", "A secret to take values from. May be given several times."),
     Flag::text("exec", "The program to start with the values."),
 ];
 static DEBUG: [Flag; 7] = [
@@ -54,10 +41,7 @@ static DEBUG: [Flag; 7] = [
 static MONITOR: [Flag; 2] = [LOG_LEVEL, LOG_FORMAT];
 static HEALTH_CHECK: [Flag; 4] = [
     Flag::text("health-config", "A file (JSON) that sets the checks."),
-    Flag::text(
-        "return-indicator",
-        "What the exit code says: default, informational, warning, critical or permission.",
-    ),
+    Flag::text("return-indicator", "What the exit code says: default, informational, warning, critical or permission."),
     Flag::bool("default-disabled", "Only checks that the file turns on."),
     Flag::bool("list", "List the checks."),
 ];
@@ -80,24 +64,13 @@ static SERVER: [Flag; 16] = [
     Flag::int("log-rotate-bytes", "Begin a new file after so many bytes."),
     Flag::duration("log-rotate-duration", "Begin a new file after so long."),
     Flag::int("log-rotate-max-files", "How many old files are kept."),
-    Flag::bool(
-        "dev",
-        "A server in memory, unsealed, to try things out. Nothing is kept, nothing is safe.",
-    ),
+    Flag::bool("dev", "A server in memory, unsealed, to try things out. Nothing is kept, nothing is safe."),
     Flag::bool("dev-tls", "As -dev, with TLS."),
     Flag::text("dev-tls-cert-dir", "Where its certificates are put."),
     Flag::text("dev-root-token-id", "Its root token.").setting("DEV_ROOT_TOKEN_ID"),
-    Flag::text("dev-listen-address", "Where it listens.")
-        .default("127.0.0.1:8200")
-        .setting("DEV_LISTEN_ADDRESS"),
-    Flag::bool(
-        "dev-no-store-token",
-        "Do not keep the root token for client commands.",
-    ),
-    Flag::text(
-        "dev-cluster-json",
-        "A file that the cluster is described in.",
-    ),
+    Flag::text("dev-listen-address", "Where it listens.").default("127.0.0.1:8200").setting("DEV_LISTEN_ADDRESS"),
+    Flag::bool("dev-no-store-token", "Do not keep the root token for client commands."),
+    Flag::text("dev-cluster-json", "A file that the cluster is described in."),
 ];
 static DIAGNOSE: [Flag; 4] = [
     CONFIG,
@@ -105,48 +78,25 @@ static DIAGNOSE: [Flag; 4] = [
     Flag::bool("debug", "Tell everything."),
     Flag::text("format", "table, json or yaml.").default("table"),
 ];
-static VALIDATE: [Flag; 2] = [
-    CONFIG,
-    Flag::text("format", "table, json or yaml.").default("table"),
-];
+static VALIDATE: [Flag; 2] = [CONFIG, Flag::text("format", "table, json or yaml.").default("table")];
 static MIGRATE: [Flag; 5] = [
     Flag::text("config", "A file that says from where to where."),
     Flag::text("start", "The entry to begin at."),
     Flag::bool("reset", "Take a lock away that an earlier run left."),
-    Flag::new(
-        "max-parallel",
-        Kind::Int,
-        "How many entries are copied at a time.",
-    )
-    .default("10"),
+    Flag::new("max-parallel", Kind::Int, "How many entries are copied at a time.").default("10"),
     LOG_LEVEL,
 ];
 
 pub static COMMANDS: &[Command] = &[
     Command::new("agent", "Start a local agent", not_built).flags(&DAEMON),
-    Command::new(
-        "agent generate-config",
-        "Make a configuration for the agent",
-        not_built,
-    )
-    .flags(&GENERATE),
+    Command::new("agent generate-config", "Make a configuration for the agent", not_built).flags(&GENERATE),
     Command::new("proxy", "Start a local proxy", not_built).flags(&DAEMON),
     Command::new("server", "Start a server", of_main).flags(&SERVER),
     Command::new("debug", "Gather what helps to find an error", no_arguments).flags(&DEBUG),
     Command::new("monitor", "Follow the server's log", no_arguments).flags(&MONITOR),
-    Command::new(
-        "operator diagnose",
-        "Look for trouble in a configuration",
-        of_main,
-    )
-    .flags(&DIAGNOSE)
-    .without_server(),
-    Command::new("operator validate-config", "Check a configuration", of_main)
-        .flags(&VALIDATE)
-        .without_server(),
-    Command::new("operator migrate", "Copy one storage to another", of_main)
-        .flags(&MIGRATE)
-        .without_server(),
+    Command::new("operator diagnose", "Look for trouble in a configuration", of_main).flags(&DIAGNOSE).without_server(),
+    Command::new("operator validate-config", "Check a configuration", of_main).flags(&VALIDATE).without_server(),
+    Command::new("operator migrate", "Copy one storage to another", of_main).flags(&MIGRATE).without_server(),
     Command::new("pki health-check", "Check a PKI mount", not_built)
         .takes("[options] MOUNT")
         .prints(Prints::Answer)
@@ -159,29 +109,18 @@ pub static COMMANDS: &[Command] = &[
         .takes("[options] PARENT-ISSUER TEMPLATE-ISSUER CHILD-MOUNT [K=V...]")
         .prints(Prints::Answer)
         .flags(&ISSUE),
-    Command::new(
-        "pki list-intermediates",
-        "Which issuers come from one",
-        not_built,
-    )
-    .takes("[options] PARENT-ISSUER [ISSUER...]")
-    .prints(Prints::Answer)
-    .flags(&INTERMEDIATES),
-    Command::new(
-        "pki verify-sign",
-        "Whether one issuer signed another",
-        not_built,
-    )
-    .takes("[options] POSSIBLE-ISSUER POSSIBLE-ISSUED")
-    .prints(Prints::Answer),
+    Command::new("pki list-intermediates", "Which issuers come from one", not_built)
+        .takes("[options] PARENT-ISSUER [ISSUER...]")
+        .prints(Prints::Answer)
+        .flags(&INTERMEDIATES),
+    Command::new("pki verify-sign", "Whether one issuer signed another", not_built)
+        .takes("[options] POSSIBLE-ISSUER POSSIBLE-ISSUED")
+        .prints(Prints::Answer),
 ];
 
 /// Said of commands that have their place but not their work yet.
 pub fn not_built(call: &Call) -> Outcome {
-    Err(Failure::usage(format!(
-        "\"{}\" is not part of this version.",
-        call.command.words
-    )))
+    Err(Failure::usage(format!("\"{}\" is not part of this version.", call.command.words)))
 }
 
 fn no_arguments(call: &Call) -> Outcome {
@@ -191,8 +130,5 @@ fn no_arguments(call: &Call) -> Outcome {
 
 /// Commands that `main` answers; who comes here has called the client alone.
 fn of_main(call: &Call) -> Outcome {
-    Err(Failure::usage(format!(
-        "\"{}\" is answered by the server's program.",
-        call.command.words
-    )))
+    Err(Failure::usage(format!("\"{}\" is answered by the server's program.", call.command.words)))
 }

@@ -8,13 +8,10 @@ use crate::client::Request;
 use crate::failure::{Explain, Outcome};
 use crate::output::{self, Format, plain};
 
-pub static COMMANDS: [Command; 1] =
-    [
-        Command::new("path-help", "The server's help about a path", run)
-            .takes("[options] PATH")
-            .about("Prints the help that the server has for a path of its API.")
-            .prints(Prints::Answer),
-    ];
+pub static COMMANDS: [Command; 1] = [Command::new("path-help", "The server's help about a path", run)
+    .takes("[options] PATH")
+    .about("Prints the help that the server has for a path of its API.")
+    .prints(Prints::Answer)];
 
 fn run(call: &Call) -> Outcome {
     call.exactly(1)?;
@@ -24,13 +21,9 @@ fn run(call: &Call) -> Outcome {
     let answer = client.send(&request).explain("Error retrieving help")?;
     let help = answer.object().bare()?;
     match call.format {
-        Format::Json => call
-            .console
-            .say(output::sorted(help.get("openapi").unwrap_or(&Value::Null))),
+        Format::Json => call.console.say(output::sorted(help.get("openapi").unwrap_or(&Value::Null))),
         Format::Pretty => return Err(output::no_pretty()),
-        _ => call
-            .console
-            .say(help.get("help").map(plain).unwrap_or_default()),
+        _ => call.console.say(help.get("help").map(plain).unwrap_or_default()),
     }
     Ok(0)
 }

@@ -7,7 +7,9 @@ use crate::token_file;
 
 pub static COMMANDS: [Command; 1] = [Command::new("print token", "The token in use", run)
     .takes("")
-    .about("Prints the token that commands send: the environment's, else the one of the last login, else an empty line.")
+    .about(
+        "Prints the token that commands send: the environment's, else the one of the last login, else an empty line.",
+    )
     .without_server()];
 
 fn run(call: &Call) -> Outcome {

@@ -21,16 +21,12 @@ fn run(call: &Call) -> Outcome {
     if call.format == Format::Raw {
         let mut request = Request::new("GET", path.as_str());
         request.query = query;
-        let answer = client
-            .send(&request)
-            .explain(format!("Error reading {path}"))?;
+        let answer = client.send(&request).explain(format!("Error reading {path}"))?;
         call.console.say_bytes(&answer.body);
         call.console.say("");
         return Ok(0);
     }
-    let secret = client
-        .read(&path, &query)
-        .explain(format!("Error reading {path}"))?;
+    let secret = client.read(&path, &query).explain(format!("Error reading {path}"))?;
     let Some(secret) = secret else {
         return Err(Failure::refused(format!("No value found at {path}")));
     };

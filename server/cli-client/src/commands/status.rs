@@ -17,15 +17,10 @@ const SEALED: i32 = 2;
 
 fn run(call: &Call) -> Outcome {
     call.exactly(0)?;
-    let client = call
-        .client()
-        .map_err(|f| f.with_code(1))?
-        .in_root_namespace();
+    let client = call.client().map_err(|f| f.with_code(1))?.in_root_namespace();
     let checked = |e: Failure| e.with_code(1);
-    let answer = client
-        .send(&Request::new("GET", "sys/seal-status"))
-        .explain("Error checking seal status")
-        .map_err(checked)?;
+    let answer =
+        client.send(&Request::new("GET", "sys/seal-status")).explain("Error checking seal status").map_err(checked)?;
     let mut status = answer.object().bare().map_err(checked)?;
     if !sealed(&status) {
         add_leader(&client, &mut status).map_err(checked)?;
@@ -40,9 +35,7 @@ fn run(call: &Call) -> Outcome {
             Some(value) => {
                 print_field(call, value)?;
             }
-            None => call
-                .console
-                .warn(format_args!("Field {field:?} not present in seal status")),
+            None => call.console.warn(format_args!("Field {field:?} not present in seal status")),
         }
         return Ok(code);
     }
@@ -91,10 +84,7 @@ pub fn print(call: &Call, status: &Map<String, Value>) -> Outcome {
 }
 
 fn sealed(status: &Map<String, Value>) -> bool {
-    status
-        .get("sealed")
-        .and_then(Value::as_bool)
-        .unwrap_or(true)
+    status.get("sealed").and_then(Value::as_bool).unwrap_or(true)
 }
 
 fn is_clustered(status: &Map<String, Value>) -> bool {
@@ -103,21 +93,15 @@ fn is_clustered(status: &Map<String, Value>) -> bool {
 
 /// Asks who leads the cluster, and takes over what it answers.
 fn add_leader(client: &Client, status: &mut Map<String, Value>) -> Result<(), Failure> {
-    let answer = client
-        .send(&Request::new("GET", "sys/leader"))
-        .explain("Error checking leader status")?;
+    let answer = client.send(&Request::new("GET", "sys/leader")).explain("Error checking leader status")?;
     let leader = answer.object().bare()?;
-    let enabled = leader
-        .get("ha_enabled")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let enabled = leader.get("ha_enabled").and_then(Value::as_bool).unwrap_or(false);
     status.insert("ha_enabled".into(), enabled.into());
     if !enabled {
         return Ok(());
     }
     for (name, value) in leader {
-        let is_empty =
-            matches!(&value, Value::Null | Value::Bool(false)) || value == 0 || value == "";
+        let is_empty = matches!(&value, Value::Null | Value::Bool(false)) || value == 0 || value == "";
         if name != "ha_enabled" && !is_empty && name != "performance_standby_last_remote_wal" {
             status.insert(name, value);
         }
@@ -141,10 +125,7 @@ pub fn seal_rows(status: &Map<String, Value>) -> Vec<(String, String)> {
         rows.insert(1, ("Recovery Seal Type".into(), text("recovery_seal_type")));
     }
     if is("sealed") {
-        rows.push((
-            "Unseal Progress".into(),
-            format!("{}/{}", text("progress"), text("t")),
-        ));
+        rows.push(("Unseal Progress".into(), format!("{}/{}", text("progress"), text("t"))));
         rows.push(("Unseal Nonce".into(), text("nonce")));
     }
     if is("migration") {
@@ -176,15 +157,9 @@ fn rows(status: &Map<String, Value>) -> String {
 fn cluster_rows(status: &Map<String, Value>, rows: &mut Vec<(String, String)>) {
     let text = |name: &str| status.get(name).map(plain).unwrap_or_default();
     let is = |name: &str| status.get(name).and_then(Value::as_bool).unwrap_or(false);
-    if is("ha_enabled")
-        && !is("sealed")
-        && (status.contains_key("is_self") || status.contains_key("leader_address"))
-    {
+    if is("ha_enabled") && !is("sealed") && (status.contains_key("is_self") || status.contains_key("leader_address")) {
         rows.push(("HA Cluster".into(), text("leader_cluster_address")));
-        rows.push((
-            "HA Mode".into(),
-            if is("is_self") { "active" } else { "standby" }.into(),
-        ));
+        rows.push(("HA Mode".into(), if is("is_self") { "active" } else { "standby" }.into()));
         if is("is_self") && !text("active_time").is_empty() {
             rows.push(("Active Since".into(), text("active_time")));
         }
@@ -192,10 +167,9 @@ fn cluster_rows(status: &Map<String, Value>, rows: &mut Vec<(String, String)>) {
             rows.push(("Active Node Address".into(), text("leader_address")));
         }
     }
-    for (title, name) in [
-        ("Raft Committed Index", "raft_committed_index"),
-        ("Raft Applied Index", "raft_applied_index"),
-    ] {
+    for (title, name) in
+        [("Raft Committed Index", "raft_committed_index"), ("Raft Applied Index", "raft_applied_index")]
+    {
         if status.contains_key(name) {
             rows.push((title.into(), text(name)));
         }

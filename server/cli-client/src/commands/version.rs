@@ -16,51 +16,29 @@ pub static COMMANDS: [Command; 2] = [
 
 fn version(call: &Call) -> Outcome {
     let commit = option_env!("HOLDFAST_COMMIT").unwrap_or("built from source");
-    call.console.say(format_args!(
-        "Holdfast v{} ({commit})",
-        env!("CARGO_PKG_VERSION")
-    ));
+    call.console.say(format_args!("Holdfast v{} ({commit})", env!("CARGO_PKG_VERSION")));
     Ok(0)
 }
 
 fn history(call: &Call) -> Outcome {
     let client = call.client()?.in_root_namespace();
-    let answer = client
-        .list("sys/version-history", &[])
-        .explain("Error reading version history")?;
+    let answer = client.list("sys/version-history", &[]).explain("Error reading version history")?;
     let Some(secret) = answer.filter(|s| s.data.is_some()) else {
         return Err(Failure::usage("The server gave no version history.").with_code(2));
     };
-    call.console
-        .warn("Note: versions that ran before the server kept a history are not listed.\n");
+    call.console.warn("Note: versions that ran before the server kept a history are not listed.\n");
     if call.format != Format::Table {
         return output::secret(call, &secret);
     }
     let text = |version: &str, name: &str| {
-        let value = secret
-            .get("key_info")
-            .and_then(|i| i.get(version))
-            .and_then(|i| i.get(name));
-        value
-            .filter(|v| !v.is_null())
-            .map(plain)
-            .unwrap_or_default()
+        let value = secret.get("key_info").and_then(|i| i.get(version)).and_then(|i| i.get(name));
+        value.filter(|v| !v.is_null()).map(plain).unwrap_or_default()
     };
-    let versions = secret
-        .get("keys")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let versions = secret.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
     let rows = versions
         .iter()
         .map(plain)
-        .map(|v| {
-            vec![
-                v.clone(),
-                text(&v, "timestamp_installed"),
-                text(&v, "commit_date"),
-            ]
-        })
+        .map(|v| vec![v.clone(), text(&v, "timestamp_installed"), text(&v, "commit_date")])
         .collect();
     let rows = table::with_titles(&["Version", "Installation Time", "Commit Date"], rows);
     call.console.say(table::columns_apart(&rows, 2));

@@ -11,8 +11,7 @@ use crate::flags::Flag;
 use crate::output::{self, Format, sorted};
 use crate::secret::Secret;
 
-static FLAGS: [Flag; 1] =
-    [Flag::bool("force", "Go on without any data. -f is short for it.").also(&["f"])];
+static FLAGS: [Flag; 1] = [Flag::bool("force", "Go on without any data. -f is short for it.").also(&["f"])];
 
 pub static COMMANDS: [Command; 2] = [
     Command::new("write", "Write data to a path", write)
@@ -51,8 +50,7 @@ fn prepared(call: &Call) -> Result<(String, Value), Failure> {
 
 /// Data arguments, with the failure that every command has for bad ones.
 pub fn data_of(call: &Call, args: &[String]) -> Result<Map<String, Value>, Failure> {
-    data::parse(args, call.console)
-        .map_err(|why| Failure::usage(format!("Failed to parse K=V data: {why}")))
+    data::parse(args, call.console).map_err(|why| Failure::usage(format!("Failed to parse K=V data: {why}")))
 }
 
 /// Prints what a write answered: its secret, or that it went well.

@@ -8,15 +8,24 @@ pub static HTTP: [Flag; 18] = [
         .default("https://127.0.0.1:8200")
         .setting("ADDR"),
     Flag::text("agent-address", "Where a local agent listens. The request goes there instead.").setting("AGENT_ADDR"),
-    Flag::text("ca-cert", "A file of certificates (PEM) that the server's certificate must lead to. Counts before -ca-path.")
-        .setting("CACERT"),
+    Flag::text(
+        "ca-cert",
+        "A file of certificates (PEM) that the server's certificate must lead to. Counts before -ca-path.",
+    )
+    .setting("CACERT"),
     Flag::text("ca-path", "A folder of such files.").setting("CAPATH"),
     Flag::text("client-cert", "A certificate (PEM) to show to the server. Needs -client-key.").setting("CLIENT_CERT"),
     Flag::text("client-key", "The private key (PEM) of -client-cert.").setting("CLIENT_KEY"),
-    Flag::bool("disable-redirects", "Do not follow a redirect; without this, one is followed.").setting("DISABLE_REDIRECTS"),
-    Flag::pairs("header", "A header, as name=value, to send with every request. Names that begin with X-Vault- are reserved. May be given several times."),
+    Flag::bool("disable-redirects", "Do not follow a redirect; without this, one is followed.")
+        .setting("DISABLE_REDIRECTS"),
+    Flag::pairs(
+        "header",
+        "A header, as name=value, to send with every request. Names that begin with X-Vault- are reserved. May be given several times.",
+    ),
     Flag::list("mfa", "A factor, as method:code, sent as X-Vault-MFA.").setting("MFA"),
-    Flag::text("namespace", "The namespace that paths are relative to. -ns is short for it.").also(&["ns"]).setting("NAMESPACE"),
+    Flag::text("namespace", "The namespace that paths are relative to. -ns is short for it.")
+        .also(&["ns"])
+        .setting("NAMESPACE"),
     Flag::bool("non-interactive", "Never ask anything on the terminal."),
     Flag::bool("output-curl-string", "Print the curl command that would send the request, and send nothing."),
     Flag::bool("output-policy", "Print the policy that the request needs, and send nothing."),
@@ -26,8 +35,11 @@ pub static HTTP: [Flag; 18] = [
     Flag::bool("tls-skip-verify", "Take any certificate. Anybody in between can then read and change everything.")
         .setting("SKIP_VERIFY"),
     Flag::text("unlock-key", "The key that unlocks a namespace's API."),
-    Flag::duration("wrap-ttl", "Have the answer wrapped in a token of its own that lasts so long, for \"holdfast unwrap\".")
-        .setting("WRAP_TTL"),
+    Flag::duration(
+        "wrap-ttl",
+        "Have the answer wrapped in a token of its own that lasts so long, for \"holdfast unwrap\".",
+    )
+    .setting("WRAP_TTL"),
 ];
 
 /// For commands that print an answer.
@@ -39,7 +51,5 @@ pub static FORMAT: [Flag; 1] = [Flag::text(
 .setting("FORMAT")];
 
 /// For commands whose answer is one object.
-pub static FIELD: [Flag; 1] = [Flag::text(
-    "field",
-    "Print this field's value alone, without a line end unless on a terminal.",
-)];
+pub static FIELD: [Flag; 1] =
+    [Flag::text("field", "Print this field's value alone, without a line end unless on a terminal.")];

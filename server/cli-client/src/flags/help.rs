@@ -11,10 +11,7 @@ const WIDTH: usize = 78;
 
 /// Help of a command: usage, what it does, its flags.
 pub fn of_command(command: &Command) -> String {
-    let mut text = format!(
-        "Usage: {PROGRAM} {} {}\n\n",
-        command.words, command.arguments
-    );
+    let mut text = format!("Usage: {PROGRAM} {} {}\n\n", command.words, command.arguments);
     for paragraph in command.about.split("\n\n") {
         wrap(&mut text, 2, paragraph);
         text.push('\n');
@@ -35,10 +32,7 @@ pub fn of_command(command: &Command) -> String {
 
 /// Help of a group of commands.
 pub fn of_group(group: &Group) -> String {
-    let mut text = format!(
-        "Usage: {PROGRAM} {} <subcommand> [options] [args]\n\n",
-        group.words
-    );
+    let mut text = format!("Usage: {PROGRAM} {} <subcommand> [options] [args]\n\n", group.words);
     wrap(&mut text, 2, group.about);
     text.push_str("\nSubcommands:\n");
     listing(&mut text, &commands::below(group.words));
@@ -49,9 +43,7 @@ pub fn of_group(group: &Group) -> String {
 pub fn of_program() -> String {
     let mut text = format!("Usage: {PROGRAM} <command> [args]\n");
     let all = commands::below("");
-    let (common, other): (Vec<_>, Vec<_>) = all
-        .into_iter()
-        .partition(|(name, _)| commands::COMMON.contains(name));
+    let (common, other): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| commands::COMMON.contains(name));
     text.push_str("\nCommon commands:\n");
     listing(&mut text, &common);
     text.push_str("\nOther commands:\n");
@@ -60,11 +52,7 @@ pub fn of_program() -> String {
 }
 
 fn listing(text: &mut String, entries: &[(&str, &str)]) {
-    let width = entries
-        .iter()
-        .map(|(name, _)| name.len())
-        .max()
-        .unwrap_or(0);
+    let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, summary) in entries {
         let _ = writeln!(text, "    {name:width$}    {summary}");
     }
@@ -85,10 +73,7 @@ fn of_flag(text: &mut String, flag: &Flag) {
         let _ = write!(about, " The default is {default}.");
     }
     if let Some(setting) = flag.setting {
-        let _ = write!(
-            about,
-            " The environment's HOLDFAST_{setting} says the same."
-        );
+        let _ = write!(about, " The environment's HOLDFAST_{setting} says the same.");
     }
     wrap(text, 6, &about);
     text.push('\n');

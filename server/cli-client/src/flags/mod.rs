@@ -36,14 +36,7 @@ pub struct Flag {
 
 impl Flag {
     pub const fn new(name: &'static str, kind: Kind, about: &'static str) -> Flag {
-        Flag {
-            name,
-            also: &[],
-            kind,
-            about,
-            default: None,
-            setting: None,
-        }
+        Flag { name, also: &[], kind, about, default: None, setting: None }
     }
 
     pub const fn bool(name: &'static str, about: &'static str) -> Flag {
@@ -97,10 +90,7 @@ pub struct Flags {
 
 impl Flags {
     /// Reads flags up to the first argument and returns what is behind them.
-    pub fn parse(
-        args: &[String],
-        tables: &[&'static [Flag]],
-    ) -> Result<(Flags, Vec<String>), String> {
+    pub fn parse(args: &[String], tables: &[&'static [Flag]]) -> Result<(Flags, Vec<String>), String> {
         let mut flags = Flags::default();
         let mut rest = args.iter();
         while let Some(arg) = rest.clone().next() {
@@ -119,15 +109,11 @@ impl Flags {
                 Some((name, value)) => (name, Some(value.to_string())),
                 None => (bare, None),
             };
-            let flag = find(tables, name)
-                .ok_or_else(|| format!("flag provided but not defined: -{name}"))?;
+            let flag = find(tables, name).ok_or_else(|| format!("flag provided but not defined: -{name}"))?;
             let value = match value {
                 Some(value) => value,
                 None if flag.kind == Kind::Bool => "true".to_string(),
-                None => rest
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+                None => rest.next().cloned().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
             };
             flags.add(flag, name, value)?;
         }
@@ -180,25 +166,13 @@ impl Flags {
 
     /// All pairs of a flag, by key; the last of a key counts.
     pub fn pairs(&self, name: &str) -> BTreeMap<String, String> {
-        let split = |pair: &String| {
-            pair.split_once('=')
-                .map(|(k, v)| (k.to_string(), v.to_string()))
-        };
-        self.given
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(split)
-            .collect()
+        let split = |pair: &String| pair.split_once('=').map(|(k, v)| (k.to_string(), v.to_string()));
+        self.given.get(name).into_iter().flatten().filter_map(split).collect()
     }
 }
 
 fn find(tables: &[&'static [Flag]], name: &str) -> Option<&'static Flag> {
-    tables
-        .iter()
-        .copied()
-        .flatten()
-        .find(|f| f.name == name || f.also.contains(&name))
+    tables.iter().copied().flatten().find(|f| f.name == name || f.also.contains(&name))
 }
 
 /// The value in its plain form, or what is wrong with it.
@@ -266,12 +240,7 @@ mod tests {
 
     #[test]
     fn one_dash_or_two_and_equals_or_a_blank_are_the_same() {
-        for line in [
-            &["-field=x", "p"][..],
-            &["--field=x", "p"],
-            &["-field", "x", "p"],
-            &["--field", "x", "p"],
-        ] {
+        for line in [&["-field=x", "p"][..], &["--field=x", "p"], &["-field", "x", "p"], &["--field", "x", "p"]] {
             let (flags, rest) = parse(line).ok().unwrap();
             assert_eq!(flags.text("field"), Some("x"));
             assert_eq!(rest, ["p"]);
@@ -297,16 +266,7 @@ mod tests {
 
     #[test]
     fn lists_and_pairs_gather_and_others_keep_the_last() {
-        let (flags, _) = parse(&[
-            "-policy=a",
-            "-policy",
-            "b",
-            "-metadata=k=v=w",
-            "-field=1",
-            "-field=2",
-        ])
-        .ok()
-        .unwrap();
+        let (flags, _) = parse(&["-policy=a", "-policy", "b", "-metadata=k=v=w", "-field=1", "-field=2"]).ok().unwrap();
         assert_eq!(flags.list("policy"), ["a", "b"]);
         assert_eq!(flags.pairs("metadata")["k"], "v=w");
         assert_eq!(flags.text("field"), Some("2"));
@@ -315,20 +275,12 @@ mod tests {
     #[test]
     fn wrong_flags_and_values_are_named() {
         let error = |line: &[&str]| parse(line).err().unwrap();
-        assert_eq!(
-            error(&["-nosuch"]),
-            "flag provided but not defined: -nosuch"
-        );
-        assert_eq!(
-            error(&["-FIELD=x"]),
-            "flag provided but not defined: -FIELD"
-        );
+        assert_eq!(error(&["-nosuch"]), "flag provided but not defined: -nosuch");
+        assert_eq!(error(&["-FIELD=x"]), "flag provided but not defined: -FIELD");
         assert_eq!(error(&["-field"]), "flag needs an argument: -field");
         assert_eq!(error(&["---x"]), "bad flag syntax: ---x");
         assert!(error(&["-version=x"]).starts_with("invalid value \"x\" for flag -version: "));
-        assert!(
-            error(&["-force=maybe"]).starts_with("invalid boolean value \"maybe\" for -force: ")
-        );
+        assert!(error(&["-force=maybe"]).starts_with("invalid boolean value \"maybe\" for -force: "));
         assert!(error(&["-metadata=x"]).ends_with("missing = in KV pair: \"x\""));
         assert!(error(&["-ttl=bad"]).starts_with("invalid value \"bad\" for flag -ttl: "));
     }

@@ -23,9 +23,7 @@ pub fn print_secret(call: &Call, secret: &Secret, name: &str) -> Outcome {
 
 fn print_value(call: &Call, value: Option<&Value>, name: &str, place: &str) -> Outcome {
     let Some(value) = value.filter(|v| !v.is_null()) else {
-        return Err(Failure::usage(format!(
-            "Field {name:?} not present in {place}"
-        )));
+        return Err(Failure::usage(format!("Field {name:?} not present in {place}")));
     };
     match call.format {
         Format::Table | Format::Raw => call.console.say_value(plain(value)),
@@ -45,10 +43,7 @@ fn of_secret(secret: &Secret, name: &str) -> Option<Value> {
         "lease_id" => Some(secret.lease_id.as_str().into()),
         "lease_duration" | "refresh_interval" => Some(secret.lease_duration.into()),
         "request_id" => Some(secret.request_id.as_str().into()),
-        "data" => secret
-            .get("data")
-            .cloned()
-            .or_else(|| secret.data.clone().map(Value::Object)),
+        "data" => secret.get("data").cloned().or_else(|| secret.data.clone().map(Value::Object)),
         name => secret.get(name).cloned(),
     }
 }
@@ -61,10 +56,7 @@ fn of_auth(auth: &Auth, name: &str) -> Option<Value> {
         "token_renewable" => "renewable",
         "token_policies" | "identity_policies" | "policies" => name,
         name => {
-            return auth
-                .metadata()
-                .find(|(k, _)| name.strip_prefix("token_meta_") == Some(k))
-                .map(|(_, v)| v.clone());
+            return auth.metadata().find(|(k, _)| name.strip_prefix("token_meta_") == Some(k)).map(|(_, v)| v.clone());
         }
     };
     auth.0.get(field).cloned()

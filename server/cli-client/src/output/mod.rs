@@ -45,8 +45,7 @@ pub fn no_pretty() -> Failure {
 
 /// Prints any value as JSON or YAML. In the table format the caller prints it in its own form.
 pub fn value(call: &Call, value: &Value) -> Outcome {
-    call.console
-        .say(formatted(call.format, value)?.trim_end_matches('\n'));
+    call.console.say(formatted(call.format, value)?.trim_end_matches('\n'));
     Ok(0)
 }
 
@@ -88,17 +87,11 @@ pub fn plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_string(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(plain).collect::<Vec<_>>().join(" ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(object) => {
             let mut pairs: Vec<_> = object.iter().collect();
             pairs.sort_by_key(|(k, _)| *k);
-            let pairs: Vec<String> = pairs
-                .into_iter()
-                .map(|(k, v)| format!("{k}:{}", plain(v)))
-                .collect();
+            let pairs: Vec<String> = pairs.into_iter().map(|(k, v)| format!("{k}:{}", plain(v))).collect();
             format!("map[{}]", pairs.join(" "))
         }
         other => other.to_string(),

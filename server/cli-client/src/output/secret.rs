@@ -52,11 +52,9 @@ pub fn warnings(call: &Call, secret: &Secret) {
     if secret.warnings().is_empty() {
         return;
     }
-    call.console
-        .warn("WARNING! The following warnings were returned from Holdfast:\n");
+    call.console.warn("WARNING! The following warnings were returned from Holdfast:\n");
     for warning in secret.warnings() {
-        call.console
-            .warn(format_args!("  * {}\n", in_lines(warning)));
+        call.console.warn(format_args!("  * {}\n", in_lines(warning)));
     }
 }
 
@@ -81,12 +79,7 @@ fn in_lines(text: &str) -> String {
 
 /// A list with a column for each detail that any entry has.
 fn detailed(keys: &[Value], info: &Map<String, Value>) -> String {
-    let mut names: Vec<&str> = info
-        .values()
-        .filter_map(Value::as_object)
-        .flatten()
-        .map(|(k, _)| k.as_str())
-        .collect();
+    let mut names: Vec<&str> = info.values().filter_map(Value::as_object).flatten().map(|(k, _)| k.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let mut titles = vec!["Keys"];
@@ -97,12 +90,7 @@ fn detailed(keys: &[Value], info: &Map<String, Value>) -> String {
             let key = plain(key);
             let details = info.get(&key);
             let mut row = vec![key];
-            row.extend(names.iter().map(|n| {
-                details
-                    .and_then(|d| d.get(n))
-                    .map(plain)
-                    .unwrap_or_default()
-            }));
+            row.extend(names.iter().map(|n| details.and_then(|d| d.get(n)).map(plain).unwrap_or_default()));
             row
         })
         .collect();
@@ -124,26 +112,13 @@ fn envelope(secret: &Secret) -> Value {
         "renewable",
         "mfa_requirement",
     ];
-    const WRAP: [&str; 6] = [
-        "token",
-        "accessor",
-        "ttl",
-        "creation_time",
-        "creation_path",
-        "wrapped_accessor",
-    ];
+    const WRAP: [&str; 6] = ["token", "accessor", "ttl", "creation_time", "creation_path", "wrapped_accessor"];
     let mut out = Map::new();
     out.insert("request_id".into(), secret.request_id.as_str().into());
     out.insert("lease_id".into(), secret.lease_id.as_str().into());
     out.insert("lease_duration".into(), secret.lease_duration.into());
     out.insert("renewable".into(), secret.renewable.into());
-    out.insert(
-        "data".into(),
-        secret
-            .data
-            .clone()
-            .map_or(Value::Null, |d| sorted(&Value::Object(d))),
-    );
+    out.insert("data".into(), secret.data.clone().map_or(Value::Null, |d| sorted(&Value::Object(d))));
     let warnings = secret.warnings.clone().filter(|w| !w.is_empty());
     out.insert("warnings".into(), warnings.map_or(Value::Null, Value::from));
     if let Some(Auth(fields)) = &secret.auth {
@@ -161,11 +136,7 @@ fn picked(fields: &Map<String, Value>, names: &[&str]) -> Value {
         (Some(value), _) => sorted(value),
         (None, "orphan" | "renewable") => false.into(),
         (None, "lease_duration" | "ttl") => 0.into(),
-        (
-            None,
-            "client_token" | "accessor" | "entity_id" | "token" | "creation_path"
-            | "wrapped_accessor",
-        ) => "".into(),
+        (None, "client_token" | "accessor" | "entity_id" | "token" | "creation_path" | "wrapped_accessor") => "".into(),
         (None, _) => Value::Null,
     };
     Value::Object(names.iter().map(|n| (n.to_string(), value(n))).collect())
@@ -193,10 +164,7 @@ fn rows(secret: &Secret) -> Vec<(String, String)> {
         row("wrapping_accessor:", text("accessor"));
         let ttl = info.0.get("ttl").and_then(Value::as_i64).unwrap_or(0);
         row("wrapping_token_ttl:", Duration::seconds(ttl).short());
-        row(
-            "wrapping_token_creation_time:",
-            spelled_time(&text("creation_time")),
-        );
+        row("wrapping_token_creation_time:", spelled_time(&text("creation_time")));
         row("wrapping_token_creation_path:", text("creation_path"));
         if !text("wrapped_accessor").is_empty() {
             row("wrapped_accessor:", text("wrapped_accessor"));
@@ -212,34 +180,12 @@ fn rows(secret: &Secret) -> Vec<(String, String)> {
 
 fn auth_rows(auth: &Auth, row: &mut impl FnMut(&str, String)) {
     if let Some(requirement) = auth.mfa_requirement() {
-        row(
-            "mfa_request_id",
-            requirement
-                .get("mfa_request_id")
-                .map(plain)
-                .unwrap_or_default(),
-        );
-        for (name, constraint) in requirement
-            .get("mfa_constraints")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            for method in constraint
-                .get("any")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+        row("mfa_request_id", requirement.get("mfa_request_id").map(plain).unwrap_or_default());
+        for (name, constraint) in requirement.get("mfa_constraints").and_then(Value::as_object).into_iter().flatten() {
+            for method in constraint.get("any").and_then(Value::as_array).into_iter().flatten() {
                 let part = |key: &str| method.get(key).map(plain).unwrap_or_default();
-                row(
-                    &format!("mfa_constraint_{name}_{}_id", part("type")),
-                    part("id"),
-                );
-                row(
-                    &format!("mfa_constraint_{name}_{}_uses_passcode", part("type")),
-                    part("uses_passcode"),
-                );
+                row(&format!("mfa_constraint_{name}_{}_id", part("type")), part("id"));
+                row(&format!("mfa_constraint_{name}_{}_uses_passcode", part("type")), part("uses_passcode"));
             }
         }
         return;
@@ -255,14 +201,7 @@ fn auth_rows(auth: &Auth, row: &mut impl FnMut(&str, String)) {
         seconds => Duration::seconds(seconds).short(),
     };
     row("token_duration", duration);
-    row(
-        "token_renewable",
-        auth.0
-            .get("renewable")
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
-            .to_string(),
-    );
+    row("token_renewable", auth.0.get("renewable").and_then(Value::as_bool).unwrap_or(false).to_string());
     row("token_policies", quoted("token_policies"));
     row("identity_policies", quoted("identity_policies"));
     row("policies", quoted("policies"));
@@ -283,9 +222,7 @@ pub fn cell(name: &str, value: &Value) -> String {
 
 fn is_duration(name: &str) -> bool {
     let names = ["period", "ttl", "duration"];
-    names
-        .iter()
-        .any(|n| name == *n || name.strip_suffix(n).is_some_and(|rest| rest.ends_with('_')))
+    names.iter().any(|n| name == *n || name.strip_suffix(n).is_some_and(|rest| rest.ends_with('_')))
         || matches!(name, "lease_max" | "ttl_max")
 }
 
@@ -307,35 +244,21 @@ mod tests {
 
     #[test]
     fn names_that_mean_a_time_are_shown_as_durations() {
-        let rows = rows_of(
-            serde_json::json!({"data": {"token_ttl": 90, "period": 0, "max": 90, "ttl": "30m"}}),
-        );
+        let rows = rows_of(serde_json::json!({"data": {"token_ttl": 90, "period": 0, "max": 90, "ttl": "30m"}}));
         let row = |k: &str, v: &str| (k.to_string(), v.to_string());
-        assert_eq!(
-            rows,
-            [
-                row("max", "90"),
-                row("period", "0s"),
-                row("token_ttl", "1m30s"),
-                row("ttl", "30m")
-            ]
-        );
+        assert_eq!(rows, [row("max", "90"), row("period", "0s"), row("token_ttl", "1m30s"), row("ttl", "30m")]);
     }
 
     #[test]
     fn a_lease_without_an_id_is_a_refresh_interval() {
         let rows = rows_of(serde_json::json!({"lease_duration": 2764800, "data": {"x": "1"}}));
-        assert_eq!(
-            rows[0],
-            ("refresh_interval".to_string(), "768h".to_string())
-        );
+        assert_eq!(rows[0], ("refresh_interval".to_string(), "768h".to_string()));
     }
 
     #[test]
     fn a_token_without_an_end_lasts_for_ever() {
-        let rows = rows_of(
-            serde_json::json!({"auth": {"client_token": "t", "lease_duration": 0, "policies": ["a", "b"]}}),
-        );
+        let rows =
+            rows_of(serde_json::json!({"auth": {"client_token": "t", "lease_duration": 0, "policies": ["a", "b"]}}));
         assert_eq!(rows[2].1, "∞");
         assert_eq!(rows[6].1, "[\"a\" \"b\"]");
     }

@@ -12,26 +12,11 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 
 /// As [`columns`], with another gap.
 pub fn columns_apart(rows: &[Vec<String>], gap: usize) -> String {
-    let cell = |text: &String| -> String {
-        if text.is_empty() {
-            EMPTY.to_string()
-        } else {
-            text.clone()
-        }
-    };
-    let rows: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| row.iter().map(cell).collect())
-        .collect();
+    let cell = |text: &String| -> String { if text.is_empty() { EMPTY.to_string() } else { text.clone() } };
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count)
-        .map(|c| {
-            rows.iter()
-                .filter_map(|r| r.get(c))
-                .map(|t| t.chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|c| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0))
         .collect();
     let lines: Vec<String> = rows
         .iter()
@@ -40,10 +25,7 @@ pub fn columns_apart(rows: &[Vec<String>], gap: usize) -> String {
             for (c, text) in row.iter().enumerate() {
                 line.push_str(text);
                 if c + 1 < row.len() {
-                    line.extend(std::iter::repeat_n(
-                        ' ',
-                        widths[c] - text.chars().count() + gap,
-                    ));
+                    line.extend(std::iter::repeat_n(' ', widths[c] - text.chars().count() + gap));
                 }
             }
             line
@@ -59,10 +41,7 @@ pub fn titled(titles: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// Puts a heading and its line before the rows.
 pub fn with_titles(titles: &[&str], mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
-    let line = titles
-        .iter()
-        .map(|t| "-".repeat(t.chars().count()))
-        .collect();
+    let line = titles.iter().map(|t| "-".repeat(t.chars().count())).collect();
     rows.insert(0, line);
     rows.insert(0, titles.iter().map(|t| t.to_string()).collect());
     rows
@@ -70,20 +49,12 @@ pub fn with_titles(titles: &[&str], mut rows: Vec<Vec<String>>) -> Vec<Vec<Strin
 
 /// The table of `Key` and `Value` that most answers become.
 pub fn key_value(rows: Vec<(String, String)>) -> String {
-    titled(
-        &["Key", "Value"],
-        rows.into_iter().map(|(k, v)| vec![k, v]).collect(),
-    )
+    titled(&["Key", "Value"], rows.into_iter().map(|(k, v)| vec![k, v]).collect())
 }
 
 /// The same without its heading.
 pub fn pairs(rows: &[(&str, String)]) -> String {
-    columns(
-        &rows
-            .iter()
-            .map(|(k, v)| vec![k.to_string(), v.clone()])
-            .collect::<Vec<_>>(),
-    )
+    columns(&rows.iter().map(|(k, v)| vec![k.to_string(), v.clone()]).collect::<Vec<_>>())
 }
 
 /// A section's title between equals signs, about as wide as `width`.
@@ -101,14 +72,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![
-            ("a".to_string(), "1".to_string()),
-            ("longer".to_string(), String::new()),
-        ];
-        assert_eq!(
-            key_value(rows),
-            "Key       Value\n---       -----\na         1\nlonger    n/a"
-        );
+        let rows = vec![("a".to_string(), "1".to_string()), ("longer".to_string(), String::new())];
+        assert_eq!(key_value(rows), "Key       Value\n---       -----\na         1\nlonger    n/a");
     }
 
     #[test]

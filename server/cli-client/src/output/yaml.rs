@@ -72,19 +72,11 @@ fn inline(out: &mut String, value: &Value, level: usize) {
                 _ => "+",
             };
             // Where the text itself begins with blanks, how far it is moved in must be said.
-            let moved = if text.starts_with([' ', '\n']) {
-                "2"
-            } else {
-                ""
-            };
+            let moved = if text.starts_with([' ', '\n']) { "2" } else { "" };
             let _ = write!(out, "|{moved}{chomp}");
             let lines = text.strip_suffix('\n').unwrap_or(text);
             for line in lines.split('\n') {
-                let pad = if line.is_empty() {
-                    String::new()
-                } else {
-                    "  ".repeat(level.max(1))
-                };
+                let pad = if line.is_empty() { String::new() } else { "  ".repeat(level.max(1)) };
                 let _ = write!(out, "\n{pad}{line}");
             }
         }
@@ -101,17 +93,13 @@ fn is_printable(text: &str) -> bool {
 
 /// A text, quoted where the bare words would be a number, a boolean, a date or a mark of YAML.
 fn scalar(text: &str) -> String {
-    if is_plain(text) {
-        text.to_string()
-    } else {
-        Value::from(text).to_string()
-    }
+    if is_plain(text) { text.to_string() } else { Value::from(text).to_string() }
 }
 
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 22] = [
-        "y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off",
-        "OFF", "true", "false", "null", "~", "True", "False",
+        "y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF", "true",
+        "false", "null", "~", "True", "False",
     ];
     let first = match text.chars().next() {
         None => return false,
@@ -121,10 +109,7 @@ fn is_plain(text: &str) -> bool {
     let marks = "!&*{}[]|>@`\"'%#,?:=<~";
     !(WORDS.contains(&text)
         || looks_like_number
-            && (text.parse::<f64>().is_ok()
-                || text.starts_with("0x")
-                || is_date(text)
-                || first == '-')
+            && (text.parse::<f64>().is_ok() || text.starts_with("0x") || is_date(text) || first == '-')
         || marks.contains(first) && first != '<'
         || text.contains(": ")
         || text.contains(" #")
@@ -145,7 +130,8 @@ mod tests {
     #[test]
     fn keys_are_in_order_and_lists_are_not_indented() {
         let value = serde_json::json!({"b": ["x", "1"], "a": {"t": "true", "n": null}, "e": {}, "p": "l1\n  l2\n", "o": [{"k": 1, "j": 2}]});
-        let expected = "a:\n  \"n\": null\n  t: \"true\"\nb:\n- x\n- \"1\"\ne: {}\no:\n- j: 2\n  k: 1\np: |\n  l1\n    l2\n";
+        let expected =
+            "a:\n  \"n\": null\n  t: \"true\"\nb:\n- x\n- \"1\"\ne: {}\no:\n- j: 2\n  k: 1\np: |\n  l1\n    l2\n";
         assert_eq!(text(&value), expected);
     }
 }

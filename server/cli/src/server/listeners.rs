@@ -50,6 +50,7 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
         max_request_bytes: t.max_request_size_bytes.unwrap_or(base.max_request_bytes),
         max_request_duration: t.max_request_duration.unwrap_or(base.max_request_duration),
         max_json_strings: t.max_request_json_strings,
+        max_json_bytes: t.max_request_json_memory_bytes,
         read_header_timeout: t.http_read_header_timeout,
         read_timeout: t.http_read_timeout,
         idle_timeout: t.http_idle_timeout,

@@ -69,9 +69,9 @@ fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>),
         Config::load(&flags.config, &offer).map_err(|e| e.to_string())?
     };
     if flags.dev {
-        let mut listener = holdfast_config::TcpListener::default();
-        listener.address = flags.dev_listen_address.clone().unwrap_or_else(|| "127.0.0.1:8200".into());
-        listener.tls = None;
+        let address = flags.dev_listen_address.clone().unwrap_or_else(|| "127.0.0.1:8200".into());
+        let mut listener =
+            holdfast_config::TcpListener { address, tls: None, ..holdfast_config::TcpListener::default() };
         if flags.dev_tls {
             let files = dev::make_tls(flags.dev_tls_cert_dir.as_deref())?;
             println!("CA certificate: {}", files.ca.display());
@@ -137,7 +137,7 @@ async fn serve(
         _ => usize::try_from(config.max_entry_size_bytes).unwrap_or(usize::MAX),
     };
     let store = Store::open(&holdfast_storage::Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
-    let device: Option<Arc<dyn SealDevice>> = match &device {
+    let device: Option<Arc<dyn SealDevice>> = match device {
         None => None,
         Some(d) => Some(Arc::new(WrappingDevice::new(d, spawner.clone())?)),
     };

@@ -81,18 +81,11 @@ fn list_auth(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     list(tx, true)
 }
 
-fn absent(path: &str, auth: bool) -> Error {
-    Error::bad_request(format!("No {} engine at {path}", if auth { "auth" } else { "secret" }))
-}
-
 fn find(tx: &mut Tx, path: &str, auth: bool) -> Result<MountEntry> {
     let path = router::mount_path(path)?;
     router::load(tx)?.into_iter().find(|e| e.auth == auth && e.path == path).ok_or_else(|| {
-        let shown = if auth { path.clone() } else { path.clone() };
-        match auth {
-            false => Error::bad_request(format!("No secret engine mount at {shown}")),
-            true => absent(&shown, true),
-        }
+        let kind = if auth { "auth engine" } else { "secret engine mount" };
+        Error::bad_request(format!("No {kind} at {path}"))
     })
 }
 

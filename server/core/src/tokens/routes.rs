@@ -249,7 +249,7 @@ impl TokenBackend {
         }
         if !no_default
             && !list.iter().any(|n| n == "default")
-            && !(inherited && !parent.policies.iter().any(|n| n == "default"))
+            && (!inherited || parent.policies.iter().any(|n| n == "default"))
         {
             list.push("default".into());
             list.sort();

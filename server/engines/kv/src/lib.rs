@@ -31,4 +31,3 @@ pub(crate) fn all_below(tx: &mut Tx, table: Table, base: &str) -> Result<Vec<Str
     }
     Ok(out)
 }
-

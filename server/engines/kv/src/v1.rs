@@ -2,8 +2,7 @@
 
 use holdfast_sdk::parameters::{Anything, Lenient, Seconds};
 use holdfast_sdk::{
-    Backend, Call, Class, Error, Found, Lease, Map, Operation, Place, Response, Result, Route, Routes, Table, Tx,
-    Value,
+    Backend, Call, Class, Error, Found, Lease, Map, Operation, Place, Response, Result, Route, Routes, Table, Tx, Value,
 };
 
 const DATA: Table = Table(1);

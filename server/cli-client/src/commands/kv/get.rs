@@ -13,13 +13,8 @@ pub fn run(call: &Call) -> Outcome {
     let key = Key::resolve(call, &client, call.arg(0))?;
     let path = key.route("data");
     let version = call.flags.int("version").filter(|v| *v > 0 && key.is_v2);
-    let query: Vec<_> = version
-        .map(|v| ("version".to_string(), v.to_string()))
-        .into_iter()
-        .collect();
-    let secret = client
-        .read(&path, &query)
-        .explain(format!("Error reading {path}"))?;
+    let query: Vec<_> = version.map(|v| ("version".to_string(), v.to_string())).into_iter().collect();
+    let secret = client.read(&path, &query).explain(format!("Error reading {path}"))?;
     let Some(secret) = secret else {
         return Err(Failure::refused(format!("No value found at {path}")));
     };
@@ -38,10 +33,7 @@ pub fn run(call: &Call) -> Outcome {
         return output::secret(call, &secret);
     }
     if !key.is_v2 {
-        call.console.say(section(
-            "Data",
-            secret.data.as_ref().unwrap_or(&Default::default()),
-        ));
+        call.console.say(section("Data", secret.data.as_ref().unwrap_or(&Default::default())));
         output::warnings(call, &secret);
         return Ok(0);
     }
@@ -50,8 +42,7 @@ pub fn run(call: &Call) -> Outcome {
         call.console.say(section("Metadata", metadata));
     }
     if let Some(data) = data {
-        call.console
-            .say(format_args!("\n{}", section("Data", data)));
+        call.console.say(format_args!("\n{}", section("Data", data)));
     }
     output::warnings(call, &secret);
     Ok(0)

@@ -19,15 +19,8 @@ fn names(call: &Call, doing: &str) -> Outcome {
     let client = call.client()?;
     let key = Key::resolve(call, &client, call.arg(0))?;
     let path = key.route("metadata");
-    let answer = if doing == "listing" {
-        client.list(&path, &[])
-    } else {
-        client.scan(&path, &[])
-    };
-    if doing == "scanning"
-        && matches!(answer, Ok(None))
-        && call.format == crate::output::Format::Table
-    {
+    let answer = if doing == "listing" { client.list(&path, &[]) } else { client.scan(&path, &[]) };
+    if doing == "scanning" && matches!(answer, Ok(None)) && call.format == crate::output::Format::Table {
         return Err(Failure::refused(format!("No entries found at {path}")));
     }
     finished(call, &path, doing, answer)

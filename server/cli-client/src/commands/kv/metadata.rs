@@ -10,16 +10,10 @@ use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, sorted};
 
-const MAX_VERSIONS: Flag = Flag::int(
-    "max-versions",
-    "How many versions are kept; 0: as the mount says.",
-);
+const MAX_VERSIONS: Flag = Flag::int("max-versions", "How many versions are kept; 0: as the mount says.");
 const CAS_REQUIRED: Flag = Flag::bool("cas-required", "Every write must name the current version.");
 const DELETE_AFTER: Flag = Flag::duration("delete-version-after", "How long a version is kept.");
-const CUSTOM: Flag = Flag::pairs(
-    "custom-metadata",
-    "A pair to keep with the key. May be given several times.",
-);
+const CUSTOM: Flag = Flag::pairs("custom-metadata", "A pair to keep with the key. May be given several times.");
 
 static ONLY_MOUNT: [Flag; 1] = [MOUNT];
 static PUT: [Flag; 5] = [MOUNT, MAX_VERSIONS, CAS_REQUIRED, DELETE_AFTER, CUSTOM];
@@ -29,10 +23,7 @@ static PATCH: [Flag; 6] = [
     CAS_REQUIRED,
     DELETE_AFTER,
     CUSTOM,
-    Flag::list(
-        "remove-custom-metadata",
-        "A pair's key to take away. May be given several times.",
-    ),
+    Flag::list("remove-custom-metadata", "A pair's key to take away. May be given several times."),
 ];
 
 pub static COMMANDS: &[Command] = &[
@@ -61,9 +52,7 @@ fn get(call: &Call) -> Outcome {
     let key = Key::resolve(call, &client, call.arg(0))?;
     key.needs_v2("Metadata")?;
     let path = key.route("metadata");
-    let secret = client
-        .read(&path, &[])
-        .explain(format!("Error reading {path}"))?;
+    let secret = client.read(&path, &[]).explain(format!("Error reading {path}"))?;
     let Some(secret) = secret else {
         return Err(Failure::refused(format!("No value found at {path}")));
     };
@@ -71,22 +60,14 @@ fn get(call: &Call) -> Outcome {
         return output::secret(call, &secret);
     }
     let mut data = secret.data.clone().unwrap_or_default();
-    let versions = data
-        .remove("versions")
-        .and_then(|v| v.as_object().cloned())
-        .unwrap_or_default();
+    let versions = data.remove("versions").and_then(|v| v.as_object().cloned()).unwrap_or_default();
     call.console.say(path_section("Metadata Path", &path));
     call.console.say(section("Metadata", &data));
-    let mut versions: Vec<_> = versions
-        .iter()
-        .filter_map(|(n, v)| Some((n.parse::<u64>().ok()?, v.as_object()?)))
-        .collect();
+    let mut versions: Vec<_> =
+        versions.iter().filter_map(|(n, v)| Some((n.parse::<u64>().ok()?, v.as_object()?))).collect();
     versions.sort_by_key(|(number, _)| *number);
     for (number, version) in versions {
-        call.console.say(format_args!(
-            "\n{}",
-            section(&format!("Version {number}"), version)
-        ));
+        call.console.say(format_args!("\n{}", section(&format!("Version {number}"), version)));
     }
     output::warnings(call, &secret);
     Ok(0)
@@ -98,14 +79,7 @@ fn put(call: &Call) -> Outcome {
     let key = Key::resolve(call, &client, call.arg(0))?;
     key.needs_v2("Metadata")?;
     let path = key.route("metadata");
-    let body = wanted(
-        call,
-        call.flags
-            .pairs("custom-metadata")
-            .into_iter()
-            .map(|(k, v)| (k, v.into()))
-            .collect(),
-    );
+    let body = wanted(call, call.flags.pairs("custom-metadata").into_iter().map(|(k, v)| (k, v.into())).collect());
     finished(call, &path, client.write(&path, &body))
 }
 
@@ -115,18 +89,9 @@ fn patch(call: &Call) -> Outcome {
     let key = Key::resolve(call, &client, call.arg(0))?;
     key.needs_v2("Metadata")?;
     let path = key.route("metadata");
-    let mut custom: Map<String, Value> = call
-        .flags
-        .pairs("custom-metadata")
-        .into_iter()
-        .map(|(k, v)| (k, v.into()))
-        .collect();
-    custom.extend(
-        call.flags
-            .list("remove-custom-metadata")
-            .into_iter()
-            .map(|k| (k, Value::Null)),
-    );
+    let mut custom: Map<String, Value> =
+        call.flags.pairs("custom-metadata").into_iter().map(|(k, v)| (k, v.into())).collect();
+    custom.extend(call.flags.list("remove-custom-metadata").into_iter().map(|k| (k, Value::Null)));
     // Named even when empty: with nothing at all to change the server sees an update.
     let mut body = wanted(call, custom);
     if body.get("custom_metadata").is_none() {
@@ -145,10 +110,7 @@ fn wanted(call: &Call, custom: Map<String, Value>) -> Value {
     if !custom.is_empty() {
         body.insert("custom_metadata".into(), sorted(&Value::Object(custom)));
     }
-    if let Some(after) = flags
-        .duration("delete-version-after")
-        .filter(|d| d.as_secs() >= 0)
-    {
+    if let Some(after) = flags.duration("delete-version-after").filter(|d| d.as_secs() >= 0) {
         body.insert("delete_version_after".into(), after.long().into());
     }
     if let Some(max) = flags.int("max-versions").filter(|n| *n >= 0) {
@@ -163,8 +125,6 @@ fn delete(call: &Call) -> Outcome {
     let key = Key::resolve(call, &client, call.arg(0))?;
     key.needs_v2("Metadata")?;
     let path = key.route("metadata");
-    client
-        .delete(&path, &[])
-        .explain(format!("Error deleting {path}"))?;
+    client.delete(&path, &[]).explain(format!("Error deleting {path}"))?;
     call.success(format_args!("Data deleted (if it existed) at: {path}"))
 }

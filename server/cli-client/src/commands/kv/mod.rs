@@ -24,19 +24,11 @@ const MOUNT: Flag = Flag::text(
     "mount",
     "The engine's mount; the argument is then a key in it. Without this, the argument is both, as M/key.",
 );
-const VERSIONS: Flag = Flag::list(
-    "versions",
-    "Numbers of versions, with commas between them or the flag given several times.",
-);
-const CAS: Flag = Flag::int(
-    "cas",
-    "Write only if the current version has this number; 0: only if there is nothing.",
-);
+const VERSIONS: Flag =
+    Flag::list("versions", "Numbers of versions, with commas between them or the flag given several times.");
+const CAS: Flag = Flag::int("cas", "Write only if the current version has this number; 0: only if there is nothing.");
 
-static GET: [Flag; 2] = [
-    MOUNT,
-    Flag::int("version", "The version to read, if not the latest."),
-];
+static GET: [Flag; 2] = [MOUNT, Flag::int("version", "The version to read, if not the latest.")];
 static PUT: [Flag; 2] = [MOUNT, CAS];
 static PATCH: [Flag; 4] = [
     MOUNT,
@@ -45,19 +37,10 @@ static PATCH: [Flag; 4] = [
         "method",
         "patch: by PATCH alone; rw: by reading and writing. Without this, PATCH, and the other where it is refused.",
     ),
-    Flag::list(
-        "remove-data",
-        "A key to take away. May be given several times.",
-    ),
+    Flag::list("remove-data", "A key to take away. May be given several times."),
 ];
 static SOME_VERSIONS: [Flag; 2] = [MOUNT, VERSIONS];
-static ROLLBACK: [Flag; 2] = [
-    MOUNT,
-    Flag::int(
-        "version",
-        "The version whose data shall be the latest again.",
-    ),
-];
+static ROLLBACK: [Flag; 2] = [MOUNT, Flag::int("version", "The version whose data shall be the latest again.")];
 static ONLY_MOUNT: [Flag; 1] = [MOUNT];
 
 pub static COMMANDS: [Command; 10] = [
@@ -78,7 +61,9 @@ pub static COMMANDS: [Command; 10] = [
         .flags(&PATCH),
     Command::new("kv delete", "Delete versions of a secret", delete::run)
         .takes("[options] KEY")
-        .about("Deletes the latest version, or those named. With version 2 they can be brought back by \"kv undelete\".")
+        .about(
+            "Deletes the latest version, or those named. With version 2 they can be brought back by \"kv undelete\".",
+        )
         .prints(Prints::Object)
         .flags(&SOME_VERSIONS),
     Command::new("kv undelete", "Bring deleted versions back", versions::undelete)
@@ -110,14 +95,9 @@ fn section(title: &str, data: &Map<String, Value>) -> String {
     // The gap between the columns, and the word "Value".
     const BESIDE_THE_KEY: usize = 4 + 5;
     let widest = data.keys().map(String::len).max().unwrap_or(0);
-    let mut rows: Vec<(String, String)> =
-        data.iter().map(|(k, v)| (k.clone(), cell(k, v))).collect();
+    let mut rows: Vec<(String, String)> = data.iter().map(|(k, v)| (k.clone(), cell(k, v))).collect();
     rows.sort();
-    format!(
-        "{}\n{}",
-        table::section(title, widest + BESIDE_THE_KEY),
-        table::key_value(rows)
-    )
+    format!("{}\n{}", table::section(title, widest + BESIDE_THE_KEY), table::key_value(rows))
 }
 
 /// The lines that name where a secret or its metadata is.

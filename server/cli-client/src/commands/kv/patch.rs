@@ -21,9 +21,7 @@ pub fn run(call: &Call) -> Outcome {
     let mut data = data_of(call, &call.args[1..])?;
     let key = Key::resolve(call, &client, call.arg(0))?;
     if !key.is_v2 {
-        return Err(Failure::refused(
-            "K/V engine mount must be version 2 for patch support",
-        ));
+        return Err(Failure::refused("K/V engine mount must be version 2 for patch support"));
     }
     // In a merge patch null takes a key away.
     data.extend(removed.into_iter().map(|name| (name, Value::Null)));
@@ -42,24 +40,14 @@ pub fn run(call: &Call) -> Outcome {
             answer => answer,
         },
         other => {
-            return Err(Failure::refused(format!(
-                "Unsupported method provided to -method flag: {other}"
-            )));
+            return Err(Failure::refused(format!("Unsupported method provided to -method flag: {other}")));
         }
     };
     written(call, &key, &path, answer)
 }
 
-fn by_patching(
-    call: &Call,
-    client: &Client,
-    path: &str,
-    data: &Map<String, Value>,
-) -> Result<Option<Secret>, Error> {
-    client.patch(
-        path,
-        &json!({ "data": sorted(&Value::Object(data.clone())), "options": options(call) }),
-    )
+fn by_patching(call: &Call, client: &Client, path: &str, data: &Map<String, Value>) -> Result<Option<Secret>, Error> {
+    client.patch(path, &json!({ "data": sorted(&Value::Object(data.clone())), "options": options(call) }))
 }
 
 /// Reads the latest version and writes it back changed, if it is still the latest then.
@@ -69,20 +57,9 @@ fn by_rewriting(
     changes: Map<String, Value>,
 ) -> Result<Result<Option<Secret>, Error>, Failure> {
     let nothing = || Failure::refused(format!("No value found at {path}"));
-    let secret = client
-        .read(path, &[])
-        .explain(format!("Error doing pre-read at {path}"))?
-        .ok_or_else(nothing)?;
-    let mut data = secret
-        .get("data")
-        .and_then(Value::as_object)
-        .cloned()
-        .ok_or_else(nothing)?;
-    let version = secret
-        .get("metadata")
-        .and_then(|m| m.get("version"))
-        .cloned()
-        .ok_or_else(nothing)?;
+    let secret = client.read(path, &[]).explain(format!("Error doing pre-read at {path}"))?.ok_or_else(nothing)?;
+    let mut data = secret.get("data").and_then(Value::as_object).cloned().ok_or_else(nothing)?;
+    let version = secret.get("metadata").and_then(|m| m.get("version")).cloned().ok_or_else(nothing)?;
     for (name, value) in changes {
         match value {
             Value::Null => {
@@ -93,8 +70,5 @@ fn by_rewriting(
             }
         }
     }
-    Ok(client.write(
-        path,
-        &json!({ "data": sorted(&Value::Object(data)), "options": { "cas": version } }),
-    ))
+    Ok(client.write(path, &json!({ "data": sorted(&Value::Object(data)), "options": { "cas": version } })))
 }

@@ -19,35 +19,21 @@ pub fn run(call: &Call) -> Outcome {
     let data = sorted(&Value::Object(data_of(call, &call.args[1..])?));
     let key = Key::resolve(call, &client, call.arg(0))?;
     let path = key.route("data");
-    let body = if key.is_v2 {
-        json!({ "data": data, "options": options(call) })
-    } else {
-        data
-    };
+    let body = if key.is_v2 { json!({ "data": data, "options": options(call) }) } else { data };
     written(call, &key, &path, client.write(&path, &body))
 }
 
 /// `options` of a write: the version that must be the current one, if one is given.
 pub fn options(call: &Call) -> Map<String, Value> {
     let cas = call.flags.int("cas").filter(|cas| *cas >= 0);
-    cas.map(|cas| ("cas".to_string(), cas.into()))
-        .into_iter()
-        .collect()
+    cas.map(|cas| ("cas".to_string(), cas.into())).into_iter().collect()
 }
 
 /// Prints what a write answered; for version 2 with sections.
-pub fn written(
-    call: &Call,
-    key: &Key,
-    path: &str,
-    answer: Result<Option<Secret>, Error>,
-) -> Outcome {
+pub fn written(call: &Call, key: &Key, path: &str, answer: Result<Option<Secret>, Error>) -> Outcome {
     match answer {
         Ok(Some(secret))
-            if key.is_v2
-                && call.field().is_none()
-                && call.format == Format::Table
-                && secret.wrap_info.is_none() =>
+            if key.is_v2 && call.field().is_none() && call.format == Format::Table && secret.wrap_info.is_none() =>
         {
             print_written(call, path, &secret);
             Ok(0)

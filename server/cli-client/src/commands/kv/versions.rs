@@ -21,19 +21,13 @@ fn on_versions(call: &Call, route: &str, what: &str) -> Outcome {
     call.exactly(1)?;
     let versions = versions(call);
     if versions.is_empty() {
-        return Err(Failure::usage(format!(
-            "No versions provided: name those to {route} with \"-versions\"."
-        )));
+        return Err(Failure::usage(format!("No versions provided: name those to {route} with \"-versions\".")));
     }
     let client = call.client()?;
     let key = Key::resolve(call, &client, call.arg(0))?;
     key.needs_v2(what)?;
     let path = key.route(route);
-    finished(
-        call,
-        &path,
-        client.write(&path, &json!({ "versions": versions })),
-    )
+    finished(call, &path, client.write(&path, &json!({ "versions": versions })))
 }
 
 pub fn enable(call: &Call) -> Outcome {
@@ -47,8 +41,6 @@ pub fn enable(call: &Call) -> Outcome {
         "force_no_cache": false,
     });
     let request = Request::new("POST", format!("sys/mounts/{path}/tune")).json(&body);
-    client
-        .send(&request)
-        .explain(format!("Error tuning secrets engine {path}"))?;
+    client.send(&request).explain(format!("Error tuning secrets engine {path}"))?;
     call.success(format_args!("Tuned the secrets engine at: {path}"))
 }

@@ -28,48 +28,19 @@ pub enum Trouble {
     Client(Error),
 }
 
-const TOKEN: &str =
-    "  token=<string>\n      The token. Without it, it is asked for on the terminal.";
+const TOKEN: &str = "  token=<string>\n      The token. Without it, it is asked for on the terminal.";
 const PASSWORD: &str = "  username=<string>\n      Who logs in.\n\n  password=<string>\n      The password. Without it, it is asked for on the terminal.";
 const CERTIFICATE: &str = "  name=<string>\n      The role to log in by. Without it, any that the certificate fits.\n\n  The certificate is the one of -client-cert and -client-key.";
 const JWT: &str = "  role=<string>\n      The role to log in by. Without it, the method's default.\n\n  jwt=<string>\n      The token of the other system. Without it, the login goes through a browser.\n\n  port=<string>, listenaddress=<string>, callbackhost=<string>, callbackport=<string>\n      Where the browser comes back to: 8250 on localhost.\n\n  skip_browser=<bool>\n      Only print where to go.";
 
 static METHODS: [Method; 7] = [
-    Method {
-        name: "token",
-        login: by_token,
-        takes: TOKEN,
-    },
-    Method {
-        name: "userpass",
-        login: by_password,
-        takes: PASSWORD,
-    },
-    Method {
-        name: "ldap",
-        login: by_password,
-        takes: PASSWORD,
-    },
-    Method {
-        name: "radius",
-        login: by_password,
-        takes: PASSWORD,
-    },
-    Method {
-        name: "cert",
-        login: by_certificate,
-        takes: CERTIFICATE,
-    },
-    Method {
-        name: "oidc",
-        login: oidc::login,
-        takes: JWT,
-    },
-    Method {
-        name: "github",
-        login: by_github,
-        takes: TOKEN,
-    },
+    Method { name: "token", login: by_token, takes: TOKEN },
+    Method { name: "userpass", login: by_password, takes: PASSWORD },
+    Method { name: "ldap", login: by_password, takes: PASSWORD },
+    Method { name: "radius", login: by_password, takes: PASSWORD },
+    Method { name: "cert", login: by_certificate, takes: CERTIFICATE },
+    Method { name: "oidc", login: oidc::login, takes: JWT },
+    Method { name: "github", login: by_github, takes: TOKEN },
 ];
 
 /// The method of this name.
@@ -79,10 +50,7 @@ pub fn method(name: &str) -> Option<&'static Method> {
 
 /// How to log in by a method, for `auth help`.
 pub fn usage(method: &Method) -> String {
-    format!(
-        "Usage: {PROGRAM} login -method={} [CONFIG K=V...]\n\nConfiguration:\n\n{}",
-        method.name, method.takes
-    )
+    format!("Usage: {PROGRAM} login -method={} [CONFIG K=V...]\n\nConfiguration:\n\n{}", method.name, method.takes)
 }
 
 fn by_token(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
@@ -92,17 +60,14 @@ fn by_token(call: &Call, client: &Client, config: &mut Config) -> Result<Option<
             .console
             .ask_hidden("Token (will be hidden): ")
             .map_err(|e| {
-                let hint =
-                    "a token is asked for on a terminal only; the argument - reads it from stdin";
+                let hint = "a token is asked for on a terminal only; the argument - reads it from stdin";
                 Trouble::Said(format!("{hint}: {e}"))
             })?
             .to_string(),
     };
     let token = Token::new(token.trim());
     if token.is_empty() {
-        return Err(Trouble::Said(
-            "a token must be given, it cannot be empty".to_string(),
-        ));
+        return Err(Trouble::Said("a token must be given, it cannot be empty".to_string()));
     }
     let known = client.lookup(token.clone()).map_err(|e| match e {
         Error::Rehearsed(text) => Trouble::Client(Error::Rehearsed(text)),
@@ -122,34 +87,17 @@ fn auth_of(token: &Token, known: &Secret) -> Auth {
     let identity = field("identity_policies").as_array().cloned();
     policies.extend(identity.iter().flatten().cloned());
     auth.insert("policies".into(), policies.into());
-    auth.insert(
-        "identity_policies".into(),
-        identity.map_or(Value::Null, Value::from),
-    );
+    auth.insert("identity_policies".into(), identity.map_or(Value::Null, Value::from));
     auth.insert("metadata".into(), field("meta"));
-    auth.insert(
-        "lease_duration".into(),
-        field("ttl").as_i64().unwrap_or(0).into(),
-    );
-    auth.insert(
-        "renewable".into(),
-        field("renewable").as_bool().unwrap_or(false).into(),
-    );
+    auth.insert("lease_duration".into(), field("ttl").as_i64().unwrap_or(0).into());
+    auth.insert("renewable".into(), field("renewable").as_bool().unwrap_or(false).into());
     Auth(auth)
 }
 
-fn by_password(
-    call: &Call,
-    client: &Client,
-    config: &mut Config,
-) -> Result<Option<Secret>, Trouble> {
+fn by_password(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
     let username = match config.remove("username") {
         Some(name) => name,
-        None => match call
-            .environment
-            .text("USERNAME")
-            .or(call.environment.text("LDAP_USERNAME"))
-        {
+        None => match call.environment.text("USERNAME").or(call.environment.text("LDAP_USERNAME")) {
             Some(name) => name.to_string(),
             None => return Err(Trouble::Said("'username' must be specified".to_string())),
         },
@@ -164,22 +112,14 @@ fn by_password(
     };
     let mount = config.get("mount").map_or("userpass", String::as_str);
     let path = format!("auth/{mount}/login/{username}");
-    client
-        .write(&path, &json!({ "password": password }))
-        .map_err(Trouble::Client)
+    client.write(&path, &json!({ "password": password })).map_err(Trouble::Client)
 }
 
-fn by_certificate(
-    _: &Call,
-    client: &Client,
-    config: &mut Config,
-) -> Result<Option<Secret>, Trouble> {
+fn by_certificate(_: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
     let name = config.remove("name");
     let mount = config.get("mount").map_or("cert", String::as_str);
     let body = name.map_or_else(|| json!({}), |name| json!({ "name": name }));
-    client
-        .write(&format!("auth/{mount}/login"), &body)
-        .map_err(Trouble::Client)
+    client.write(&format!("auth/{mount}/login"), &body).map_err(Trouble::Client)
 }
 
 fn by_github(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
@@ -192,7 +132,5 @@ fn by_github(call: &Call, client: &Client, config: &mut Config) -> Result<Option
             .to_string(),
     };
     let mount = config.get("mount").map_or("github", String::as_str);
-    client
-        .write(&format!("auth/{mount}/login"), &json!({ "token": token }))
-        .map_err(Trouble::Client)
+    client.write(&format!("auth/{mount}/login"), &json!({ "token": token })).map_err(Trouble::Client)
 }

@@ -20,15 +20,8 @@ use methods::{Config, Trouble};
 pub use methods::{method, usage};
 
 static FLAGS: [Flag; 5] = [
-    Flag::text(
-        "method",
-        "How to log in: token, userpass, ldap, radius, cert, oidc or github.",
-    )
-    .default("token"),
-    Flag::text(
-        "path",
-        "Where the method is mounted below auth/, if not at its own name.",
-    ),
+    Flag::text("method", "How to log in: token, userpass, ldap, radius, cert, oidc or github.").default("token"),
+    Flag::text("path", "Where the method is mounted below auth/, if not at its own name."),
     Flag::bool("no-store", "Do not keep the token for the next commands."),
     Flag::bool("no-print", "Print nothing."),
     Flag::bool("token-only", "Print the token alone and do not keep it."),
@@ -45,16 +38,9 @@ fn run(call: &Call) -> Outcome {
     let stores = !(token_only || call.flags.bool("no-store"));
     let quiet = call.flags.bool("no-print");
     if quiet && !stores {
-        return Err(Failure::usage(
-            "-no-store and -no-print cannot be used together",
-        ));
+        return Err(Failure::usage("-no-store and -no-print cannot be used together"));
     }
-    let name = call
-        .flags
-        .text("method")
-        .unwrap_or("token")
-        .trim()
-        .to_lowercase();
+    let name = call.flags.text("method").unwrap_or("token").trim().to_lowercase();
     let Some(method) = method(&name) else {
         return Err(Failure::usage(format!(
             "Unknown auth method: {name}. \"{PROGRAM} auth list\" shows what the server has; methods that this command\ndoes not know log in by \"{PROGRAM} write auth/PATH/login ...\"."
@@ -62,11 +48,7 @@ fn run(call: &Call) -> Outcome {
     };
     let mut config = config(call, &name)?;
     config.entry("mount".to_string()).or_insert_with(|| {
-        call.flags
-            .text("path")
-            .map(sanitized)
-            .filter(|p| !p.is_empty())
-            .unwrap_or_else(|| name.clone())
+        call.flags.text("path").map(sanitized).filter(|p| !p.is_empty()).unwrap_or_else(|| name.clone())
     });
     let mut client = call.client()?;
     // Who logs in has no token, or one that is not asked about.
@@ -95,11 +77,7 @@ fn run(call: &Call) -> Outcome {
     if quiet {
         return Ok(0);
     }
-    match if token_only {
-        Some("token")
-    } else {
-        call.field()
-    } {
+    match if token_only { Some("token") } else { call.field() } {
         Some(field) => output::secret_field(call, secret, field),
         None => {
             if call.format == Format::Table && auth.mfa_requirement().is_none() {
@@ -138,15 +116,9 @@ fn keep(call: &Call, auth: &Auth, stores: bool, token_only: bool) -> Result<(), 
         return Ok(());
     }
     token_file::store(call.environment, &token).map_err(|e| {
-        Failure::refused(format!(
-            "Error storing token: {e}. The login went well, but the token is not kept."
-        ))
+        Failure::refused(format!("Error storing token: {e}. The login went well, but the token is not kept."))
     })?;
-    if let Some(setting) = call
-        .environment
-        .setting("TOKEN")
-        .filter(|s| !s.value.is_empty())
-    {
+    if let Some(setting) = call.environment.setting("TOKEN").filter(|s| !s.value.is_empty()) {
         call.console.warn(format_args!(
             "WARNING! {} is set, and commands use its value instead of the token kept now.\n",
             setting.variable
@@ -163,13 +135,7 @@ fn wrapped(call: &Call, secret: &Secret, token_only: bool) -> Outcome {
 }
 
 fn unwrapped(client: &mut Client, secret: &Secret) -> Result<Option<Secret>, Failure> {
-    let info = secret
-        .wrap_info
-        .as_ref()
-        .and_then(|w| w.0.get("token"))
-        .and_then(Value::as_str);
+    let info = secret.wrap_info.as_ref().and_then(|w| w.0.get("token")).and_then(Value::as_str);
     client.set_token(info.map(Token::new));
-    client
-        .secret(Request::new("PUT", "sys/wrapping/unwrap"))
-        .explain("Error extracting token")
+    client.secret(Request::new("PUT", "sys/wrapping/unwrap")).explain("Error extracting token")
 }

@@ -25,44 +25,31 @@ const POLL_WAIT: Duration = Duration::from_millis(100);
 const CALLBACK_PATH: &str = "/oidc/callback";
 
 pub fn login(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
-    let mount = config
-        .get("mount")
-        .map_or("oidc", String::as_str)
-        .to_string();
+    let mount = config.get("mount").map_or("oidc", String::as_str).to_string();
     let role = config.remove("role").unwrap_or_default();
     if let Some(jwt) = config.remove("jwt") {
         let body = json!({ "role": role, "jwt": jwt });
-        return client
-            .write(&format!("auth/{mount}/login"), &body)
-            .map_err(Trouble::Client);
+        return client.write(&format!("auth/{mount}/login"), &body).map_err(Trouble::Client);
     }
-    let mut setting =
-        |name: &str, default: &str| config.remove(name).unwrap_or_else(|| default.to_string());
+    let mut setting = |name: &str, default: &str| config.remove(name).unwrap_or_else(|| default.to_string());
     let port = setting("port", "8250");
     let address = setting("listenaddress", "localhost");
     let callback_host = setting("callbackhost", "localhost");
     let callback_port = setting("callbackport", &port);
     let callback_method = setting("callbackmethod", "http");
-    let skip_browser =
-        setting("skip_browser", "false") == "true" || call.flags.bool("non-interactive");
+    let skip_browser = setting("skip_browser", "false") == "true" || call.flags.bool("non-interactive");
 
     let redirect = format!("{callback_method}://{callback_host}:{callback_port}{CALLBACK_PATH}");
     let nonce = nonce().map_err(Trouble::Said)?;
     let url = auth_url(client, &mount, &role, &redirect, &nonce)?;
     let listener = TcpListener::bind(format!("{address}:{port}")).map_err(|e| {
-        Trouble::Said(format!(
-            "cannot listen on {address}:{port}, where the browser comes back to: {e}"
-        ))
+        Trouble::Said(format!("cannot listen on {address}:{port}, where the browser comes back to: {e}"))
     })?;
-    call.console.warn(format_args!(
-        "Log in at your provider, at this address:\n\n    {url}\n"
-    ));
+    call.console.warn(format_args!("Log in at your provider, at this address:\n\n    {url}\n"));
     if !skip_browser && !opened_in_browser(&url) {
-        call.console
-            .warn("No browser could be started; open the address in one yourself.");
+        call.console.warn("No browser could be started; open the address in one yourself.");
     }
-    call.console
-        .warn("Waiting for the login to be done there ...\n");
+    call.console.warn("Waiting for the login to be done there ...\n");
     let answered = wait_for_browser(&listener).map_err(Trouble::Said)?;
     let mut request = Request::new("GET", format!("auth/{mount}{CALLBACK_PATH}"));
     for name in ["state", "code", "id_token"] {
@@ -81,22 +68,10 @@ fn nonce() -> Result<String, String> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn auth_url(
-    client: &Client,
-    mount: &str,
-    role: &str,
-    redirect: &str,
-    nonce: &str,
-) -> Result<String, Trouble> {
+fn auth_url(client: &Client, mount: &str, role: &str, redirect: &str, nonce: &str) -> Result<String, Trouble> {
     let body = json!({ "role": role, "redirect_uri": redirect, "client_nonce": nonce });
-    let secret = client
-        .write(&format!("auth/{mount}/oidc/auth_url"), &body)
-        .map_err(Trouble::Client)?;
-    let url = secret
-        .as_ref()
-        .and_then(|s| s.get("auth_url"))
-        .filter(|u| !u.is_null())
-        .map(plain);
+    let secret = client.write(&format!("auth/{mount}/oidc/auth_url"), &body).map_err(Trouble::Client)?;
+    let url = secret.as_ref().and_then(|s| s.get("auth_url")).filter(|u| !u.is_null()).map(plain);
     url.filter(|u: &String| !u.is_empty()).ok_or_else(|| {
         Trouble::Said(format!(
             "the server gives no address to log in at for role {role:?} and the redirect {redirect}; the role may not allow it"
@@ -105,17 +80,9 @@ fn auth_url(
 }
 
 fn opened_in_browser(url: &str) -> bool {
-    let opener = if cfg!(target_os = "macos") {
-        "open"
-    } else {
-        "xdg-open"
-    };
-    let started = Process::new(opener)
-        .arg(url)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
+    let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let started =
+        Process::new(opener).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     started.is_ok()
 }
 
@@ -162,17 +129,10 @@ fn answered(mut connection: TcpStream) -> Option<Answered> {
     let mut lines = BufReader::new((&mut connection).take(REQUEST_MAX_BYTES)).lines();
     let first = lines.next()?.ok()?;
     // The rest is read too: a connection closed on unread bytes is cut off.
-    while lines
-        .next()
-        .and_then(Result::ok)
-        .is_some_and(|line| !line.is_empty())
-    {}
+    while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
     drop(lines);
     match parameters(&first) {
-        Some(parameters) => Some(Answered {
-            parameters,
-            connection,
-        }),
+        Some(parameters) => Some(Answered { parameters, connection }),
         None => {
             let _ = respond(&mut connection, "404 Not Found", "There is nothing here.");
             None
@@ -191,30 +151,22 @@ fn respond(connection: &mut TcpStream, status: &str, text: &str) -> std::io::Res
 /// The query of `GET /oidc/callback?… HTTP/1.1`, if it has a state.
 fn parameters(request_line: &str) -> Option<Vec<(String, String)>> {
     let mut words = request_line.split(' ');
-    let target = words
-        .next()
-        .filter(|method| *method == "GET")
-        .and(words.next())?;
+    let target = words.next().filter(|method| *method == "GET").and(words.next())?;
     let query = target.strip_prefix(CALLBACK_PATH)?.strip_prefix('?')?;
     let pairs: Vec<_> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (unescaped(name), unescaped(value)))
         .collect();
-    pairs
-        .iter()
-        .any(|(name, _)| name == "state")
-        .then_some(pairs)
+    pairs.iter().any(|(name, _)| name == "state").then_some(pairs)
 }
 
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {
-        let hex = behind
-            .get(..2)
-            .and_then(|h| std::str::from_utf8(h).ok())
-            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        let hex =
+            behind.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
         let (byte, behind) = match (first, hex) {
             (b'%', Some(byte)) => (byte, &behind[2..]),
             (b'+', _) => (b' ', behind),
@@ -233,13 +185,7 @@ mod tests {
     #[test]
     fn only_a_call_with_a_state_to_the_callback_counts() {
         let pairs = parameters("GET /oidc/callback?state=st_1&code=a%2Fb+c HTTP/1.1").unwrap();
-        assert_eq!(
-            pairs,
-            [
-                ("state".to_string(), "st_1".to_string()),
-                ("code".to_string(), "a/b c".to_string())
-            ]
-        );
+        assert_eq!(pairs, [("state".to_string(), "st_1".to_string()), ("code".to_string(), "a/b c".to_string())]);
         assert!(parameters("GET /favicon.ico HTTP/1.1").is_none());
         assert!(parameters("GET /oidc/callback?code=x HTTP/1.1").is_none());
         assert!(parameters("POST /oidc/callback?state=x HTTP/1.1").is_none());

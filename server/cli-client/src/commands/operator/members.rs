@@ -12,13 +12,8 @@ pub fn run(call: &Call) -> Outcome {
     let client = call.client()?.in_root_namespace();
     let answer = client.send(&Request::new("GET", "sys/ha-status")).bare()?;
     let body = unwrapped(answer.object().bare()?);
-    let nodes: Vec<&Map<String, Value>> = body
-        .get("nodes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object)
-        .collect();
+    let nodes: Vec<&Map<String, Value>> =
+        body.get("nodes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object).collect();
     if call.format != Format::Table {
         let fields = [
             ("hostname", Value::from("")),
@@ -32,28 +27,11 @@ pub fn run(call: &Call) -> Outcome {
         let nodes: Vec<Value> = nodes.iter().map(|n| picked(n, &fields)).collect();
         return output::value(call, &json!({ "Nodes": nodes }));
     }
-    const TITLES: [&str; 7] = [
-        "Host Name",
-        "API Address",
-        "Cluster Address",
-        "Active Node",
-        "Version",
-        "Upgrade Version",
-        "Last Echo",
-    ];
-    const FIELDS: [&str; 7] = [
-        "hostname",
-        "api_address",
-        "cluster_address",
-        "active_node",
-        "version",
-        "upgrade_version",
-        "last_echo",
-    ];
-    let rows = nodes
-        .iter()
-        .map(|n| FIELDS.iter().map(|f| text(n, f)).collect())
-        .collect();
+    const TITLES: [&str; 7] =
+        ["Host Name", "API Address", "Cluster Address", "Active Node", "Version", "Upgrade Version", "Last Echo"];
+    const FIELDS: [&str; 7] =
+        ["hostname", "api_address", "cluster_address", "active_node", "version", "upgrade_version", "last_echo"];
+    let rows = nodes.iter().map(|n| FIELDS.iter().map(|f| text(n, f)).collect()).collect();
     call.console.say(table::titled(&TITLES, rows));
     Ok(0)
 }

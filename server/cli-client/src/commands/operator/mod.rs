@@ -18,10 +18,7 @@ use crate::output::plain;
 
 static UNSEAL: [Flag; 2] = [
     Flag::bool("reset", "Forget the shares given so far."),
-    Flag::bool(
-        "migrate",
-        "The share is for moving from one seal to another.",
-    ),
+    Flag::bool("migrate", "The share is for moving from one seal to another."),
 ];
 
 pub static COMMANDS: &[Command] = &[
@@ -47,11 +44,7 @@ pub static COMMANDS: &[Command] = &[
 
 /// A field of an object as a table shows it; the empty text where there is none.
 fn text(object: &Map<String, Value>, name: &str) -> String {
-    object
-        .get(name)
-        .filter(|v| !v.is_null())
-        .map(plain)
-        .unwrap_or_default()
+    object.get(name).filter(|v| !v.is_null()).map(plain).unwrap_or_default()
 }
 
 fn is(object: &Map<String, Value>, name: &str) -> bool {
@@ -69,10 +62,5 @@ pub fn unwrapped(mut object: Map<String, Value>) -> Map<String, Value> {
 
 /// These fields of an answer in this order, for JSON and YAML.
 fn picked(object: &Map<String, Value>, names: &[(&str, Value)]) -> Value {
-    Value::Object(
-        names
-            .iter()
-            .map(|(n, empty)| (n.to_string(), object.get(*n).unwrap_or(empty).clone()))
-            .collect(),
-    )
+    Value::Object(names.iter().map(|(n, empty)| (n.to_string(), object.get(*n).unwrap_or(empty).clone())).collect())
 }

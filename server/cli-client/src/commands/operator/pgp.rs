@@ -13,24 +13,14 @@ pub fn keys(call: &Call, flag: &str) -> Result<Option<Vec<String>>, Failure> {
     if given.is_empty() {
         return Ok(None);
     }
-    let names = given
-        .iter()
-        .flat_map(|g| g.split(','))
-        .map(str::trim)
-        .filter(|n| !n.is_empty());
-    names
-        .map(|name| key(flag, name))
-        .collect::<Result<Vec<_>, _>>()
-        .map(Some)
+    let names = given.iter().flat_map(|g| g.split(',')).map(str::trim).filter(|n| !n.is_empty());
+    names.map(|name| key(flag, name)).collect::<Result<Vec<_>, _>>().map(Some)
 }
 
 fn key(flag: &str, name: &str) -> Result<String, Failure> {
-    let wrong =
-        |why: String| Failure::usage(format!("invalid value {name:?} for flag -{flag}: {why}"));
+    let wrong = |why: String| Failure::usage(format!("invalid value {name:?} for flag -{flag}: {why}"));
     if name.starts_with("keybase:") {
-        return Err(wrong(
-            "keys are not fetched from Keybase; give a file".to_string(),
-        ));
+        return Err(wrong("keys are not fetched from Keybase; give a file".to_string()));
     }
     let path = name.strip_prefix('@').unwrap_or(name);
     let bytes = std::fs::read(path).map_err(|e| wrong(opening(path, &e)))?;

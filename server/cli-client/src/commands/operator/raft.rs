@@ -16,145 +16,70 @@ use crate::flags::{Flag, Kind};
 use crate::output::{self, Format, plain, table};
 
 static JOIN: [Flag; 7] = [
-    Flag::text(
-        "auto-join-scheme",
-        "The scheme of leaders that are found by themselves.",
-    ),
-    Flag::new(
-        "auto-join-port",
-        Kind::Uint,
-        "The port of leaders that are found by themselves.",
-    ),
-    Flag::text(
-        "leader-ca-cert",
-        "The certificate (PEM, or @ and a file) that the leader's must lead to.",
-    ),
-    Flag::text(
-        "leader-client-cert",
-        "The certificate (PEM, or @ and a file) to show to the leader.",
-    ),
-    Flag::text(
-        "leader-client-key",
-        "The private key (PEM, or @ and a file) of that certificate.",
-    ),
+    Flag::text("auto-join-scheme", "The scheme of leaders that are found by themselves."),
+    Flag::new("auto-join-port", Kind::Uint, "The port of leaders that are found by themselves."),
+    Flag::text("leader-ca-cert", "The certificate (PEM, or @ and a file) that the leader's must lead to."),
+    Flag::text("leader-client-cert", "The certificate (PEM, or @ and a file) to show to the leader."),
+    Flag::text("leader-client-key", "The private key (PEM, or @ and a file) of that certificate."),
     Flag::bool("retry", "Try again until it goes well."),
     Flag::bool("non-voter", "Join without a vote."),
 ];
 static SET_CONFIG: [Flag; 6] = [
     Flag::bool("cleanup-dead-servers", "Members that are gone are removed."),
-    Flag::duration(
-        "last-contact-threshold",
-        "After how long without contact a member is unhealthy.",
-    ),
-    Flag::duration(
-        "dead-server-last-contact-threshold",
-        "After how long without contact a member counts as gone.",
-    ),
-    Flag::new(
-        "max-trailing-logs",
-        Kind::Uint,
-        "How many entries a healthy member may lag behind.",
-    ),
-    Flag::new(
-        "min-quorum",
-        Kind::Uint,
-        "Members are never removed below this number.",
-    ),
-    Flag::duration(
-        "server-stabilization-time",
-        "How long a new member must be healthy before it votes.",
-    ),
+    Flag::duration("last-contact-threshold", "After how long without contact a member is unhealthy."),
+    Flag::duration("dead-server-last-contact-threshold", "After how long without contact a member counts as gone."),
+    Flag::new("max-trailing-logs", Kind::Uint, "How many entries a healthy member may lag behind."),
+    Flag::new("min-quorum", Kind::Uint, "Members are never removed below this number."),
+    Flag::duration("server-stabilization-time", "How long a new member must be healthy before it votes."),
 ];
-static RESTORE: [Flag; 1] = [Flag::bool(
-    "force",
-    "Also a snapshot of another cluster, whose keys are others.",
-)];
+static RESTORE: [Flag; 1] = [Flag::bool("force", "Also a snapshot of another cluster, whose keys are others.")];
 
 pub static COMMANDS: &[Command] = &[
     Command::new("operator raft join", "Join a cluster", join)
         .takes("[options] LEADER-API-ADDRESS")
         .prints(Prints::Answer)
         .flags(&JOIN),
-    Command::new(
-        "operator raft list-peers",
-        "Members of the cluster",
-        list_peers,
-    )
-    .prints(Prints::Answer),
+    Command::new("operator raft list-peers", "Members of the cluster", list_peers).prints(Prints::Answer),
     Command::new("operator raft remove-peer", "Remove a member", remove_peer)
         .takes("[options] NODE-ID")
         .prints(Prints::Answer),
-    Command::new("operator raft promote", "Give a member a vote", |call| {
-        change(call, "promote", "promoting")
-    })
-    .takes("[options] NODE-ID")
-    .prints(Prints::Answer),
-    Command::new("operator raft demote", "Take a member's vote", |call| {
-        change(call, "demote", "demoting")
-    })
-    .takes("[options] NODE-ID")
-    .prints(Prints::Answer),
-    Command::new(
-        "operator raft snapshot save",
-        "Save the storage to a file",
-        save,
-    )
-    .takes("[options] FILE")
-    .prints(Prints::Answer),
-    Command::new(
-        "operator raft snapshot restore",
-        "Bring a saved storage back",
-        restore,
-    )
-    .takes("[options] FILE")
-    .prints(Prints::Answer)
-    .flags(&RESTORE),
-    Command::new("operator raft autopilot state", "How the members do", state)
+    Command::new("operator raft promote", "Give a member a vote", |call| change(call, "promote", "promoting"))
+        .takes("[options] NODE-ID")
         .prints(Prints::Answer),
-    Command::new(
-        "operator raft autopilot get-config",
-        "How members are looked after",
-        read_config,
-    )
-    .prints(Prints::Answer),
-    Command::new(
-        "operator raft autopilot set-config",
-        "Change how members are looked after",
-        set_config,
-    )
-    .prints(Prints::Answer)
-    .flags(&SET_CONFIG),
+    Command::new("operator raft demote", "Take a member's vote", |call| change(call, "demote", "demoting"))
+        .takes("[options] NODE-ID")
+        .prints(Prints::Answer),
+    Command::new("operator raft snapshot save", "Save the storage to a file", save)
+        .takes("[options] FILE")
+        .prints(Prints::Answer),
+    Command::new("operator raft snapshot restore", "Bring a saved storage back", restore)
+        .takes("[options] FILE")
+        .prints(Prints::Answer)
+        .flags(&RESTORE),
+    Command::new("operator raft autopilot state", "How the members do", state).prints(Prints::Answer),
+    Command::new("operator raft autopilot get-config", "How members are looked after", read_config)
+        .prints(Prints::Answer),
+    Command::new("operator raft autopilot set-config", "Change how members are looked after", set_config)
+        .prints(Prints::Answer)
+        .flags(&SET_CONFIG),
 ];
 
 /// These commands say it in one way for too few and too many.
 fn exactly(call: &Call, count: usize) -> Result<(), Failure> {
     match call.args.len() {
         got if got == count => Ok(()),
-        got => Err(Failure::usage(format!(
-            "Incorrect arguments (expected {count}, got {got})"
-        ))),
+        got => Err(Failure::usage(format!("Incorrect arguments (expected {count}, got {got})"))),
     }
 }
 
 fn join(call: &Call) -> Outcome {
     if call.args.len() > 1 {
-        return Err(Failure::usage(format!(
-            "Too many arguments (expected 0-1, got {})",
-            call.args.len()
-        )));
+        return Err(Failure::usage(format!("Too many arguments (expected 0-1, got {})", call.args.len())));
     }
     let mut body = Map::new();
     let leader = call.arg(0).trim();
     let discovers = leader.starts_with("provider=");
-    body.insert(
-        if discovers {
-            "auto_join"
-        } else {
-            "leader_api_addr"
-        }
-        .into(),
-        leader.into(),
-    );
+    body.insert(if discovers { "auto_join" } else { "leader_api_addr" }.into(), leader.into());
     for (flag, field) in [
         ("leader-ca-cert", "leader_ca_cert"),
         ("leader-client-cert", "leader_client_cert"),
@@ -174,15 +99,10 @@ fn join(call: &Call) -> Outcome {
     body.insert("non_voter".into(), call.flags.bool("non-voter").into());
     let client = call.client()?;
     let request = Request::new("POST", "sys/storage/raft/join").json(&Value::Object(body));
-    let answer = client
-        .send(&request)
-        .explain("Error joining the node to the Raft cluster")?;
+    let answer = client.send(&request).explain("Error joining the node to the Raft cluster")?;
     let answer = unwrapped(answer.object().bare()?);
     match call.format {
-        Format::Table => call.console.say(table::key_value(vec![(
-            "Joined".into(),
-            is(&answer, "joined").to_string(),
-        )])),
+        Format::Table => call.console.say(table::key_value(vec![("Joined".into(), is(&answer, "joined").to_string())])),
         _ => return output::value(call, &json!({ "joined": is(&answer, "joined") })),
     }
     Ok(0)
@@ -198,39 +118,24 @@ fn pem(value: &str) -> Result<String, Failure> {
 fn list_peers(call: &Call) -> Outcome {
     let client = call.client()?;
     let failed = "Error reading the raft cluster configuration";
-    let secret = client
-        .read("sys/storage/raft/configuration", &[])
-        .explain(failed)?;
+    let secret = client.read("sys/storage/raft/configuration", &[]).explain(failed)?;
     let Some(secret) = secret else {
         return Err(Failure::refused("No raft cluster configuration found"));
     };
     if call.format != Format::Table {
         return output::secret(call, &secret);
     }
-    let servers = secret
-        .get("config")
-        .and_then(|c| c.get("servers"))
-        .and_then(Value::as_array);
+    let servers = secret.get("config").and_then(|c| c.get("servers")).and_then(Value::as_array);
     let rows = servers
         .into_iter()
         .flatten()
         .filter_map(Value::as_object)
         .map(|s| {
-            let state = if is(s, "leader") {
-                "leader"
-            } else {
-                "follower"
-            };
-            vec![
-                text(s, "node_id"),
-                text(s, "address"),
-                state.to_string(),
-                is(s, "voter").to_string(),
-            ]
+            let state = if is(s, "leader") { "leader" } else { "follower" };
+            vec![text(s, "node_id"), text(s, "address"), state.to_string(), is(s, "voter").to_string()]
         })
         .collect();
-    call.console
-        .say(table::titled(&["Node", "Address", "State", "Voter"], rows));
+    call.console.say(table::titled(&["Node", "Address", "State", "Voter"], rows));
     Ok(0)
 }
 
@@ -238,9 +143,7 @@ fn remove_peer(call: &Call) -> Outcome {
     exactly(call, 1)?;
     let client = call.client()?;
     let body = json!({ "server_id": call.arg(0).trim() });
-    client
-        .write("sys/storage/raft/remove-peer", &body)
-        .explain("Error removing the peer from raft cluster")?;
+    client.write("sys/storage/raft/remove-peer", &body).explain("Error removing the peer from raft cluster")?;
     call.console.say("Peer removed successfully!");
     Ok(0)
 }
@@ -249,9 +152,7 @@ fn change(call: &Call, route: &str, doing: &str) -> Outcome {
     exactly(call, 1)?;
     let client = call.client()?;
     let body = json!({ "server_id": call.arg(0).trim() });
-    client
-        .write(&format!("sys/storage/raft/{route}"), &body)
-        .explain(format!("Error {doing} server"))?;
+    client.write(&format!("sys/storage/raft/{route}"), &body).explain(format!("Error {doing} server"))?;
     call.success(format_args!("Finished {doing} {}", call.arg(0).trim()))
 }
 
@@ -268,18 +169,9 @@ fn save(call: &Call) -> Outcome {
     // Written beside and put in place whole, so that an older snapshot is not lost to a failure.
     let unfinished = format!("{path}.part");
     let mut options = fs::OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished);
-    let mut file =
-        file.map_err(|e| Failure::refused(format!("{failed}: {}", opening(path, &e))))?;
-    let answer = client
-        .send(&request)
-        .inspect_err(|_| drop(fs::remove_file(&unfinished)))
-        .explain(failed)?;
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+    let mut file = file.map_err(|e| Failure::refused(format!("{failed}: {}", opening(path, &e))))?;
+    let answer = client.send(&request).inspect_err(|_| drop(fs::remove_file(&unfinished))).explain(failed)?;
     file.write_all(&answer.body)
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&unfinished, path))
@@ -290,32 +182,20 @@ fn save(call: &Call) -> Outcome {
 fn restore(call: &Call) -> Outcome {
     exactly(call, 1)?;
     let path = call.arg(0).trim();
-    let bytes = fs::read(path).map_err(|e| {
-        Failure::refused(format!(
-            "Error opening snapshot file: {}",
-            opening(path, &e)
-        ))
-    })?;
+    let bytes =
+        fs::read(path).map_err(|e| Failure::refused(format!("Error opening snapshot file: {}", opening(path, &e))))?;
     let client = call.client()?.without_timeout();
-    let route = if call.flags.bool("force") {
-        "snapshot-force"
-    } else {
-        "snapshot"
-    };
+    let route = if call.flags.bool("force") { "snapshot-force" } else { "snapshot" };
     let mut request = Request::new("POST", format!("sys/storage/raft/{route}"));
     request.body = Some(bytes);
-    client
-        .send(&request)
-        .explain("Error installing the snapshot")?;
+    client.send(&request).explain("Error installing the snapshot")?;
     Ok(0)
 }
 
 fn state(call: &Call) -> Outcome {
     exactly(call, 0)?;
     let client = call.client()?;
-    let secret = client
-        .read("sys/storage/raft/autopilot/state", &[])
-        .explain("Error checking autopilot state")?;
+    let secret = client.read("sys/storage/raft/autopilot/state", &[]).explain("Error checking autopilot state")?;
     let Some(data) = secret.and_then(|s| s.data) else {
         return Ok(0);
     };
@@ -336,11 +216,7 @@ fn capitalised(data: &Map<String, Value>) -> Value {
         ("Voters", "voters", false),
         ("NonVoters", "non_voters", false),
         ("Upgrade", "upgrade_info", false),
-        (
-            "OptimisticFailureTolerance",
-            "optimistic_failure_tolerance",
-            false,
-        ),
+        ("OptimisticFailureTolerance", "optimistic_failure_tolerance", false),
     ];
     const SERVER: [(&str, &str); 13] = [
         ("ID", "id"),
@@ -359,12 +235,7 @@ fn capitalised(data: &Map<String, Value>) -> Value {
     ];
     let server = |value: &Value| -> Value {
         let field = |name: &str| value.get(name).cloned().unwrap_or_else(|| "".into());
-        Value::Object(
-            SERVER
-                .iter()
-                .map(|(out, name)| (out.to_string(), field(name)))
-                .collect(),
-        )
+        Value::Object(SERVER.iter().map(|(out, name)| (out.to_string(), field(name))).collect())
     };
     let mut out = Map::new();
     for (name, field, is_servers) in NAMES {
@@ -373,12 +244,9 @@ fn capitalised(data: &Map<String, Value>) -> Value {
             _ => Value::Null,
         });
         let value = match (is_servers, value) {
-            (true, Value::Object(servers)) => Value::Object(
-                servers
-                    .iter()
-                    .map(|(k, v)| (k.clone(), server(v)))
-                    .collect(),
-            ),
+            (true, Value::Object(servers)) => {
+                Value::Object(servers.iter().map(|(k, v)| (k.clone(), server(v))).collect())
+            }
             (_, value) => value,
         };
         out.insert(name.into(), value);
@@ -391,18 +259,10 @@ fn state_text(data: &Map<String, Value>) -> String {
         format!("Healthy:              {}", text(data, "healthy")),
         format!("Failure Tolerance:    {}", text(data, "failure_tolerance")),
         format!("Leader:               {}", text(data, "leader")),
-        format!(
-            "Voters:               {}",
-            data.get("voters").map(plain).unwrap_or_default()
-        ),
+        format!("Voters:               {}", data.get("voters").map(plain).unwrap_or_default()),
         "Servers:".to_string(),
     ];
-    for (id, server) in data
-        .get("servers")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    for (id, server) in data.get("servers").and_then(Value::as_object).into_iter().flatten() {
         lines.push(format!("  {id}"));
         for (title, name) in [
             ("Name", "name"),
@@ -426,9 +286,7 @@ fn state_text(data: &Map<String, Value>) -> String {
 fn read_config(call: &Call) -> Outcome {
     exactly(call, 0)?;
     let client = call.client()?;
-    let secret = client
-        .read("sys/storage/raft/autopilot/configuration", &[])
-        .bare()?;
+    let secret = client.read("sys/storage/raft/autopilot/configuration", &[]).bare()?;
     let Some(config) = secret.and_then(|s| s.data) else {
         return Ok(0);
     };
@@ -438,18 +296,12 @@ fn read_config(call: &Call) -> Outcome {
     let rows = [
         ("Cleanup Dead Servers", "cleanup_dead_servers"),
         ("Last Contact Threshold", "last_contact_threshold"),
-        (
-            "Dead Server Last Contact Threshold",
-            "dead_server_last_contact_threshold",
-        ),
+        ("Dead Server Last Contact Threshold", "dead_server_last_contact_threshold"),
         ("Server Stabilization Time", "server_stabilization_time"),
         ("Min Quorum", "min_quorum"),
         ("Max Trailing Logs", "max_trailing_logs"),
     ];
-    let rows = rows
-        .iter()
-        .map(|(title, name)| (title.to_string(), text(&config, name)))
-        .collect();
+    let rows = rows.iter().map(|(title, name)| (title.to_string(), text(&config, name))).collect();
     call.console.say(table::key_value(rows));
     Ok(0)
 }
@@ -459,30 +311,20 @@ fn set_config(call: &Call) -> Outcome {
     let flags = &call.flags;
     let mut body = Map::new();
     if flags.is_set("cleanup-dead-servers") {
-        body.insert(
-            "cleanup_dead_servers".into(),
-            flags.bool("cleanup-dead-servers").into(),
-        );
+        body.insert("cleanup_dead_servers".into(), flags.bool("cleanup-dead-servers").into());
     }
     for name in ["max-trailing-logs", "min-quorum"] {
         if let Some(number) = flags.int(name).filter(|n| *n > 0) {
             body.insert(name.replace('-', "_"), number.into());
         }
     }
-    for name in [
-        "last-contact-threshold",
-        "dead-server-last-contact-threshold",
-        "server-stabilization-time",
-    ] {
+    for name in ["last-contact-threshold", "dead-server-last-contact-threshold", "server-stabilization-time"] {
         if let Some(duration) = flags.duration(name) {
             body.insert(name.replace('-', "_"), duration.long().into());
         }
     }
     let client = call.client()?;
-    let answer: Result<_, Error> = client.write(
-        "sys/storage/raft/autopilot/configuration",
-        &Value::Object(body),
-    );
+    let answer: Result<_, Error> = client.write("sys/storage/raft/autopilot/configuration", &Value::Object(body));
     answer.bare()?;
     Ok(0)
 }

@@ -19,15 +19,9 @@ static FLAGS: [Flag; 9] = [
     Flag::bool("status", "Say how far it is."),
     Flag::text("decode", "Decode the token that came out, with -otp."),
     Flag::bool("generate-otp", "Make a one-time password and print it."),
-    Flag::bool(
-        "recovery-token",
-        "Make a recovery token, on a server in recovery mode.",
-    ),
+    Flag::bool("recovery-token", "Make a recovery token, on a server in recovery mode."),
     Flag::text("otp", "The one-time password that the token is covered by."),
-    Flag::text(
-        "pgp-key",
-        "A file of a public PGP key that the token is encrypted to, instead of a password.",
-    ),
+    Flag::text("pgp-key", "A file of a public PGP key that the token is encrypted to, instead of a password."),
     Flag::text("nonce", "The number of the attempt that the share is for."),
 ];
 
@@ -41,9 +35,7 @@ const ATTEMPT: &str = "sys/generate-root-token/attempt";
 
 fn run(call: &Call) -> Outcome {
     call.between(0, 1, "0-1")?;
-    let pgp_key = pgp::keys(call, "pgp-key")?
-        .map(|k| k.concat())
-        .unwrap_or_default();
+    let pgp_key = pgp::keys(call, "pgp-key")?.map(|k| k.concat()).unwrap_or_default();
     if let Some(covered) = call.flags.text("decode") {
         return decode(call, covered);
     }
@@ -62,17 +54,11 @@ fn decode(call: &Call, covered: &str) -> Outcome {
         return Err(Failure::usage("Missing otp: use -otp to supply it"));
     };
     let failed = |why: &str| Failure::usage(format!("Error decoding root token: {why}"));
-    let covered = STANDARD_NO_PAD
-        .decode(covered.trim_end_matches('='))
-        .map_err(|_| failed("it is not base64"))?;
+    let covered = STANDARD_NO_PAD.decode(covered.trim_end_matches('=')).map_err(|_| failed("it is not base64"))?;
     if covered.len() != password.len() {
         return Err(failed("the password is of another length"));
     }
-    let token: Vec<u8> = covered
-        .iter()
-        .zip(password.bytes())
-        .map(|(a, b)| a ^ b)
-        .collect();
+    let token: Vec<u8> = covered.iter().zip(password.bytes()).map(|(a, b)| a ^ b).collect();
     let token = String::from_utf8(token).map_err(|_| failed("the password is another one"))?;
     match call.format {
         Format::Table => call.console.say(token),
@@ -82,9 +68,7 @@ fn decode(call: &Call, covered: &str) -> Outcome {
 }
 
 fn state(client: &Client) -> Result<Map<String, Value>, Failure> {
-    let answer = client
-        .send(&Request::new("GET", ATTEMPT))
-        .explain("Error getting root generation status")?;
+    let answer = client.send(&Request::new("GET", ATTEMPT)).explain("Error getting root generation status")?;
     Ok(unwrapped(answer.object().bare()?))
 }
 
@@ -101,20 +85,14 @@ fn print_password(call: &Call, client: &Client) -> Outcome {
 fn new_password(client: &Client) -> Result<(String, u64), Failure> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     const MAX_LENGTH: u64 = 1024;
-    let length = state(client)?
-        .get("otp_length")
-        .and_then(Value::as_u64)
-        .unwrap_or(0);
+    let length = state(client)?.get("otp_length").and_then(Value::as_u64).unwrap_or(0);
     if length == 0 || length > MAX_LENGTH {
-        return Err(Failure::refused(
-            "Error generating OTP: the server does not say how long it must be",
-        ));
+        return Err(Failure::refused("Error generating OTP: the server does not say how long it must be"));
     }
     let mut password = String::new();
     while (password.len() as u64) < length {
         let mut byte = [0u8; 1];
-        getrandom::fill(&mut byte)
-            .map_err(|e| Failure::refused(format!("Error generating OTP: {e}")))?;
+        getrandom::fill(&mut byte).map_err(|e| Failure::refused(format!("Error generating OTP: {e}")))?;
         // Bytes past the last whole turn of the alphabet would favour its first letters.
         if byte[0] < 62 * 4 {
             password.push(char::from(LETTERS[usize::from(byte[0] % 62)]));
@@ -124,9 +102,7 @@ fn new_password(client: &Client) -> Result<(String, u64), Failure> {
 }
 
 fn cancel(call: &Call, client: &Client) -> Outcome {
-    client
-        .send(&Request::new("DELETE", ATTEMPT))
-        .explain("Error canceling root token generation")?;
+    client.send(&Request::new("DELETE", ATTEMPT)).explain("Error canceling root token generation")?;
     call.success("Root token generation canceled (if it was started)")
 }
 
@@ -138,9 +114,7 @@ fn begin(call: &Call, client: &Client, pgp_key: &str) -> Outcome {
     };
     let body = json!({ "otp": password, "pgp_key": pgp_key });
     let request = Request::new("PUT", ATTEMPT).json(&body);
-    let answer = client
-        .send(&request)
-        .explain("Error initializing root generation")?;
+    let answer = client.send(&request).explain("Error initializing root generation")?;
     let mut answer = unwrapped(answer.object().bare()?);
     if made {
         answer.insert("otp".into(), password.into());
@@ -161,18 +135,13 @@ fn give_share(call: &Call, client: &Client) -> Outcome {
     let (share, nonce) = match call.args.first() {
         Some(share) => {
             let nonce = call.flags.text("nonce").filter(|n| !n.is_empty());
-            let nonce = nonce.ok_or_else(|| {
-                Failure::usage("Missing nonce value: specify it via the -nonce flag")
-            })?;
+            let nonce = nonce.ok_or_else(|| Failure::usage("Missing nonce value: specify it via the -nonce flag"))?;
             (share.trim().to_string(), nonce.to_string())
         }
         None => {
             let nonce = text(&state, "nonce");
             call.console.say(format_args!("Operation nonce: {nonce}"));
-            let share = call
-                .console
-                .ask_hidden_on_stdout("Unseal Key (will be hidden): ")
-                .map_err(Failure::usage)?;
+            let share = call.console.ask_hidden_on_stdout("Unseal Key (will be hidden): ").map_err(Failure::usage)?;
             (share.trim().to_string(), nonce)
         }
     };
@@ -207,10 +176,7 @@ fn print(call: &Call, state: &Map<String, Value>) -> Outcome {
     let mut rows = vec![
         ("Nonce", text(state, "nonce")),
         ("Started", text(state, "started")),
-        (
-            "Progress",
-            format!("{}/{}", text(state, "progress"), text(state, "required")),
-        ),
+        ("Progress", format!("{}/{}", text(state, "progress"), text(state, "required"))),
         ("Complete", text(state, "complete")),
     ];
     for (title, name) in [

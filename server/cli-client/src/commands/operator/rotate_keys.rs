@@ -18,36 +18,13 @@ static FLAGS: [Flag; 12] = [
     Flag::bool("init", "Begin."),
     Flag::bool("cancel", "Give up what was begun."),
     Flag::bool("status", "Say how far it is."),
-    Flag::int(
-        "key-shares",
-        "How many new shares to make. -n is short for it.",
-    )
-    .also(&["n"])
-    .default("5"),
-    Flag::int(
-        "key-threshold",
-        "How many of them are needed. -t is short for it.",
-    )
-    .also(&["t"])
-    .default("3"),
+    Flag::int("key-shares", "How many new shares to make. -n is short for it.").also(&["n"]).default("5"),
+    Flag::int("key-threshold", "How many of them are needed. -t is short for it.").also(&["t"]).default("3"),
     Flag::text("nonce", "The number of the rotation that the share is for."),
-    Flag::text(
-        "target",
-        "barrier (or shamir): key shares; recovery: recovery shares.",
-    )
-    .default("barrier"),
-    Flag::bool(
-        "verify",
-        "With -init: the new shares count only when they were given back; else: act on that round.",
-    ),
-    Flag::list(
-        "pgp-keys",
-        "Files of public PGP keys, with commas between: each share is encrypted to one, in order.",
-    ),
-    Flag::bool(
-        "backup",
-        "The server keeps the encrypted shares too. Needs -pgp-keys.",
-    ),
+    Flag::text("target", "barrier (or shamir): key shares; recovery: recovery shares.").default("barrier"),
+    Flag::bool("verify", "With -init: the new shares count only when they were given back; else: act on that round."),
+    Flag::list("pgp-keys", "Files of public PGP keys, with commas between: each share is encrypted to one, in order."),
+    Flag::bool("backup", "The server keeps the encrypted shares too. Needs -pgp-keys."),
     Flag::bool("backup-delete", "Delete the shares that the server keeps."),
     Flag::bool("backup-retrieve", "Print the shares that the server keeps."),
 ];
@@ -94,25 +71,13 @@ static OLD: Way = Way {
 
 fn run(call: &Call, way: &Way) -> Outcome {
     call.between(0, 1, "0-1")?;
-    let base = match call
-        .flags
-        .text("target")
-        .unwrap_or("barrier")
-        .trim()
-        .to_lowercase()
-        .as_str()
-    {
+    let base = match call.flags.text("target").unwrap_or("barrier").trim().to_lowercase().as_str() {
         "barrier" | "shamir" => way.barrier,
         "recovery" | "hsm" => way.recovery,
         other => return Err(Failure::usage(format!("Unknown target: {other}"))),
     };
     let pgp_keys = pgp::keys(call, "pgp-keys")?;
-    let rotation = Rotation {
-        call,
-        way,
-        base,
-        client: call.client()?.in_root_namespace(),
-    };
+    let rotation = Rotation { call, way, base, client: call.client()?.in_root_namespace() };
     match () {
         _ if call.flags.bool("backup-delete") => rotation.delete_backup(),
         _ if call.flags.bool("backup-retrieve") => rotation.print_backup(),
@@ -132,20 +97,12 @@ struct Rotation<'a> {
 
 impl Rotation<'_> {
     fn noun(&self) -> &'static str {
-        if self.way.name == "rekey" {
-            "rekey"
-        } else {
-            "rotation"
-        }
+        if self.way.name == "rekey" { "rekey" } else { "rotation" }
     }
 
     /// Where the state of the round in hand is: of the rotation, or of its verification.
     fn state_route(&self) -> String {
-        let round = if self.call.flags.bool("verify") {
-            "verify"
-        } else {
-            "init"
-        };
+        let round = if self.call.flags.bool("verify") { "verify" } else { "init" };
         format!("{}/{round}", self.base)
     }
 
@@ -155,10 +112,7 @@ impl Rotation<'_> {
     }
 
     fn state(&self) -> Result<Map<String, Value>, Failure> {
-        self.ask(
-            Request::new("GET", self.state_route()),
-            format!("Error reading {} status", self.way.name),
-        )
+        self.ask(Request::new("GET", self.state_route()), format!("Error reading {} status", self.way.name))
     }
 
     fn delete_backup(&self) -> Outcome {
@@ -166,8 +120,7 @@ impl Rotation<'_> {
             Request::new("DELETE", format!("{}/backup", self.base)),
             format!("Error deleting {} backed up keys", self.noun()),
         )?;
-        self.call
-            .success("Deleted backed up keys (if they existed)")
+        self.call.success("Deleted backed up keys (if they existed)")
     }
 
     fn print_backup(&self) -> Outcome {
@@ -184,14 +137,8 @@ impl Rotation<'_> {
     }
 
     fn cancel(&self) -> Outcome {
-        self.ask(
-            Request::new("DELETE", self.state_route()),
-            format!("Error canceling {}", self.way.canceled),
-        )?;
-        self.call.success(format_args!(
-            "Canceled {} (if it was started)",
-            self.way.canceled
-        ))
+        self.ask(Request::new("DELETE", self.state_route()), format!("Error canceling {}", self.way.canceled))?;
+        self.call.success(format_args!("Canceled {} (if it was started)", self.way.canceled))
     }
 
     fn begin(&self, pgp_keys: Option<Vec<String>>) -> Outcome {
@@ -229,41 +176,25 @@ impl Rotation<'_> {
         }
         let (share, nonce) = self.share_and_nonce(&state)?;
         let round = if verifying { "verify" } else { "update" };
-        let request = Request::new("PUT", format!("{}/{round}", self.base))
-            .json(&json!({ "key": share, "nonce": nonce }));
+        let request =
+            Request::new("PUT", format!("{}/{round}", self.base)).json(&json!({ "key": share, "nonce": nonce }));
         let answer = self.ask(request, "Error posting unseal key".to_string())?;
         if is(&answer, "complete") {
-            return if verifying {
-                self.print_verified(&answer)
-            } else {
-                self.print_shares(&answer)
-            };
+            return if verifying { self.print_verified(&answer) } else { self.print_shares(&answer) };
         }
-        let state = if answer.contains_key("t") {
-            answer
-        } else {
-            self.state()?
-        };
+        let state = if answer.contains_key("t") { answer } else { self.state()? };
         self.print_state(&state)
     }
 
     fn share_and_nonce(&self, state: &Map<String, Value>) -> Result<(String, String), Failure> {
         if let Some(share) = self.call.args.first() {
             let nonce = self.call.flags.text("nonce").filter(|n| !n.is_empty());
-            let nonce = nonce.ok_or_else(|| {
-                Failure::usage("Missing nonce value: specify it via the -nonce flag")
-            })?;
+            let nonce = nonce.ok_or_else(|| Failure::usage("Missing nonce value: specify it via the -nonce flag"))?;
             return Ok((share.trim().to_string(), nonce.to_string()));
         }
         let nonce = text(state, "nonce");
-        self.call
-            .console
-            .say(format_args!("Operation nonce: {nonce}"));
-        let share = self
-            .call
-            .console
-            .ask_hidden_on_stdout("Unseal Key (will be hidden): ")
-            .map_err(Failure::usage)?;
+        self.call.console.say(format_args!("Operation nonce: {nonce}"));
+        let share = self.call.console.ask_hidden_on_stdout("Unseal Key (will be hidden): ").map_err(Failure::usage)?;
         Ok((share.trim().to_string(), nonce))
     }
 
@@ -271,19 +202,10 @@ impl Rotation<'_> {
         if self.call.format != Format::Table {
             return output::value(self.call, &self.state_object(state));
         }
-        let mut rows = vec![
-            ("Nonce".to_string(), text(state, "nonce")),
-            ("Started".to_string(), text(state, "started")),
-        ];
+        let mut rows =
+            vec![("Nonce".to_string(), text(state, "nonce")), ("Started".to_string(), text(state, "started"))];
         if is(state, "started") {
-            let total = text(
-                state,
-                if state.contains_key("required") {
-                    "required"
-                } else {
-                    "t"
-                },
-            );
+            let total = text(state, if state.contains_key("required") { "required" } else { "t" });
             let verb = if self.call.flags.bool("verify") && !self.call.flags.bool("init") {
                 "Verification"
             } else if self.way.name == "rekey" {
@@ -291,26 +213,17 @@ impl Rotation<'_> {
             } else {
                 "Rotation"
             };
-            rows.push((
-                format!("{verb} Progress"),
-                format!("{}/{total}", text(state, "progress")),
-            ));
+            rows.push((format!("{verb} Progress"), format!("{}/{total}", text(state, "progress"))));
             rows.push(("New Shares".to_string(), text(state, "n")));
             rows.push(("New Threshold".to_string(), text(state, "t")));
             if is(state, "verification_required") {
                 rows.push(("Verification Required".to_string(), "true".to_string()));
             }
             if !text(state, "verification_nonce").is_empty() {
-                rows.push((
-                    "Verification Nonce".to_string(),
-                    text(state, "verification_nonce"),
-                ));
+                rows.push(("Verification Nonce".to_string(), text(state, "verification_nonce")));
             }
         }
-        if let Some(prints) = state
-            .get("pgp_fingerprints")
-            .filter(|p| p.as_array().is_some_and(|a| !a.is_empty()))
-        {
+        if let Some(prints) = state.get("pgp_fingerprints").filter(|p| p.as_array().is_some_and(|a| !a.is_empty())) {
             rows.push(("PGP Fingerprints".to_string(), plain(prints)));
             rows.push(("Backup".to_string(), text(state, "backup")));
         }
@@ -360,19 +273,10 @@ impl Rotation<'_> {
             return output::value(self.call, &Value::Object(object));
         }
         let console = self.call.console;
-        for (i, share) in answer
-            .get("keys_base64")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
+        for (i, share) in answer.get("keys_base64").and_then(Value::as_array).into_iter().flatten().enumerate() {
             console.say(format_args!("Key {}: {}", i + 1, plain(share)));
         }
-        console.say(format_args!(
-            "\nOperation nonce: {}\n",
-            text(answer, "nonce")
-        ));
+        console.say(format_args!("\nOperation nonce: {}\n", text(answer, "nonce")));
         if is(answer, "verification_required") {
             console.say(format_args!(
                 "The old shares count until enough of the new ones were given back with\n\"{PROGRAM} operator {} -verify\" and this number: {}",
@@ -389,14 +293,10 @@ impl Rotation<'_> {
         if self.call.format != Format::Table {
             return output::value(self.call, &Value::Object(answer.clone()));
         }
-        self.call
-            .success("The new shares are verified and count from now on; the old ones are void.")
+        self.call.success("The new shares are verified and count from now on; the old ones are void.")
     }
 }
 
 fn pgp_keys_missing(state: &Map<String, Value>) -> bool {
-    state
-        .get("pgp_fingerprints")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty)
+    state.get("pgp_fingerprints").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }

@@ -15,9 +15,7 @@ pub fn unseal(call: &Call) -> Outcome {
     } else {
         json!({ "key": share(call, 0)?, "reset": false, "migrate": call.flags.bool("migrate") })
     };
-    let answer = client
-        .send(&Request::new("PUT", "sys/unseal").json(&body))
-        .explain("Error unsealing")?;
+    let answer = client.send(&Request::new("PUT", "sys/unseal").json(&body)).explain("Error unsealing")?;
     let mut state = answer.object().bare()?;
     if !state.contains_key("ha_enabled") {
         let clustered = state.get("storage_type").is_some_and(|t| t == "raft");
@@ -32,9 +30,7 @@ pub fn share(call: &Call, index: usize) -> Result<String, Failure> {
         return Ok(share.trim().to_string());
     }
     if call.flags.bool("non-interactive") {
-        return Err(Failure::usage(
-            "The key share is missing, and -non-interactive forbids to ask for it.",
-        ));
+        return Err(Failure::usage("The key share is missing, and -non-interactive forbids to ask for it."));
     }
     let share = call.console.ask_hidden_on_stdout("Unseal Key (will be hidden): ").map_err(|e| {
         Failure::usage(format!(
@@ -47,17 +43,13 @@ pub fn share(call: &Call, index: usize) -> Result<String, Failure> {
 pub fn seal(call: &Call) -> Outcome {
     call.exactly(0)?;
     let client = call.client()?.in_root_namespace();
-    client
-        .send(&Request::new("PUT", "sys/seal"))
-        .explain("Error sealing")?;
+    client.send(&Request::new("PUT", "sys/seal")).explain("Error sealing")?;
     call.success("Holdfast is sealed.")
 }
 
 pub fn step_down(call: &Call) -> Outcome {
     call.exactly(0)?;
     let client = call.client()?.in_root_namespace();
-    client
-        .send(&Request::new("PUT", "sys/step-down"))
-        .explain("Error stepping down")?;
+    client.send(&Request::new("PUT", "sys/step-down")).explain("Error stepping down")?;
     call.success(format_args!("Stepped down: {}", client.address()))
 }

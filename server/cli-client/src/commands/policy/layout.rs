@@ -47,17 +47,11 @@ pub struct Entry {
 }
 
 pub fn parse(source: &str) -> Result<Body, String> {
-    let mut reader = Reader {
-        tokens: tokens(source)?,
-        at: 0,
-    };
+    let mut reader = Reader { tokens: tokens(source)?, at: 0 };
     let body = reader.body(0)?;
     match reader.peek() {
         None => Ok(body),
-        Some(token) => Err(format!(
-            "at line {}: unexpected {:?}",
-            token.line, token.text
-        )),
+        Some(token) => Err(format!("at line {}: unexpected {:?}", token.line, token.text)),
     }
 }
 
@@ -97,30 +91,20 @@ fn tokens(source: &str) -> Result<Vec<Token>, String> {
                 Some(end) => (Kind::Comment, end + 2),
                 None => return Err(format!("at line {line}: a comment without its end")),
             },
-            '"' => (
-                Kind::Text,
-                quoted(rest).ok_or_else(|| format!("at line {line}: a text without its end"))?,
-            ),
-            '<' if rest.starts_with("<<") => (
-                Kind::Text,
-                heredoc(rest).ok_or_else(|| format!("at line {line}: a text without its end"))?,
-            ),
+            '"' => (Kind::Text, quoted(rest).ok_or_else(|| format!("at line {line}: a text without its end"))?),
+            '<' if rest.starts_with("<<") => {
+                (Kind::Text, heredoc(rest).ok_or_else(|| format!("at line {line}: a text without its end"))?)
+            }
             '{' | '}' | '[' | ']' | '=' | ',' => (Kind::Mark, 1),
             c if c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+') => {
-                let end = rest
-                    .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')));
+                let end = rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')));
                 (Kind::Word, end.unwrap_or(rest.len()))
             }
             c => return Err(format!("at line {line}: illegal character {c:?}")),
         };
         let text = rest[..length].trim_end_matches('\r').to_string();
         let last_line = line + text.matches('\n').count();
-        tokens.push(Token {
-            kind,
-            text,
-            line,
-            last_line,
-        });
+        tokens.push(Token { kind, text, line, last_line });
         line = last_line;
         rest = &rest[length..];
     }
@@ -144,12 +128,7 @@ fn quoted(rest: &str) -> Option<usize> {
 
 /// The length of a text between `<<WORD` and a line with the word.
 fn heredoc(rest: &str) -> Option<usize> {
-    let word = rest
-        .lines()
-        .next()?
-        .trim_start_matches("<<")
-        .trim_start_matches('-')
-        .trim();
+    let word = rest.lines().next()?.trim_start_matches("<<").trim_start_matches('-').trim();
     let mut at = rest.find('\n')? + 1;
     for line in rest[at..].split_inclusive('\n') {
         if line.trim() == word {
@@ -171,8 +150,7 @@ impl Reader {
     }
 
     fn is_mark(&self, mark: &str) -> bool {
-        self.peek()
-            .is_some_and(|t| t.kind == Kind::Mark && t.text == mark)
+        self.peek().is_some_and(|t| t.kind == Kind::Mark && t.text == mark)
     }
 
     fn next(&mut self, wanted: &str) -> Result<&Token, String> {
@@ -185,10 +163,7 @@ impl Reader {
         let token = self.next(mark)?;
         match token.kind == Kind::Mark && token.text == mark {
             true => Ok(token.line),
-            false => Err(format!(
-                "at line {}: expected {mark}, got {:?}",
-                token.line, token.text
-            )),
+            false => Err(format!("at line {}: expected {mark}, got {:?}", token.line, token.text)),
         }
     }
 
@@ -203,11 +178,7 @@ impl Reader {
 
     /// A comment that begins on this line.
     fn beside(&mut self, line: usize) -> Option<String> {
-        let text = self
-            .peek()
-            .filter(|t| t.kind == Kind::Comment && t.line == line)?
-            .text
-            .clone();
+        let text = self.peek().filter(|t| t.kind == Kind::Comment && t.line == line)?.text.clone();
         self.at += 1;
         Some(text)
     }
@@ -235,19 +206,13 @@ impl Reader {
     fn item(&mut self, comments: Vec<String>, depth: usize) -> Result<Item, String> {
         let mut keys = Vec::new();
         let line = self.peek().map_or(0, |t| t.line);
-        while let Some(token) = self
-            .peek()
-            .filter(|t| matches!(t.kind, Kind::Word | Kind::Text))
-        {
+        while let Some(token) = self.peek().filter(|t| matches!(t.kind, Kind::Word | Kind::Text)) {
             keys.push(token.text.clone());
             self.at += 1;
         }
         if keys.is_empty() {
             let token = self.next("a key")?;
-            return Err(format!(
-                "at line {}: expected a key, got {:?}",
-                token.line, token.text
-            ));
+            return Err(format!("at line {}: expected a key, got {:?}", token.line, token.text));
         }
         let assigned = self.is_mark("=");
         if assigned {
@@ -255,25 +220,14 @@ impl Reader {
         }
         if !assigned && !self.is_mark("{") {
             let token = self.next("= or {")?;
-            return Err(format!(
-                "at line {}: expected = or {{, got {:?}",
-                token.line, token.text
-            ));
+            return Err(format!("at line {}: expected = or {{, got {:?}", token.line, token.text));
         }
         let (value, last_line) = self.value(depth)?;
         if self.is_mark(",") {
             self.at += 1;
         }
         let beside = self.beside(last_line);
-        Ok(Item {
-            comments,
-            keys,
-            assigned,
-            value,
-            beside,
-            line,
-            last_line,
-        })
+        Ok(Item { comments, keys, assigned, value, beside, line, last_line })
     }
 
     /// A value and the line that it ends on.
@@ -289,10 +243,7 @@ impl Reader {
         let token = self.next("a value")?;
         match token.kind {
             Kind::Word | Kind::Text => Ok((Value::Literal(token.text.clone()), token.last_line)),
-            _ => Err(format!(
-                "at line {}: expected a value, got {:?}",
-                token.line, token.text
-            )),
+            _ => Err(format!("at line {}: expected a value, got {:?}", token.line, token.text)),
         }
     }
 
@@ -317,17 +268,10 @@ impl Reader {
                 self.at += 1;
             }
             let beside = early.or_else(|| self.beside(line));
-            entries.push(Entry {
-                comments,
-                value,
-                beside,
-            });
+            entries.push(Entry { comments, value, beside });
             if !comma && !self.is_mark("]") && self.peek().is_none_or(|t| t.kind != Kind::Comment) {
                 let token = self.next("]")?;
-                return Err(format!(
-                    "at line {}: expected a comma or ], got {:?}",
-                    token.line, token.text
-                ));
+                return Err(format!("at line {}: expected a comma or ], got {:?}", token.line, token.text));
             }
         }
         let last_line = self.expect("]")?;
@@ -344,10 +288,7 @@ impl Item {
 
     /// The second key, without quotes; the empty text where there is none.
     pub fn label(&self) -> String {
-        self.keys
-            .get(1)
-            .map(|k| k.trim_matches('"').to_string())
-            .unwrap_or_default()
+        self.keys.get(1).map(|k| k.trim_matches('"').to_string()).unwrap_or_default()
     }
 
     /// Whether it is written in one line and may be aligned with its neighbours.
@@ -360,11 +301,7 @@ impl Body {
     /// The whole file.
     pub fn text(&self) -> String {
         let text = self.lines(0);
-        if text.is_empty() {
-            "\n".to_string()
-        } else {
-            text
-        }
+        if text.is_empty() { "\n".to_string() } else { text }
     }
 
     fn lines(&self, level: usize) -> String {
@@ -396,11 +333,7 @@ fn run_of_short(items: &[Item]) -> usize {
         return 1;
     }
     let follows = |pair: &[Item]| {
-        let own_lines = pair[1]
-            .comments
-            .iter()
-            .map(|c| 1 + c.matches('\n').count())
-            .sum::<usize>();
+        let own_lines = pair[1].comments.iter().map(|c| 1 + c.matches('\n').count()).sum::<usize>();
         pair[1].is_short() && pair[1].line <= pair[0].last_line + 1 + own_lines
     };
     1 + items.windows(2).take_while(|pair| follows(pair)).count()
@@ -409,17 +342,9 @@ fn run_of_short(items: &[Item]) -> usize {
 fn group_text(group: &[Item], level: usize) -> String {
     let pad = "  ".repeat(level);
     let key = |item: &Item| item.keys.join(" ");
-    let widest_key = group
-        .iter()
-        .map(|i| key(i).chars().count())
-        .max()
-        .unwrap_or(0);
+    let widest_key = group.iter().map(|i| key(i).chars().count()).max().unwrap_or(0);
     let value = |item: &Item| item.value.text(level);
-    let widest_value = group
-        .iter()
-        .map(|i| value(i).chars().count())
-        .max()
-        .unwrap_or(0);
+    let widest_value = group.iter().map(|i| value(i).chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for item in group {
         for comment in &item.comments {
@@ -434,11 +359,7 @@ fn group_text(group: &[Item], level: usize) -> String {
         out.push_str(&format!("{pad}{key} {equals}{value}"));
         if let Some(comment) = &item.beside {
             // Comments of neighbours stand below each other.
-            let gap = if group.len() > 1 {
-                widest_value - value.chars().count() + 1
-            } else {
-                1
-            };
+            let gap = if group.len() > 1 { widest_value - value.chars().count() + 1 } else { 1 };
             out.push_str(&format!("{}{comment}", " ".repeat(gap)));
         }
         out.push('\n');
@@ -451,9 +372,7 @@ impl Value {
     pub fn text(&self, level: usize) -> String {
         match self {
             Value::Literal(text) => text.clone(),
-            Value::Object(body) if body.items.is_empty() && body.trailing.is_empty() => {
-                "{}".to_string()
-            }
+            Value::Object(body) if body.items.is_empty() && body.trailing.is_empty() => "{}".to_string(),
             Value::Object(body) => format!("{{\n{}{}}}", body.lines(level + 1), "  ".repeat(level)),
             Value::List(list) => list.text(level),
         }
@@ -462,10 +381,7 @@ impl Value {
 
 impl List {
     fn text(&self, level: usize) -> String {
-        let commented = self
-            .entries
-            .iter()
-            .any(|e| !e.comments.is_empty() || e.beside.is_some());
+        let commented = self.entries.iter().any(|e| !e.comments.is_empty() || e.beside.is_some());
         if !self.spread && !commented {
             let entries: Vec<String> = self.entries.iter().map(|e| e.value.text(level)).collect();
             return format!("[{}]", entries.join(", "));
@@ -476,11 +392,7 @@ impl List {
             for comment in &entry.comments {
                 out.push_str(&format!("{pad}{comment}\n"));
             }
-            let beside = entry
-                .beside
-                .as_ref()
-                .map(|c| format!(" {c}"))
-                .unwrap_or_default();
+            let beside = entry.beside.as_ref().map(|c| format!(" {c}")).unwrap_or_default();
             out.push_str(&format!("{pad}{},{beside}\n", entry.value.text(level + 1)));
         }
         out.push_str(&"  ".repeat(level));
@@ -499,7 +411,8 @@ mod tests {
 
     #[test]
     fn blocks_stand_apart_and_comments_stay() {
-        let source = "path   \"a/*\"   {capabilities=[\"read\",\"list\"]}\n# a comment\npath \"b\" {\n policy=\"write\"\n}";
+        let source =
+            "path   \"a/*\"   {capabilities=[\"read\",\"list\"]}\n# a comment\npath \"b\" {\n policy=\"write\"\n}";
         let expected = "path \"a/*\" {\n  capabilities = [\"read\", \"list\"]\n}\n\n# a comment\npath \"b\" {\n  policy = \"write\"\n}\n";
         assert_eq!(formatted(source), expected);
         assert_eq!(formatted(expected), expected);
@@ -508,29 +421,22 @@ mod tests {
     #[test]
     fn neighbours_are_aligned_and_long_values_stand_apart() {
         let source = "path \"a\" {\n a=1\n long=[\"x\"] # why\n m = {\n \"k\"=[]\n }\n}\n";
-        let expected =
-            "path \"a\" {\n  a    = 1\n  long = [\"x\"] # why\n\n  m = {\n    \"k\" = []\n  }\n}\n";
+        let expected = "path \"a\" {\n  a    = 1\n  long = [\"x\"] # why\n\n  m = {\n    \"k\" = []\n  }\n}\n";
         assert_eq!(formatted(source), expected);
     }
 
     #[test]
     fn a_list_over_several_lines_stays_so() {
         let source = "path \"a\" {\n capabilities = [\n\"read\", # first\n\"list\"\n]\n}";
-        let expected =
-            "path \"a\" {\n  capabilities = [\n    \"read\", # first\n    \"list\",\n  ]\n}\n";
+        let expected = "path \"a\" {\n  capabilities = [\n    \"read\", # first\n    \"list\",\n  ]\n}\n";
         assert_eq!(formatted(source), expected);
     }
 
     #[test]
     fn what_is_no_hcl_is_refused() {
-        for source in [
-            "{\"path\": {}}",
-            "path \"a\" {",
-            "path \"a\" { capabilities = [\"read\" }",
-            "path \"a",
-            "x y",
-            "}",
-        ] {
+        for source in
+            ["{\"path\": {}}", "path \"a\" {", "path \"a\" { capabilities = [\"read\" }", "path \"a", "x y", "}"]
+        {
             assert!(parse(source).is_err(), "{source}");
         }
         let deep = "a {".repeat(100);

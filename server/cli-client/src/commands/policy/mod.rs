@@ -29,16 +29,8 @@ pub static COMMANDS: [Command; 5] = [
 fn list(call: &Call) -> Outcome {
     call.exactly(0)?;
     let client = call.client()?;
-    let secret = client
-        .list("sys/policies/acl", &[])
-        .explain("Error listing policies")?;
-    let mut names: Vec<String> = secret
-        .as_ref()
-        .and_then(|s| s.keys())
-        .into_iter()
-        .flatten()
-        .map(plain)
-        .collect();
+    let secret = client.list("sys/policies/acl", &[]).explain("Error listing policies")?;
+    let mut names: Vec<String> = secret.as_ref().and_then(|s| s.keys()).into_iter().flatten().map(plain).collect();
     // The one that is not to be changed stands at the end.
     names.sort_by_key(|n| (n == "root", n.clone()));
     match call.format {
@@ -52,14 +44,9 @@ fn read(call: &Call) -> Outcome {
     call.exactly(1)?;
     let client = call.client()?;
     let name = call.arg(0).trim().to_lowercase();
-    let secret = client
-        .read(&format!("sys/policies/acl/{name}"), &[])
-        .explain(format!("Error reading policy named {name}"))?;
-    let rules = secret
-        .as_ref()
-        .and_then(|s| s.get("policy"))
-        .map(plain)
-        .unwrap_or_default();
+    let secret =
+        client.read(&format!("sys/policies/acl/{name}"), &[]).explain(format!("Error reading policy named {name}"))?;
+    let rules = secret.as_ref().and_then(|s| s.get("policy")).map(plain).unwrap_or_default();
     if rules.is_empty() {
         return Err(Failure::refused(format!("No policy named: {name}")));
     }
@@ -75,10 +62,7 @@ fn write(call: &Call) -> Outcome {
     let client = call.client()?;
     let name = call.arg(0).trim().to_lowercase();
     if name != call.arg(0) {
-        call.console.warn(format_args!(
-            "Policy name was converted from {:?} to {name:?}",
-            call.arg(0)
-        ));
+        call.console.warn(format_args!("Policy name was converted from {:?} to {name:?}", call.arg(0)));
     }
     let rules = match call.arg(1).trim() {
         "-" => call
@@ -86,14 +70,13 @@ fn write(call: &Call) -> Outcome {
             .read_stdin()
             .map(|b| b.to_vec())
             .map_err(|e| Failure::refused(format!("Error reading from stdin: {e}")))?,
-        path => fs::read(path).map_err(|e| {
-            Failure::refused(format!("Error opening policy file: {}", opening(path, &e)))
-        })?,
+        path => {
+            fs::read(path).map_err(|e| Failure::refused(format!("Error opening policy file: {}", opening(path, &e))))?
+        }
     };
     let mut body = Map::new();
     body.insert("policy".into(), String::from_utf8_lossy(&rules).into());
-    let request =
-        Request::new("PUT", format!("sys/policies/acl/{name}")).json(&Value::Object(body));
+    let request = Request::new("PUT", format!("sys/policies/acl/{name}")).json(&Value::Object(body));
     client.send(&request).explain("Error uploading policy")?;
     call.success(format_args!("Uploaded policy: {name}"))
 }

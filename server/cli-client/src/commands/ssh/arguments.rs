@@ -18,27 +18,19 @@ impl Target {
         let mut words = args.iter();
         while let Some(word) = words.next() {
             let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) else {
-                let (named, host) =
-                    match word.strip_prefix("ssh://").unwrap_or(word).rsplit_once('@') {
-                        Some((named, host)) => (Some(named.to_string()), host),
-                        None => (None, word.as_str()),
-                    };
+                let (named, host) = match word.strip_prefix("ssh://").unwrap_or(word).rsplit_once('@') {
+                    Some((named, host)) => (Some(named.to_string()), host),
+                    None => (None, word.as_str()),
+                };
                 let user = named.or(user).or_else(|| own_name.map(str::to_string));
                 let user = user.ok_or("no user is named: write USER@HOST")?;
-                return Ok(Target {
-                    user,
-                    host: host.to_string(),
-                });
+                return Ok(Target { user, host: host.to_string() });
             };
             let Some(at) = letters.find(|c| WITH_VALUE.contains(c)) else {
                 continue;
             };
             let (letter, rest) = (letters.as_bytes()[at], &letters[at + 1..]);
-            let value = if rest.is_empty() {
-                words.next().map(String::as_str)
-            } else {
-                Some(rest)
-            };
+            let value = if rest.is_empty() { words.next().map(String::as_str) } else { Some(rest) };
             if letter == b'l' {
                 user = value.map(str::to_string);
             }
@@ -52,13 +44,8 @@ impl Target {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(address.to_string());
         }
-        let found = (host, 22)
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut all| all.next());
-        found
-            .map(|a| a.ip().to_string())
-            .ok_or_else(|| format!("failed to look up the address of {host}"))
+        let found = (host, 22).to_socket_addrs().ok().and_then(|mut all| all.next());
+        found.map(|a| a.ip().to_string()).ok_or_else(|| format!("failed to look up the address of {host}"))
     }
 }
 

@@ -32,38 +32,31 @@ static FLAGS: [Flag; 12] = [
         "Where the engine that signs host keys is mounted; hosts are then checked by it.",
     ),
     Flag::text("host-key-hostnames", "The hosts that are checked so.").default("*"),
-    Flag::text(
-        "valid-principals",
-        "Names that the key is signed for, if not only the user's.",
-    ),
+    Flag::text("valid-principals", "Names that the key is signed for, if not only the user's."),
     Flag::text("ssh-executable", "The ssh program.").default("ssh"),
 ];
 
 pub static COMMANDS: [Command; 1] = [Command::new("ssh", "Open an SSH session by the SSH engine", run)
     .takes("[options] USER@HOST [SSH OPTIONS] [COMMAND]")
-    .about("Has a key signed, or gets a password for once, and starts ssh with it. Options of ssh stand behind the host.")
+    .about(
+        "Has a key signed, or gets a password for once, and starts ssh with it. Options of ssh stand behind the host.",
+    )
     .prints(Prints::Object)
     .flags(&FLAGS)];
 
 fn run(call: &Call) -> Outcome {
     if call.args.is_empty() {
-        return Err(Failure::usage(
-            "Not enough arguments, (expected 1-n, got 0)",
-        ));
+        return Err(Failure::usage("Not enough arguments, (expected 1-n, got 0)"));
     }
     let target = Target::of(&call.args, call.environment.user()).map_err(Failure::usage)?;
     let Some(role) = call.flags.text("role").filter(|r| !r.is_empty()) else {
-        return Err(Failure::usage(
-            "No role is given: -role says which one of the engine's to use.",
-        ));
+        return Err(Failure::usage("No role is given: -role says which one of the engine's to use."));
     };
     match call.flags.text("mode").unwrap_or_default() {
         "" => Err(Failure::usage("No mode is given: -mode=ca or -mode=otp.")),
         "ca" => by_certificate(call, role, &target),
         "otp" => by_password(call, role, &target),
-        "dynamic" => Err(Failure::refused(
-            "The mode \"dynamic\" is gone; there are ca and otp.",
-        )),
+        "dynamic" => Err(Failure::refused("The mode \"dynamic\" is gone; there are ca and otp.")),
         other => Err(Failure::usage(format!("Unknown SSH mode: {other}"))),
     }
 }
@@ -85,10 +78,7 @@ fn by_certificate(call: &Call, role: &str, target: &Target) -> Outcome {
     let public_path = path_of(call, "public-key-path", "~/.ssh/id_rsa.pub");
     let private_path = path_of(call, "private-key-path", "~/.ssh/id_rsa");
     let public_key = std::fs::read_to_string(&public_path).map_err(|e| {
-        Failure::usage(format!(
-            "failed to read public key {public_path}: {}",
-            opening(&public_path, &e)
-        ))
+        Failure::usage(format!("failed to read public key {public_path}: {}", opening(&public_path, &e)))
     })?;
     let body = json!({
         "public_key": public_key,
@@ -112,32 +102,13 @@ fn by_certificate(call: &Call, role: &str, target: &Target) -> Outcome {
     }
     let workplace = Workplace::new().map_err(Failure::refused)?;
     let certificate = signed.get("signed_key").map(plain).unwrap_or_default();
-    let certificate = workplace
-        .file("key-cert.pub", &certificate)
-        .map_err(Failure::refused)?;
+    let certificate = workplace.file("key-cert.pub", &certificate).map_err(Failure::refused)?;
     let mut ssh = ssh(call);
-    ssh.args([
-        "-o",
-        &format!("CertificateFile={certificate}"),
-        "-i",
-        &private_path,
-    ]);
-    if let Some(engine) = call
-        .flags
-        .text("host-key-mount-point")
-        .map(sanitized)
-        .filter(|m| !m.is_empty())
-    {
+    ssh.args(["-o", &format!("CertificateFile={certificate}"), "-i", &private_path]);
+    if let Some(engine) = call.flags.text("host-key-mount-point").map(sanitized).filter(|m| !m.is_empty()) {
         let line = host_authority(call, &client, &engine)?;
-        let known_hosts = workplace
-            .file("known_hosts", &line)
-            .map_err(Failure::refused)?;
-        ssh.args([
-            "-o",
-            &format!("UserKnownHostsFile={known_hosts}"),
-            "-o",
-            "StrictHostKeyChecking=yes",
-        ]);
+        let known_hosts = workplace.file("known_hosts", &line).map_err(Failure::refused)?;
+        ssh.args(["-o", &format!("UserKnownHostsFile={known_hosts}"), "-o", "StrictHostKeyChecking=yes"]);
     }
     started(ssh.args(&call.args))
 }
@@ -145,9 +116,7 @@ fn by_certificate(call: &Call, role: &str, target: &Target) -> Outcome {
 /// The line of a known hosts file by which the engine's signatures on host keys are taken.
 fn host_authority(call: &Call, client: &Client, engine: &str) -> Result<String, Failure> {
     let what = "failed to get host signing key";
-    let secret = client
-        .read(&format!("{engine}/config/ca"), &[])
-        .explain(what)?;
+    let secret = client.read(&format!("{engine}/config/ca"), &[]).explain(what)?;
     let key = secret.as_ref().and_then(|s| s.get("public_key")).map(plain);
     let key = key.ok_or_else(|| Failure::refused(format!("{what}: there is none at {engine}")))?;
     let hosts = call.flags.text("host-key-hostnames").unwrap_or("*");
@@ -162,12 +131,7 @@ fn by_password(call: &Call, role: &str, target: &Target) -> Outcome {
     let given = given.explain("failed to generate credential: failed to get credentials")?;
     let mut given = given.ok_or_else(|| Failure::refused("The server gave no password."))?;
     // Clients of the reference read the port as a text here.
-    if let Some(port) = given
-        .data
-        .as_mut()
-        .and_then(|d| d.get_mut("port"))
-        .filter(|p| p.is_number())
-    {
+    if let Some(port) = given.data.as_mut().and_then(|d| d.get_mut("port")).filter(|p| p.is_number()) {
         *port = port.to_string().into();
     }
     if call.flags.bool("no-exec") {
@@ -177,18 +141,11 @@ fn by_password(call: &Call, role: &str, target: &Target) -> Outcome {
     let ssh = ssh(call);
     // The password goes through the environment: arguments are seen by everybody.
     let mut helped = Process::new("sshpass");
-    helped
-        .arg("-e")
-        .env("SSHPASS", password)
-        .arg(ssh.get_program())
-        .args(ssh.get_args())
-        .args(&call.args);
+    helped.arg("-e").env("SSHPASS", password).arg(ssh.get_program()).args(ssh.get_args()).args(&call.args);
     match helped.status() {
         Ok(status) => Ok(status.code().unwrap_or(2)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            call.console.warn(
-                "sshpass is not installed, so the password must be typed. It is good for once:",
-            );
+            call.console.warn("sshpass is not installed, so the password must be typed. It is good for once:");
             call.console.say(password);
             call.console.flush();
             let mut ssh = ssh;
@@ -208,10 +165,9 @@ fn printed(call: &Call, secret: &Secret) -> Outcome {
 /// The ssh program with the options that flags name.
 fn ssh(call: &Call) -> Process {
     let mut ssh = Process::new(call.flags.text("ssh-executable").unwrap_or("ssh"));
-    for (flag, option) in [
-        ("strict-host-key-checking", "StrictHostKeyChecking"),
-        ("user-known-hosts-file", "UserKnownHostsFile"),
-    ] {
+    for (flag, option) in
+        [("strict-host-key-checking", "StrictHostKeyChecking"), ("user-known-hosts-file", "UserKnownHostsFile")]
+    {
         if let Some(value) = call.flags.text(flag) {
             ssh.args(["-o", &format!("{option}={value}")]);
         }

@@ -13,8 +13,7 @@ impl Workplace {
     pub fn new() -> Result<Workplace, String> {
         let mut name = [0u8; 8];
         getrandom::fill(&mut name).map_err(|e| format!("no randomness: {e}"))?;
-        let folder =
-            std::env::temp_dir().join(format!("holdfast-ssh-{:016x}", u64::from_be_bytes(name)));
+        let folder = std::env::temp_dir().join(format!("holdfast-ssh-{:016x}", u64::from_be_bytes(name)));
         DirBuilder::new()
             .mode(0o700)
             .create(&folder)
@@ -25,11 +24,7 @@ impl Workplace {
     /// Writes a file there and returns its path.
     pub fn file(&self, name: &str, text: &str) -> Result<String, String> {
         let path = self.folder.join(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         file.and_then(|mut f| f.write_all(text.as_bytes()))
             .map_err(|e| format!("failed to write {}: {e}", path.display()))?;
         Ok(path.to_string_lossy().into_owned())

@@ -153,7 +153,10 @@ fn store(
 
 /// 404 without a body, as the reference answers a patch of what is not there.
 pub(super) fn nothing_to_patch() -> Response {
-    Response { status: Some(404), ..Response { body: Body::Raw { content_type: String::new(), bytes: Vec::new() }, ..Response::default() } }
+    Response {
+        status: Some(404),
+        ..Response { body: Body::Raw { content_type: String::new(), bytes: Vec::new() }, ..Response::default() }
+    }
 }
 
 /// RFC 7396.
