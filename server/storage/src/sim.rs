@@ -2,8 +2,9 @@
 //!
 //! It is as hostile as a real one may be: what was not synced is lost in any part, sector by
 //! sector and in any order; a file that was made, renamed or removed is so for good only after
-//! [`Disk::sync_folder`]; a failed sync loses for ever what it should have written, though it can
-//! still be read until the power is cut; and a full disk refuses to overwrite, too.
+//! [`Disk::sync_folder`]; a failed sync loses for ever the data that it should have written, though
+//! it can still be read until the file is opened again (or, with [`SimDisk::keep_cache`], until the
+//! power is cut); and a full disk refuses to overwrite, too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,6 +30,7 @@ struct SimShared {
     limited: AtomicBool,
     fail_sync: AtomicBool,
     fail_write: AtomicBool,
+    keep_cache: AtomicBool,
     steps: AtomicU64,
     planned: Mutex<Option<Planned>>,
     /// Held shared by every change, and alone by a power cut, which comes between two changes.
@@ -77,6 +79,8 @@ struct Content {
     synced: Image,
     /// Changes since the last sync, in order.
     pending: Vec<Change>,
+    /// A sync failed: `now` may show what is lost.
+    suspect: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +112,13 @@ impl Image {
     fn set_length(&mut self, length: u64) {
         self.length = length as usize;
         self.data.truncate(self.length);
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write(offset, data) => self.write(*offset, data),
+            Change::Length(length) => self.set_length(*length),
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -178,7 +189,7 @@ impl SimDisk {
         }
         let mut survives = |content: &Arc<Mutex<Content>>| {
             let image = lock(content).survive(&mut keep);
-            Arc::new(Mutex::new(Content { now: image.clone(), synced: image, pending: Vec::new() }))
+            Arc::new(Mutex::new(Content { now: image.clone(), synced: image, ..Content::default() }))
         };
         let now: Files = files.iter().map(|(name, content)| (name.clone(), survives(content))).collect();
         let folder = Folder { synced: now.clone(), now, pending: Vec::new() };
@@ -194,6 +205,12 @@ impl SimDisk {
     /// From now on syncs fail.
     pub fn fail_sync(&self, fail: bool) {
         self.shared.fail_sync.store(fail, Ordering::SeqCst);
+    }
+
+    /// Opening a file drops what the page cache has of it, as `RealDisk` asks the system to do. It is
+    /// only a hint: here it is not taken.
+    pub fn keep_cache(&self) {
+        self.shared.keep_cache.store(true, Ordering::SeqCst);
     }
 
     /// From now on writes fail.
@@ -241,6 +258,16 @@ impl SimDisk {
 }
 
 impl Content {
+    /// Read from the platter again, and from what is still to be written.
+    fn drop_cache(&mut self) {
+        if self.suspect {
+            self.now = self.synced.clone();
+            for change in &self.pending {
+                self.now.apply(change);
+            }
+        }
+    }
+
     fn survive(&self, keep: &mut impl FnMut() -> bool) -> Image {
         let mut image = self.synced.clone();
         // A file system writes lengths in order: behind one that is lost there is nothing.
@@ -285,7 +312,12 @@ impl Disk for SimDisk {
         let _power = self.step();
         let mut folder = lock(&self.shared.folder);
         let content = match folder.now.get(name) {
-            Some(content) => content.clone(),
+            Some(content) => {
+                if !self.shared.keep_cache.load(Ordering::SeqCst) {
+                    lock(content).drop_cache();
+                }
+                content.clone()
+            }
             None if !create => return Err(io::ErrorKind::NotFound.into()),
             None => {
                 let content = Arc::default();
@@ -380,15 +412,14 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let _power = self.disk.step();
         let mut c = lock(&self.content);
-        let pending = std::mem::take(&mut c.pending);
         if self.disk.shared.fail_sync.load(Ordering::SeqCst) {
+            // Lengths are the file system's own, and stay due.
+            c.pending.retain(|change| matches!(change, Change::Length(_)));
+            c.suspect = true;
             return Err(io::Error::other("sync refused by the simulated disk"));
         }
-        for change in pending {
-            match change {
-                Change::Write(offset, data) => c.synced.write(offset, &data),
-                Change::Length(length) => c.synced.set_length(length),
-            }
+        for change in std::mem::take(&mut c.pending) {
+            c.synced.apply(&change);
         }
         Ok(())
     }
@@ -454,7 +485,10 @@ mod tests {
         disk.fail_sync(false);
         file.write_at(4, b"kept").unwrap();
         file.sync().unwrap();
-        assert_eq!(read(&disk, "f").unwrap(), b"lostkept");
+        let mut cached = [0; 8];
+        file.read_at(0, &mut cached).unwrap();
+        assert_eq!(&cached, b"lostkept");
+        assert_eq!(read(&disk, "f").unwrap(), b"\0\0\0\0kept", "opened again, it shows what the disk has");
         assert_eq!(read(&disk.power_cut(|| true), "f").unwrap(), b"\0\0\0\0kept");
     }
 

@@ -71,6 +71,27 @@ impl Store {
         Store::open_on(disk, options.max_entry_bytes)
     }
 
+    /// Give the room that a closed store does not use back to the file system. Returns the bytes of its
+    /// files before and after.
+    pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder)?);
+        let size = |disk: &dyn Disk| -> Result<u64, StoreError> {
+            let names = disk.list().map_err(StoreError::io("cannot list", folder))?;
+            let bytes = |n: &String| disk.open(n, false).and_then(|f| f.len()).unwrap_or(0);
+            Ok(names.iter().map(bytes).sum())
+        };
+        let before = size(&*disk)?;
+        let id = identify(&*disk)?;
+        let (mut state, applied) = State::open(Some(&*disk))?;
+        let mut log = recover(disk.clone(), id, &state, applied)?;
+        state.checkpoint()?;
+        let held = state.snapshot()?.index();
+        log.forget_through(held).map_err(StoreError::io("cannot remove old segments in", folder))?;
+        while state.compact()? {}
+        drop(state);
+        Ok((before, size(&*disk)?))
+    }
+
     /// Open a store on any disk.
     pub fn open_on(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?;

@@ -359,6 +359,7 @@ fn a_segment_that_could_not_be_made_again_larger_is_not_written_to() {
 #[test]
 fn after_a_failed_sync_the_log_takes_no_more() {
     let disk = log_of(&[1]);
+    disk.keep_cache();
     let (mut log, _) = open(&disk).unwrap();
     disk.fail_sync(true);
     let failed = log.append(7, &[payload(2)]).unwrap_err();
@@ -378,6 +379,7 @@ fn after_a_failed_sync_the_log_takes_no_more() {
 #[test]
 fn a_header_whose_sync_failed_is_written_again() {
     let disk = SimDisk::default();
+    disk.keep_cache();
     let (mut log, _) = open(&disk).unwrap();
     for fail_at in 1.. {
         let before = disk.steps();

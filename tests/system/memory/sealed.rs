@@ -98,6 +98,15 @@ async fn work(client: &mut impl Ask, number: usize, root: &str) -> Vec<(String, 
         keep(format!("unknown token {number}/{i}"), &none);
         assert_eq!(client.ask("GET", &path, &none, String::new()).await.0, 403);
     }
+    // Many small ones: each leaves another pattern of calls on the stacks, and a listing opens many names.
+    for i in 0..30 {
+        let path = format!("/v1/secret/data/small/{number}/{i}");
+        let body = json!({ "data": { "a": "b" } }).to_string();
+        assert_eq!(client.ask("POST", &path, &token, body).await.0, 200);
+        assert_eq!(client.ask("GET", &path, &token, String::new()).await.0, 200);
+        let path = format!("/v1/secret/metadata/small/{number}");
+        assert_eq!(client.ask("LIST", &path, &token, String::new()).await.0, 200);
+    }
     known
 }
 
@@ -195,6 +204,38 @@ async fn nothing_is_left(setup: Setup) {
     }
     // They were open until now.
     drop((used.old, used.new));
+}
+
+#[test]
+fn after_each_of_many_seals_no_key_is_left_on_any_stack() {
+    let running = Running::start(Setup::shamir().without_tls());
+    for round in 0..8 {
+        std::thread::scope(|scope| {
+            for worker in 0..16 {
+                let root = running.root.with_token(running.root.token());
+                scope.spawn(move || {
+                    for i in 0..30 {
+                        let path = format!("secret/data/r{round}/w{worker}/{i}");
+                        root.post(&path, json!({ "data": { "a": "b".repeat(100) } })).expect(200);
+                        root.get(&path).expect(200);
+                        root.list(&format!("secret/metadata/r{round}/w{worker}")).expect(200);
+                    }
+                });
+            }
+        });
+        let pid = running.server.pid();
+        let keys = keys_in_use(pid);
+        assert!(keys.len() >= 2, "root key and data keys are nowhere: {}", keys.len());
+        running.root.post("sys/seal", json!({})).expect(204);
+        std::thread::sleep(Duration::from_millis(300));
+        let needles = keys.iter().enumerate().flat_map(|(i, key)| forms(&format!("key {i} of the arena"), key));
+        let (found, _) = Memory::of(pid).search(&Search::new(needles.collect()));
+        let shown = found.iter().take(6).map(String::as_str).collect::<Vec<_>>().join("\n");
+        assert!(found.is_empty(), "round {round}: {} places:\n{shown}", found.len());
+        for share in &running.keys.shares[..2] {
+            running.root.without_token().post("sys/unseal", json!({ "key": share })).expect(200);
+        }
+    }
 }
 
 /// The keys in the server's locked arenas: mappings that are neither dumped nor inherited.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-use holdfast_config::{Config, Listener, TcpListener, TlsVersion};
+use holdfast_config::{Config, Listener, ProxyProtocol, TcpListener, TlsVersion};
 use holdfast_http::tls::{Certificates, TlsOptions};
 use holdfast_http::{Address, ForwardedFor, ListenerOptions};
 
@@ -34,6 +34,9 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
         ..ListenerOptions::default()
     };
     match listener {
+        Listener::Unix(u) if u.socket_user.is_some() || u.socket_group.is_some() => {
+            Err(not_offered("socket_user and socket_group", "start the server as that user, or use socket_mode"))
+        }
         Listener::Unix(u) => Ok(Planned {
             address: Address::Unix { path: u.path.clone(), mode: u.socket_mode },
             options: base,
@@ -45,7 +48,26 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
     }
 }
 
+fn not_offered(key: &str, instead: &str) -> String {
+    format!("listener: {key} is not offered by this version: {instead}")
+}
+
+/// What a listener is asked for and would not do is refused, not passed over.
+fn refuse_what_is_missing(t: &TcpListener) -> Result<(), String> {
+    if t.proxy_protocol != ProxyProtocol::Off {
+        return Err(not_offered("proxy_protocol_behavior", "let the proxy send X-Forwarded-For"));
+    }
+    if !t.custom_response_headers.is_empty() {
+        return Err(not_offered("custom_response_headers", "let a proxy add them"));
+    }
+    if t.metrics_only {
+        return Err(not_offered("telemetry metrics_only", "let a proxy pass sys/metrics alone"));
+    }
+    Ok(())
+}
+
 fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
+    refuse_what_is_missing(t)?;
     let options = ListenerOptions {
         max_request_bytes: t.max_request_size_bytes.unwrap_or(base.max_request_bytes),
         max_request_duration: t.max_request_duration.unwrap_or(base.max_request_duration),

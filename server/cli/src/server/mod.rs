@@ -9,6 +9,10 @@ mod start;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The storages and seals that this program has.
+pub const STORAGES: &[&str] = &["inmem", "file"];
+pub const SEALS: &[&str] = &["pkcs11", "shamir", "software"];
+
 /// Run the server until it is told to stop.
 pub fn main(args: &[OsString]) -> ExitCode {
     let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();

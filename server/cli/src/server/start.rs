@@ -15,12 +15,10 @@ use tokio::sync::watch;
 
 use super::flags::Flags;
 use super::listeners::{self, Planned};
-use super::{dev, logging};
+use super::{SEALS, STORAGES, dev, logging};
 use crate::engines::ENGINES;
 use crate::seal_device::{DeviceSetUp, WrappingDevice};
 
-const STORAGES: &[&str] = &["inmem", "file"];
-const SEALS: &[&str] = &["pkcs11", "shamir", "software"];
 /// How often changed certificate files are looked for.
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
 
