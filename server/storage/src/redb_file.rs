@@ -1,7 +1,9 @@
 //! redb's view of one of our files.
 //!
 //! redb takes no more work after its file has refused one write, so a full disk must not look like
-//! a failure to it: while the store works, a write that finds no room waits until there is some.
+//! a failure to it: while the store works, a write of the store's thread that finds no room waits until
+//! there is some. Other threads write only to make room in redb's cache while they read, which redb can
+//! do without: they are refused at once, or reading would end with the disk's room.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use crate::disk::DiskFile;
 
+/// The name of the thread that writes.
+pub const WRITER: &str = "store-log";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Called with the reason when a wait begins, and with `None` when it is over.
@@ -44,7 +48,7 @@ impl Patience {
         let mut told = false;
         let result = loop {
             match write() {
-                Err(e) if is_full(&e) && self.waits.load(Ordering::SeqCst) => {
+                Err(e) if is_full(&e) && self.waits.load(Ordering::SeqCst) && is_writer() => {
                     if !told {
                         self.tell(Some(e.to_string()));
                     }
@@ -59,6 +63,10 @@ impl Patience {
         }
         result
     }
+}
+
+fn is_writer() -> bool {
+    std::thread::current().name() == Some(WRITER)
 }
 
 pub fn is_full(e: &io::Error) -> bool {

@@ -18,7 +18,7 @@ const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
 /// redb's own cache; what is beyond it comes from the page cache.
-const CACHE_BYTES: usize = 24 << 20;
+pub(crate) const CACHE_BYTES: usize = 24 << 20;
 const FILE: &str = "state.redb";
 /// What it is called while it is made.
 const NEW_FILE: &str = "state.redb.new";

@@ -121,7 +121,7 @@ impl Store {
         }));
         let writer = Writer::new(inner.clone(), state, log, disk, unsaved);
         let thread = thread::Builder::new()
-            .name("store-log".into())
+            .name(crate::redb_file::WRITER.into())
             .stack_size(512 << 10)
             .spawn(move || writer.run())
             .map_err(StoreError::io("cannot start the log thread", Path::new("")))?;

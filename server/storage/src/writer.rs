@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::log::{AppendError, Log, SEGMENT_BYTES};
 use crate::pipeline::{Queued, encode, lock};
 use crate::redb_file::is_full;
-use crate::state::State;
+use crate::state::{CACHE_BYTES, State};
 use crate::store::Inner;
 use crate::{CommitError, Key};
 
@@ -22,6 +22,8 @@ const CHECKPOINT_BYTES: u64 = 32 << 20;
 const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
 /// Writes are refused while less than this is free, so that what is accepted can be applied.
 const RESERVE_BYTES: u64 = 8 << 20;
+/// Room for what a checkpoint writes beside entries.
+const CHECKPOINT_SLACK_BYTES: u64 = 1 << 20;
 /// How long the thread sleeps when nothing wakes it,
 const IDLE: Duration = Duration::from_secs(5);
 /// and how often it looks for room on a full disk.
@@ -236,9 +238,16 @@ impl Writer {
 
     fn checkpoint_if_due(&mut self) {
         let aged = self.unsaved > 0 && self.last_checkpoint.elapsed() > CHECKPOINT_AGE;
-        if !self.broken && (self.unsaved >= CHECKPOINT_BYTES || aged) {
+        if !self.broken && (self.unsaved >= CHECKPOINT_BYTES || aged) && self.has_room_for_checkpoint() {
             self.checkpoint();
         }
+    }
+
+    /// A checkpoint that runs out of room halts reading until there is some; the log keeps everything meanwhile.
+    fn has_room_for_checkpoint(&self) -> bool {
+        // What redb keeps back at most, and what so much log can have made of it.
+        let most = (CACHE_BYTES as u64 / 2).min(self.unsaved.saturating_mul(4)) + CHECKPOINT_SLACK_BYTES;
+        self.disk.as_ref().is_none_or(|d| d.free_bytes().is_ok_and(|free| free >= most))
     }
 
     fn checkpoint(&mut self) {
