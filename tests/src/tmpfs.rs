@@ -25,6 +25,12 @@ impl Tmpfs {
         &self.path
     }
 
+    /// A larger disk under the same files.
+    pub fn grow(&self, megabytes: u32) {
+        let mut remount = command("mount");
+        run(remount.args(["-o", &format!("remount,size={megabytes}m")]).arg(&self.path)).good();
+    }
+
     /// Take all free room but so many bytes. Dropping the file gives it back.
     pub fn fill(&self, leave_bytes: u64) -> Ballast {
         let stat = rustix::fs::statvfs(&self.path).expect("a file system");

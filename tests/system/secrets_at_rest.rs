@@ -154,6 +154,16 @@ fn use_everything(running: &Running, known: &mut Known) {
         root.post("auth/token/revoke-accessor", json!({ "accessor": accessor })).expect(204);
         own.get("auth/token/lookup-self").expect(403);
     }
+    for _ in 0..5 {
+        let body = json!({ known.name("wrapped-field"): known.secret("wrapped") }).to_string();
+        let wrapped =
+            root.raw("POST", "/v1/sys/wrapping/wrap", &[("X-Vault-Wrap-TTL", "5m")], body.as_bytes()).expect(200);
+        let token = wrapped.text_at("/wrap_info/token");
+        known.given("wrapping token", &token);
+        known.given("its accessor", &wrapped.text_at("/wrap_info/accessor"));
+        root.post("sys/wrapping/unwrap", json!({ "token": token })).expect(200);
+        root.post("sys/wrapping/unwrap", json!({ "token": token })).expect(400);
+    }
     // Tokens that are none are no business of a log either: people paste passwords.
     let pasted = known.secret("pasted");
     root.with_token(&pasted).get("auth/token/lookup-self").expect(403);

@@ -39,6 +39,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Bytes an ordinary user may still write.
     fn free_bytes(&self) -> io::Result<u64>;
     fn path(&self, name: &str) -> PathBuf;
+    /// Everything was read again and is durable: an earlier failed sync counts no more.
+    fn recovered(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A folder of the file system; files are created with mode 0600.
@@ -67,7 +71,7 @@ impl RealDisk {
             .map_err(fail("cannot open the lock file in"))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                let distrust = fs::remove_file(folder.join(SYNC_FAILED)).is_ok();
+                let distrust = folder.join(SYNC_FAILED).exists();
                 Ok(RealDisk { folder: folder.into(), distrust, _lock: lock })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(crate::StoreError::InUse(folder.to_owned())),
@@ -120,6 +124,13 @@ impl Disk for RealDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    fn recovered(&self) -> io::Result<()> {
+        match self.distrust {
+            true => fs::remove_file(self.folder.join(SYNC_FAILED)),
+            false => Ok(()),
+        }
     }
 }
 

@@ -100,6 +100,9 @@ impl Store {
             (Some(disk), Some(identity)) => Some(recover(disk.clone(), identity, &state, applied)?),
             _ => None,
         };
+        if let Some(disk) = &disk {
+            disk.recovered().map_err(StoreError::io("cannot settle", disk.path("")))?;
+        }
         // What was replayed is in the log only.
         let unsaved = log.as_ref().filter(|l| l.next_index() > applied + 1).map_or(0, Log::size_bytes);
         let snapshot = state.snapshot()?;

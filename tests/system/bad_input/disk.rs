@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use holdfast_tests::program::command;
 use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Running, Server, Setup, until};
 use serde_json::json;
@@ -73,7 +74,7 @@ fn on_a_full_disk_writes_are_refused_reads_go_on_and_nothing_acknowledged_is_los
 
 #[test]
 fn a_store_that_fills_its_disk_by_itself_refuses_writes_and_reads_on() {
-    let (_disk, _folder, running) = on_small_disk();
+    let (disk, _folder, running) = on_small_disk();
     let mut written = 0;
     let refusal = loop {
         let body = json!({ "data": { "v": format!("{written:06}").repeat(30_000) } });
@@ -91,10 +92,24 @@ fn a_store_that_fills_its_disk_by_itself_refuses_writes_and_reads_on() {
         let read = running.root.get(&format!("secret/data/much/{i}")).expect(200);
         assert_eq!(read.at("/data/data/v"), format!("{i:06}").repeat(30_000));
     }
-    let running = running.restart(Server::kill);
+    // Without room a crash may not be recovered from: that is said, nothing is harmed, and room is all it needs.
+    let Running { server, root, keys, site } = running;
+    server.kill();
+    let mut starting = Server::launch(&mut site.server_command(), site.folder(), None);
+    let started = until(Duration::from_secs(20), "a start or its refusal", || match starting.is_alive() {
+        true => starting.log().contains("listening").then_some(true),
+        false => Some(false),
+    });
+    let said = starting.log();
+    assert!(started || said.contains("No space left") || said.contains("full"), "{said}");
+    drop(starting);
+    disk.grow(160);
+    let server = Server::launch(&mut command("true"), site.folder(), None);
+    let running = Running { server, root, keys, site }.restart(drop);
     for i in 0..written {
         running.root.get(&format!("secret/data/much/{i}")).expect(200);
     }
+    until_writable(&running);
 }
 
 #[test]
