@@ -86,6 +86,9 @@ impl Core {
             set("cluster_id", id.into());
         }
         set("recovery_seal", self.options.device.is_some().into());
+        if self.options.device.is_some() {
+            set("recovery_seal_type", "shamir".into());
+        }
         set("storage_type", self.options.storage_type.clone().into());
         if let Some(form) = facts.recovery {
             let word = if form == RecoveryForm::Escrow { "escrow" } else { "authorise" };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use holdfast_hsm::memory::scrub_stack;
 use holdfast_policy::{Check, Decision, Operation as PolicyOperation};
 use holdfast_sdk::{
     Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
@@ -51,7 +50,7 @@ impl Core {
             self.metrics.in_flight.down();
             return Answer::sealed();
         };
-        let (answer, effects) = scrubbed(self.serve(&open, &request)).await;
+        let (answer, effects) = self.serve(&open, &request).await;
         drop(request);
         drop(open);
         self.metrics.in_flight.down();
@@ -146,17 +145,6 @@ impl Core {
         };
         (answer, effects)
     }
-}
-
-/// Run a future so that after each step the stack below holds no key: ciphers leave their key schedules there.
-async fn scrubbed<R>(work: impl Future<Output = R>) -> R {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|context| {
-        let step = work.as_mut().poll(context);
-        scrub_stack();
-        step
-    })
-    .await
 }
 
 fn refused_by_policy(facts: &AuthFacts) -> bool {

@@ -470,7 +470,7 @@ impl Core {
         }
         drop(open);
         trim_heap();
-        scrub_stack();
+        scrub_workers().await;
         tracing::info!("the server is sealed");
     }
 
@@ -588,6 +588,38 @@ impl Core {
         })
         .await
     }
+}
+
+/// How long the workers wait for one another.
+const SCRUB_WAIT: Duration = Duration::from_millis(500);
+
+/// Ciphers leave key schedules on the stacks of the threads that ran them: wipe every worker's. As many
+/// tasks as there are workers hold on to a worker each until all have one.
+async fn scrub_workers() {
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let arrived = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..workers {
+        let arrived = arrived.clone();
+        tasks.spawn(async move {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            let begin = std::time::Instant::now();
+            while arrived.load(Ordering::SeqCst) < workers && begin.elapsed() < SCRUB_WAIT {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            scrub_deep();
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+    scrub_deep();
+}
+
+/// Wipe more than 100 KiB of the stack below.
+#[inline(never)]
+fn scrub_deep() {
+    let room = [0u8; 48 << 10];
+    std::hint::black_box(&room);
+    scrub_stack();
 }
 
 /// Who gets what in a sealed envelope.
