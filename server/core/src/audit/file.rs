@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
@@ -42,6 +43,9 @@ enum Target {
     Stdout,
     Discard,
 }
+
+/// How long a sync waits for others to join it.
+const GATHER: Duration = Duration::from_micros(150);
 
 /// A thread that syncs for all who wait.
 struct Syncer {
@@ -208,7 +212,7 @@ impl Syncer {
 
     fn run(&self) {
         loop {
-            let (waiting, file) = {
+            {
                 let mut state = lock(&self.state);
                 while state.waiting.is_empty() {
                     if state.closed {
@@ -216,6 +220,11 @@ impl Syncer {
                     }
                     state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
+            }
+            // The commits beside it take about as long: more of them share one sync.
+            thread::sleep(GATHER);
+            let (waiting, file) = {
+                let mut state = lock(&self.state);
                 let file = state.file.as_ref().and_then(|f| f.try_clone().ok());
                 (std::mem::take(&mut state.waiting), file)
             };
