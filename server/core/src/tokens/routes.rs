@@ -25,8 +25,6 @@ parameters! {
         policies: Option<Names>,
         /// Shown in the audit log and stored with the token.
         meta: Option<StringMap>,
-        /// Shown in the audit log instead of an empty name.
-        metadata: Option<StringMap>,
         /// The token has no parent; needs sudo.
         no_parent: Option<bool>,
         /// Leave out the default policy.
@@ -191,7 +189,7 @@ impl TokenBackend {
                 "what an earlier token with this ID kept is still being deleted: try again in a moment",
             ));
         }
-        let metadata = p.meta.or(p.metadata).unwrap_or_default().0;
+        let metadata = p.meta.unwrap_or_default().0;
         let display_name = match p.display_name.as_deref().map(display_part) {
             None => "token".to_owned(),
             Some(n) if n.is_empty() => "token".to_owned(),
@@ -249,7 +247,7 @@ impl TokenBackend {
         }
         if !no_default
             && !list.iter().any(|n| n == "default")
-            && (!inherited || parent.policies.iter().any(|n| n == "default"))
+            && (parent.policies.iter().any(|n| n == "default") || (call.caller.sudo && !inherited))
         {
             list.push("default".into());
             list.sort();
@@ -269,7 +267,7 @@ impl TokenBackend {
     fn first_ttl(&self, asked: u64, period: u64, explicit_max: u64, warnings: &mut Vec<String>) -> u64 {
         let limit = |max: u64| if explicit_max > 0 { max.min(explicit_max) } else { max };
         if period > 0 {
-            let max = limit(u64::MAX);
+            let max = limit(self.limits.max_secs);
             if period > max {
                 warnings.push(capped("period", period, max));
             }
@@ -431,12 +429,10 @@ impl TokenBackend {
     }
 
     fn revoke(&self, tx: &mut Tx, _: &Call<'_>, p: ByToken) -> Result<Response> {
-        let Some(Value::String(token)) = p.token.filter(|t| t.as_str() != Some("")) else {
-            return Err(Error::bad_request("missing token ID"));
-        };
+        let token = named_token(p)?;
         let id = super::id_of(tx, &token);
         if load(tx, &id)?.is_none() {
-            return Ok(Response::empty().warn("No token found with this ID"));
+            return Ok(Response::empty());
         }
         super::revoke_tree(tx, &id)?;
         Ok(Response::empty())
@@ -458,9 +454,7 @@ impl TokenBackend {
     }
 
     fn revoke_orphan(&self, tx: &mut Tx, call: &Call<'_>, p: ByToken) -> Result<Response> {
-        let Some(Value::String(token)) = p.token.filter(|t| t.as_str() != Some("")) else {
-            return Err(Error::bad_request("missing token ID"));
-        };
+        let token = named_token(p)?;
         if !call.caller.sudo {
             return Err(Error::bad_request("root or sudo privileges required to revoke and orphan"));
         }
@@ -483,6 +477,16 @@ impl TokenBackend {
         }
         keys.sort();
         Response::list(keys)
+    }
+}
+
+/// The token of the body; something else than a text is no token.
+fn named_token(p: ByToken) -> Result<String> {
+    match p.token {
+        None | Some(Value::Null) => Err(Error::bad_request("missing token ID")),
+        Some(Value::String(t)) if t.is_empty() => Err(Error::bad_request("missing token ID")),
+        Some(Value::String(t)) => Ok(t),
+        Some(_) => Err(Error::Status(403, vec!["invalid token".into()])),
     }
 }
 
