@@ -14,6 +14,7 @@ pub mod clock;
 mod cubbyhole;
 mod expiry;
 mod handle;
+mod init;
 mod jobs;
 pub mod layout;
 pub mod metrics;
@@ -29,8 +30,9 @@ mod wrapping;
 
 pub use answer::Answer;
 pub use handle::parse_body;
+pub use init::{InitRequest, Initialised};
 pub use router::{EngineTable, Factory, MountEntry};
-pub use seal_state::{InitRequest, Initialised, Refusal};
+pub use seal_state::Refusal;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
