@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use holdfast_sdk::{Error, Result};
+use holdfast_sdk::Result;
 
 use crate::expiry::{self, Due};
 use crate::{Core, Open, clock, jobs, tokens};
@@ -70,15 +70,20 @@ async fn work(core: &Core, open: &Open) -> Result<()> {
         if stored.is_empty() {
             return Ok(());
         }
+        let mut failed = None;
         for (id, _) in stored {
             if open.closing.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            match core.transact(open, |tx| jobs::step(tx, &id)).await {
-                Ok(_) => {}
-                Err(Error::Conflict) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(e) => return Err(e),
+            // One job that fails does not keep the others from their turn.
+            if let Err(e) = core.transact(open, |tx| jobs::step(tx, &id)).await {
+                let text = e.to_string();
+                core.transact(open, |tx| jobs::note_failure(tx, &id, &text)).await?;
+                failed = Some(e);
             }
+        }
+        if let Some(e) = failed {
+            return Err(e);
         }
     }
 }

@@ -91,11 +91,23 @@ pub fn step(tx: &mut Tx, id: &[u8; 16]) -> Result<bool> {
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
     };
     job.batches += 1;
+    job.last_error = None;
     tx.within(SYSTEM, |tx| match more {
         true => record::put(tx, Place::Ordered(JOBS, id), &job),
         false => tx.delete(Place::Ordered(JOBS, id)),
     })?;
     Ok(!more)
+}
+
+/// Keep why a job's last batch failed, for whoever looks at `sys/jobs`.
+pub fn note_failure(tx: &mut Tx, id: &[u8; 16], error: &str) -> Result<()> {
+    tx.within(SYSTEM, |tx| match record::get::<Job>(tx, Place::Ordered(JOBS, id))? {
+        Some(mut job) if job.last_error.as_deref() != Some(error) => {
+            job.last_error = Some(error.to_owned());
+            record::put(tx, Place::Ordered(JOBS, id), &job)
+        }
+        _ => Ok(()),
+    })
 }
 
 /// A job as `sys/jobs` shows it.

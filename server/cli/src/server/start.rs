@@ -50,6 +50,9 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     for w in &warnings {
         tracing::warn!("{w}");
     }
+    if config.log.file.is_some() {
+        tracing::warn!("log_file is not offered by this version: the log goes to stderr");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(1 << 20)

@@ -4,6 +4,7 @@ use holdfast_sdk::parameters::{Seconds, StringMap};
 use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters};
 
 use super::System;
+use crate::TtlLimits;
 use crate::jobs;
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
@@ -89,24 +90,24 @@ fn find(tx: &mut Tx, path: &str, auth: bool) -> Result<MountEntry> {
     })
 }
 
-fn read(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
+fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
     let path = call.capture("path");
     if path.is_empty() || path == "/" {
         return Err(Error::UnsupportedPath);
     }
     if let Some(of) = path.trim_end_matches('/').strip_suffix("/tune") {
         let e = find(tx, of, auth)?;
-        return Ok(Response::both(tuning(tx, call, &e)));
+        return Ok(Response::both(tuning(sys.core()?.options.limits, &e)));
     }
     Ok(Response::both(router::shown(&find(tx, path, auth)?)))
 }
 
 /// What `…/tune` shows: effective TTLs and what was set.
-fn tuning(_: &mut Tx, _: &Call<'_>, e: &MountEntry) -> Map<String, Value> {
+fn tuning(system: TtlLimits, e: &MountEntry) -> Map<String, Value> {
     let mut m = Map::new();
-    let or_system = |secs: u64| if secs == 0 { crate::SYSTEM_TTL_SECS } else { secs };
-    m.insert("default_lease_ttl".into(), or_system(e.default_ttl_secs).into());
-    m.insert("max_lease_ttl".into(), or_system(e.max_ttl_secs).into());
+    let or = |secs: u64, system: u64| if secs == 0 { system } else { secs };
+    m.insert("default_lease_ttl".into(), or(e.default_ttl_secs, system.default_secs).into());
+    m.insert("max_lease_ttl".into(), or(e.max_ttl_secs, system.max_secs).into());
     m.insert("description".into(), e.description.clone().into());
     m.insert("force_no_cache".into(), e.force_no_cache.into());
     if !e.options.is_empty() {
@@ -130,12 +131,12 @@ fn tuning(_: &mut Tx, _: &Call<'_>, e: &MountEntry) -> Map<String, Value> {
     m
 }
 
-fn read_secret(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    read(tx, call, false)
+fn read_secret(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    read(sys, tx, call, false)
 }
 
-fn read_auth(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    read(tx, call, true)
+fn read_auth(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    read(sys, tx, call, true)
 }
 
 fn write_secret(sys: &System, tx: &mut Tx, call: &Call<'_>, p: EnableOrTune) -> Result<Response> {
@@ -174,7 +175,7 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: EnableOrTune, auth: bool
     use holdfast_sdk::Parameters;
     let path = call.capture("path");
     match path.strip_suffix("/tune") {
-        Some(of) => tune(tx, of, auth, &Tune::parse(&p.0)?),
+        Some(of) => tune(sys, tx, of, auth, &Tune::parse(&p.0)?),
         None => enable(sys, tx, path, auth, Enable::parse(&p.0)?),
     }
 }
@@ -220,7 +221,7 @@ fn enable(sys: &System, tx: &mut Tx, path: &str, auth: bool, p: Enable) -> Resul
     entry.seal_wrap = p.seal_wrap.unwrap_or(false);
     if let Some(config) = p.config {
         use holdfast_sdk::Parameters;
-        apply_tuning(&mut entry, &Tune::parse(&config)?)?;
+        apply_tuning(core.options.limits, &mut entry, &Tune::parse(&config)?)?;
         entry.force_no_cache = config.get("force_no_cache").and_then(Value::as_bool).unwrap_or(false);
     }
     let backend = factory(&entry).map_err(Error::bad_request)?;
@@ -241,14 +242,14 @@ fn ttl(value: &Option<Value>, name: &str) -> Result<Option<u64>> {
     }
 }
 
-fn apply_tuning(e: &mut MountEntry, t: &Tune) -> Result<()> {
+fn apply_tuning(system: TtlLimits, e: &mut MountEntry, t: &Tune) -> Result<()> {
     if let Some(secs) = ttl(&t.default_lease_ttl, "default_lease_ttl")? {
         e.default_ttl_secs = secs;
     }
     if let Some(secs) = ttl(&t.max_lease_ttl, "max_lease_ttl")? {
         e.max_ttl_secs = secs;
     }
-    let max = if e.max_ttl_secs == 0 { crate::SYSTEM_TTL_SECS } else { e.max_ttl_secs };
+    let max = if e.max_ttl_secs == 0 { system.max_secs } else { e.max_ttl_secs };
     if e.default_ttl_secs > max {
         return Err(Error::bad_request("default lease TTL is greater than the maximum lease TTL"));
     }
@@ -278,9 +279,9 @@ fn apply_tuning(e: &mut MountEntry, t: &Tune) -> Result<()> {
     Ok(())
 }
 
-fn tune(tx: &mut Tx, path: &str, auth: bool, t: &Tune) -> Result<Response> {
+fn tune(sys: &System, tx: &mut Tx, path: &str, auth: bool, t: &Tune) -> Result<Response> {
     let mut entry = find(tx, path, auth)?;
-    apply_tuning(&mut entry, t)?;
+    apply_tuning(sys.core()?.options.limits, &mut entry, t)?;
     if let Some(options) = &t.options {
         for (k, v) in &options.0 {
             if k == "version" && entry.option("version").unwrap_or("1") != v {
