@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Call, Operation, Request, Response, Result, Route, Tx};
+use crate::{Call, Operation, Request, Response, Result, Route, Timestamp, Tx};
 
 /// What `prepare` computed, handed to every run of `apply`.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
@@ -51,5 +51,18 @@ pub trait Backend: Send + Sync + 'static {
     /// What a new mount writes first.
     fn mounted(&self, _tx: &mut Tx) -> Result<()> {
         Ok(())
+    }
+
+    /// Take the mount over from an earlier version of the engine, in the commit that changes its
+    /// options. From then on this backend answers, so it must read what the earlier version left. True:
+    /// a job has to call [`upgrade`](Backend::upgrade) until all of that is changed.
+    fn take_over(&self, _tx: &mut Tx, _now: Timestamp) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Change a batch of what an earlier version left, from `cursor` on (empty at first). Returns the next
+    /// batch's cursor; `None`: all is done. Requests go on meanwhile, and a batch may run twice.
+    fn upgrade(&self, _tx: &mut Tx, _cursor: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 }

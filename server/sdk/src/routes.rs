@@ -13,7 +13,8 @@
 //! assert!(routes.find(holdfast_sdk::Operation::Read, "roles/a/b").is_none());
 //! ```
 //!
-//! A pattern is a path with `{name}` for one segment and `{name...}` for the rest, which may be empty.
+//! A pattern is a path with `{name}` for one segment, and `{name...}` for the rest, which may be empty,
+//! or `{name+}` for a rest that is not. Fixed segments may stand behind a rest: `{path+}/tune`.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -60,7 +61,7 @@ pub struct Route<'a> {
 enum Part {
     Literal(String),
     Segment(Arc<str>),
-    Rest(Arc<str>),
+    Rest { name: Arc<str>, may_be_empty: bool },
 }
 
 struct Handler<B, T: ?Sized> {
@@ -108,9 +109,10 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
         let parts = pattern
             .split('/')
             .map(|p| match p.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
-                Some(name) => match name.strip_suffix("...") {
-                    Some(name) => Part::Rest(name.into()),
-                    None => Part::Segment(name.into()),
+                Some(name) => match (name.strip_suffix("..."), name.strip_suffix('+')) {
+                    (Some(name), _) => Part::Rest { name: name.into(), may_be_empty: true },
+                    (_, Some(name)) => Part::Rest { name: name.into(), may_be_empty: false },
+                    (None, None) => Part::Segment(name.into()),
                 },
                 None => Part::Literal(p.to_owned()),
             })
@@ -140,7 +142,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
         let lists = matches!(operation, Operation::List | Operation::Scan);
         self.paths.iter().enumerate().find_map(|(route, p)| {
             let captures = p.matches(path)?;
-            let open_ended = matches!(p.parts.last(), Some(Part::Rest(_)));
+            let open_ended = matches!(p.parts.last(), Some(Part::Rest { .. }));
             // The path of a list ends in a slash; other paths with one are no paths of fixed routes.
             if !open_ended && path.ends_with('/') && (!lists || !p.handlers.contains_key(&operation)) {
                 return None;
@@ -199,14 +201,23 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
     }
 }
 
+/// What stands before the fixed segments `tail`, which `text` must end with.
+fn before<'t>(text: &'t str, tail: &[Part]) -> Option<&'t str> {
+    tail.iter().rev().try_fold(text, |text, part| match part {
+        Part::Literal(l) => text.strip_suffix(l.as_str())?.strip_suffix('/'),
+        Part::Segment(_) | Part::Rest { .. } => None,
+    })
+}
+
 impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
     fn matches(&self, path: &str) -> Option<Captures> {
         let mut captures = Vec::new();
         let mut rest = Some(path);
-        for part in &self.parts {
-            if let Part::Rest(name) = part {
-                captures.push((name.clone(), rest.unwrap_or("").to_owned()));
-                return Some(Captures(captures));
+        for (at, part) in self.parts.iter().enumerate() {
+            if let Part::Rest { name, may_be_empty } = part {
+                let caught = before(rest.unwrap_or(""), &self.parts[at + 1..])?;
+                captures.push((name.clone(), caught.to_owned()));
+                return (*may_be_empty || !caught.is_empty()).then_some(Captures(captures));
             }
             let text = rest?;
             let (segment, after) = match text.split_once('/') {
@@ -311,12 +322,43 @@ impl Route<'_> {
     pub fn captures(&self) -> Vec<String> {
         self.pattern
             .split('/')
-            .filter_map(|p| Some(p.strip_prefix('{')?.strip_suffix('}')?.trim_end_matches("...").to_owned()))
+            .filter_map(|p| Some(p.strip_prefix('{')?.strip_suffix('}')?.trim_end_matches(['.', '+']).to_owned()))
             .collect()
     }
 
     /// Declared fields of all operations by name.
     pub fn fields(&self) -> BTreeMap<&'static str, (Kind, &'static str)> {
         self.operations.iter().flat_map(|(_, f)| f.iter()).map(|f| (f.name, (f.kind, f.description))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Engine;
+
+    fn nothing(_: &Engine, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+        Ok(Response::empty())
+    }
+
+    #[test]
+    fn a_rest_may_have_fixed_segments_behind_it() {
+        let routes = Routes::<Engine>::new()
+            .path("mounts/{path+}/tune", "", |p| p.read(nothing))
+            .path("mounts/{path+}", "", |p| p.read(nothing).delete(nothing))
+            .path("all/{path...}", "", |p| p.read(nothing));
+        let caught = |path: &str| {
+            let found = routes.find(Operation::Read, path)?;
+            Some((found.pattern.to_string(), found.captures.get("path")?.to_owned()))
+        };
+        let some = |pattern: &str, path: &str| Some((pattern.to_owned(), path.to_owned()));
+        assert_eq!(caught("mounts/a/b/tune"), some("mounts/{path+}/tune", "a/b"));
+        assert_eq!(caught("mounts/tune"), some("mounts/{path+}", "tune"));
+        assert_eq!(caught("mounts/a/tune/"), some("mounts/{path+}", "a/tune/"));
+        assert_eq!(caught("mounts/a/"), some("mounts/{path+}", "a/"));
+        assert_eq!(caught("mounts/"), None);
+        assert_eq!(caught("all/"), some("all/{path...}", ""));
+        assert!(!routes.find(Operation::Delete, "mounts/a/tune").unwrap().supported);
     }
 }
