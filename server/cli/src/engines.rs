@@ -6,12 +6,17 @@ use holdfast_core::{EngineTable, MountEntry};
 use holdfast_kv::{KvV1, KvV2};
 use holdfast_sdk::Backend;
 
-pub const ENGINES: EngineTable = EngineTable { secrets: &[("kv", kv)], auth: &[] };
+pub const ENGINES: EngineTable = EngineTable { secrets: &[("kv", kv), ("generic", generic)], auth: &[] };
 
 fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
     match mount.option("version").unwrap_or("1") {
-        "1" | "" => Ok(Arc::new(KvV1::default())),
+        "1" | "" => Ok(Arc::new(KvV1::new(mount.default_ttl_secs))),
         "2" => Ok(Arc::new(KvV2::default())),
         other => Err(format!("kv has the versions 1 and 2, not {other:?}")),
     }
+}
+
+/// What version 1 of kv was called at first.
+fn generic(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
+    Ok(Arc::new(KvV1::new(mount.default_ttl_secs)))
 }

@@ -62,7 +62,7 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
 }
 
 /// Work off stored jobs, a batch of each in turn.
-async fn work(core: &Core, open: &Open) -> Result<()> {
+async fn work(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
     loop {
         let mut tx = crate::tx::Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
         let stored = jobs::list(&mut tx)?;
@@ -76,7 +76,8 @@ async fn work(core: &Core, open: &Open) -> Result<()> {
                 return Ok(());
             }
             // One job that fails does not keep the others from their turn.
-            if let Err(e) = core.transact(open, |tx| jobs::step(tx, &id)).await {
+            let router = core.router(open)?;
+            if let Err(e) = core.transact(open, |tx| jobs::step(tx, &router, &id)).await {
                 let text = e.to_string();
                 core.transact(open, |tx| jobs::note_failure(tx, &id, &text)).await?;
                 failed = Some(e);

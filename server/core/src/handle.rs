@@ -39,6 +39,8 @@ struct Way<'a> {
     found: Option<&'a Found>,
     operation: Operation,
     now: Timestamp,
+    /// The mount table was as found at this index or later.
+    routed_at: u64,
 }
 
 impl Core {
@@ -64,6 +66,7 @@ impl Core {
     }
 
     async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &Request) -> (Answer, Vec<Effect>) {
+        let routed_at = self.store.view().index();
         let router = match self.router(open) {
             Ok(r) => r,
             Err(e) => return (Answer::failure(&e), Vec::new()),
@@ -78,7 +81,7 @@ impl Core {
         let now = clock::now();
 
         let operation = request.operation;
-        let mut way = Way { core: self, open, request, mount, path, found: found.as_ref(), operation, now };
+        let mut way = Way { core: self, open, request, mount, path, found: found.as_ref(), operation, now, routed_at };
         let unauthenticated = found.as_ref().is_some_and(|f| f.unauthenticated);
         // Whether a POST creates or updates is known to the engine alone; the policy needs it.
         let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
@@ -401,13 +404,16 @@ impl Way<'_> {
         let operation = self.operation;
         let mut effects = Vec::new();
         let response = if operation.writes() || self.request.wrap_ttl.is_some() || !authorised.counted {
-            let mut first = true;
+            let (mut first, mut routed_at) = (true, self.routed_at);
             self.core
                 .transact(self.open, |tx| {
                     if !std::mem::take(&mut first) {
                         // What allowed the first run may have changed since.
                         authorised = self.authorise_again()?;
+                        routed_at = self.same_mount(mount)?;
                     }
+                    // Nothing is written to a mount that was disabled, moved or upgraded meanwhile.
+                    tx.depend_on(&mount.key, routed_at);
                     for (key, index) in &authorised.stands_on {
                         tx.depend_on(key, *index);
                     }
@@ -468,6 +474,16 @@ impl Way<'_> {
         // A create may have become an update by somebody else's commit: the engine is asked anew.
         let way = Way { operation: self.request.operation, ..*self };
         way.authorise().1.map_err(|(_, e)| e)
+    }
+
+    /// The mount still answers for the path, as of the index that is returned.
+    fn same_mount(&self, mount: &Mount) -> Result<u64> {
+        let index = self.store().view().index();
+        let router = self.core.router(self.open)?;
+        match router.find(&self.request.path) {
+            Some((now, _)) if now.key == mount.key && now.handler.is(&mount.handler) => Ok(index),
+            _ => Err(Error::Unavailable("the mount has just been changed; try again".into())),
+        }
     }
 
     /// Count the use of a request that changes nothing, if its token has a limited number of them.

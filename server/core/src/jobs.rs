@@ -4,7 +4,8 @@
 use holdfast_sdk::{Error, Map, Place, Result, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
-use crate::layout::{JOBS, SYSTEM, Scope};
+use crate::layout::{JOBS, MOUNTS, SYSTEM, Scope};
+use crate::router::{Handler, Router};
 use crate::tx::{Effect, Tx};
 use crate::{clock, cubbyhole, random, tokens};
 
@@ -33,6 +34,17 @@ pub enum Kind {
         #[cbor(n(0), with = "minicbor::bytes")]
         token: [u8; 32],
     },
+    /// Change what an engine's earlier version stored in a mount.
+    #[n(3)]
+    UpgradeMount {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        mount: [u8; 16],
+        #[n(1)]
+        path: String,
+        /// Where the next batch begins.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        cursor: Vec<u8>,
+    },
 }
 
 impl Kind {
@@ -41,6 +53,7 @@ impl Kind {
             Kind::CleanMount { .. } => "clean-mount",
             Kind::RevokeChildren { .. } => "revoke-children",
             Kind::CleanCubbyhole { .. } => "clean-cubbyhole",
+            Kind::UpgradeMount { .. } => "upgrade-mount",
         }
     }
 }
@@ -81,14 +94,15 @@ pub fn list(tx: &mut Tx) -> Result<Vec<([u8; 16], Job)>> {
 }
 
 /// Work off one batch. True: the job is done and forgotten.
-pub fn step(tx: &mut Tx, id: &[u8; 16]) -> Result<bool> {
+pub fn step(tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<bool> {
     let Some(mut job) = tx.within(SYSTEM, |tx| record::get::<Job>(tx, Place::Ordered(JOBS, id)))? else {
         return Ok(true);
     };
-    let more = match &job.kind {
+    let more = match &mut job.kind {
         Kind::CleanMount { mount, .. } => tx.delete_prefix(&Scope::mount(*mount).prefix(), BATCH_KEYS)?,
         Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
+        Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
     };
     job.batches += 1;
     job.last_error = None;
@@ -97,6 +111,24 @@ pub fn step(tx: &mut Tx, id: &[u8; 16]) -> Result<bool> {
         false => tx.delete(Place::Ordered(JOBS, id)),
     })?;
     Ok(!more)
+}
+
+/// A batch of an upgrade. False: all is done, or the mount is gone.
+fn upgrade_mount(tx: &mut Tx, router: &Router, mount: &[u8; 16], cursor: &mut Vec<u8>) -> Result<bool> {
+    // Read in this transaction: a mount that is disabled meanwhile gets nothing written to it.
+    if tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, mount)))?.is_none() {
+        return Ok(false);
+    }
+    let not_yet = || Error::Unavailable("the mount is not in service yet".into());
+    let found = router.mounts().find(|m| m.entry.uuid == *mount).ok_or_else(not_yet)?;
+    let Handler::Engine(backend) = &found.handler else { return Ok(false) };
+    match tx.within(found.scope, |tx| backend.upgrade(tx, cursor))? {
+        Some(next) => {
+            *cursor = next;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
 }
 
 /// Keep why a job's last batch failed, for whoever looks at `sys/jobs`.
@@ -118,7 +150,7 @@ pub fn shown(id: &[u8; 16], job: &Job) -> Map<String, Value> {
     out.insert("created_time".into(), holdfast_sdk::Timestamp::from_secs(job.created).rfc3339().into());
     out.insert("batches".into(), job.batches.into());
     out.insert("last_error".into(), job.last_error.clone().map_or(Value::Null, Value::from));
-    if let Kind::CleanMount { path, .. } = &job.kind {
+    if let Kind::CleanMount { path, .. } | Kind::UpgradeMount { path, .. } = &job.kind {
         out.insert("path".into(), path.clone().into());
     }
     out

@@ -64,6 +64,9 @@ pub const SETTINGS: Table = Table(5);
 /// By intent id.
 pub const INTENTS: Table = Table(6);
 
+/// By a time-ordered UUID: moves of mounts.
+pub const MOVES: Table = Table(7);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.

@@ -14,6 +14,7 @@ pub mod clock;
 mod cubbyhole;
 mod expiry;
 mod handle;
+mod identity;
 mod init;
 mod jobs;
 pub mod layout;
@@ -263,11 +264,16 @@ impl Core {
         let full_path = entry.full_path();
         let handler = match (entry.kind.as_str(), entry.auth) {
             ("system", false) => sys::handler(Arc::downgrade(self)),
-            ("token", true) => tokens::handler(self.options.limits),
+            ("token", true) => tokens::handler(entry.limits(self.options.limits)),
+            ("identity", false) => router::Handler::Engine(Arc::new(identity::Identity::default())),
             ("cubbyhole", false) => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),
             (kind, auth) => {
-                let same = before
-                    .and_then(|r| r.mounts().find(|m| m.entry.uuid == entry.uuid && m.entry.options == entry.options));
+                let unchanged = |m: &&Arc<Mount>| {
+                    m.entry.uuid == entry.uuid
+                        && m.entry.options == entry.options
+                        && m.entry.limits(self.options.limits) == entry.limits(self.options.limits)
+                };
+                let same = before.and_then(|r| r.mounts().find(unchanged));
                 match same.map(|m| &m.handler) {
                     Some(router::Handler::Engine(e)) => router::Handler::Engine(e.clone()),
                     _ => {
@@ -276,7 +282,8 @@ impl Core {
                                 "the mount {full_path} is of type {kind:?}, which this program does not have"
                             ))
                         })?;
-                        router::Handler::Engine(factory(&entry).map_err(Error::Internal)?)
+                        let effective = self.with_effective_limits(&entry);
+                        router::Handler::Engine(factory(&effective).map_err(Error::Internal)?)
                     }
                 }
             }
@@ -287,7 +294,13 @@ impl Core {
             "cubbyhole" if !entry.auth => layout::CUBBYHOLE,
             _ => layout::Scope::mount(entry.uuid),
         };
-        Ok(Mount { full_path, scope, handler, entry })
+        Ok(Mount { full_path, key: entry.key(), scope, handler, entry })
+    }
+
+    /// The entry as an engine is made from it.
+    pub(crate) fn with_effective_limits(&self, entry: &MountEntry) -> MountEntry {
+        let limits = entry.limits(self.options.limits);
+        MountEntry { default_ttl_secs: limits.default_secs, max_ttl_secs: limits.max_secs, ..entry.clone() }
     }
 
     /// Finish what is in flight and close the store.

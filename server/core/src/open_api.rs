@@ -53,7 +53,7 @@ pub fn document(router: &Router) -> Map<String, Value> {
 }
 
 fn path_item(mount: &Mount, route: &Route<'_>) -> (String, Value) {
-    let pattern = route.pattern.replace("...}", "}");
+    let pattern = route.pattern.replace("...}", "}").replace("+}", "}");
     let path = format!("/{}{pattern}", mount.full_path);
     let captures = route.captures();
     let parameters: Vec<Value> = captures

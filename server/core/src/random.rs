@@ -53,6 +53,13 @@ fn versioned(mut b: [u8; 16]) -> Result<[u8; 16]> {
     Ok(b)
 }
 
+/// The bytes of a UUID's text.
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let bytes: [u8; 16] = hex::decode(digits).ok()?.try_into().ok()?;
+    (uuid_text(&bytes) == text).then_some(bytes)
+}
+
 /// A UUID's text.
 pub fn uuid_text(b: &[u8; 16]) -> String {
     let mut out = String::with_capacity(36);

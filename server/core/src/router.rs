@@ -10,7 +10,7 @@ use crate::layout::{MOUNTS, SYSTEM, Scope};
 use crate::sys::System;
 use crate::tokens::TokenBackend;
 use crate::tx::Tx;
-use crate::{clock, random};
+use crate::{TtlLimits, clock, random};
 
 /// A mount as it is stored.
 #[derive(Debug, Clone, Encode, Decode)]
@@ -54,8 +54,28 @@ pub struct MountEntry {
     pub token_type: String,
     #[n(18)]
     pub created: u64,
+    #[n(19)]
+    pub lockout: Option<Lockout>,
+    /// Made with `options: null`, and shown so.
+    #[n(20)]
+    pub without_options: Option<bool>,
+    #[n(21)]
+    pub external_entropy_access: Option<bool>,
 }
 holdfast_sdk::record!(MountEntry);
+
+/// When a login method locks a user out; 0 is the server's own setting. Times in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Encode, Decode)]
+pub struct Lockout {
+    #[n(0)]
+    pub threshold: u64,
+    #[n(1)]
+    pub duration_secs: u64,
+    #[n(2)]
+    pub counter_reset_secs: u64,
+    #[n(3)]
+    pub disabled: bool,
+}
 
 impl MountEntry {
     pub fn new(path: &str, auth: bool, kind: &str) -> Result<MountEntry> {
@@ -81,6 +101,9 @@ impl MountEntry {
             force_no_cache: false,
             token_type: if auth { "default-service".into() } else { String::new() },
             created: clock::now().secs(),
+            lockout: None,
+            without_options: None,
+            external_entropy_access: None,
         })
     }
 
@@ -89,12 +112,31 @@ impl MountEntry {
         if self.auth { format!("auth/{}", self.path) } else { self.path.clone() }
     }
 
+    /// One of those that every store has, and that nobody makes or removes.
+    pub fn is_built_in(&self) -> bool {
+        matches!((self.kind.as_str(), self.auth), ("system" | "identity" | "cubbyhole", false) | ("token", true))
+    }
+
+    /// The TTLs that count for the mount: its own, or else the system's.
+    pub fn limits(&self, system: TtlLimits) -> TtlLimits {
+        let or = |own: u64, system: u64| if own == 0 { system } else { own };
+        TtlLimits {
+            default_secs: or(self.default_ttl_secs, system.default_secs),
+            max_secs: or(self.max_ttl_secs, system.max_secs),
+        }
+    }
+
+    /// The storage key of the entry itself.
+    pub fn key(&self) -> Vec<u8> {
+        [&SYSTEM.prefix()[..], &[MOUNTS.0], &self.uuid].concat()
+    }
+
     pub fn option(&self, name: &str) -> Option<&str> {
         self.options.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
     }
 }
 
-/// Makes a backend for a mount of its kind.
+/// Makes a backend for a mount of its kind. The entry's TTLs are the effective ones.
 pub type Factory = fn(&MountEntry) -> Result<Arc<dyn Backend>, String>;
 
 /// The engines and auth methods that this program has.
@@ -122,8 +164,21 @@ pub enum Handler {
 pub struct Mount {
     pub entry: MountEntry,
     pub full_path: String,
+    /// The storage key of the entry.
+    pub key: Vec<u8>,
     pub scope: Scope,
     pub handler: Handler,
+}
+
+impl Handler {
+    /// Whether both are the same backend, so that what one route found counts for the other.
+    pub fn is(&self, other: &Handler) -> bool {
+        match (self, other) {
+            (Handler::Engine(a), Handler::Engine(b)) => Arc::ptr_eq(a, b),
+            (Handler::System(..), Handler::System(..)) | (Handler::Token(..), Handler::Token(..)) => true,
+            _ => false,
+        }
+    }
 }
 
 pub struct Router {
@@ -188,20 +243,9 @@ pub fn shown(e: &MountEntry) -> Map<String, Value> {
     config.insert("default_lease_ttl".into(), e.default_ttl_secs.into());
     config.insert("max_lease_ttl".into(), e.max_ttl_secs.into());
     config.insert("force_no_cache".into(), e.force_no_cache.into());
-    let mut list = |name: &str, values: &[String]| {
-        if !values.is_empty() {
-            config.insert(name.into(), values.to_vec().into());
-        }
-    };
-    list("audit_non_hmac_request_keys", &e.plain_request_keys);
-    list("audit_non_hmac_response_keys", &e.plain_response_keys);
-    list("passthrough_request_headers", &e.passthrough_request_headers);
-    list("allowed_response_headers", &e.allowed_response_headers);
-    if !e.listing_visibility.is_empty() {
-        config.insert("listing_visibility".into(), e.listing_visibility.clone().into());
-    }
-    if !e.token_type.is_empty() {
-        config.insert("token_type".into(), e.token_type.clone().into());
+    config.extend(shown_tuning(e));
+    if let Some(lockout) = &e.lockout {
+        config.insert("user_lockout_config".into(), Value::Object(shown_lockout(lockout)));
     }
     let mut d = Map::new();
     let mut set = |k: &str, v: Value| {
@@ -210,14 +254,15 @@ pub fn shown(e: &MountEntry) -> Map<String, Value> {
     set("accessor", e.accessor.clone().into());
     set("config", Value::Object(config));
     set("description", e.description.clone().into());
-    if !matches!(e.kind.as_str(), "system" | "identity" | "cubbyhole" | "token") {
+    // `generic` is what the first kv engine was called.
+    if !e.is_built_in() && e.kind != "generic" {
         set("deprecation_status", "supported".into());
     }
-    set("external_entropy_access", false.into());
+    set("external_entropy_access", e.external_entropy_access.unwrap_or(false).into());
     set("local", e.local.into());
     set("options", options_value(e));
     set("plugin_version", "".into());
-    set("running_plugin_version", format!("v{}+builtin.holdfast", env!("CARGO_PKG_VERSION")).into());
+    set("running_plugin_version", BUILTIN_VERSION.into());
     set("running_sha256", "".into());
     set("seal_wrap", e.seal_wrap.into());
     set("type", e.kind.clone().into());
@@ -225,8 +270,42 @@ pub fn shown(e: &MountEntry) -> Map<String, Value> {
     d
 }
 
+/// The version of every engine and auth method: they are part of the program.
+pub const BUILTIN_VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin.holdfast");
+
+/// What was tuned, and is shown only then.
+pub fn shown_tuning(e: &MountEntry) -> Map<String, Value> {
+    let mut m = Map::new();
+    let lists = [
+        ("audit_non_hmac_request_keys", &e.plain_request_keys),
+        ("audit_non_hmac_response_keys", &e.plain_response_keys),
+        ("passthrough_request_headers", &e.passthrough_request_headers),
+        ("allowed_response_headers", &e.allowed_response_headers),
+    ];
+    for (name, values) in lists {
+        if !values.is_empty() {
+            m.insert(name.into(), values.clone().into());
+        }
+    }
+    for (name, value) in [("listing_visibility", &e.listing_visibility), ("token_type", &e.token_type)] {
+        if !value.is_empty() {
+            m.insert(name.into(), value.clone().into());
+        }
+    }
+    m
+}
+
+pub fn shown_lockout(l: &Lockout) -> Map<String, Value> {
+    let mut m = Map::new();
+    m.insert("user_lockout_counter_reset_duration".into(), l.counter_reset_secs.into());
+    m.insert("user_lockout_disable".into(), l.disabled.into());
+    m.insert("user_lockout_duration".into(), l.duration_secs.into());
+    m.insert("user_lockout_threshold".into(), l.threshold.into());
+    m
+}
+
 pub fn options_value(e: &MountEntry) -> Value {
-    if e.options.is_empty() {
+    if e.is_built_in() || (e.options.is_empty() && e.without_options == Some(true)) {
         return Value::Null;
     }
     Value::Object(e.options.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect())

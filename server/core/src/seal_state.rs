@@ -398,17 +398,27 @@ fn scrub_deep() {
 /// Mounts that every store has, and that one made by an earlier version lacks.
 pub(crate) fn add_missing_mounts(tx: &mut Tx) -> Result<()> {
     let present = router::load(tx)?;
-    if present.iter().any(|e| !e.auth && e.kind == "cubbyhole") {
-        return Ok(());
-    }
-    if let Some(other) = present.iter().find(|e| !e.auth && e.path == "cubbyhole/") {
-        tracing::error!(kind = %other.kind, "cubbyhole/ belongs to an engine: move it away and unseal again, or responses cannot be wrapped");
-        return Ok(());
-    }
-    let mut cubbyhole = MountEntry::new("cubbyhole/", false, "cubbyhole")?;
-    cubbyhole.description = "per-token private secret storage".into();
-    cubbyhole.local = true;
-    router::save(tx, &cubbyhole)
+    let mut add = |kind: &str, declare: &dyn Fn(&mut MountEntry)| {
+        if present.iter().any(|e| !e.auth && e.kind == kind) {
+            return Ok(());
+        }
+        let path = format!("{kind}/");
+        if let Some(other) = present.iter().find(|e| !e.auth && e.path == path) {
+            tracing::error!(kind = %other.kind, "{path} belongs to an engine: move it away and unseal again, or the server misses what it needs there");
+            return Ok(());
+        }
+        let mut entry = MountEntry::new(&path, false, kind)?;
+        declare(&mut entry);
+        router::save(tx, &entry)
+    };
+    add("cubbyhole", &|e| {
+        e.description = "per-token private secret storage".into();
+        e.local = true;
+    })?;
+    add("identity", &|e| {
+        e.description = "identity store".into();
+        e.passthrough_request_headers = vec!["Authorization".into()];
+    })
 }
 
 #[cfg(test)]

@@ -223,14 +223,16 @@ impl Tx {
 
     /// Stored entries of a range of storage keys, own writes included.
     fn range(&mut self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Option<Value>)>> {
-        if !self.read_only {
-            self.ranges.push((start.to_vec(), end.map(<[u8]>::to_vec)));
-        }
         let stored = self.view.range(start, end, limit).map_err(store_error)?;
         let full = stored.len() == limit;
         let mut merged: BTreeMap<Key, Option<Value>> = stored.into_iter().map(|(k, v)| (k, Some(v))).collect();
         // Beyond the last entry that was read, own writes must wait for their turn.
         let bound = if full { merged.last_key_value().map(|(k, _)| k.to_vec()) } else { None };
+        if !self.read_only {
+            // Nor does anything beyond it matter to what was read.
+            let seen = bound.as_ref().map(|b| [b.as_slice(), &[0]].concat()).or_else(|| end.map(<[u8]>::to_vec));
+            self.ranges.push((start.to_vec(), seen));
+        }
         let own = self.writes.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded));
         for (key, pending) in own.take_while(|(k, _)| end.is_none_or(|e| k.as_slice() < e)) {
             if bound.as_ref().is_some_and(|b| key > b) {

@@ -3,8 +3,10 @@
 mod capabilities;
 mod mounts;
 mod policy;
+mod remount;
 mod status;
 mod tools;
+mod tune;
 mod wrapping;
 
 use std::sync::{Arc, Weak};
@@ -28,6 +30,7 @@ pub fn handler(core: Weak<Core>) -> Handler {
 fn routes() -> Routes<System, Tx> {
     let routes = Routes::new();
     let routes = mounts::routes(routes);
+    let routes = remount::routes(routes);
     let routes = policy::routes(routes);
     let routes = capabilities::routes(routes);
     let routes = wrapping::routes(routes);

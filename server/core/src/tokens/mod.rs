@@ -32,7 +32,7 @@ const INLINE_ENTRIES: usize = 32;
 pub const RESPONSE_WRAPPING: &str = "response-wrapping";
 
 /// Limits that a new token obeys.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TtlLimits {
     pub default_secs: u64,
     pub max_secs: u64,

@@ -6,19 +6,20 @@ use holdfast_sdk::{
 };
 
 const DATA: Table = Table(1);
-/// What clients are told how long a value is good for, unless it has a `ttl`.
-const DEFAULT_TTL_SECS: u64 = 768 * 3600;
 
 pub struct KvV1 {
     routes: Routes<KvV1>,
+    /// What clients are told how long a value is good for, unless it has a `ttl`.
+    default_ttl_secs: u64,
 }
 
-impl Default for KvV1 {
-    fn default() -> Self {
+impl KvV1 {
+    /// An engine for a mount with this default TTL.
+    pub fn new(default_ttl_secs: u64) -> KvV1 {
         let routes = Routes::new().path("{path...}", "Read, write, list and delete values.", |p| {
             p.read(read).write(exists, write).delete(delete).list(list).scan(scan)
         });
-        KvV1 { routes }
+        KvV1 { routes, default_ttl_secs }
     }
 }
 
@@ -26,16 +27,20 @@ fn exists(_: &KvV1, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
     Ok(Some(tx.get(Place::Name(DATA, call.capture("path")))?.is_some()))
 }
 
-fn read(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+fn read(kv: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let stored = tx.get(Place::Name(DATA, call.capture("path")))?.ok_or(Error::NotFound)?;
+    if stored.first() != Some(&b'{') {
+        // A record of version 2: the request was on its way when the mount was upgraded.
+        return Err(Error::Unavailable("the mount has become one of version 2; try again".into()));
+    }
     let data: Map<String, Value> = holdfast_sdk::json::read(&stored)?;
     // A `ttl` or `lease` of the data counts where it is a duration.
     let ttl_secs = match data.get("ttl").or(data.get("lease")) {
         Some(Value::Null) => 0,
         Some(v @ (Value::String(_) | Value::Number(_))) => {
-            Seconds::lenient(v).map_or(DEFAULT_TTL_SECS, |s| s.0.max(0) as u64)
+            Seconds::lenient(v).map_or(kv.default_ttl_secs, |s| s.0.max(0) as u64)
         }
-        _ => DEFAULT_TTL_SECS,
+        _ => kv.default_ttl_secs,
     };
     let mut response = Response::data(data);
     response.lease = Some(Lease { id: String::new(), ttl_secs, renewable: false });
@@ -70,7 +75,11 @@ fn list(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn scan(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    Response::list(crate::all_below(tx, DATA, &folder(call))?)
+    match crate::all_below(tx, DATA, &folder(call))? {
+        // Unlike a list, a scan of nothing is no 404.
+        keys if keys.is_empty() => Ok(Response::data(Map::new())),
+        keys => Response::list(keys),
+    }
 }
 
 impl Backend for KvV1 {

@@ -4,11 +4,14 @@ mod config;
 mod data;
 mod metadata;
 mod record;
+mod upgrade;
 mod versions;
 
 pub use record::{Metadata, MountConfig, VersionState};
 
-use holdfast_sdk::{Backend, Body, Call, Class, Found, Operation, Response, Result, Route, Routes, Table, Tx};
+use holdfast_sdk::{
+    Backend, Body, Call, Class, Found, Operation, Response, Result, Route, Routes, Table, Timestamp, Tx,
+};
 
 /// By secret path.
 pub(crate) const METADATA: Table = Table(1);
@@ -92,5 +95,11 @@ impl Backend for KvV2 {
     }
     fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
         self.routes.apply(self, found, tx, call)
+    }
+    fn take_over(&self, tx: &mut Tx, now: Timestamp) -> Result<bool> {
+        upgrade::take_over(tx, now)
+    }
+    fn upgrade(&self, tx: &mut Tx, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
+        upgrade::batch(tx, cursor)
     }
 }

@@ -3,7 +3,7 @@
 use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Tx, Value, duration, record};
 use minicbor::{Decode, Encode};
 
-use super::{CONFIG, DATA, METADATA};
+use super::{CONFIG, DATA, METADATA, upgrade};
 
 /// Versions kept where nobody says how many.
 const DEFAULT_MAX_VERSIONS: u64 = 10;
@@ -64,6 +64,9 @@ pub struct Metadata {
     pub metadata_version: u64,
     #[n(11)]
     pub metadata_cas_required: bool,
+    /// The value that engine version 1 stored, until it is stored as version 1 of the secret.
+    #[cbor(skip)]
+    pub inherited: Option<Vec<u8>>,
 }
 holdfast_sdk::record!(Metadata);
 
@@ -105,15 +108,30 @@ impl Metadata {
             versions: Vec::new(),
             metadata_version: 0,
             metadata_cas_required: false,
+            inherited: None,
         })
     }
 
     pub fn load(tx: &mut Tx, path: &str) -> Result<Option<Metadata>> {
-        record::get(tx, Place::Name(METADATA, path))
+        match tx.get(Place::Name(METADATA, path))? {
+            None => Ok(None),
+            Some(value) if upgrade::is_version_1(&value) => upgrade::inherited(tx, value).map(Some),
+            Some(stored) => record::read(&stored).map(Some),
+        }
     }
 
     pub fn save(&self, tx: &mut Tx, path: &str) -> Result<()> {
-        record::put(tx, Place::Name(METADATA, path), self)
+        self.save_at(tx, Place::Name(METADATA, path))
+    }
+
+    /// Save under a name that is known by its stored form.
+    pub fn save_at(&self, tx: &mut Tx, place: Place<'_>) -> Result<()> {
+        if let Some(value) = &self.inherited
+            && self.version(1).is_some_and(|v| !v.destroyed)
+        {
+            tx.put(Place::Ordered(DATA, &self.data_key(1)), [&[1], value.as_slice()].concat())?;
+        }
+        record::put(tx, place, self)
     }
 
     pub fn data_key(&self, version: u64) -> [u8; 24] {
@@ -183,6 +201,9 @@ impl Metadata {
 
     /// The stored JSON of a version.
     pub fn data(&self, tx: &mut Tx, version: u64) -> Result<Option<Value>> {
+        if let (1, Some(value)) = (version, &self.inherited) {
+            return holdfast_sdk::json::read_value(value).map(Some);
+        }
         let Some(stored) = tx.get(Place::Ordered(DATA, &self.data_key(version)))? else { return Ok(None) };
         match stored.split_first() {
             Some((1, json)) => holdfast_sdk::json::read_value(json).map(Some),
