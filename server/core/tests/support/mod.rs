@@ -1,0 +1,112 @@
+//! A server in memory, asked as the HTTP layer asks it.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use holdfast_core::{Core, EngineTable, InitRequest, MountEntry, Options, SYSTEM_TTL_SECS, TtlLimits, random};
+use holdfast_hsm::memory::{Secret, allow_unlocked};
+use holdfast_kv::{KvV1, KvV2};
+use holdfast_sdk::{Backend, Map, Operation, Request, Value};
+use holdfast_storage::Store;
+
+pub struct Server {
+    pub core: Arc<Core>,
+    pub root: String,
+    share: Secret<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Reply {
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+}
+
+fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
+    match mount.option("version") {
+        Some("2") => Ok(Arc::new(KvV2::default())),
+        _ => Ok(Arc::new(KvV1::new(mount.default_ttl_secs))),
+    }
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        allow_unlocked();
+        let core = Core::new(Options {
+            store: Store::open_on(None, 1 << 20).unwrap(),
+            engines: EngineTable { secrets: &[("kv", kv)], auth: &[] },
+            device: None,
+            storage_type: "inmem".into(),
+            audit: Vec::new(),
+            limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
+            cluster_name: None,
+            max_entry_bytes: 1 << 20,
+        });
+        let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
+        let mut made = core.initialise(&request).await.unwrap();
+        let share = made.keys.pop().unwrap();
+        core.unseal_share(Secret::new(share.expose().clone())).await.unwrap();
+        Server { core, root: made.root_token.expose().clone(), share }
+    }
+
+    /// Forget everything that is not stored, as a restart does.
+    pub async fn seal_and_unseal(&self) {
+        self.core.seal_now().await;
+        self.core.unseal_share(Secret::new(self.share.expose().clone())).await.unwrap();
+    }
+
+    pub async fn ask(&self, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
+        let request = Request {
+            id: random::uuid_text(&random::uuid().unwrap()),
+            operation,
+            path: path.into(),
+            data: data.as_object().cloned().unwrap_or_else(Map::new),
+            token: (!token.is_empty()).then(|| Secret::new(token.to_owned())),
+            namespace: String::new(),
+            wrap_ttl: None,
+            remote: None,
+            headers: Vec::new(),
+            merge_patch: operation == Operation::Patch,
+            policy_override: false,
+            client_certificate_serial: None,
+        };
+        let answer = self.core.handle(request).await;
+        Reply { status: answer.status, body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null) }
+    }
+
+    pub async fn write(&self, path: &str, data: Value) -> Reply {
+        self.ask(&self.root, Operation::Update, path, data).await
+    }
+
+    pub async fn read(&self, path: &str) -> Reply {
+        self.ask(&self.root, Operation::Read, path, Value::Null).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.ask(&self.root, Operation::Delete, path, Value::Null).await
+    }
+
+    pub async fn list(&self, path: &str) -> Reply {
+        self.ask(&self.root, Operation::List, path, Value::Null).await
+    }
+
+    /// Wait until no job is left.
+    pub async fn until_no_jobs(&self) {
+        for _ in 0..600 {
+            if self.read("sys/jobs").await.expect(200)["data"]["jobs"].as_array().unwrap().is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("jobs go on for half a minute");
+    }
+}
