@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_sdk::Result;
 
 use crate::expiry::{self, Due};
+use crate::sys::keys::rotate_when_due;
 use crate::{Core, Open, clock, jobs, tokens};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -25,6 +26,9 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             }
             if let Err(e) = expire(&core, &open).await {
                 tracing::warn!(error = %e, "ending what is due failed; it is tried again");
+            }
+            if let Err(e) = rotate_when_due(&core, &open).await {
+                tracing::warn!(error = %e, "making a new key term failed; it is tried again");
             }
             if let Err(e) = work(&core, &open).await {
                 tracing::warn!(error = %e, "a job failed; it is tried again");

@@ -66,6 +66,10 @@ pub const INTENTS: Table = Table(6);
 
 /// By a time-ordered UUID: moves of mounts.
 pub const MOVES: Table = Table(7);
+/// By name: headers of the web UI.
+pub const UI_HEADERS: Table = Table(8);
+/// By version: when a version of the program first opened the store.
+pub const VERSIONS: Table = Table(9);
 
 /// By token id.
 pub const TOKEN: Table = Table(1);

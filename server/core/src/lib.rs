@@ -11,6 +11,7 @@ mod background;
 pub mod bare;
 mod cache;
 pub mod clock;
+pub mod cors;
 mod cubbyhole;
 mod expiry;
 mod handle;
@@ -111,6 +112,7 @@ pub(crate) struct Open {
     pub opened: Arc<tx::Opened>,
     pub policies: PolicyCache,
     pub audit: audit::Broker,
+    pub cors: cors::CorsCache,
     pub closing: AtomicBool,
 }
 
@@ -329,6 +331,7 @@ impl Open {
                 Some(_) => {}
                 None => match layout::table_of(key, &layout::SYSTEM) {
                     Some(layout::POLICIES) => self.policies.invalidate(),
+                    Some(layout::SETTINGS) => self.cors.invalidate(index),
                     Some(layout::MOUNTS) => {
                         self.mounts_version.fetch_max(index, std::sync::atomic::Ordering::SeqCst);
                     }

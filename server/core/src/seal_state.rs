@@ -213,6 +213,7 @@ impl Core {
             opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
             audit: self.open_audit(&barrier).await?,
+            cors: crate::cors::CorsCache::default(),
             closing: AtomicBool::new(false),
         });
         self.transact(&open, add_missing_mounts).await.map_err(failed)?;

@@ -6,6 +6,7 @@
 
 mod body;
 mod connections;
+mod cors;
 mod forwarded;
 mod listener;
 mod path;

@@ -18,6 +18,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response as HttpResponse, StatusCode};
 
 use crate::body::{self, BodyError};
+use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
 use crate::{ListenerOptions, query};
 
@@ -37,6 +38,17 @@ pub async fn serve(
     peer: &Peer,
     request: hyper::Request<Incoming>,
 ) -> Reply {
+    let more = match cors::judge(core, request.method(), request.headers()) {
+        Verdict::Foreign => return answer(core, options, peer, request).await,
+        Verdict::Answered(refused) => return reply(refused),
+        Verdict::Allowed(headers) => headers,
+    };
+    let mut response = answer(core, options, peer, request).await;
+    add_headers(response.headers_mut(), more);
+    response
+}
+
+async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, request: hyper::Request<Incoming>) -> Reply {
     let (parts, incoming) = request.into_parts();
     let api = match path::check(parts.uri.path()) {
         Checked::Api(p) => p,
@@ -341,12 +353,16 @@ fn reply(answer: Answer) -> Reply {
     {
         headers.insert(header::CONTENT_TYPE, v);
     }
-    for (name, value) in answer.headers {
+    add_headers(headers, answer.headers);
+    response
+}
+
+fn add_headers(headers: &mut HeaderMap, more: Vec<(String, String)>) {
+    for (name, value) in more {
         if let (Ok(n), Ok(v)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(n, v);
         }
     }
-    response
 }
 
 fn redirect(method: &Method, to: &str, query: Option<&str>) -> Reply {

@@ -9,6 +9,7 @@
 //! an HMAC.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
@@ -26,11 +27,23 @@ pub const OVERHEAD_BYTES: usize = HEADER + xaes::NONCE_BYTES + xaes::TAG_BYTES;
 #[derive(Clone)]
 pub struct Barrier {
     keyring: Arc<Keyring>,
+    /// Entries sealed since the last [`counted`](Barrier::counted); the copies of a barrier share it.
+    sealed: Arc<AtomicU64>,
 }
 
 impl Barrier {
     pub fn new(keyring: Arc<Keyring>) -> Barrier {
-        Barrier { keyring }
+        Barrier { keyring, sealed: Arc::default() }
+    }
+
+    /// Entries that were sealed and not counted yet.
+    pub fn uncounted(&self) -> u64 {
+        self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// So many of them are counted now.
+    pub fn counted(&self, n: u64) {
+        self.sealed.fetch_sub(n, Ordering::Relaxed);
     }
 
     pub fn keyring(&self) -> &Arc<Keyring> {
@@ -44,6 +57,7 @@ impl Barrier {
     /// Seal a value for the place `key`.
     pub fn seal(&self, key: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let (term, active) = self.keyring.active();
+        self.sealed.fetch_add(1, Ordering::Relaxed);
         let nonce = xaes::nonce()?;
         let mut out = Vec::with_capacity(OVERHEAD_BYTES + plaintext.len());
         out.push(FORMAT);

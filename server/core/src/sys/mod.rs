@@ -1,12 +1,15 @@
 //! `sys/*`: what operators see and change. One file for each subject.
 
 mod capabilities;
+pub(crate) mod cors;
+pub(crate) mod keys;
 mod mounts;
 mod policy;
 mod remount;
 mod status;
 mod tools;
 mod tune;
+mod ui_headers;
 mod wrapping;
 
 use std::sync::{Arc, Weak};
@@ -35,6 +38,9 @@ fn routes() -> Routes<System, Tx> {
     let routes = capabilities::routes(routes);
     let routes = wrapping::routes(routes);
     let routes = tools::routes(routes);
+    let routes = keys::routes(routes);
+    let routes = cors::routes(routes);
+    let routes = ui_headers::routes(routes);
     status::routes(routes)
 }
 

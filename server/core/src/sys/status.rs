@@ -1,10 +1,6 @@
-//! `sys/seal`, `sys/key-status`, `sys/rotate*`, `sys/jobs`, `sys/metrics`, `sys/audit`, `sys/internal/specs/openapi`.
+//! `sys/seal`, `sys/step-down`, `sys/jobs`, `sys/metrics`, `sys/audit`, `sys/internal/specs/openapi`.
 
-use std::sync::Arc;
-
-use holdfast_sdk::{
-    Body, Call, Error, Map, Operation, Prepared, Response, Result, Routes, Timestamp, Value, parameters,
-};
+use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
 
 use super::System;
 use crate::tx::{Effect, Tx};
@@ -28,14 +24,7 @@ parameters! {
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
         .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
-        .path("step-down", "Hand leadership over.", |p| p.update(step_down).root_protected())
-        .path("key-status", "The key term that seals new entries.", |p| p.read(key_status))
-        .path("rotate", "Make a new key term.", |p| {
-            p.update(rotated).prepared(Operation::Update, rotate).root_protected()
-        })
-        .path("rotate/keyring", "Make a new key term.", |p| {
-            p.update(rotated).prepared(Operation::Update, rotate).root_protected()
-        })
+        .path("step-down", "Hand leadership over.", |p| p.update(step_down).unauthenticated())
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
         .path("metrics", "Figures of the server.", |p| p.read(metrics))
         .path("audit", "List the audit devices.", |p| p.read(audit).root_protected())
@@ -48,34 +37,6 @@ fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn step_down(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    Ok(Response::empty())
-}
-
-fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    let barrier = tx.barrier().clone();
-    let (term, active) = barrier.keyring().active();
-    let mut m = Map::new();
-    m.insert("term".into(), term.into());
-    m.insert("install_time".into(), Timestamp::from_secs(active.installed).rfc3339().into());
-    m.insert("encryptions".into(), 0.into());
-    Ok(Response::both(m))
-}
-
-fn rotate<'a>(
-    sys: &'a System,
-    _: &'a holdfast_sdk::Request,
-    _: &'a holdfast_sdk::Captures,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>> {
-    Box::pin(async move {
-        let core = sys.core()?;
-        let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-        core.rotate_keyring(&open).await?;
-        let nothing: Prepared = Arc::new(());
-        Ok(nothing)
-    })
-}
-
-fn rotated(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 

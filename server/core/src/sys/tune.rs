@@ -102,11 +102,11 @@ fn change(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Tuning, auth: bool) -> 
         let backend = factory(&core.with_effective_limits(&entry)).map_err(Error::bad_request)?;
         if tx.within(Scope::mount(entry.uuid), |tx| backend.take_over(tx, call.now))? {
             jobs::add(tx, jobs::Kind::UpgradeMount { mount: entry.uuid, path: path.clone(), cursor: Vec::new() })?;
-            response = response.warn(
-                "Upgrading mount from version 1 to version 2. The mount answers as version 2 from now on, \
-                 while what is stored is upgraded in the background (see sys/jobs).",
-            );
         }
+        response = response.warn(
+            "Upgrading mount from version 1 to version 2. The mount answers as version 2 from now on, \
+             while what is stored is upgraded in the background (see sys/jobs).",
+        );
     }
     router::save(tx, &entry)?;
     Ok(response)
