@@ -7,14 +7,23 @@ use std::sync::Arc;
 
 use base64::Engine;
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Map, Value};
+use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
 use crate::{Answer, Core, InitRequest, Refusal, clock};
 
 /// The version that clients are told.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-const BUILD_DATE: &str = "2026-11-29T00:00:00Z";
+pub(crate) const BUILD_DATE: &str = "2026-11-29T00:00:00Z";
+
+/// The routes, for OpenAPI: path, synopsis, operations.
+pub const ROUTES: &[(&str, &str, &[Operation])] = &[
+    ("sys/health", "Whether the server is unsealed and active, as the answer's status.", &[Operation::Read]),
+    ("sys/init", "Whether the store is initialised; initialise it.", &[Operation::Read, Operation::Update]),
+    ("sys/leader", "Which node is active.", &[Operation::Read]),
+    ("sys/seal-status", "Whether the server is sealed, and how far an unseal is.", &[Operation::Read]),
+    ("sys/unseal", "Give a share of the key.", &[Operation::Update]),
+];
 
 /// A request to a bare route.
 pub struct BareRequest<'a> {

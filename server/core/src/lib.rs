@@ -74,6 +74,7 @@ pub struct Options {
 pub struct Core {
     pub(crate) store: Store,
     pub(crate) options: Settings,
+    node: std::sync::OnceLock<Node>,
     /// Set while the server is unsealed.
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
@@ -84,6 +85,13 @@ pub struct Core {
     pub sealed: tokio::sync::Notify,
     /// Raised at every seal.
     pub seal_count: AtomicU64,
+}
+
+/// Where others reach this node, as the configuration says.
+#[derive(Debug, Default)]
+pub struct Node {
+    pub api_addr: String,
+    pub cluster_addr: String,
 }
 
 /// [`Options`] without the store.
@@ -130,6 +138,7 @@ impl Core {
         let core = Arc::new(Core {
             store: options.store,
             options: settings,
+            node: std::sync::OnceLock::new(),
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
             metrics: metrics::Metrics::default(),
@@ -146,6 +155,15 @@ impl Core {
             }
         }));
         core
+    }
+
+    /// Say where this node is reached; the first word counts.
+    pub fn set_node(&self, node: Node) {
+        let _first_counts = self.node.set(node);
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.node.get_or_init(Node::default)
     }
 
     pub fn is_unsealed(&self) -> bool {

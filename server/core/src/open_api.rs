@@ -27,14 +27,27 @@ fn schema(kind: holdfast_sdk::Kind, description: &str) -> Value {
     s
 }
 
+/// Which routes a document shows, and how.
+pub struct View<'a> {
+    /// Whether the caller may do anything in a mount; without a good token, only routes that need none are shown.
+    pub reaches: Option<&'a dyn Fn(&str) -> bool>,
+    /// Mounts that people made have a parameter for their path.
+    pub generic_mount_paths: bool,
+}
+
 /// OpenAPI 3.0.2, as the reference answers it.
-pub fn document(router: &Router) -> Map<String, Value> {
+pub fn document(router: &Router, view: &View<'_>) -> Map<String, Value> {
     let mut paths = BTreeMap::new();
     for mount in router.mounts() {
         for route in mount.handler.describe() {
-            let (path, item) = path_item(mount, &route);
-            paths.insert(path, item);
+            if route.unauthenticated || view.reaches.is_some_and(|reaches| reaches(&mount.full_path)) {
+                let (path, item) = path_item(mount, &route, view.generic_mount_paths);
+                paths.insert(path, item);
+            }
         }
+    }
+    for (path, synopsis, operations) in crate::bare::ROUTES {
+        paths.insert(format!("/{path}"), bare_item(path, synopsis, operations));
     }
     let mut m = Map::new();
     m.insert("openapi".into(), "3.0.2".into());
@@ -52,10 +65,36 @@ pub fn document(router: &Router) -> Map<String, Value> {
     m
 }
 
-fn path_item(mount: &Mount, route: &Route<'_>) -> (String, Value) {
+/// A route that answers in every state, without a token.
+fn bare_item(path: &str, synopsis: &str, operations: &[Operation]) -> Value {
+    let mut item = json!({"description": synopsis, "x-vault-unauthenticated": true});
+    for operation in operations {
+        let verb = if operation.writes() { "post" } else { "get" };
+        item[verb] = json!({
+            "summary": synopsis,
+            "operationId": format!("{}-{}", operation.word(), path.replace('/', "-")),
+            "tags": ["system"],
+            "responses": {"200": {"description": "OK"}},
+        });
+    }
+    item
+}
+
+/// The path of a mount in the document, and its parameter where it has one.
+fn base(mount: &Mount, generic: bool) -> (String, Option<String>) {
+    if !generic || mount.entry.is_built_in() {
+        return (format!("/{}", mount.full_path), None);
+    }
+    let name = format!("{}_mount_path", mount.entry.path.trim_end_matches('/').replace('/', "_"));
+    let prefix = if mount.entry.auth { "/auth" } else { "" };
+    (format!("{prefix}/{{{name}}}/"), Some(name))
+}
+
+fn path_item(mount: &Mount, route: &Route<'_>, generic: bool) -> (String, Value) {
     let pattern = route.pattern.replace("...}", "}").replace("+}", "}");
-    let path = format!("/{}{pattern}", mount.full_path);
-    let captures = route.captures();
+    let (base, mount_parameter) = base(mount, generic);
+    let path = format!("{base}{pattern}");
+    let captures: Vec<String> = mount_parameter.into_iter().chain(route.captures()).collect();
     let parameters: Vec<Value> = captures
         .iter()
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
@@ -136,8 +175,11 @@ pub fn help(mount: &Mount, path: &str, pattern: Option<&str>) -> Option<Map<Stri
             let _cannot_fail = writeln!(text, "\n## DESCRIPTION\n\n{}", route.description);
         }
     }
-    let paths: Map<String, Value> =
-        routes.iter().filter(|r| path.is_empty() || Some(r.pattern) == pattern).map(|r| path_item(mount, r)).collect();
+    let paths: Map<String, Value> = routes
+        .iter()
+        .filter(|r| path.is_empty() || Some(r.pattern) == pattern)
+        .map(|r| path_item(mount, r, false))
+        .collect();
     let mut answer = Map::new();
     answer.insert("help".into(), text.into());
     answer.insert("see_also".into(), Value::Null);

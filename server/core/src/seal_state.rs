@@ -15,6 +15,7 @@ use crate::cache::Cache;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
 use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
+use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, background, clock, random};
 
@@ -216,7 +217,7 @@ impl Core {
             cors: crate::cors::CorsCache::default(),
             closing: AtomicBool::new(false),
         });
-        self.transact(&open, add_missing_mounts).await.map_err(failed)?;
+        self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
         open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
         self.open.store(Some(open.clone()));
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_config::{Config, Listener, LogFormat, LogLevel, Offer, Storage};
 use holdfast_core::audit::DeviceConfig;
-use holdfast_core::{Core, Options, TtlLimits};
+use holdfast_core::{Core, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
 use holdfast_storage::Store;
@@ -106,6 +106,12 @@ fn protect(dev: bool, disable_mlock: bool) -> Result<(), String> {
     memory::lock_process().map_err(|e| e.to_string())
 }
 
+/// The address of the first listener, where the configuration does not say how the node is reached.
+fn first_url(planned: &[Planned]) -> String {
+    let tcp = planned.iter().find(|p| matches!(p.address, holdfast_http::Address::Tcp(_)));
+    tcp.map_or(String::new(), |p| format!("{}://{}", if p.tls.is_some() { "https" } else { "http" }, shown(&p.address)))
+}
+
 /// As many connections as the system allows.
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -155,6 +161,10 @@ async fn serve(
         },
         cluster_name: config.cluster_name.clone(),
         max_entry_bytes,
+    });
+    core.set_node(Node {
+        api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
+        cluster_addr: config.cluster_addr.clone().unwrap_or_default(),
     });
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
 

@@ -78,7 +78,7 @@ fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<R
 }
 
 /// The policies of the token that came with an unauthenticated request, if it is a good one.
-fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
+pub(super) fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
     let Some(token) = &call.request.token else { return Ok(None) };
     let id = tokens::id_of(tx, token.expose());
     match tokens::load_valid(tx, &id, call.now)? {
@@ -89,6 +89,9 @@ fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc
 
 fn ui_mounts(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let union = own_policies(sys, tx, call)?;
+    if union.is_none() && call.request.token.is_some() {
+        return Err(Error::PermissionDenied);
+    }
     let (mut secret, mut auth) = (Map::new(), Map::new());
     let mut entries = router::load(tx)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -134,7 +137,7 @@ fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
         return Err(refused());
     }
     let mut m = router::shown(&mount.entry);
-    m.insert("path".into(), mount.full_path.clone().into());
+    m.insert("path".into(), mount.entry.path.clone().into());
     Ok(Response::data(m))
 }
 

@@ -2,8 +2,10 @@
 
 mod capabilities;
 pub(crate) mod cors;
+pub(crate) mod host;
 pub(crate) mod keys;
 mod mounts;
+mod plugins;
 mod policy;
 mod remount;
 mod status;
@@ -40,6 +42,8 @@ fn routes() -> Routes<System, Tx> {
     let routes = tools::routes(routes);
     let routes = keys::routes(routes);
     let routes = cors::routes(routes);
+    let routes = host::routes(routes);
+    let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);
     status::routes(routes)
 }

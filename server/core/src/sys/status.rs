@@ -2,7 +2,8 @@
 
 use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
 
-use super::System;
+use super::{System, capabilities};
+use crate::policies::system_time;
 use crate::tx::{Effect, Tx};
 use crate::{jobs, metrics, open_api};
 
@@ -14,7 +15,7 @@ parameters! {
 }
 parameters! {
     pub struct Spec {
-        /// Kept for clients; paths always name their mounts.
+        /// Mounts that people made have a parameter for their path.
         generic_mount_paths: Option<bool>,
         /// Kept for clients.
         context: Option<String>,
@@ -28,7 +29,9 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
         .path("metrics", "Figures of the server.", |p| p.read(metrics))
         .path("audit", "List the audit devices.", |p| p.read(audit).root_protected())
-        .path("internal/specs/openapi", "The routes in OpenAPI's form.", |p| p.read(openapi).update(openapi))
+        .path("internal/specs/openapi", "The routes in OpenAPI's form.", |p| {
+            p.read(openapi).update(openapi).unauthenticated()
+        })
 }
 
 fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -109,8 +112,17 @@ fn audit(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::both(m))
 }
 
-fn openapi(sys: &System, _: &mut Tx, _: &Call<'_>, _: Spec) -> Result<Response> {
+/// Without a good token, the routes that need none.
+fn openapi(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Spec) -> Result<Response> {
     let core = sys.core()?;
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    Ok(Response::bare(open_api::document(&*core.router(&open)?)))
+    let union = capabilities::own_policies(sys, tx, call)?;
+    let now = system_time(call.now);
+    let reaches = union.as_ref().map(|u| move |mount: &str| u.acl.reaches(mount, now));
+    let view = open_api::View {
+        reaches: reaches.as_ref().map(|r| r as &dyn Fn(&str) -> bool),
+        generic_mount_paths: p.generic_mount_paths.unwrap_or(false),
+    };
+    let router = core.router(&open)?;
+    Ok(Response::bare(open_api::document(&router, &view)))
 }
