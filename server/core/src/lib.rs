@@ -26,6 +26,8 @@ pub mod random;
 mod router;
 mod seal_state;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod tokens;
 mod tx;
 mod wrapping;
@@ -348,7 +350,7 @@ impl Open {
                 }
                 Some(_) => {}
                 None => match layout::table_of(key, &layout::SYSTEM) {
-                    Some(layout::POLICIES) => self.policies.invalidate(),
+                    Some(layout::POLICIES) => self.policies.invalidate(index),
                     Some(layout::SETTINGS) => self.cors.invalidate(index),
                     Some(layout::MOUNTS) => {
                         self.mounts_version.fetch_max(index, std::sync::atomic::Ordering::SeqCst);

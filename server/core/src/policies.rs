@@ -36,13 +36,18 @@ pub struct Compiled {
     pub acl: Acl,
     /// Storage keys of the policies, present or not.
     pub keys: Vec<Vec<u8>>,
-    epoch: u64,
+    /// The index of the snapshot that it was made from.
+    read_at: u64,
 }
 
 /// Compiled unions by the list of their names. A change of any policy makes all of them anew.
+///
+/// A union is used for a snapshot only if no policy was changed between the one it was made from and
+/// now, and that one is not newer: a slow reader of an older snapshot cannot bring back what was changed.
 #[derive(Default)]
 pub struct PolicyCache {
-    epoch: AtomicU64,
+    /// The index of the last batch that changed a policy.
+    changed_at: AtomicU64,
     unions: RwLock<HashMap<Vec<String>, Arc<Compiled>>>,
 }
 
@@ -51,16 +56,17 @@ pub fn system_time(t: Timestamp) -> SystemTime {
 }
 
 impl PolicyCache {
-    /// A batch that is about to be published changed a policy.
-    pub fn invalidate(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+    /// The batch of `index`, which is about to be published, changed a policy.
+    pub fn invalidate(&self, index: u64) {
+        self.changed_at.fetch_max(index, Ordering::SeqCst);
     }
 
     /// The union of these policies; names that do not exist grant nothing.
     pub fn union(&self, tx: &mut Tx, names: &[String], now: Timestamp) -> Result<Arc<Compiled>> {
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let view = tx.index();
+        let current = |read_at: u64| read_at <= view && self.changed_at.load(Ordering::SeqCst) <= read_at;
         if let Some(found) = self.unions.read().unwrap_or_else(PoisonError::into_inner).get(names)
-            && found.epoch == epoch
+            && current(found.read_at)
             && found.acl.valid_until().is_none_or(|end| end > system_time(now))
         {
             return Ok(found.clone());
@@ -78,7 +84,10 @@ impl PolicyCache {
             }
         }
         let acl = Acl::new(&policies, None, system_time(now)).map_err(|e| Error::Status(400, vec![e.to_string()]))?;
-        let compiled = Arc::new(Compiled { acl, keys, epoch });
+        let compiled = Arc::new(Compiled { acl, keys, read_at: view });
+        if !current(view) {
+            return Ok(compiled);
+        }
         let mut unions = self.unions.write().unwrap_or_else(PoisonError::into_inner);
         if unions.len() >= CACHED {
             unions.clear();
@@ -107,4 +116,68 @@ pub fn first(tx: &mut Tx, now: Timestamp) -> Result<()> {
     let stored = |text: &str| StoredPolicy { text: text.to_owned(), modified: now.secs(), expires: None, cas: 1 };
     write(tx, "default", &stored(DEFAULT_POLICY))?;
     write(tx, "response-wrapping", &stored(RESPONSE_WRAPPING_POLICY))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policy::{Check, Operation};
+    use holdfast_seal::Barrier;
+
+    use super::*;
+    use crate::testing::unsealed;
+    use crate::{Core, Open, clock};
+
+    fn reader(core: &Core, open: &Open) -> Tx {
+        Tx::read_only(core.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened)
+    }
+
+    fn allows(open: &Open, tx: &mut Tx) -> bool {
+        let now = clock::now();
+        let union = open.policies.union(tx, &["app".to_owned()], now).unwrap();
+        let check = Check {
+            operation: Operation::Read,
+            path: "kv/a",
+            parameters: None,
+            wrap_ttl: None,
+            root_protected: false,
+            now: system_time(now),
+        };
+        union.acl.check(&check).allowed
+    }
+
+    async fn store(core: &Arc<Core>, open: &Arc<Open>, text: &str) {
+        let policy = StoredPolicy { text: text.into(), modified: 0, expires: None, cas: 1 };
+        core.transact(open, |tx| write(tx, "app", &policy)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_an_older_snapshot_does_not_bring_back_a_withdrawn_right() {
+        let (core, open) = unsealed().await;
+        store(&core, &open, r#"path "kv/*" { capabilities = ["read"] }"#).await;
+        let mut before = reader(&core, &open);
+        store(&core, &open, r#"path "kv/*" { capabilities = ["deny"] }"#).await;
+        // The slow one sees what its snapshot held; whoever comes after the change does not.
+        assert!(allows(&open, &mut before));
+        assert!(!allows(&open, &mut reader(&core, &open)));
+        // Nor is the new union used for the old snapshot.
+        assert!(allows(&open, &mut before));
+        assert!(!allows(&open, &mut reader(&core, &open)));
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_union_is_made_once() {
+        let (core, open) = unsealed().await;
+        store(&core, &open, r#"path "kv/*" { capabilities = ["read"] }"#).await;
+        let made = |tx: &mut Tx| open.policies.union(tx, &["app".to_owned()], clock::now()).unwrap();
+        let first = made(&mut reader(&core, &open));
+        store_unrelated(&core, &open).await;
+        assert!(Arc::ptr_eq(&first, &made(&mut reader(&core, &open))));
+    }
+
+    async fn store_unrelated(core: &Arc<Core>, open: &Arc<Open>) {
+        let place = Place::Name(crate::layout::UI_HEADERS, "x");
+        core.transact(open, |tx| tx.within(SYSTEM, |tx| holdfast_sdk::Transaction::put(tx, place, vec![1])))
+            .await
+            .unwrap();
+    }
 }

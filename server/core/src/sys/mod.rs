@@ -4,6 +4,7 @@ mod capabilities;
 pub(crate) mod cors;
 pub(crate) mod host;
 pub(crate) mod keys;
+mod machine;
 mod mounts;
 mod plugins;
 mod policy;
@@ -43,6 +44,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = keys::routes(routes);
     let routes = cors::routes(routes);
     let routes = host::routes(routes);
+    let routes = machine::routes(routes);
     let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);
     status::routes(routes)

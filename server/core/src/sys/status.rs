@@ -74,6 +74,8 @@ fn metrics(sys: &System, _: &mut Tx, _: &Call<'_>, p: Format) -> Result<Response
             m.insert("Gauges".into(), gauges.into());
             m.insert("Counters".into(), Value::Array(Vec::new()));
             m.insert("Samples".into(), Value::Array(Vec::new()));
+            m.insert("Points".into(), Value::Array(Vec::new()));
+            m.insert("Timestamp".into(), crate::clock::now().rfc3339().into());
             Ok(Response::bare(m))
         }
         Some(other) => Err(Error::bad_request(format!("metric response format {other:?} unknown"))),

@@ -1,26 +1,5 @@
-use holdfast_hsm::memory::allow_unlocked;
-
 use super::*;
-use crate::{EngineTable, InitRequest, Options, SYSTEM_TTL_SECS, TtlLimits};
-
-async fn unsealed() -> (Arc<Core>, Arc<Open>) {
-    allow_unlocked();
-    let core = Core::new(Options {
-        store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
-        engines: EngineTable { secrets: &[], auth: &[] },
-        device: None,
-        storage_type: "inmem".into(),
-        audit: Vec::new(),
-        limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
-        cluster_name: None,
-        max_entry_bytes: 1 << 20,
-    });
-    let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
-    let key = core.initialise(&request).await.unwrap().keys.pop().unwrap();
-    core.unseal_share(key).await.unwrap();
-    let open = core.open().unwrap();
-    (core, open)
-}
+use crate::testing::unsealed;
 
 async fn term_after(rotation: Rotation, sealed_entries: u64) -> u32 {
     let (core, open) = unsealed().await;
