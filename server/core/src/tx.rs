@@ -22,6 +22,13 @@ enum Pending {
     Add { delta: i64, floor: Option<(i64, &'static str)> },
 }
 
+/// What one step through a range found.
+struct Step {
+    entries: Vec<(Key, Option<Value>)>,
+    /// The last stored key that was read, if there may be more behind it.
+    reached: Option<Vec<u8>>,
+}
+
 /// Something to do when the transaction is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -221,8 +228,9 @@ impl Tx {
         self.write(key, Pending::Delete)
     }
 
-    /// Stored entries of a range of storage keys, own writes included.
-    fn range(&mut self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Option<Value>)>> {
+    /// One step through a range of storage keys, own writes included. It reads `limit` stored entries at
+    /// most; what it answers may be fewer, if some were deleted here, or more.
+    fn range(&mut self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Step> {
         let stored = self.view.range(start, end, limit).map_err(store_error)?;
         let full = stored.len() == limit;
         let mut merged: BTreeMap<Key, Option<Value>> = stored.into_iter().map(|(k, v)| (k, Some(v))).collect();
@@ -243,18 +251,17 @@ impl Tx {
                 Pending::Delete => merged.remove(key.as_slice()),
             };
         }
-        Ok(merged.into_iter().collect())
+        Ok(Step { entries: merged.into_iter().collect(), reached: bound })
     }
 
     /// Delete up to `limit` entries whose keys start with `prefix`. True: there may be more.
     pub fn delete_prefix(&mut self, prefix: &[u8], limit: usize) -> Result<bool> {
         let end = prefix_end(prefix);
         let found = self.range(prefix, end.as_deref(), limit)?;
-        let more = found.len() >= limit;
-        for (key, _) in found {
+        for (key, _) in found.entries {
             self.delete_key(key.into_vec())?;
         }
-        Ok(more)
+        Ok(found.reached.is_some())
     }
 
     /// What the store is asked to validate and commit.
@@ -323,7 +330,7 @@ impl Transaction for Tx {
         loop {
             let step = self.range(&start, end.as_deref(), SCAN_STEP)?;
             let mut next: Option<Vec<u8>> = None;
-            for (key, _) in &step {
+            for (key, _) in &step.entries {
                 if next.as_ref().is_some_and(|n| &**key < n.as_slice()) {
                     // Deeper down in a folder that is listed already.
                     continue;
@@ -335,11 +342,7 @@ impl Transaction for Tx {
                 next = prefix_end(&key[..prefix.len() + 2 + length]);
                 names.push(name);
             }
-            let Some((last, _)) = step.last() else { break };
-            if step.len() < SCAN_STEP {
-                break;
-            }
-            let mut after_last = last.to_vec();
+            let Some(mut after_last) = step.reached else { break };
             after_last.push(0);
             start = next.filter(|n| *n > after_last).unwrap_or(after_last);
         }
@@ -355,15 +358,23 @@ impl Transaction for Tx {
         let base = self.key(Place::Ordered(table, &[]))?;
         let from = [&base[..], start].concat();
         let to = if end.is_empty() { prefix_end(&base) } else { Some([&base[..], end].concat()) };
-        let mut out = Vec::new();
-        for (key, value) in self.range(&from, to.as_deref(), limit)? {
-            let plain = match (value, self.writes.get(&*key)) {
-                (_, Some(Pending::Put(v))) => v.clone(),
-                (Some(v), _) => self.open(&key, Some(&v))?.unwrap_or_default(),
-                (None, _) => continue,
-            };
-            out.push((key[base.len()..].to_vec(), plain));
+        let (mut out, mut from) = (Vec::new(), from);
+        loop {
+            let step = self.range(&from, to.as_deref(), limit)?;
+            for (key, value) in step.entries {
+                let plain = match (value, self.writes.get(&*key)) {
+                    (_, Some(Pending::Put(v))) => v.clone(),
+                    (Some(v), _) => self.open(&key, Some(&v))?.unwrap_or_default(),
+                    (None, _) => continue,
+                };
+                out.push((key[base.len()..].to_vec(), plain));
+            }
+            match step.reached {
+                Some(reached) if out.len() < limit => from = [&reached[..], &[0]].concat(),
+                _ => break,
+            }
         }
+        out.truncate(limit);
         Ok(out)
     }
 
@@ -391,5 +402,42 @@ impl Transaction for Tx {
             Some(Pending::Add { delta, .. }) => stored.saturating_add(*delta),
             _ => stored,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{SETTINGS, UI_HEADERS};
+    use crate::testing::unsealed;
+
+    #[tokio::test]
+    async fn what_was_deleted_in_the_same_transaction_does_not_end_a_listing() {
+        let (core, open) = unsealed().await;
+        let name = |n: usize| format!("n{n:04}");
+        let many = 3 * SCAN_STEP;
+        let fill = |tx: &mut Tx| {
+            tx.enter(SYSTEM);
+            for n in 0..many {
+                tx.put(Place::Name(UI_HEADERS, &name(n)), vec![1])?;
+                tx.put(Place::Ordered(SETTINGS, format!("x{n:04}").as_bytes()), vec![1])?;
+            }
+            Ok(())
+        };
+        core.transact(&open, fill).await.unwrap();
+        let look = |tx: &mut Tx| {
+            tx.enter(SYSTEM);
+            for n in (0..many).step_by(3) {
+                tx.delete(Place::Name(UI_HEADERS, &name(n)))?;
+                tx.delete(Place::Ordered(SETTINGS, format!("x{n:04}").as_bytes()))?;
+            }
+            let left = tx.ordered(SETTINGS, b"x", b"y", SCAN_STEP)?;
+            Ok((tx.names(UI_HEADERS, "", "", 0)?, left))
+        };
+        let (names, left) = core.transact(&open, look).await.unwrap();
+        let kept = |n: &usize| !n.is_multiple_of(3);
+        assert_eq!(names, (0..many).filter(kept).map(name).collect::<Vec<_>>());
+        let keys: Vec<String> = left.iter().map(|(k, _)| String::from_utf8_lossy(k).into_owned()).collect();
+        assert_eq!(keys, (0..many).filter(kept).map(|n| format!("x{n:04}")).take(SCAN_STEP).collect::<Vec<_>>());
     }
 }

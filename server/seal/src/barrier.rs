@@ -27,7 +27,7 @@ pub const OVERHEAD_BYTES: usize = HEADER + xaes::NONCE_BYTES + xaes::TAG_BYTES;
 #[derive(Clone)]
 pub struct Barrier {
     keyring: Arc<Keyring>,
-    /// Entries sealed since the last [`counted`](Barrier::counted); the copies of a barrier share it.
+    /// Entries that were sealed and not taken to be counted; the copies of a barrier share it.
     sealed: Arc<AtomicU64>,
 }
 
@@ -41,9 +41,14 @@ impl Barrier {
         self.sealed.load(Ordering::Relaxed)
     }
 
-    /// So many of them are counted now.
-    pub fn counted(&self, n: u64) {
-        self.sealed.fetch_sub(n, Ordering::Relaxed);
+    /// Take them to be counted: nobody else counts the same ones.
+    pub fn take_uncounted(&self) -> u64 {
+        self.sealed.swap(0, Ordering::Relaxed)
+    }
+
+    /// So many of those that were taken could not be counted.
+    pub fn give_back_uncounted(&self, n: u64) {
+        self.sealed.fetch_add(n, Ordering::Relaxed);
     }
 
     pub fn keyring(&self) -> &Arc<Keyring> {

@@ -149,12 +149,14 @@ fn configure(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Respo
 pub(crate) async fn rotate_when_due(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
     let barrier = open.barrier.load_full();
     let (term, active) = barrier.keyring().active();
-    let uncounted = barrier.uncounted();
-    if uncounted >= UNSAVED {
+    if barrier.uncounted() >= UNSAVED {
+        let uncounted = barrier.take_uncounted();
         let delta = i64::try_from(uncounted).unwrap_or(i64::MAX);
         let count = |tx: &mut Tx| tx.within(SYSTEM, |tx| tx.add(Place::Ordered(SETTINGS, &counter(term)), delta, None));
-        core.transact(open, count).await?;
-        barrier.counted(uncounted);
+        if let Err(e) = core.transact(open, count).await {
+            barrier.give_back_uncounted(uncounted);
+            return Err(e);
+        }
     }
     let mut tx = Tx::read_only(core.store.view(), holdfast_seal::Barrier::clone(&barrier)).cached(&open.opened);
     let rotation = load(&mut tx)?;

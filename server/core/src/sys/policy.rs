@@ -142,9 +142,12 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response>
     Ok(Response::empty())
 }
 
-/// A policy may come in base64.
+/// A policy may come in base64; blanks are a policy that grants nothing.
 fn decoded(text: String) -> String {
     use base64::Engine;
+    if text.trim().is_empty() {
+        return text;
+    }
     match base64::engine::general_purpose::STANDARD.decode(text.trim()).map(String::from_utf8) {
         Ok(Ok(plain)) => plain,
         _ => text,

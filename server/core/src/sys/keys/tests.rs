@@ -1,7 +1,8 @@
 use super::*;
 use crate::testing::unsealed;
 
-async fn term_after(rotation: Rotation, sealed_entries: u64) -> u32 {
+/// Whether a term that sealed so many entries got a successor.
+async fn has_rotated(rotation: Rotation, sealed_entries: u64) -> bool {
     let (core, open) = unsealed().await;
     let save = |tx: &mut Tx| tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
     core.transact(&open, save).await.unwrap();
@@ -9,16 +10,22 @@ async fn term_after(rotation: Rotation, sealed_entries: u64) -> u32 {
     for n in 0..sealed_entries {
         barrier.seal(b"place", &n.to_be_bytes()).unwrap();
     }
-    rotate_when_due(&core, &open).await.unwrap();
-    open.barrier.load().keyring().active().0
+    // The server looks by itself too, and may hold the count for a moment.
+    for _ in 0..20 {
+        rotate_when_due(&core, &open).await.unwrap();
+        if open.barrier.load().keyring().active().0 > 1 {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test]
 async fn a_term_that_sealed_enough_gets_a_successor() {
     let rotation = |max_operations, enabled| Rotation { max_operations, interval_secs: 0, enabled };
-    assert_eq!(term_after(rotation(5000, true), 6000).await, 2);
-    assert_eq!(term_after(rotation(5000, true), 3000).await, 1);
-    assert_eq!(term_after(rotation(5000, false), 6000).await, 1);
+    assert!(has_rotated(rotation(5000, true), 6000).await);
+    assert!(!has_rotated(rotation(5000, true), 3000).await);
+    assert!(!has_rotated(rotation(5000, false), 6000).await);
 }
 
 #[tokio::test]
@@ -30,8 +37,15 @@ async fn what_was_counted_is_stored_and_shown_once() {
     }
     let count = || sealed(&mut Tx::read_only(core.store.view(), holdfast_seal::Barrier::clone(&barrier))).unwrap();
     let before = count();
-    rotate_when_due(&core, &open).await.unwrap();
+    // The server counts by itself meanwhile: each entry is counted by one of them.
+    tokio::join!(async { rotate_when_due(&core, &open).await.unwrap() }, async {
+        rotate_when_due(&core, &open).await.unwrap();
+    });
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while count() < before && std::time::Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
     assert!(barrier.uncounted() < 10, "the count was not stored");
     // Storing it sealed an entry itself.
-    assert!((before..before + 3).contains(&count()), "{before} and {}", count());
+    assert!((before..before + 5).contains(&count()), "{before} and {}", count());
 }
