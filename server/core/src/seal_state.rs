@@ -425,25 +425,13 @@ pub(crate) fn add_missing_mounts(tx: &mut Tx) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_hsm::memory::allow_unlocked;
-
     use super::*;
     use crate::InitRequest;
-    use crate::{EngineTable, Options, SYSTEM_TTL_SECS, TtlLimits};
+    use crate::testing::new_core;
 
     #[tokio::test]
     async fn a_store_of_an_earlier_version_gets_its_cubbyhole_when_it_is_unsealed() {
-        allow_unlocked();
-        let core = Core::new(Options {
-            store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
-            engines: EngineTable { secrets: &[], auth: &[] },
-            device: None,
-            storage_type: "inmem".into(),
-            audit: Vec::new(),
-            limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
-            cluster_name: None,
-            max_entry_bytes: 1 << 20,
-        });
+        let core = new_core();
         let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
         let key = core.initialise(&request).await.unwrap().keys.pop().unwrap();
         let share = || Secret::new(key.expose().clone());

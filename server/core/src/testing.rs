@@ -1,4 +1,4 @@
-//! An unsealed core in memory, for tests that look inside it.
+//! A core in memory, for tests that look inside it.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use holdfast_hsm::memory::allow_unlocked;
 
 use crate::{Core, EngineTable, InitRequest, Open, Options, SYSTEM_TTL_SECS, TtlLimits};
 
-pub(crate) async fn unsealed() -> (Arc<Core>, Arc<Open>) {
+pub(crate) fn new_core() -> Arc<Core> {
     allow_unlocked();
-    let core = Core::new(Options {
+    Core::new(Options {
         store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
         engines: EngineTable { secrets: &[], auth: &[] },
         device: None,
@@ -17,7 +17,11 @@ pub(crate) async fn unsealed() -> (Arc<Core>, Arc<Open>) {
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
-    });
+    })
+}
+
+pub(crate) async fn unsealed() -> (Arc<Core>, Arc<Open>) {
+    let core = new_core();
     let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
     let key = core.initialise(&request).await.unwrap().keys.pop().unwrap();
     core.unseal_share(key).await.unwrap();
