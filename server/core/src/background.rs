@@ -1,23 +1,32 @@
 //! What an unsealed server does by itself: jobs, and ending what is due.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use holdfast_sdk::Result;
+use tokio::sync::Notify;
 
 use crate::expiry::{self, Due};
+use crate::jobs::Step;
 use crate::sys::keys::rotate_when_due;
-use crate::{Core, Open, clock, jobs, tokens};
+use crate::{Core, Open, intents, jobs, tokens};
 
 const TICK: Duration = Duration::from_millis(500);
+/// A job that fails is tried again after this at the latest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Start the loops; they end when the server is sealed or gone.
 pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
-    tokio::spawn(run(Arc::downgrade(core), Arc::downgrade(open)));
+    tokio::spawn(run(Arc::downgrade(core), Arc::downgrade(open), core.job_stored.clone()));
 }
 
-async fn run(core: Weak<Core>, open: Weak<Open>) {
+/// Jobs that failed or wait: how often, and the boot time before which they are left alone.
+type Pauses = HashMap<[u8; 16], (u32, Duration)>;
+
+async fn run(core: Weak<Core>, open: Weak<Open>, job_stored: Arc<Notify>) {
+    let mut pauses = Pauses::new();
     loop {
         {
             let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
@@ -30,14 +39,16 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             if let Err(e) = rotate_when_due(&core, &open).await {
                 tracing::warn!(error = %e, "making a new key term failed; it is tried again");
             }
-            if let Err(e) = work(&core, &open).await {
-                tracing::warn!(error = %e, "a job failed; it is tried again");
+            match work(&core, &open, &mut pauses).await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(e) => tracing::warn!(error = %e, "jobs cannot be worked off; they are tried again"),
             }
         }
-        let Some(core) = core.upgrade() else { return };
+        // Nothing of the server is held meanwhile: loops would keep one another's server alive.
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            () = core.job_stored.notified() => {}
+            () = job_stored.notified() => {}
         }
     }
 }
@@ -45,9 +56,11 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
 /// End what is due, batch by batch.
 async fn expire(core: &Core, open: &Open) -> Result<()> {
     loop {
+        // While the clock is in doubt nothing is ended that cannot be brought back.
+        let Some(now) = core.clock.observe() else { return Ok(()) };
         let ended = core
             .transact(open, |tx| {
-                let due = expiry::due(tx, clock::now())?;
+                let due = expiry::due(tx, now)?;
                 for (key, what) in &due {
                     match what {
                         Due::Token(id) => tokens::revoke_tree(tx, id)?,
@@ -65,30 +78,40 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
     }
 }
 
-/// Work off stored jobs, a batch of each in turn.
-async fn work(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
-    loop {
-        let mut tx = crate::tx::Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
-        let stored = jobs::list(&mut tx)?;
-        drop(tx);
-        if stored.is_empty() {
-            return Ok(());
+/// One batch of each stored job. One that fails or waits is left alone for a pause that grows, and keeps no
+/// other from its turn. True: there is more to do at once.
+async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result<bool> {
+    let mut tx = crate::tx::Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+    let stored = jobs::list(&mut tx)?;
+    drop(tx);
+    pauses.retain(|id, _| stored.iter().any(|(stored, _)| stored == id));
+    let now = core.clock.boot();
+    let mut more = false;
+    for (id, _) in stored {
+        if pauses.get(&id).is_some_and(|(_, until)| *until > now) {
+            continue;
         }
-        let mut failed = None;
-        for (id, _) in stored {
-            if open.closing.load(Ordering::SeqCst) {
-                return Ok(());
+        if open.closing.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let router = core.router(open)?;
+        match core.transact(open, |tx| jobs::step(core, tx, &router, &id)).await {
+            // What is done may have made other jobs.
+            Ok(Step::Done | Step::More) => {
+                pauses.remove(&id);
+                more = true;
             }
-            // One job that fails does not keep the others from their turn.
-            let router = core.router(open)?;
-            if let Err(e) = core.transact(open, |tx| jobs::step(tx, &router, &id)).await {
+            Ok(Step::Waits) => {
+                pauses.insert(id, (0, now + TICK));
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "a job failed; it is tried again");
+                let tries = pauses.get(&id).map_or(1, |(tries, _)| tries.saturating_add(1));
+                pauses.insert(id, (tries, now + intents::pause(tries)?.min(LONGEST_PAUSE)));
                 let text = e.to_string();
                 core.transact(open, |tx| jobs::note_failure(tx, &id, &text)).await?;
-                failed = Some(e);
             }
         }
-        if let Some(e) = failed {
-            return Err(e);
-        }
     }
+    Ok(more)
 }

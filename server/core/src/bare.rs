@@ -10,7 +10,7 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
-use crate::{Answer, Core, InitRequest, Refusal, clock};
+use crate::{Answer, Core, InitRequest, Refusal};
 
 /// The version that clients are told.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -162,7 +162,11 @@ impl Core {
         set("performance_standby", false.into());
         set("replication_performance_mode", mode.into());
         set("replication_dr_mode", mode.into());
-        set("server_time_utc", clock::now().secs().into());
+        set("server_time_utc", self.clock.wall().secs().into());
+        if let Some(ahead) = self.clock.apart_secs() {
+            // Only then, so that no client meets a field that it does not know while all is well.
+            set("clock_apart_secs", ahead.into());
+        }
         set("version", VERSION.into());
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());

@@ -2,7 +2,7 @@
 //!
 //! Only what is due is ever read into memory.
 
-use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
+use holdfast_sdk::{Error, Place, Result, Table, Timestamp, Transaction};
 
 use crate::layout::{EXPIRY, SYSTEM};
 use crate::random;
@@ -36,18 +36,37 @@ impl Due {
 
 /// Add an entry; returns its key, by which it is removed again.
 pub fn put(tx: &mut Tx, end: Timestamp, due: &Due) -> Result<Vec<u8>> {
-    let key = [&(end.0 / 1_000_000).to_be_bytes()[..], &random::bytes::<16>()?].concat();
-    tx.within(SYSTEM, |tx| tx.put(Place::Ordered(EXPIRY, &key), due.encode()))?;
-    Ok(key)
+    put_in(tx, EXPIRY, end, due.encode())
 }
 
 pub fn remove(tx: &mut Tx, key: &[u8]) -> Result<()> {
-    tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(EXPIRY, key)))
+    remove_in(tx, EXPIRY, key)
 }
 
 /// Entries that are due by `now`, the oldest first, at most [`BATCH`].
 pub fn due(tx: &mut Tx, now: Timestamp) -> Result<Vec<(Vec<u8>, Due)>> {
-    let end = (now.0 / 1_000_000 + 1).to_be_bytes();
-    let found = tx.within(SYSTEM, |tx| tx.ordered(EXPIRY, &[], &end, BATCH))?;
+    let found = due_in(tx, EXPIRY, now, BATCH)?;
     found.into_iter().map(|(key, value)| Ok((key, Due::decode(&value)?))).collect()
+}
+
+/// Add an entry to an index of this form in another table of the core.
+pub fn put_in(tx: &mut Tx, table: Table, at: Timestamp, value: Vec<u8>) -> Result<Vec<u8>> {
+    let key = [&(at.0 / 1_000_000).to_be_bytes()[..], &random::bytes::<16>()?].concat();
+    tx.within(SYSTEM, |tx| tx.put(Place::Ordered(table, &key), value))?;
+    Ok(key)
+}
+
+pub fn remove_in(tx: &mut Tx, table: Table, key: &[u8]) -> Result<()> {
+    tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(table, key)))
+}
+
+/// The time in an entry's key, in whole milliseconds.
+pub fn time_of(key: &[u8]) -> Option<Timestamp> {
+    let millis = u64::from_be_bytes(key.first_chunk().copied()?);
+    Some(Timestamp(millis.saturating_mul(1_000_000)))
+}
+
+pub fn due_in(tx: &mut Tx, table: Table, now: Timestamp, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let end = (now.0 / 1_000_000 + 1).to_be_bytes();
+    tx.within(SYSTEM, |tx| tx.ordered(table, &[], &end, limit))
 }

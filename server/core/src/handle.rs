@@ -1,5 +1,7 @@
 //! The way of a request, from top to bottom.
 
+mod act;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,12 +13,13 @@ use holdfast_seal::Barrier;
 use holdfast_storage::Store;
 
 use crate::audit::{self, AuthFacts, RequestFacts};
+use crate::failpoint::failpoint;
 use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
 use crate::policies::system_time;
 use crate::router::{Handler, Mount};
 use crate::tokens::{self, Session, TokenEntry};
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, clock, wrapping};
+use crate::{Answer, Core, Open, intents, wrapping};
 
 /// What was found out about a request before it is carried out.
 struct Authorised {
@@ -47,6 +50,7 @@ impl Core {
     /// Handle one request. It runs to its end whoever waits for it.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Answer {
         let start = Instant::now();
+        failpoint!(self, "received");
         self.metrics.in_flight.up();
         let Some(open) = self.open() else {
             self.metrics.in_flight.down();
@@ -78,7 +82,7 @@ impl Core {
         let mount = located.map(|(m, _)| m);
         let path = located.map_or("", |(_, at)| request.path.get(at..).unwrap_or("")).trim_start_matches('/');
         let found = mount.and_then(|m| m.handler.find(request.operation, path));
-        let now = clock::now();
+        let now = self.clock.now();
 
         let operation = request.operation;
         let mut way = Way { core: self, open, request, mount, path, found: found.as_ref(), operation, now, routed_at };
@@ -91,7 +95,9 @@ impl Core {
         };
         way.operation = operation;
         let about = way.request_facts();
-        let writes = operation.writes() || request.wrap_ttl.is_some();
+        let acts = found.as_ref().is_some_and(|f| f.acts);
+        let writes = operation.writes() || request.wrap_ttl.is_some() || acts;
+        failpoint!(self, "authorised");
 
         let texts = refused.map(|e| e.to_string());
         let members: Vec<Vec<u8>> = open
@@ -111,6 +117,7 @@ impl Core {
                 return (Answer::failure(&e), Vec::new());
             }
         };
+        failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
             Ok(a) => match way.carry_out(a).await {
@@ -120,7 +127,10 @@ impl Core {
         };
         let result = match result {
             // Refused or failed, it is a use of its token all the same.
-            Err(e) if facts.token.is_some() => Err(way.count_failed_use().await.err().unwrap_or(e)),
+            Err(e) if facts.token.is_some() => {
+                failpoint!(self, "failed");
+                Err(way.count_failed_use().await.err().unwrap_or(e))
+            }
             other => other,
         };
         if result.is_ok() && writes {
@@ -136,12 +146,13 @@ impl Core {
                 Ok(r) => Ok(r),
                 Err(_) => Err(error_text.as_deref().unwrap_or("")),
             };
-            audit::response_line(d, h, clock::now(), &facts, (&about, &members[d]), shown, out);
+            audit::response_line(d, h, self.clock.now(), &facts, (&about, &members[d]), shown, out);
         };
         if let Err(e) = open.audit.write(false, line) {
             self.metrics.audit_failures.add(1);
             return (Answer::failure(&e), effects);
         }
+        failpoint!(self, "answered");
         let answer = match &result {
             Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.entry.kind.as_str())),
             Err(e) => way_failure(e, refused_by_policy(&facts)),
@@ -376,6 +387,7 @@ impl Way<'_> {
             now: self.now,
             captures: &found.captures,
             prepared: prepared.map(|p| &**p),
+            done: None,
         }
     }
 
@@ -401,57 +413,72 @@ impl Way<'_> {
             Some(work) => Some(work.await?),
             None => None,
         };
+        failpoint!(self.core, "prepared");
+        let acted = match found.acts {
+            true => self.act(mount, found, &mut authorised, prepared.as_ref()).await?,
+            false => None,
+        };
         let operation = self.operation;
         let mut effects = Vec::new();
-        let response = if operation.writes() || self.request.wrap_ttl.is_some() || !authorised.counted {
-            let (mut first, mut routed_at) = (true, self.routed_at);
-            self.core
-                .transact(self.open, |tx| {
-                    if !std::mem::take(&mut first) {
-                        // What allowed the first run may have changed since.
-                        authorised = self.authorise_again()?;
-                        routed_at = self.same_mount(mount)?;
-                    }
-                    // Nothing is written to a mount that was disabled, moved or upgraded meanwhile.
-                    tx.depend_on(&mount.key, routed_at);
-                    for (key, index) in &authorised.stands_on {
-                        tx.depend_on(key, *index);
-                    }
-                    let limited = authorised.caller.token_id.filter(|_| !authorised.counted);
-                    let counts_after = self.is_of_the_token_itself(mount);
-                    if let Some(id) = limited {
-                        // Another request may have been its last one since.
-                        wrapping::check(tx, self.request, self.now)?;
-                        if tokens::load(tx, &id)?.is_none() {
-                            return Err(Error::PermissionDenied);
+        let response =
+            if operation.writes() || acted.is_some() || self.request.wrap_ttl.is_some() || !authorised.counted {
+                let (mut first, mut routed_at) = (true, self.routed_at);
+                let committed = self
+                    .core
+                    .transact(self.open, |tx| {
+                        if !std::mem::take(&mut first) {
+                            // What allowed the first run may have changed since.
+                            authorised = self.authorise_again()?;
+                            routed_at = self.same_mount(mount)?;
                         }
-                        if !counts_after {
-                            tokens::count_use(tx, &id)?;
+                        // Nothing is written to a mount that was disabled, moved or upgraded meanwhile.
+                        tx.depend_on(&mount.key, routed_at);
+                        for (key, index) in &authorised.stands_on {
+                            tx.depend_on(key, *index);
                         }
-                    }
-                    tx.enter(mount.scope);
-                    let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
-                    let mut response = mount.handler.apply(found, tx, &call)?;
-                    self.finish(&authorised, found, &mut response);
-                    if let Some(ttl) = self.request.wrap_ttl {
-                        response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;
-                    }
-                    if let Some(id) = limited.filter(|_| counts_after) {
-                        tokens::count_use_if_there(tx, &id)?;
-                    }
-                    effects = tx.effects().to_vec();
-                    Ok(response)
-                })
-                .await?
-        } else {
-            let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
-            tx.enter(mount.scope);
-            let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
-            let mut response = mount.handler.apply(found, &mut tx, &call)?;
-            self.finish(&authorised, found, &mut response);
-            effects = tx.take_effects();
-            response
-        };
+                        let limited = authorised.caller.token_id.filter(|_| !authorised.counted);
+                        let counts_after = self.is_of_the_token_itself(mount);
+                        if let Some(id) = limited {
+                            // Another request may have been its last one since.
+                            wrapping::check(tx, self.request, self.now)?;
+                            if tokens::load(tx, &id)?.is_none() {
+                                return Err(Error::PermissionDenied);
+                            }
+                            if !counts_after {
+                                tokens::count_use(tx, &id)?;
+                            }
+                        }
+                        if let Some(acted) = &acted {
+                            intents::complete(tx, mount, &acted.key)?;
+                        }
+                        tx.enter(mount.scope);
+                        let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
+                        let call = Call { done: acted.as_ref().map(|a| &a.done), ..call };
+                        let mut response = mount.handler.apply(found, tx, &call)?;
+                        self.finish(&authorised, found, &mut response);
+                        if let Some(ttl) = self.request.wrap_ttl {
+                            response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;
+                        }
+                        if let Some(id) = limited.filter(|_| counts_after) {
+                            tokens::count_use_if_there(tx, &id)?;
+                        }
+                        effects = tx.effects().to_vec();
+                        Ok(response)
+                    })
+                    .await;
+                if let (Err(e), Some(acted)) = (&committed, &acted) {
+                    self.take_back(mount, acted, e).await;
+                }
+                committed?
+            } else {
+                let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+                tx.enter(mount.scope);
+                let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
+                let mut response = mount.handler.apply(found, &mut tx, &call)?;
+                self.finish(&authorised, found, &mut response);
+                effects = tx.take_effects();
+                response
+            };
         Ok((response, effects))
     }
 

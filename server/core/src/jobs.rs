@@ -5,9 +5,9 @@ use holdfast_sdk::{Error, Map, Place, Result, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
 use crate::layout::{JOBS, MOUNTS, SYSTEM, Scope};
-use crate::router::{Handler, Router};
+use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
-use crate::{clock, cubbyhole, random, tokens};
+use crate::{Core, clock, cubbyhole, intents, random, tokens};
 
 /// Keys that one batch of a job changes.
 const BATCH_KEYS: usize = 256;
@@ -21,6 +21,9 @@ pub enum Kind {
         mount: [u8; 16],
         #[n(1)]
         path: String,
+        /// As it was mounted: what it made outside is undone through it. Earlier versions did not keep it.
+        #[n(2)]
+        entry: Option<Box<MountEntry>>,
     },
     /// Revoke the children of a token that is gone.
     #[n(1)]
@@ -48,6 +51,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub fn clean_mount(entry: &MountEntry) -> Kind {
+        Kind::CleanMount { mount: entry.uuid, path: entry.full_path(), entry: Some(Box::new(entry.clone())) }
+    }
+
     pub fn word(&self) -> &'static str {
         match self {
             Kind::CleanMount { .. } => "clean-mount",
@@ -93,13 +100,39 @@ pub fn list(tx: &mut Tx) -> Result<Vec<([u8; 16], Job)>> {
         .collect()
 }
 
-/// Work off one batch. True: the job is done and forgotten.
-pub fn step(tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<bool> {
+/// A mount that was disabled and is not cleaned up yet.
+pub fn disabled_mount(tx: &mut Tx, mount: &[u8; 16]) -> Result<Option<MountEntry>> {
+    Ok(list(tx)?.into_iter().find_map(|(_, job)| match job.kind {
+        Kind::CleanMount { mount: of, entry, .. } if of == *mount => entry.map(|e| *e),
+        _ => None,
+    }))
+}
+
+/// How far one batch has brought a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is done and forgotten.
+    Done,
+    More,
+    /// Something else has to happen first; its record says what.
+    Waits,
+}
+
+/// Work off one batch.
+pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<Step> {
     let Some(mut job) = tx.within(SYSTEM, |tx| record::get::<Job>(tx, Place::Ordered(JOBS, id)))? else {
-        return Ok(true);
+        return Ok(Step::Done);
     };
     let more = match &mut job.kind {
-        Kind::CleanMount { mount, .. } => tx.delete_prefix(&Scope::mount(*mount).prefix(), BATCH_KEYS)?,
+        Kind::CleanMount { mount, entry, .. } => {
+            if let Some((_, intent)) = intents::of_mount(tx, mount, 1)?.first() {
+                let why =
+                    format!("waits until what it made outside is undone, {:?} among it: see sys/intents", intent.name);
+                note_failure(tx, id, &why)?;
+                return Ok(Step::Waits);
+            }
+            clean_mount(core, tx, Scope::mount(*mount), entry.as_deref())?
+        }
         Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
         Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
@@ -110,7 +143,18 @@ pub fn step(tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<bool> {
         true => record::put(tx, Place::Ordered(JOBS, id), &job),
         false => tx.delete(Place::Ordered(JOBS, id)),
     })?;
-    Ok(!more)
+    Ok(if more { Step::More } else { Step::Done })
+}
+
+/// First the engine tidies up, then its records go. True: there may be more.
+fn clean_mount(core: &Core, tx: &mut Tx, scope: Scope, entry: Option<&MountEntry>) -> Result<bool> {
+    if let Some(entry) = entry {
+        let engine = core.backend(entry)?;
+        if tx.within(scope, |tx| engine.clean(tx))? {
+            return Ok(true);
+        }
+    }
+    tx.delete_prefix(&scope.prefix(), BATCH_KEYS)
 }
 
 /// A batch of an upgrade. False: all is done, or the mount is gone.

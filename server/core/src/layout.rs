@@ -61,15 +61,18 @@ pub const JOBS: Table = Table(3);
 pub const EXPIRY: Table = Table(4);
 /// By name: single records of the core.
 pub const SETTINGS: Table = Table(5);
-/// By intent id.
+/// By mount UUID, then the intent's id: what is being made outside.
 pub const INTENTS: Table = Table(6);
-
 /// By a time-ordered UUID: moves of mounts.
 pub const MOVES: Table = Table(7);
 /// By name: headers of the web UI.
 pub const UI_HEADERS: Table = Table(8);
 /// By version: when a version of the program first opened the store.
 pub const VERSIONS: Table = Table(9);
+/// By time and random id: when an intent is to be looked at, as in [`EXPIRY`].
+pub const INTENTS_DUE: Table = Table(10);
+/// One record: cluster time, in nanoseconds.
+pub const CLUSTER_TIME: Table = Table(11);
 
 /// By token id.
 pub const TOKEN: Table = Table(1);

@@ -14,9 +14,11 @@ pub mod clock;
 pub mod cors;
 mod cubbyhole;
 mod expiry;
+pub mod failpoint;
 mod handle;
 mod identity;
 mod init;
+mod intents;
 mod jobs;
 pub mod layout;
 pub mod metrics;
@@ -26,10 +28,12 @@ pub mod random;
 mod router;
 mod seal_state;
 mod sys;
+mod targets;
 #[cfg(test)]
 mod testing;
 mod tokens;
 mod tx;
+mod undo;
 mod wrapping;
 
 pub use answer::Answer;
@@ -44,11 +48,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
-use holdfast_sdk::{Error, Result};
+use holdfast_sdk::{Backend, Error, Place, Result, Timestamp, Transaction};
 use holdfast_seal::{Barrier, SealDevice};
-use holdfast_storage::{CommitError, Proposal, Store, View};
+use holdfast_storage::{CommitError, Proposal, Store, View, Write};
 
 use crate::cache::Cache;
+use crate::clock::{Clock, Clocks, SystemClocks};
 use crate::policies::PolicyCache;
 use crate::router::{Mount, Router};
 use crate::tokens::TokenEntry;
@@ -81,8 +86,15 @@ pub struct Core {
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
     pub metrics: metrics::Metrics,
+    pub(crate) clock: Clock,
+    /// Acts outside that are under way.
+    pub(crate) targets: targets::Targets,
+    /// Woken when an intent is to be undone.
+    pub(crate) intent_due: Arc<tokio::sync::Notify>,
+    #[cfg(feature = "failpoints")]
+    pub failpoints: failpoint::Failpoints,
     /// Woken when a job was stored.
-    pub(crate) job_stored: tokio::sync::Notify,
+    pub(crate) job_stored: Arc<tokio::sync::Notify>,
     /// Woken when the server was sealed: connections end after their answer.
     pub sealed: tokio::sync::Notify,
     /// Raised at every seal.
@@ -124,10 +136,17 @@ pub(crate) struct Open {
     pub audit: audit::Broker,
     pub cors: cors::CorsCache,
     pub closing: AtomicBool,
+    /// Becomes true when the server is sealed, for those who wait outside.
+    pub closed: tokio::sync::watch::Sender<bool>,
 }
 
 impl Core {
     pub fn new(options: Options) -> Arc<Core> {
+        Core::with_clocks(options, Arc::new(SystemClocks))
+    }
+
+    /// A server whose clocks are these: tests move them.
+    pub fn with_clocks(options: Options, clocks: Arc<dyn Clocks>) -> Arc<Core> {
         let settings = Settings {
             engines: options.engines,
             device: options.device,
@@ -144,7 +163,12 @@ impl Core {
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
             metrics: metrics::Metrics::default(),
-            job_stored: tokio::sync::Notify::new(),
+            clock: Clock::new(clocks),
+            targets: targets::Targets::default(),
+            intent_due: Arc::default(),
+            #[cfg(feature = "failpoints")]
+            failpoints: failpoint::Failpoints::default(),
+            job_stored: Arc::default(),
             sealed: tokio::sync::Notify::new(),
             seal_count: AtomicU64::new(0),
         });
@@ -187,10 +211,14 @@ impl Core {
                 Ok((result, ticket)) => {
                     // The next one may go on: it reads what this one proposed.
                     drop(latch);
+                    failpoint::failpoint!(self, "proposed");
                     match ticket {
                         None => return result,
                         Some(t) => match t.committed().await {
-                            Ok(_) => return result,
+                            Ok(_) => {
+                                failpoint::failpoint!(self, "committed");
+                                return result;
+                            }
                             Err(CommitError::Retry | CommitError::Conflict(_)) => {}
                             Err(e) => return Err(commit_failure(e)),
                         },
@@ -246,6 +274,11 @@ impl Core {
         if failed {
             // What it read must still be true before anybody is told about the failure.
             proposal.writes.clear();
+        }
+        if !proposal.writes.is_empty()
+            && let Some(now) = self.clock.stamp()
+        {
+            proposal.writes.push(stamp(open, now)?);
         }
         let ticket = self.store.propose(proposal)?;
         if !failed && effects.contains(&tx::Effect::RunJobs) {
@@ -325,6 +358,23 @@ impl Core {
         MountEntry { default_ttl_secs: limits.default_secs, max_ttl_secs: limits.max_secs, ..entry.clone() }
     }
 
+    /// An engine for a mount.
+    pub(crate) fn backend(&self, entry: &MountEntry) -> Result<Arc<dyn Backend>> {
+        let factory = self.options.engines.factory(entry.auth, &entry.kind).ok_or_else(|| {
+            let (path, kind) = (entry.full_path(), &entry.kind);
+            Error::Internal(format!("the mount {path} is of type {kind:?}, which this program does not have"))
+        })?;
+        factory(&self.with_effective_limits(entry)).map_err(Error::Internal)
+    }
+
+    /// Ends when the server is sealed or gone. It holds nothing of it.
+    pub(crate) fn closing(&self, open: &Open) -> impl Future<Output = ()> + Send + use<> {
+        let mut closed = open.closed.subscribe();
+        async move {
+            let _sealed_or_gone = closed.wait_for(|is| *is).await;
+        }
+    }
+
     /// Finish what is in flight and close the store.
     pub fn shut_down(&self) {
         self.store.close();
@@ -360,6 +410,21 @@ impl Open {
             }
         }
     }
+}
+
+/// The write that keeps cluster time.
+fn stamp(open: &Open, now: Timestamp) -> Result<Write, CommitError> {
+    let barrier = open.barrier.load();
+    let mut key = layout::SYSTEM.prefix().to_vec();
+    key.push(layout::CLUSTER_TIME.0);
+    let sealed = barrier.seal(&key, &now.0.to_be_bytes()).map_err(|e| CommitError::Failed(e.to_string()))?;
+    Ok(Write::Put(key.into(), sealed.into()))
+}
+
+/// The cluster time that a store holds, if it ever did.
+pub(crate) fn stored_time(tx: &mut Tx) -> Result<Option<Timestamp>> {
+    let found = tx.within(layout::SYSTEM, |tx| tx.get(Place::Ordered(layout::CLUSTER_TIME, &[])))?;
+    Ok(found.and_then(|b| b.try_into().ok()).map(|b| Timestamp(u64::from_be_bytes(b))))
 }
 
 /// A commit that failed for good, as the client is told.

@@ -44,6 +44,12 @@ pub struct Metrics {
     pub tokens_created: Counter,
     pub tokens_expired: Counter,
     pub connections: Gauge,
+    /// Acts outside that were done, and that failed.
+    pub acts: Counter,
+    pub act_failures: Counter,
+    /// Intents that were undone, and tries of it that failed.
+    pub intents_undone: Counter,
+    pub undo_failures: Counter,
 }
 
 /// Figures of other parts at this moment.
@@ -54,6 +60,9 @@ pub struct Now {
     pub log_bytes: u64,
     pub key_slots_used: usize,
     pub key_slots_total: usize,
+    /// While mass expiry is paused: seconds that the wall clock is ahead or behind.
+    pub clock_apart_secs: Option<i64>,
+    pub clock_pauses: u64,
 }
 
 impl Metrics {
@@ -97,6 +106,15 @@ impl Metrics {
         );
         one("holdfast_storage_log_bytes", "gauge", "Size of the log.", now.log_bytes as f64);
         one("holdfast_key_slots_used", "gauge", "Slots of locked key memory in use.", now.key_slots_used as f64);
+        one("holdfast_outside_acts", "counter", "Acts outside that were done.", self.acts.get() as f64);
+        one("holdfast_outside_act_failures", "counter", "Acts outside that failed.", self.act_failures.get() as f64);
+        one("holdfast_intents_undone", "counter", "Undoings of acts outside.", self.intents_undone.get() as f64);
+        one("holdfast_intent_undo_failures", "counter", "Undoings that failed.", self.undo_failures.get() as f64);
+        let paused = f64::from(u8::from(now.clock_apart_secs.is_some()));
+        one("holdfast_expiry_paused", "gauge", "1 while mass expiry waits for the clock.", paused);
+        let apart = now.clock_apart_secs.unwrap_or(0) as f64;
+        one("holdfast_clock_apart_seconds", "gauge", "How far the wall clock jumped ahead or back.", apart);
+        one("holdfast_clock_pauses", "counter", "Times that the wall clock jumped.", now.clock_pauses as f64);
         one("holdfast_key_slots_total", "gauge", "Slots of locked key memory.", now.key_slots_total as f64);
         out
     }

@@ -221,6 +221,11 @@ pub fn save(tx: &mut Tx, entry: &MountEntry) -> Result<()> {
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(MOUNTS, &entry.uuid), entry))
 }
 
+/// Whether a mount is there still.
+pub fn is_stored(tx: &mut Tx, entry: &MountEntry) -> Result<bool> {
+    Ok(tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, &entry.uuid)))?.is_some())
+}
+
 pub fn forget(tx: &mut Tx, entry: &MountEntry) -> Result<()> {
     tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(MOUNTS, &entry.uuid)))
 }

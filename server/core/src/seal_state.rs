@@ -17,7 +17,7 @@ use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, background, clock, random};
+use crate::{Core, Open, audit, background, clock, intents, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -216,14 +216,22 @@ impl Core {
             audit: self.open_audit(&barrier).await?,
             cors: crate::cors::CorsCache::default(),
             closing: AtomicBool::new(false),
+            closed: tokio::sync::watch::Sender::new(false),
         });
+        let mut tx = Tx::read_only(self.store.view(), barrier);
+        if let Some(stored) = crate::stored_time(&mut tx).map_err(failed)? {
+            self.clock.resume(stored);
+        }
+        drop(tx);
         self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
+        self.transact(&open, |tx| intents::take_up_again(tx, self.clock.cluster())).await.map_err(failed)?;
         open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
         self.open.store(Some(open.clone()));
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
         *lock(&self.seal.progress) = Progress::default();
         *lock(&self.seal.device_trouble) = None;
         background::start(self, &open);
+        undo::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
         Ok(())
     }
@@ -264,6 +272,7 @@ impl Core {
         let Some(open) = self.open.swap(None) else { return };
         self.seal.sealed_by_hand.store(true, Ordering::SeqCst);
         open.closing.store(true, Ordering::SeqCst);
+        open.closed.send_replace(true);
         self.job_stored.notify_waiters();
         self.seal_count.fetch_add(1, Ordering::SeqCst);
         self.sealed.notify_waiters();

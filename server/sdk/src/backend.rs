@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Call, Operation, Request, Response, Result, Route, Timestamp, Tx};
+use crate::{Act, Call, Failure, Means, Operation, Outside, Request, Response, Result, Route, Timestamp, Tx, Work};
 
 /// What `prepare` computed, handed to every run of `apply`.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
@@ -47,6 +47,37 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Handle the request on the transaction. Pure; may run again.
     fn apply(&self, found: &crate::Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response>;
+
+    /// First transaction of a request that acts outside (see [`Outside`]): what it is about to do. `None`: nothing
+    /// has to be done, the handler is all there is. As pure as `apply`; what it writes is committed with the intent.
+    fn intend(&self, _found: &crate::Found, _tx: &mut Tx, _call: &Call<'_>) -> Result<Option<Act>> {
+        Ok(None)
+    }
+
+    /// Make it, outside every transaction. It may be dropped at any await once its time is over.
+    fn effect<'a>(&'a self, _outside: &'a Outside, _means: &'a Means) -> Work<'a, Result<Means, Failure>> {
+        Box::pin(async { Err(Failure::Nothing(crate::Error::UnsupportedOperation)) })
+    }
+
+    /// Read what reaching it needs (the connection, statements), before it is undone.
+    fn reach(&self, _tx: &mut Tx, outside: &Outside) -> Result<Means> {
+        Err(crate::Error::Internal(format!(
+            "{} does not act outside, and {:?} is to be undone",
+            self.kind(),
+            outside.name
+        )))
+    }
+
+    /// Take it back. Idempotent: what is not there is undone.
+    fn undo<'a>(&'a self, _outside: &'a Outside, _means: &'a Means) -> Work<'a, Result<()>> {
+        Box::pin(async { Err(crate::Error::UnsupportedOperation) })
+    }
+
+    /// The mount was disabled and everything outside is undone: tidy up what the engine keeps beside its
+    /// records, in batches, before those are removed. True: call again. Called again after it has said false.
+    fn clean(&self, _tx: &mut Tx) -> Result<bool> {
+        Ok(false)
+    }
 
     /// What a new mount writes first.
     fn mounted(&self, _tx: &mut Tx) -> Result<()> {

@@ -10,6 +10,7 @@ mod backend;
 pub mod duration;
 mod error;
 pub mod json;
+mod outside;
 pub mod parameters;
 mod request;
 mod response;
@@ -19,6 +20,7 @@ mod transaction;
 
 pub use backend::{Backend, Class, Prepared};
 pub use error::Error;
+pub use outside::{Act, Done, Failure, Means, Outside, Work};
 pub use parameters::{Field, Kind, Parameter, Parameters};
 pub use request::{Call, Caller, Captures, Headers, Operation, Request};
 pub use response::{Auth, Body, Lease, Response, TokenType, WrapInfo};

@@ -107,6 +107,8 @@ pub struct Call<'a> {
     pub captures: &'a Captures,
     /// What `prepare` computed.
     pub prepared: Option<&'a (dyn std::any::Any + Send + Sync)>,
+    /// What was done outside, if the request acts there and this is its second transaction.
+    pub done: Option<&'a crate::Done>,
 }
 
 impl Call<'_> {

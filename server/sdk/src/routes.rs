@@ -21,10 +21,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Call, Captures, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
+use crate::{Act, Call, Captures, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
 
 type Apply<B, T> = Box<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Response> + Send + Sync>;
 type Exists<B, T> = fn(&B, &mut T, &Call<'_>) -> Result<Option<bool>>;
+type Intend<B, T> = Arc<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Option<Act>> + Send + Sync>;
 type Prepare<B> = Box<
     dyn for<'a> Fn(&'a B, &'a Request, &'a Captures) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
         + Send
@@ -41,6 +42,8 @@ pub struct Found {
     pub supported: bool,
     pub unauthenticated: bool,
     pub root_protected: bool,
+    /// The operation acts outside.
+    pub acts: bool,
     /// Names that the request's parameters may have.
     pub known: Arc<[&'static str]>,
     /// Every parameter is the operation's own.
@@ -68,6 +71,7 @@ struct Handler<B, T: ?Sized> {
     fields: &'static [Field],
     apply: Apply<B, T>,
     prepare: Option<Prepare<B>>,
+    intend: Option<Intend<B, T>>,
 }
 
 /// One path while it is declared.
@@ -154,6 +158,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 supported: p.handlers.contains_key(&operation),
                 unauthenticated: p.unauthenticated,
                 root_protected: p.root_protected,
+                acts: p.handlers.get(&operation).is_some_and(|h| h.intend.is_some()),
                 known: p.known.clone(),
                 takes_anything: p.handlers.get(&operation).is_some_and(|h| h.fields.iter().any(|f| f.name == "*")),
             })
@@ -177,6 +182,15 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
     ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
         let handler = self.paths.get(found.route)?.handlers.get(&request.operation)?;
         handler.prepare.as_ref().map(|p| p(backend, request, captures))
+    }
+
+    /// What an operation that acts outside is about to do.
+    pub fn intend(&self, backend: &B, found: &Found, tx: &mut T, call: &Call<'_>) -> Result<Option<Act>> {
+        let handler = self.paths.get(found.route).and_then(|p| p.handlers.get(&call.operation));
+        match handler.and_then(|h| h.intend.as_ref()) {
+            Some(intend) => intend(backend, tx, call),
+            None => Ok(None),
+        }
     }
 
     pub fn apply(&self, backend: &B, found: &Found, tx: &mut T, call: &Call<'_>) -> Result<Response> {
@@ -241,7 +255,7 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
         handler: fn(&B, &mut T, &Call<'_>, P) -> Result<Response>,
     ) -> Self {
         let apply: Apply<B, T> = Box::new(move |b, tx, call| handler(b, tx, call, P::parse(&call.request.data)?));
-        self.handlers.insert(operation, Handler { fields: P::FIELDS, apply, prepare: None });
+        self.handlers.insert(operation, Handler { fields: P::FIELDS, apply, prepare: None, intend: None });
         self
     }
 
@@ -295,6 +309,22 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
     ) -> Self {
         if let Some(h) = self.handlers.get_mut(&operation) {
             h.prepare = Some(Box::new(prepare));
+        }
+        self
+    }
+
+    /// The operation acts outside: `intend` says what in a first transaction, and the operation's own handler
+    /// runs when that is done (see [`Outside`](crate::Outside)).
+    pub fn acts<P: Parameters + 'static>(
+        mut self,
+        operation: Operation,
+        intend: fn(&B, &mut T, &Call<'_>, P) -> Result<Option<Act>>,
+    ) -> Self {
+        let intend: Intend<B, T> = Arc::new(move |b, tx, call| intend(b, tx, call, P::parse(&call.request.data)?));
+        // An update may turn out to create.
+        let also = if operation == Operation::Update { Operation::Create } else { operation };
+        for (_, handler) in self.handlers.iter_mut().filter(|(o, _)| **o == operation || **o == also) {
+            handler.intend = Some(intend.clone());
         }
         self
     }

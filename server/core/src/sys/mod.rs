@@ -13,6 +13,7 @@ mod status;
 mod tools;
 mod tune;
 mod ui_headers;
+mod upkeep;
 mod wrapping;
 
 use std::sync::{Arc, Weak};
@@ -41,6 +42,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = capabilities::routes(routes);
     let routes = wrapping::routes(routes);
     let routes = tools::routes(routes);
+    let routes = upkeep::routes(routes);
     let routes = keys::routes(routes);
     let routes = cors::routes(routes);
     let routes = host::routes(routes);

@@ -158,7 +158,7 @@ fn disable(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
         return Err(Error::bad_request(format!("cannot unmount {:?}: the server needs it", entry.full_path())));
     }
     router::forget(tx, &entry)?;
-    jobs::add(tx, jobs::Kind::CleanMount { mount: entry.uuid, path: entry.full_path() })?;
+    jobs::add(tx, jobs::Kind::clean_mount(&entry))?;
     Ok(Response::empty())
 }
 

@@ -48,6 +48,8 @@ fn jobs(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     let mut m = Map::new();
     m.insert("keys".into(), all.iter().map(|(id, _)| crate::random::uuid_text(id)).collect::<Vec<_>>().into());
     m.insert("jobs".into(), all.iter().map(|(id, j)| Value::Object(jobs::shown(id, j))).collect::<Vec<_>>().into());
+    let intents = super::upkeep::intents_shown(tx)?;
+    m.insert("intents".into(), intents);
     Ok(Response::data(m))
 }
 
@@ -94,6 +96,8 @@ impl crate::Core {
             log_bytes: store.log_bytes,
             key_slots_used: arena.slots_used,
             key_slots_total: arena.slots_total,
+            clock_apart_secs: self.clock.apart_secs(),
+            clock_pauses: self.clock.pauses.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
 }

@@ -3,6 +3,8 @@
 use holdfast_sdk::{Timestamp, TokenType};
 use minicbor::{Decode, Encode};
 
+use crate::clock;
+
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct TokenEntry {
     #[n(0)]
@@ -114,8 +116,11 @@ impl TokenEntry {
         Timestamp(self.issued_ns)
     }
 
+    /// One that was issued or renewed by a clock that was ahead, and was put right since, has an end that
+    /// is too late: it counts as ended.
     pub fn has_ended(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|end| end <= now)
+        let begun = Timestamp(self.issued_ns.max(self.last_renewal_ns));
+        self.expires.is_some_and(|end| end <= now || clock::is_ahead(begun, now))
     }
 
     /// Whole seconds left; 0 for a token that never ends.

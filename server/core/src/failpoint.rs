@@ -1,0 +1,62 @@
+//! Points of the request's way at which tests stop it. Without the feature `failpoints` there is nothing here.
+
+#[cfg(feature = "failpoints")]
+pub use here::{Failpoints, POINTS};
+
+/// A point of the way: a test may hold the request up here.
+macro_rules! failpoint {
+    ($core:expr, $name:literal) => {
+        #[cfg(feature = "failpoints")]
+        $core.failpoints.reach($name).await;
+    };
+}
+
+pub(crate) use failpoint;
+
+#[cfg(feature = "failpoints")]
+mod here {
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    /// All points, in the order in which a request that acts outside reaches them.
+    pub const POINTS: [&str; 10] = [
+        "received",
+        "authorised",
+        "audited",
+        "prepared",
+        "intended",
+        "acted",
+        "proposed",
+        "committed",
+        "answered",
+        "failed",
+    ];
+
+    type Hook = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+    /// What a test has to say at each point.
+    #[derive(Default)]
+    pub struct Failpoints(Mutex<Option<Hook>>);
+
+    impl Failpoints {
+        /// From now on `hook` is awaited at every point.
+        pub fn set(
+            &self,
+            hook: impl Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+        ) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
+        }
+
+        pub fn clear(&self) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+
+        pub(crate) async fn reach(&self, point: &'static str) {
+            debug_assert!(POINTS.contains(&point), "{point}");
+            let hook = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(hook) = hook {
+                hook(point).await;
+            }
+        }
+    }
+}
