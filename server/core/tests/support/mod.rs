@@ -3,8 +3,13 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod by_hand;
+pub mod outside;
+
 use std::sync::Arc;
 
+use holdfast_core::audit::DeviceConfig;
+use holdfast_core::clock::{Clocks, SystemClocks};
 use holdfast_core::{Core, EngineTable, InitRequest, MountEntry, Options, SYSTEM_TTL_SECS, TtlLimits, random};
 use holdfast_hsm::memory::{Secret, allow_unlocked};
 use holdfast_kv::{KvV1, KvV2};
@@ -31,31 +36,70 @@ impl Reply {
     }
 }
 
-fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
+pub fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
     match mount.option("version") {
         Some("2") => Ok(Arc::new(KvV2::default())),
         _ => Ok(Arc::new(KvV1::new(mount.default_ttl_secs))),
     }
 }
 
+/// Ask as the HTTP layer does.
+pub async fn ask(core: &Arc<Core>, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
+    let request = Request {
+        id: random::uuid_text(&random::uuid().unwrap()),
+        operation,
+        path: path.into(),
+        data: data.as_object().cloned().unwrap_or_else(Map::new),
+        token: (!token.is_empty()).then(|| Secret::new(token.to_owned())),
+        namespace: String::new(),
+        wrap_ttl: None,
+        remote: None,
+        headers: Vec::new(),
+        merge_patch: operation == Operation::Patch,
+        policy_override: false,
+        client_certificate_serial: None,
+    };
+    let answer = core.handle(request).await;
+    Reply { status: answer.status, body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null) }
+}
+
+/// A core that is still sealed.
+pub fn core(store: Store, engines: EngineTable, clocks: Arc<dyn Clocks>, audit: Vec<DeviceConfig>) -> Arc<Core> {
+    allow_unlocked();
+    let options = Options {
+        store,
+        engines,
+        device: None,
+        storage_type: "inmem".into(),
+        audit,
+        limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
+        cluster_name: None,
+        max_entry_bytes: 1 << 20,
+    };
+    Core::with_clocks(options, clocks)
+}
+
 impl Server {
     pub async fn start() -> Server {
-        allow_unlocked();
-        let core = Core::new(Options {
-            store: Store::open_on(None, 1 << 20).unwrap(),
-            engines: EngineTable { secrets: &[("kv", kv)], auth: &[] },
-            device: None,
-            storage_type: "inmem".into(),
-            audit: Vec::new(),
-            limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
-            cluster_name: None,
-            max_entry_bytes: 1 << 20,
-        });
+        let engines = EngineTable { secrets: &[("kv", kv)], auth: &[] };
+        let core = core(Store::open_on(None, 1 << 20).unwrap(), engines, Arc::new(SystemClocks), Vec::new());
+        Server::initialise(core).await
+    }
+
+    /// A new store's server.
+    pub async fn initialise(core: Arc<Core>) -> Server {
         let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
         let mut made = core.initialise(&request).await.unwrap();
         let share = made.keys.pop().unwrap();
         core.unseal_share(Secret::new(share.expose().clone())).await.unwrap();
         Server { core, root: made.root_token.expose().clone(), share }
+    }
+
+    /// A fresh process on the same store.
+    pub async fn again(&self, core: Arc<Core>) -> Server {
+        let share = Secret::new(self.share.expose().clone());
+        core.unseal_share(Secret::new(self.share.expose().clone())).await.unwrap();
+        Server { core, root: self.root.clone(), share }
     }
 
     /// Forget everything that is not stored, as a restart does.
@@ -65,22 +109,7 @@ impl Server {
     }
 
     pub async fn ask(&self, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
-        let request = Request {
-            id: random::uuid_text(&random::uuid().unwrap()),
-            operation,
-            path: path.into(),
-            data: data.as_object().cloned().unwrap_or_else(Map::new),
-            token: (!token.is_empty()).then(|| Secret::new(token.to_owned())),
-            namespace: String::new(),
-            wrap_ttl: None,
-            remote: None,
-            headers: Vec::new(),
-            merge_patch: operation == Operation::Patch,
-            policy_override: false,
-            client_certificate_serial: None,
-        };
-        let answer = self.core.handle(request).await;
-        Reply { status: answer.status, body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null) }
+        ask(&self.core, token, operation, path, data).await
     }
 
     pub async fn write(&self, path: &str, data: Value) -> Reply {

@@ -1,0 +1,199 @@
+//! Clocks that jump: nothing lives longer than it should, and nothing is ended in bulk by mistake.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::EngineTable;
+use holdfast_core::bare::BareRequest;
+use holdfast_sdk::{Operation, Value};
+use holdfast_storage::Store;
+use holdfast_storage::sim::SimDisk;
+use serde_json::json;
+use support::by_hand::ByHand;
+use support::{Server, core};
+
+const ENGINES: EngineTable = EngineTable { secrets: &[], auth: &[] };
+const HOUR: i64 = 3600;
+
+struct Site {
+    server: Server,
+    clocks: Arc<ByHand>,
+    disk: SimDisk,
+}
+
+fn open(disk: &SimDisk) -> Store {
+    Store::open_on(Some(Arc::new(disk.clone())), 1 << 20).unwrap()
+}
+
+impl Site {
+    async fn new() -> Site {
+        let (clocks, disk) = (Arc::new(ByHand::default()), SimDisk::default());
+        let server = Server::initialise(core(open(&disk), ENGINES, clocks.clone(), Vec::new())).await;
+        Site { server, clocks, disk }
+    }
+
+    /// A token that ends in an hour.
+    async fn token(&self) -> String {
+        let made =
+            self.server.write("auth/token/create", json!({"ttl": "1h", "policies": "default"})).await.expect(200);
+        made["auth"]["client_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn is_good(&self, token: &str) -> bool {
+        self.server.ask(token, Operation::Read, "auth/token/lookup-self", Value::Null).await.status == 200
+    }
+
+    /// How many tokens were swept.
+    fn swept(&self) -> u64 {
+        self.server.core.metrics.tokens_expired.get()
+    }
+
+    async fn clock(&self) -> Value {
+        self.server.read("sys/clock").await.expect(200)["data"].clone()
+    }
+
+    async fn until_swept(&self, count: u64) {
+        for _ in 0..500 {
+            if self.swept() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{} tokens were swept, not {count}", self.swept());
+    }
+
+    async fn until_paused(&self, paused: bool) {
+        for _ in 0..500 {
+            if self.clock().await["expiry_paused"] == paused {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:?}", self.clock().await);
+    }
+
+    async fn health(&self) -> Value {
+        let request = BareRequest { method: "GET", path: "sys/health", query: &[], body: b"" };
+        serde_json::from_slice(&self.server.core.bare(&request).await.unwrap().body).unwrap()
+    }
+
+    fn metrics(&self) -> String {
+        self.server.core.metrics.prometheus(&self.server.core.metrics_now())
+    }
+}
+
+/// Longer than the pause between two looks of the server.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_end_when_time_passes_and_are_swept() {
+    let site = Site::new().await;
+    let token = site.token().await;
+    site.clocks.pass(3599);
+    assert!(site.is_good(&token).await);
+    site.clocks.pass(1);
+    assert!(!site.is_good(&token).await);
+    site.until_swept(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_ahead_ends_tokens_and_sweeps_none_of_them() {
+    let site = Site::new().await;
+    let token = site.token().await;
+    assert!(site.health().await.get("clock_apart_secs").is_none());
+    site.clocks.set_wall_by(24 * HOUR);
+    assert!(!site.is_good(&token).await, "past its end by the wall clock");
+    site.until_paused(true).await;
+    a_while().await;
+    assert_eq!(site.swept(), 0);
+    assert_eq!(site.health().await["clock_apart_secs"], 24 * HOUR);
+    assert!(site.metrics().contains("\nholdfast_expiry_paused 1\n"));
+    assert!(site.metrics().contains(&format!("\nholdfast_clock_apart_seconds {}\n", 24 * HOUR)));
+    site.clocks.set_wall_by(-24 * HOUR);
+    site.until_paused(false).await;
+    assert!(site.is_good(&token).await, "the clock was put right");
+    assert!(site.metrics().contains("\nholdfast_clock_pauses 1\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_a_wrong_hour_does_not_outlive_its_time_when_the_clock_is_put_right() {
+    let site = Site::new().await;
+    let renewed = site.token().await;
+    site.clocks.set_wall_by(HOUR / 2);
+    let made = site.token().await;
+    assert!(site.is_good(&made).await, "as long as the clock says so");
+    site.server.ask(&renewed, Operation::Update, "auth/token/renew-self", Value::Null).await.expect(200);
+    site.clocks.set_wall_by(-HOUR / 2);
+    assert!(!site.is_good(&made).await);
+    assert!(!site.is_good(&renewed).await);
+    // A step within what clocks may differ is no wrong hour.
+    site.clocks.set_wall_by(4);
+    let made = site.token().await;
+    site.clocks.set_wall_by(-4);
+    assert!(site.is_good(&made).await);
+    site.clocks.pass(3600 + 4);
+    assert!(!site.is_good(&made).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_back_gives_no_token_a_longer_life() {
+    let site = Site::new().await;
+    let token = site.token().await;
+    site.clocks.set_wall_by(-48 * HOUR);
+    site.until_paused(true).await;
+    assert_eq!(site.health().await["clock_apart_secs"], -48 * HOUR);
+    site.clocks.pass(500);
+    assert!(site.is_good(&token).await);
+    let later = site.token().await;
+    site.clocks.pass(3100);
+    assert!(!site.is_good(&token).await, "time goes on with the time since the boot");
+    assert!(site.is_good(&later).await);
+    // It has kept its course for ten minutes meanwhile.
+    site.until_paused(false).await;
+    site.until_swept(1).await;
+    site.clocks.pass(500);
+    assert!(!site.is_good(&later).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_past_its_end_is_swept_when_an_operator_confirms_the_clock() {
+    let site = Site::new().await;
+    site.token().await;
+    site.clocks.set_wall_by(24 * HOUR);
+    site.until_paused(true).await;
+    let shown = site.clock().await;
+    assert_eq!(shown["apart_secs"], 24 * HOUR);
+    assert_ne!(shown["cluster_time"], shown["wall_time"]);
+    a_while().await;
+    assert_eq!(site.swept(), 0);
+    let nobody = site.server.write("auth/token/create", json!({"policies": "default"})).await.expect(200);
+    let nobody = nobody["auth"]["client_token"].as_str().unwrap();
+    site.server.ask(nobody, Operation::Update, "sys/clock/confirm", Value::Null).await.expect(403);
+    site.server.write("sys/clock/confirm", Value::Null).await.expect(204);
+    site.until_swept(1).await;
+    let shown = site.clock().await;
+    assert_eq!((&shown["expiry_paused"], &shown["cluster_time"]), (&json!(false), &shown["wall_time"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_while_the_server_is_down_brings_no_token_back() {
+    let mut site = Site::new().await;
+    let (ended, lives) = (site.token().await, site.token().await);
+    site.clocks.pass(3000);
+    site.server.ask(&lives, Operation::Update, "auth/token/renew-self", Value::Null).await.expect(200);
+    site.clocks.pass(1000);
+    // Something is committed, and the time with it.
+    site.server.write("sys/config/cors", json!({"allowed_origins": "https://a"})).await.expect(204);
+    site.disk = site.disk.power_cut(|| false);
+    site.clocks.set_wall_by(-24 * HOUR);
+    site.server = site.server.again(core(open(&site.disk), ENGINES, site.clocks.clone(), Vec::new())).await;
+    site.until_paused(true).await;
+    assert!(!site.is_good(&ended).await);
+    assert!(site.is_good(&lives).await);
+    site.clocks.pass(2601);
+    assert!(!site.is_good(&lives).await);
+}

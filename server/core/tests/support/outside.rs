@@ -1,0 +1,249 @@
+//! An engine that makes users in a world outside, where everything may go wrong, against the sdk alone.
+//!
+//! The world is found by the mount's option `world`, and outlives the server as a database does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use holdfast_core::MountEntry;
+use holdfast_sdk::{
+    Act, Backend, Call, Class, Error, Failure, Found, Map, Means, Operation, Outside, Place, Prepared, Request,
+    Response, Result, Route, Routes, Table, Tx, Work,
+};
+use tokio::sync::watch;
+
+const USERS: Table = Table(1);
+
+/// What becomes of an act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Works,
+    /// It is refused, and nothing was made.
+    Refused,
+    /// The user is there, and the answer was lost.
+    AnswerLost,
+    /// Nothing happens until the world goes on; then it works.
+    HangsBefore,
+    /// The user is there, and the answer does not come until the world goes on.
+    HangsAfter,
+}
+
+/// What is outside, and its mood.
+pub struct World {
+    users: Mutex<BTreeSet<String>>,
+    mood: Mutex<Mood>,
+    goes_on: watch::Sender<bool>,
+    made: AtomicU64,
+    pub acts: AtomicU64,
+    pub undoings: AtomicU64,
+}
+
+struct Mood {
+    acts: BTreeMap<String, Ending>,
+    undo_fails: u32,
+    undo_hangs: bool,
+    handler_fails: bool,
+    clean_fails: bool,
+}
+
+static WORLDS: LazyLock<Mutex<HashMap<String, Arc<World>>>> = LazyLock::new(Mutex::default);
+
+impl World {
+    pub fn of(name: &str) -> Arc<World> {
+        let new = || {
+            Arc::new(World {
+                users: Mutex::default(),
+                mood: Mutex::new(Mood {
+                    acts: BTreeMap::new(),
+                    undo_fails: 0,
+                    undo_hangs: false,
+                    handler_fails: false,
+                    clean_fails: false,
+                }),
+                goes_on: watch::Sender::new(false),
+                made: AtomicU64::new(0),
+                acts: AtomicU64::new(0),
+                undoings: AtomicU64::new(0),
+            })
+        };
+        WORLDS.lock().unwrap().entry(name.to_owned()).or_insert_with(new).clone()
+    }
+
+    pub fn users(&self) -> Vec<String> {
+        self.users.lock().unwrap().iter().cloned().collect()
+    }
+
+    /// From now on acts at `target` end so.
+    pub fn acts_end(&self, target: &str, end: Ending) {
+        self.mood.lock().unwrap().acts.insert(target.to_owned(), end);
+    }
+
+    pub fn undo_fails(&self, times: u32) {
+        self.mood.lock().unwrap().undo_fails = times;
+    }
+
+    pub fn undo_hangs(&self, hangs: bool) {
+        self.mood.lock().unwrap().undo_hangs = hangs;
+    }
+
+    /// From now on the handler fails that runs when the act is done.
+    pub fn handler_fails(&self, fails: bool) {
+        self.mood.lock().unwrap().handler_fails = fails;
+    }
+
+    pub fn clean_fails(&self, fails: bool) {
+        self.mood.lock().unwrap().clean_fails = fails;
+    }
+
+    /// What hangs does so no longer.
+    pub fn go_on(&self) {
+        self.goes_on.send_replace(true);
+    }
+
+    async fn hang(&self) {
+        let mut goes_on = self.goes_on.subscribe();
+        let _told = goes_on.wait_for(|on| *on).await;
+    }
+}
+
+/// The time an act may take, as the engine says it.
+pub const TIME_OUT_SECS: u64 = 20;
+
+pub struct Engine {
+    world: Arc<World>,
+    routes: Routes<Engine>,
+}
+
+/// The factory for the table of engines.
+pub fn outside(mount: &MountEntry) -> std::result::Result<Arc<dyn Backend>, String> {
+    let routes = Routes::new()
+        .path("creds/{target}", "Make a user at a target.", |p| {
+            p.read(made).prepared(Operation::Read, name).acts(Operation::Read, intend)
+        })
+        .path("users", "The users that the store knows.", |p| p.list(known));
+    Ok(Arc::new(Engine { world: World::of(mount.option("world").unwrap_or("")), routes }))
+}
+
+type PrepareWork<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>;
+
+fn name<'a>(engine: &'a Engine, _: &'a Request, _: &'a holdfast_sdk::Captures) -> PrepareWork<'a> {
+    Box::pin(async {
+        let n = engine.world.made.fetch_add(1, Ordering::SeqCst);
+        let name: Prepared = Arc::new(format!("user-{n}"));
+        Ok(name)
+    })
+}
+
+fn intend(_: &Engine, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Act>> {
+    let name: &String = call.prepared.and_then(|p| p.downcast_ref()).ok_or(Error::NotFound)?;
+    let target = call.capture("target").to_owned();
+    if target == "none" {
+        return Ok(None);
+    }
+    Ok(Some(Act {
+        outside: Outside { target, name: name.clone(), record: b"record".to_vec() },
+        means: Arc::new("means"),
+        time_out: Duration::from_secs(TIME_OUT_SECS),
+    }))
+}
+
+/// The user is there: it is stored, in the commit that ends the intent.
+fn made(engine: &Engine, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let mut m = Map::new();
+    if let Some(done) = call.done {
+        if engine.world.mood.lock().unwrap().handler_fails {
+            return Err(Error::bad_request("the handler fails on purpose"));
+        }
+        tx.put(Place::Name(USERS, &done.outside.name), Vec::new())?;
+        m.insert("username".into(), done.outside.name.clone().into());
+    }
+    Ok(Response::data(m))
+}
+
+fn known(_: &Engine, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Response::list(tx.names(USERS, "", "", 0)?)
+}
+
+impl Backend for Engine {
+    fn kind(&self) -> &'static str {
+        "outside"
+    }
+    fn class(&self) -> Class {
+        Class::Secret
+    }
+    fn routes(&self) -> Vec<Route<'_>> {
+        self.routes.describe()
+    }
+    fn find(&self, operation: Operation, path: &str) -> Option<Found> {
+        self.routes.find(operation, path)
+    }
+    fn prepare<'a>(
+        &'a self,
+        found: &'a Found,
+        request: &'a Request,
+        captures: &'a holdfast_sdk::Captures,
+    ) -> Option<PrepareWork<'a>> {
+        self.routes.prepare(self, found, request, captures)
+    }
+    fn intend(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Act>> {
+        self.routes.intend(self, found, tx, call)
+    }
+    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
+        self.routes.apply(self, found, tx, call)
+    }
+
+    fn effect<'a>(&'a self, outside: &'a Outside, means: &'a Means) -> Work<'a, Result<Means, Failure>> {
+        Box::pin(async {
+            let end = self.world.mood.lock().unwrap().acts.get(&outside.target).copied().unwrap_or(Ending::Works);
+            self.world.acts.fetch_add(1, Ordering::SeqCst);
+            assert_eq!((means.downcast_ref(), &*outside.record), (Some(&"means"), &b"record"[..]));
+            if end == Ending::Refused {
+                return Err(Failure::Nothing(Error::bad_request("the world refuses")));
+            }
+            if end == Ending::HangsBefore {
+                self.world.hang().await;
+            }
+            self.world.users.lock().unwrap().insert(outside.name.clone());
+            match end {
+                Ending::AnswerLost => return Err(Error::Unavailable("the answer was lost".into()).into()),
+                Ending::HangsAfter => self.world.hang().await,
+                _ => {}
+            }
+            Ok(Arc::new(()) as Means)
+        })
+    }
+
+    fn reach(&self, _: &mut Tx, outside: &Outside) -> Result<Means> {
+        Ok(Arc::new(outside.target.clone()))
+    }
+
+    /// A user that is not there is undone.
+    fn undo<'a>(&'a self, outside: &'a Outside, means: &'a Means) -> Work<'a, Result<()>> {
+        Box::pin(async {
+            assert_eq!(means.downcast_ref(), Some(&outside.target));
+            self.world.undoings.fetch_add(1, Ordering::SeqCst);
+            let hangs = {
+                let mut mood = self.world.mood.lock().unwrap();
+                if mood.undo_fails > 0 {
+                    mood.undo_fails -= 1;
+                    return Err(Error::Unavailable("the world cannot be reached".into()));
+                }
+                mood.undo_hangs
+            };
+            if hangs {
+                self.world.hang().await;
+            }
+            self.world.users.lock().unwrap().remove(&outside.name);
+            Ok(())
+        })
+    }
+
+    fn clean(&self, _: &mut Tx) -> Result<bool> {
+        match self.world.mood.lock().unwrap().clean_fails {
+            true => Err(Error::Internal("the clean-up fails on purpose".into())),
+            false => Ok(false),
+        }
+    }
+}
