@@ -5,6 +5,7 @@ mod act;
 use std::sync::Arc;
 use std::time::Instant;
 
+use holdfast_hsm::memory::Secret;
 use holdfast_policy::{Check, Decision, Operation as PolicyOperation};
 use holdfast_sdk::{
     Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
@@ -67,6 +68,14 @@ impl Core {
             core.seal_now().await;
         }
         answer
+    }
+
+    /// Whether a token is one that may ask.
+    pub fn accepts(&self, token: &Secret<String>) -> bool {
+        let Some(open) = self.open() else { return false };
+        let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened);
+        let id = tokens::id_of(&mut tx, token.expose());
+        tokens::load_valid(&mut tx, &id, self.clock.now()).is_ok_and(|t| t.is_some())
     }
 
     async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &Request) -> (Answer, Vec<Effect>) {

@@ -75,6 +75,14 @@ pub struct Options {
     /// From the configuration; else a random one is made at initialisation.
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
+    pub endpoints: Endpoints,
+}
+
+/// Routes that are there only where the configuration says so.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Endpoints {
+    /// `introspection_endpoint`: `sys/internal/inspect`.
+    pub introspection: bool,
 }
 
 /// A server.
@@ -117,6 +125,7 @@ pub struct Settings {
     pub limits: TtlLimits,
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
+    pub endpoints: Endpoints,
 }
 
 /// What exists while the server is unsealed. Dropping it wipes keys and caches.
@@ -155,6 +164,7 @@ impl Core {
             limits: options.limits,
             cluster_name: options.cluster_name,
             max_entry_bytes: options.max_entry_bytes,
+            endpoints: options.endpoints,
         };
         let core = Arc::new(Core {
             store: options.store,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_hsm::memory::allow_unlocked;
 
-use crate::{Core, EngineTable, InitRequest, Open, Options, SYSTEM_TTL_SECS, TtlLimits};
+use crate::{Core, Endpoints, EngineTable, InitRequest, Open, Options, SYSTEM_TTL_SECS, TtlLimits};
 
 pub(crate) fn new_core() -> Arc<Core> {
     allow_unlocked();
@@ -17,6 +17,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
+        endpoints: Endpoints { introspection: true },
     })
 }
 

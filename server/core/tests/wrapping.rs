@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::audit::DeviceConfig;
-use holdfast_core::{Core, EngineTable, InitRequest, Options, SYSTEM_TTL_SECS, TtlLimits, random};
+use holdfast_core::{Core, Endpoints, EngineTable, InitRequest, Options, SYSTEM_TTL_SECS, TtlLimits, random};
 use holdfast_hsm::memory::{Secret, allow_unlocked};
 use holdfast_sdk::{Map, Operation, Request, Value};
 use holdfast_storage::Store;
@@ -43,6 +43,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
+        endpoints: Endpoints { introspection: true },
     });
     let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
     let mut made = core.initialise(&request).await.unwrap();

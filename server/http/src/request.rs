@@ -112,6 +112,11 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     if !core.is_unsealed() {
         return reply(Answer::sealed());
     }
+    if parts.method == Method::HEAD {
+        // No route has it; who may ask nothing is not told so.
+        let status = if token(headers).is_some_and(|t| core.accepts(&t)) { 405 } else { 403 };
+        return reply(Answer::json(status, Vec::new()));
+    }
     match sdk_request(&parts.method, api, pairs, &body, headers, address, peer) {
         Err(answer) => reply(answer),
         Ok(request) => {

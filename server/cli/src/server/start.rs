@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_config::{Config, Listener, LogFormat, LogLevel, Offer, Storage};
 use holdfast_core::audit::DeviceConfig;
-use holdfast_core::{Core, Node, Options, TtlLimits};
+use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
 use holdfast_storage::Store;
@@ -86,6 +86,7 @@ fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>),
         config.storage = Some(Storage::Inmem);
         config.seals.clear();
         config.disable_mlock = true;
+        config.introspection_endpoint = true;
     }
     if config.storage.is_none() {
         return Err("a storage stanza is needed: storage \"file\" { path = \"/var/lib/holdfast\" }".into());
@@ -161,6 +162,7 @@ async fn serve(
         },
         cluster_name: config.cluster_name.clone(),
         max_entry_bytes,
+        endpoints: Endpoints { introspection: config.introspection_endpoint },
     });
     core.set_node(Node {
         api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),

@@ -30,6 +30,9 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("capabilities-accessor", "What the token of an accessor may do at paths.", |p| p.update(of_accessor))
         .path("internal/ui/mounts", "The mounts that the caller can use.", |p| p.read(ui_mounts).unauthenticated())
         .path("internal/ui/mounts/{path...}", "The mount of a path.", |p| p.read(ui_mount).unauthenticated())
+        .path("internal/ui/namespaces", "The namespaces that the caller can use.", |p| {
+            p.read(ui_namespaces).unauthenticated()
+        })
         .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant))
 }
 
@@ -139,6 +142,12 @@ fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
     let mut m = router::shown(&mount.entry);
     m.insert("path".into(), mount.entry.path.clone().into());
     Ok(Response::data(m))
+}
+
+/// There is the root alone, which is not listed.
+fn ui_namespaces(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
+    Ok(Response::data(Map::new()))
 }
 
 fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {

@@ -2,7 +2,9 @@
 
 mod capabilities;
 pub(crate) mod cors;
+mod counters;
 pub(crate) mod host;
+mod inspect;
 pub(crate) mod keys;
 mod machine;
 mod mounts;
@@ -45,7 +47,9 @@ fn routes() -> Routes<System, Tx> {
     let routes = upkeep::routes(routes);
     let routes = keys::routes(routes);
     let routes = cors::routes(routes);
+    let routes = counters::routes(routes);
     let routes = host::routes(routes);
+    let routes = inspect::routes(routes);
     let routes = machine::routes(routes);
     let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use holdfast_core::audit::DeviceConfig;
 use holdfast_core::clock::{Clocks, SystemClocks};
-use holdfast_core::{Core, EngineTable, InitRequest, MountEntry, Options, SYSTEM_TTL_SECS, TtlLimits, random};
+use holdfast_core::{
+    Core, Endpoints, EngineTable, InitRequest, MountEntry, Options, SYSTEM_TTL_SECS, TtlLimits, random,
+};
 use holdfast_hsm::memory::{Secret, allow_unlocked};
 use holdfast_kv::{KvV1, KvV2};
 use holdfast_sdk::{Backend, Map, Operation, Request, Value};
@@ -75,6 +77,7 @@ pub fn core(store: Store, engines: EngineTable, clocks: Arc<dyn Clocks>, audit: 
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
+        endpoints: Endpoints { introspection: true },
     };
     Core::with_clocks(options, clocks)
 }
