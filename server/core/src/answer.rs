@@ -109,6 +109,10 @@ mod serde_json_like {
     json!([String], str, Map<String, Value>);
 }
 
+/// The keys of every answer.
+const ENVELOPE: &[&str] =
+    &["request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth", "mount_type"];
+
 /// The answer's object, with its line end.
 pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<u8> {
     let body = &r.body;
@@ -159,7 +163,8 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
         write(&mut out, mount_type);
     }
     if let Body::Both(map) = body {
-        for (k, v) in map {
+        // A client's own words (a path `data` of sys/capabilities) do not replace what belongs to the envelope.
+        for (k, v) in map.iter().filter(|(k, _)| !ENVELOPE.contains(&k.as_str())) {
             out.push(b',');
             write(&mut out, k.as_str());
             let _cannot_fail = write!(out, ":{v}");

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_hsm::memory::Secret;
-use holdfast_policy::{Check, Decision, Operation as PolicyOperation};
+use holdfast_policy::{Check, Decision, Operation as PolicyOperation, ResponseFilter};
 use holdfast_sdk::{
-    Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
+    Body, Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
 };
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
@@ -16,9 +16,9 @@ use holdfast_storage::Store;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::failpoint::failpoint;
 use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
-use crate::policies::system_time;
+use crate::policies::{Compiled, system_time};
 use crate::router::{Handler, Mount};
-use crate::tokens::{self, Session, TokenEntry};
+use crate::tokens::{self, Parent, Session, TokenEntry};
 use crate::tx::{Effect, Tx};
 use crate::{Answer, Core, Open, intents, wrapping};
 
@@ -26,10 +26,28 @@ use crate::{Answer, Core, Open, intents, wrapping};
 struct Authorised {
     caller: Caller,
     facts: AuthFacts,
-    /// Records that the decision stands on, and as of which index.
+    /// Records of tokens that the decision stands on, and as of which index.
     stands_on: Vec<(Vec<u8>, u64)>,
+    /// The policies that decided, as of which index.
+    policies: Option<(Arc<Compiled>, u64)>,
     pagination_limit: Option<u64>,
+    /// Hides keys of a listing.
+    response_filter: Option<Arc<ResponseFilter>>,
     counted: bool,
+}
+
+impl Authorised {
+    /// What the transaction writes stands on the decision.
+    fn depend(&self, tx: &mut Tx) {
+        for (key, index) in &self.stands_on {
+            tx.depend_on(key, *index);
+        }
+        if let Some((policies, index)) = &self.policies {
+            for key in &policies.keys {
+                tx.depend_on(key, *index);
+            }
+        }
+    }
 }
 
 /// A request on its way.
@@ -246,7 +264,9 @@ impl Way<'_> {
             caller: Caller::default(),
             facts: AuthFacts { allowed: true, ..AuthFacts::default() },
             stands_on: Vec::new(),
+            policies: None,
             pagination_limit: None,
+            response_filter: None,
             counted: true,
         }
     }
@@ -280,20 +300,22 @@ impl Way<'_> {
         let session = match self.open.sessions.get(&key) {
             Some(s) => s,
             None => {
-                let Some(entry) = tokens::load(tx, &id)? else { return Ok(None) };
-                let session = Arc::new(Session::new(id, entry, token.expose(), &self.open.audit));
+                let Some(held) = tokens::read(tx, token.expose())? else { return Ok(None) };
+                let session = Arc::new(Session::new(held, token.expose(), &self.open.audit));
                 self.open.sessions.insert(&key, session.clone(), tx.index());
                 session
             }
         };
-        if session.entry.has_ended(self.now) {
+        if session.entry.has_ended(self.now) || !session.entry.admits(self.request.remote) {
             return Ok(None);
         }
         let mut parent = session.entry.parent;
-        while let Some(above) = parent {
-            match self.token_entry(tx, &above, index, stands_on)? {
-                Some(e) => parent = e.parent,
-                None => return Ok(None),
+        while let Some(id) = parent {
+            let Some(above) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
+            match above.as_parent(self.now) {
+                Parent::Lives => parent = above.parent,
+                Parent::LetsGo => break,
+                Parent::HasEnded => return Ok(None),
             }
         }
         Ok(Some(session))
@@ -318,7 +340,7 @@ impl Way<'_> {
             }
         };
         stands_on.push((key, index));
-        Ok(entry.filter(|e| !e.has_ended(self.now)))
+        Ok(entry)
     }
 
     /// Token and policy. The operation becomes `create` where the engine says that nothing is there.
@@ -347,7 +369,6 @@ impl Way<'_> {
         };
         facts.token = Some(session.audit.clone());
         let union = self.open.policies.union(&mut tx, &session.entry.policies, self.now)?;
-        stands_on.extend(union.keys.iter().map(|k| (k.clone(), index)));
         if *operation == Operation::Update
             && let (Some(mount), Some(found)) = (self.mount, self.found)
         {
@@ -374,7 +395,9 @@ impl Way<'_> {
             caller: Caller { sudo: decision.sudo || decision.root, ..session.caller.clone() },
             facts: facts.clone(),
             stands_on,
+            policies: Some((union, index)),
             pagination_limit: decision.pagination_limit,
+            response_filter: decision.response_filter,
             counted: session.entry.num_uses == 0,
         })
     }
@@ -442,9 +465,7 @@ impl Way<'_> {
                         }
                         // Nothing is written to a mount that was disabled, moved or upgraded meanwhile.
                         tx.depend_on(&mount.key, routed_at);
-                        for (key, index) in &authorised.stands_on {
-                            tx.depend_on(key, *index);
-                        }
+                        authorised.depend(tx);
                         let limited = authorised.caller.token_id.filter(|_| !authorised.counted);
                         let counts_after = self.is_of_the_token_itself(mount);
                         if let Some(id) = limited {
@@ -464,7 +485,7 @@ impl Way<'_> {
                         let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
                         let call = Call { done: acted.as_ref().map(|a| &a.done), ..call };
                         let mut response = mount.handler.apply(found, tx, &call)?;
-                        self.finish(&authorised, found, &mut response);
+                        self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
                             response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;
                         }
@@ -484,7 +505,7 @@ impl Way<'_> {
                 tx.enter(mount.scope);
                 let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
                 let mut response = mount.handler.apply(found, &mut tx, &call)?;
-                self.finish(&authorised, found, &mut response);
+                self.finish(&authorised, found, &mut response)?;
                 effects = tx.take_effects();
                 response
             };
@@ -492,9 +513,33 @@ impl Way<'_> {
     }
 
     /// What the core adds to a handler's answer.
-    fn finish(&self, authorised: &Authorised, found: &Found, response: &mut Response) {
-        self.limit_page(authorised, response);
+    fn finish(&self, authorised: &Authorised, found: &Found, response: &mut Response) -> Result<()> {
+        if matches!(self.operation, Operation::List | Operation::Scan) {
+            self.hide_keys(authorised, response)?;
+            limit_page(authorised, response);
+        }
         self.warn(found, response);
+        Ok(())
+    }
+
+    /// A policy's `list_scan_response_keys_filter_path` hides what the caller may not read.
+    fn hide_keys(&self, authorised: &Authorised, response: &mut Response) -> Result<()> {
+        let (Some(filter), Some((policies, _))) = (&authorised.response_filter, &authorised.policies) else {
+            return Ok(());
+        };
+        let Body::Data(data) = &mut response.body else { return Ok(()) };
+        let Some(Value::Array(keys)) = data.get_mut("keys") else { return Ok(()) };
+        let now = system_time(self.now);
+        let shows = |key: &str| policies.acl.shows(filter, &self.request.path, key, now);
+        keys.retain(|key| key.as_str().is_some_and(shows));
+        if keys.is_empty() {
+            // As a folder that holds nothing: that there is something must not show.
+            return Err(Error::NotFound);
+        }
+        if let Some(Value::Object(info)) = data.get_mut("key_info") {
+            info.retain(|key, _| shows(key));
+        }
+        Ok(())
     }
 
     /// A token's last use ends it before the request is carried out, unless the request is about what
@@ -534,21 +579,9 @@ impl Way<'_> {
         self.core.transact(self.open, |tx| tokens::count_use_if_there(tx, &id)).await
     }
 
-    /// A policy's pagination limit shortens a list that was asked for without one.
-    fn limit_page(&self, authorised: &Authorised, response: &mut Response) {
-        if let Some(limit) = authorised.pagination_limit
-            && matches!(self.operation, Operation::List | Operation::Scan)
-            && let holdfast_sdk::Body::Data(map) = &mut response.body
-            && let Some(Value::Array(keys)) = map.get_mut("keys")
-        {
-            keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        }
-    }
-
     /// Tell about parameters that nobody looked at.
     fn warn(&self, found: &Found, response: &mut Response) {
-        if matches!(response.body, holdfast_sdk::Body::None) && response.auth.is_none() && response.warnings.is_empty()
-        {
+        if matches!(response.body, Body::None) && response.auth.is_none() && response.warnings.is_empty() {
             return;
         }
         let known = |name: &str| found.known.contains(&name) || found.captures.get(name).is_some();
@@ -565,6 +598,16 @@ impl Way<'_> {
                 replaced.join(" ")
             ));
         }
+    }
+}
+
+/// A policy's pagination limit shortens a list that was asked for without one.
+fn limit_page(authorised: &Authorised, response: &mut Response) {
+    if let Some(limit) = authorised.pagination_limit
+        && let Body::Data(map) = &mut response.body
+        && let Some(Value::Array(keys)) = map.get_mut("keys")
+    {
+        keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
 }
 

@@ -195,6 +195,7 @@ impl Core {
     /// What `-dev` starts with: a token of a chosen id, and kv v2 at `secret/`.
     pub async fn set_up_dev(
         self: &Arc<Self>,
+        first: &Secret<String>,
         root_token: Option<&str>,
         mounts: &[(&str, &str, &[(&str, &str)])],
     ) -> Result<()> {
@@ -210,6 +211,9 @@ impl Core {
                 };
                 let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
                 tokens::store(tx, id, &mut entry)?;
+                // The one that nobody was told of.
+                let first = tokens::id_of(tx, first.expose());
+                tokens::revoke_tree(tx, &first)?;
             }
             for (path, kind, options) in mounts {
                 let mut mount = MountEntry::new(path, false, kind)?;

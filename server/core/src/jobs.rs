@@ -48,6 +48,22 @@ pub enum Kind {
         #[cbor(n(2), with = "minicbor::bytes")]
         cursor: Vec<u8>,
     },
+    /// Take the parent from the children of a token that was revoked without them.
+    #[n(4)]
+    OrphanChildren {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        parent: [u8; 32],
+    },
+    /// Look for records of tokens that are gone.
+    #[n(5)]
+    TidyTokens {
+        /// The table that is looked through.
+        #[n(0)]
+        table: u8,
+        /// Where the next batch begins.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        cursor: Vec<u8>,
+    },
 }
 
 impl Kind {
@@ -61,6 +77,8 @@ impl Kind {
             Kind::RevokeChildren { .. } => "revoke-children",
             Kind::CleanCubbyhole { .. } => "clean-cubbyhole",
             Kind::UpgradeMount { .. } => "upgrade-mount",
+            Kind::OrphanChildren { .. } => "orphan-children",
+            Kind::TidyTokens { .. } => "tidy-tokens",
         }
     }
 }
@@ -136,6 +154,8 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
         Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
         Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
+        Kind::OrphanChildren { parent } => tokens::let_children_go(tx, parent)?,
+        Kind::TidyTokens { table, cursor } => tokens::tidy(tx, table, cursor, BATCH_KEYS, core.clock.cluster())?,
     };
     job.batches += 1;
     job.last_error = None;

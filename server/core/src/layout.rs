@@ -73,6 +73,8 @@ pub const VERSIONS: Table = Table(9);
 pub const INTENTS_DUE: Table = Table(10);
 /// One record: cluster time, in nanoseconds.
 pub const CLUSTER_TIME: Table = Table(11);
+/// By the name of a password policy.
+pub const PASSWORD_POLICIES: Table = Table(12);
 
 /// By token id.
 pub const TOKEN: Table = Table(1);
@@ -82,6 +84,8 @@ pub const ACCESSOR: Table = Table(2);
 pub const CHILDREN: Table = Table(3);
 /// Remaining uses, a counter, by token id.
 pub const USES: Table = Table(4);
+/// By the name of a token role.
+pub const ROLES: Table = Table(5);
 
 /// By the token's stored id in hex, then a name of its own.
 pub const SPACES: Table = Table(1);

@@ -22,6 +22,7 @@ mod intents;
 mod jobs;
 pub mod layout;
 pub mod metrics;
+mod names;
 mod open_api;
 mod policies;
 pub mod random;

@@ -17,7 +17,7 @@ pub const NOT_ASSIGNABLE: &[&str] = &["response-wrapping"];
 /// Compiled unions kept at most.
 const CACHED: usize = 4096;
 
-#[derive(Debug, Clone, Encode, Decode)]
+#[derive(Debug, Clone, Default, Encode, Decode)]
 pub struct StoredPolicy {
     #[n(0)]
     pub text: String,
@@ -26,10 +26,38 @@ pub struct StoredPolicy {
     pub modified: u64,
     #[n(2)]
     pub expires: Option<u64>,
+    /// The version: how often it was written.
     #[n(3)]
     pub cas: u64,
+    #[n(4)]
+    #[cbor(default)]
+    pub cas_required: bool,
+    /// Values of templates may bring a slash into a path.
+    #[n(5)]
+    #[cbor(default)]
+    pub allow_slashes: bool,
+    /// Values of templates may bring `*` and `+` into a path.
+    #[n(6)]
+    #[cbor(default)]
+    pub allow_wildcards: bool,
 }
-holdfast_sdk::record!(StoredPolicy);
+
+impl holdfast_sdk::Record for StoredPolicy {
+    /// 1 had only text, times and version.
+    const VERSION: u8 = 2;
+    fn encode_record(&self) -> Result<Vec<u8>> {
+        record::encode(self)
+    }
+    fn decode_record(version: u8, bytes: &[u8]) -> Result<Self> {
+        record::decode(version, Self::VERSION, bytes)
+    }
+}
+
+impl StoredPolicy {
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now.secs())
+    }
+}
 
 /// A union of policies with the records that it stands on.
 pub struct Compiled {
@@ -100,7 +128,10 @@ impl PolicyCache {
 fn compile(name: &str, stored: &StoredPolicy) -> Result<Policy> {
     let policy = Policy::parse(name, &stored.text)
         .map_err(|e| Error::Internal(format!("the stored policy {name:?} cannot be read: {e}")))?;
-    Ok(policy.expiring_at(stored.expires.map(|s| UNIX_EPOCH + Duration::from_secs(s))))
+    Ok(policy
+        .expiring_at(stored.expires.map(|s| UNIX_EPOCH + Duration::from_secs(s)))
+        .allow_slashes_in_templates(stored.allow_slashes)
+        .allow_wildcards_in_templates(stored.allow_wildcards))
 }
 
 pub fn read(tx: &mut Tx, name: &str) -> Result<Option<StoredPolicy>> {
@@ -113,7 +144,8 @@ pub fn write(tx: &mut Tx, name: &str, policy: &StoredPolicy) -> Result<()> {
 
 /// What a fresh store starts with.
 pub fn first(tx: &mut Tx, now: Timestamp) -> Result<()> {
-    let stored = |text: &str| StoredPolicy { text: text.to_owned(), modified: now.secs(), expires: None, cas: 1 };
+    let stored =
+        |text: &str| StoredPolicy { text: text.to_owned(), modified: now.secs(), cas: 1, ..StoredPolicy::default() };
     write(tx, "default", &stored(DEFAULT_POLICY))?;
     write(tx, "response-wrapping", &stored(RESPONSE_WRAPPING_POLICY))
 }
@@ -146,7 +178,7 @@ mod tests {
     }
 
     async fn store(core: &Arc<Core>, open: &Arc<Open>, text: &str) {
-        let policy = StoredPolicy { text: text.into(), modified: 0, expires: None, cas: 1 };
+        let policy = StoredPolicy { text: text.into(), cas: 1, ..StoredPolicy::default() };
         core.transact(open, |tx| write(tx, "app", &policy)).await.unwrap();
     }
 

@@ -24,6 +24,19 @@ pub fn alphanumeric(n: usize) -> Result<String> {
     Ok(out)
 }
 
+/// A number below `n`, each equally likely.
+pub fn below(n: usize) -> Result<usize> {
+    let n = u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| Error::internal("a choice of nothing"))?;
+    // The rest of the range would favour the lower numbers.
+    let end = u64::MAX - u64::MAX % n;
+    loop {
+        let drawn = u64::from_be_bytes(bytes()?);
+        if drawn < end {
+            return usize::try_from(drawn % n).map_err(Error::internal);
+        }
+    }
+}
+
 /// A random UUID (RFC 9562, version 4).
 pub fn uuid() -> Result<[u8; 16]> {
     versioned(bytes()?)

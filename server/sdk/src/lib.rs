@@ -6,6 +6,7 @@
 //! engine, HTTP or a file. `apply` may run more than once and must be pure on the transaction; what
 //! is slow or random is computed once in `prepare`.
 
+mod address;
 mod backend;
 pub mod duration;
 mod error;
@@ -18,6 +19,7 @@ pub mod routes;
 pub mod time;
 mod transaction;
 
+pub use address::{AddressBlock, NoAddressBlock};
 pub use backend::{Backend, Class, Prepared};
 pub use error::Error;
 pub use outside::{Act, Done, Failure, Means, Outside, Work};

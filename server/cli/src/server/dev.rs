@@ -20,12 +20,9 @@ pub async fn furnish(core: &Arc<Core>, flags: &Flags) -> Result<(Secret<String>,
     core.unseal_share(key).await.map_err(said)?;
     let version: &[(&str, &str)] = if flags.dev_kv_v1 { &[("version", "1")] } else { &[("version", "2")] };
     let mounts: &[(&str, &str, &[(&str, &str)])] = &[("secret/", "kv", version)];
-    let token = match &flags.dev_root_token_id {
-        Some(id) => Secret::new(id.clone()),
-        None => made.root_token,
-    };
     let wanted = flags.dev_root_token_id.as_deref();
-    core.set_up_dev(wanted, mounts).await.map_err(|e| e.to_string())?;
+    core.set_up_dev(&made.root_token, wanted, mounts).await.map_err(|e| e.to_string())?;
+    let token = wanted.map_or(made.root_token, |id| Secret::new(id.to_owned()));
     Ok((shown, token))
 }
 

@@ -35,9 +35,7 @@ impl Way<'_> {
                 if !std::mem::take(&mut first) {
                     *authorised = self.authorise_again()?;
                 }
-                for (key, index) in &authorised.stands_on {
-                    tx.depend_on(key, *index);
-                }
+                authorised.depend(tx);
                 if let Some(id) = authorised.caller.token_id.filter(|_| !authorised.counted) {
                     wrapping::check(tx, self.request, self.now)?;
                     if tokens::load(tx, &id)?.is_none() {

@@ -49,6 +49,9 @@ fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp
         .or(p.path.as_ref())
         .filter(|l| !l.is_empty())
         .ok_or_else(|| Error::bad_request("paths must be supplied"))?;
+    if paths.iter().any(String::is_empty) {
+        return Err(Error::bad_request("missing path"));
+    }
     let union = union(sys, tx, names, now)?;
     let mut m = Map::new();
     for path in paths {
@@ -62,9 +65,8 @@ fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp
 
 fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
     let token = p.token.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("no token found"))?;
-    let id = tokens::id_of(tx, &token);
-    let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
-    answer(sys, tx, &entry.policies, &p, call.now)
+    let held = tokens::find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
+    answer(sys, tx, &held.entry.policies, &p, call.now)
 }
 
 fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
@@ -83,9 +85,8 @@ fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<R
 /// The policies of the token that came with an unauthenticated request, if it is a good one.
 pub(super) fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
     let Some(token) = &call.request.token else { return Ok(None) };
-    let id = tokens::id_of(tx, token.expose());
-    match tokens::load_valid(tx, &id, call.now)? {
-        Some(entry) => union(sys, tx, &entry.policies, call.now).map(Some),
+    match tokens::find_valid(tx, token.expose(), call.now)?.filter(|h| h.entry.admits(call.request.remote)) {
+        Some(held) => union(sys, tx, &held.entry.policies, call.now).map(Some),
         None => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ mod inspect;
 pub(crate) mod keys;
 mod machine;
 mod mounts;
+mod password;
 mod plugins;
 mod policy;
 mod remount;
@@ -40,6 +41,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = Routes::new();
     let routes = mounts::routes(routes);
     let routes = remount::routes(routes);
+    let routes = password::routes(routes);
     let routes = policy::routes(routes);
     let routes = capabilities::routes(routes);
     let routes = wrapping::routes(routes);

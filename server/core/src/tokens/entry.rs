@@ -1,6 +1,8 @@
 //! What is stored of a token.
 
-use holdfast_sdk::{Timestamp, TokenType};
+use std::net::SocketAddr;
+
+use holdfast_sdk::{AddressBlock, Timestamp, TokenType};
 use minicbor::{Decode, Encode};
 
 use crate::clock;
@@ -52,12 +54,25 @@ pub struct TokenEntry {
     /// Its key in the expiry index.
     #[cbor(n(18), with = "minicbor::bytes")]
     pub expiry_key: Option<Vec<u8>>,
+    /// Networks that the token may be used from; empty: any.
+    #[n(19)]
+    #[cbor(default)]
+    pub bound_cidrs: Vec<String>,
+    /// Not stored: the token itself holds this entry.
+    #[n(20)]
+    #[cbor(default)]
+    pub batch: bool,
+    /// Revoked, and kept only until its children have no parent any more.
+    #[n(21)]
+    #[cbor(default)]
+    pub orphaning: bool,
     #[cbor(skip)]
     pub expires: Option<Timestamp>,
 }
 
 impl holdfast_sdk::Record for TokenEntry {
-    const VERSION: u8 = 1;
+    /// 1 had no networks and no mark of a token that is leaving its children behind.
+    const VERSION: u8 = 2;
     fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
         let mut copy = self.clone();
         copy.expires_ns = self.expires.map(|t| t.0);
@@ -83,11 +98,26 @@ pub struct Issue {
     pub explicit_max_ttl_secs: u64,
     pub renewable: bool,
     pub parent: Option<[u8; 32]>,
+    pub role: String,
+    pub bound_cidrs: Vec<String>,
+    pub batch: bool,
+}
+
+/// What a token is to its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// They end with it.
+    Lives,
+    /// It is revoked and they live on, although their records still name it.
+    LetsGo,
+    /// They have ended with it.
+    HasEnded,
 }
 
 impl TokenEntry {
     pub fn new(issue: Issue, accessor: String, now: Timestamp) -> TokenEntry {
         let expires = (issue.ttl_secs > 0).then(|| now.plus_secs(issue.ttl_secs));
+        let renewable = issue.renewable && issue.ttl_secs > 0 && !issue.batch;
         TokenEntry {
             accessor,
             policies: issue.policies,
@@ -101,13 +131,16 @@ impl TokenEntry {
             explicit_max_ttl_secs: issue.explicit_max_ttl_secs,
             issued_ns: now.0,
             expires_ns: None,
-            renewable: issue.renewable && issue.ttl_secs > 0,
+            renewable,
             last_renewal_ns: 0,
             orphan: issue.parent.is_none(),
             parent: issue.parent,
             entity_id: String::new(),
-            role: String::new(),
+            role: issue.role,
             expiry_key: None,
+            bound_cidrs: issue.bound_cidrs,
+            batch: issue.batch,
+            orphaning: false,
             expires,
         }
     }
@@ -120,7 +153,16 @@ impl TokenEntry {
     /// is too late: it counts as ended.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         let begun = Timestamp(self.issued_ns.max(self.last_renewal_ns));
-        self.expires.is_some_and(|end| end <= now || clock::is_ahead(begun, now))
+        self.orphaning || self.expires.is_some_and(|end| end <= now || clock::is_ahead(begun, now))
+    }
+
+    /// What this token is to its children.
+    pub fn as_parent(&self, now: Timestamp) -> Parent {
+        match () {
+            () if self.orphaning => Parent::LetsGo,
+            () if self.has_ended(now) => Parent::HasEnded,
+            () => Parent::Lives,
+        }
     }
 
     /// Whole seconds left; 0 for a token that never ends.
@@ -138,6 +180,16 @@ impl TokenEntry {
     }
 
     pub fn token_type(&self) -> TokenType {
-        TokenType::Service
+        if self.batch { TokenType::Batch } else { TokenType::Service }
+    }
+
+    /// Whether the token may be used from an address. Without a network between, as over a socket
+    /// file, a bound token is refused.
+    pub fn admits(&self, remote: Option<SocketAddr>) -> bool {
+        self.bound_cidrs.is_empty()
+            || remote.is_some_and(|r| {
+                let blocks = self.bound_cidrs.iter().filter_map(|b| b.parse::<AddressBlock>().ok());
+                blocks.into_iter().any(|b| b.holds(r.ip()))
+            })
     }
 }

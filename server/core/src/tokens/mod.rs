@@ -4,13 +4,19 @@
 //! under its parent, its remaining uses, and its end in the expiry index. A token whose parent is
 //! gone counts as gone itself, so that revoking a tree is one small commit and a job that sweeps.
 
+mod batch;
+mod create;
 mod entry;
+mod policies_of;
+mod roles;
 mod routes;
 mod session;
+mod tidy;
 
-pub use entry::{Issue, TokenEntry};
+pub use entry::{Issue, Parent, TokenEntry};
 pub use routes::TokenBackend;
 pub use session::Session;
+pub use tidy::tidy;
 
 use std::sync::Arc;
 
@@ -78,17 +84,55 @@ pub fn by_accessor(tx: &mut Tx, accessor: &str) -> Result<Option<[u8; 32]>> {
     found.map(|b| b.try_into().map_err(|_| Error::Internal("an accessor's record is broken".into()))).transpose()
 }
 
-/// The entry of a token that is still good: not ended, and neither are its ancestors.
+/// A token that was presented or named.
+pub struct Held {
+    /// Where it is stored; a batch token is nowhere.
+    pub id: Option<[u8; 32]>,
+    pub entry: TokenEntry,
+}
+
+/// What a token's text stands for, whether or not it has ended.
+pub fn read(tx: &mut Tx, token: &str) -> Result<Option<Held>> {
+    if batch::is(token) {
+        return Ok(batch::open(tx, token).map(|entry| Held { id: None, entry }));
+    }
+    let id = id_of(tx, token);
+    Ok(load(tx, &id)?.map(|entry| Held { id: Some(id), entry }))
+}
+
+/// The token of a text, if it is still good.
+pub fn find_valid(tx: &mut Tx, token: &str, now: Timestamp) -> Result<Option<Held>> {
+    match read(tx, token)? {
+        Some(held) if is_valid(tx, &held.entry, now)? => Ok(Some(held)),
+        _ => Ok(None),
+    }
+}
+
+/// The entry of a stored token that is still good.
 pub fn load_valid(tx: &mut Tx, id: &[u8; 32], now: Timestamp) -> Result<Option<TokenEntry>> {
-    let Some(entry) = load(tx, id)?.filter(|e| !e.has_ended(now)) else { return Ok(None) };
+    match load(tx, id)? {
+        Some(entry) if is_valid(tx, &entry, now)? => Ok(Some(entry)),
+        _ => Ok(None),
+    }
+}
+
+/// Not ended, and neither are its ancestors.
+fn is_valid(tx: &mut Tx, entry: &TokenEntry, now: Timestamp) -> Result<bool> {
+    if entry.has_ended(now) {
+        return Ok(false);
+    }
     let mut parent = entry.parent;
     while let Some(id) = parent {
-        match load(tx, &id)?.filter(|e| !e.has_ended(now)) {
-            Some(above) => parent = above.parent,
-            None => return Ok(None),
+        match load(tx, &id)? {
+            Some(above) => match above.as_parent(now) {
+                Parent::Lives => parent = above.parent,
+                Parent::LetsGo => break,
+                Parent::HasEnded => return Ok(false),
+            },
+            None => return Ok(false),
         }
     }
-    Ok(Some(entry))
+    Ok(true)
 }
 
 /// Move a token's end.
@@ -105,6 +149,12 @@ pub fn set_end(tx: &mut Tx, id: &[u8; 32], entry: &mut TokenEntry, end: Option<T
 
 /// Remove one token and all its records, its cubbyhole too, leaving its children as they are.
 fn remove(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
+    strip(tx, id, entry)?;
+    tx.within(TOKENS, |tx| tx.delete(Place::Ordered(TOKEN, id)))
+}
+
+/// Remove what belongs to a token, but for its own record.
+fn strip(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
     if cubbyhole::clean(tx, id, INLINE_ENTRIES)? {
         jobs::add(tx, jobs::Kind::CleanCubbyhole { token: *id })?;
     }
@@ -112,7 +162,6 @@ fn remove(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
         expiry::remove(tx, key)?;
     }
     tx.within(TOKENS, |tx| {
-        tx.delete(Place::Ordered(TOKEN, id))?;
         tx.delete(Place::Id(ACCESSOR, &entry.accessor))?;
         if entry.num_uses > 0 {
             tx.delete(Place::Ordered(USES, id))?;
@@ -156,25 +205,43 @@ pub fn revoke_tree(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
     Ok(())
 }
 
-/// Revoke a token; its children live on without a parent.
+/// Revoke a token; its children live on without a parent. With many of them the token's record stays,
+/// as one that lets its children go, until a job has been through them; nobody can use it any more.
 pub fn revoke_orphaning(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
-    let Some(entry) = load(tx, id)? else { return Ok(()) };
+    let Some(mut entry) = load(tx, id)? else { return Ok(()) };
+    if !orphan_children(tx, id)? {
+        return remove(tx, id, &entry);
+    }
+    strip(tx, id, &entry)?;
+    // Whatever ends its ancestors must not reach the children through it.
+    (entry.orphaning, entry.parent, entry.expires, entry.expiry_key) = (true, None, None, None);
+    tx.within(TOKENS, |tx| record::put(tx, Place::Ordered(TOKEN, id), &entry))?;
+    jobs::add(tx, jobs::Kind::OrphanChildren { parent: *id })
+}
+
+/// Take the parent from a batch of a token's children. True: there are more.
+fn orphan_children(tx: &mut Tx, id: &[u8; 32]) -> Result<bool> {
     let found = children(tx, id, INLINE_CHILDREN + 1)?;
-    if found.len() > INLINE_CHILDREN {
-        return Err(Error::bad_request(format!(
-            "the token has more than {INLINE_CHILDREN} children: revoke or orphan some of them first"
-        )));
+    for child in found.iter().take(INLINE_CHILDREN) {
+        let entry = load(tx, child)?;
+        tx.within(TOKENS, |tx| {
+            if let Some(mut entry) = entry {
+                entry.parent = None;
+                record::put(tx, Place::Ordered(TOKEN, child), &entry)?;
+            }
+            tx.delete(Place::Ordered(CHILDREN, &[&id[..], child].concat()))
+        })?;
     }
-    for child in found {
-        if let Some(mut c) = load(tx, &child)? {
-            c.parent = None;
-            tx.within(TOKENS, |tx| {
-                record::put(tx, Place::Ordered(TOKEN, &child), &c)?;
-                tx.delete(Place::Ordered(CHILDREN, &[&id[..], &child].concat()))
-            })?;
-        }
+    Ok(found.len() > INLINE_CHILDREN)
+}
+
+/// A batch of the job behind [`revoke_orphaning`]. True: there is more to do.
+pub fn let_children_go(tx: &mut Tx, id: &[u8; 32]) -> Result<bool> {
+    if orphan_children(tx, id)? {
+        return Ok(true);
     }
-    remove(tx, id, &entry)
+    tx.within(TOKENS, |tx| tx.delete(Place::Ordered(TOKEN, id)))?;
+    Ok(false)
 }
 
 /// Revoke a batch of children of a token that is gone. True: there are more.

@@ -1,54 +1,25 @@
 //! `auth/token/*`.
 
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::parameters::{Names, Seconds, StringMap};
+use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
-    Auth, Call, Error, Map, Place, Response, Result, Routes, Timestamp, TokenType, Transaction, Value, duration,
-    parameters,
+    Auth, Call, Error, Map, Place, Response, Result, Routes, Timestamp, Transaction, Value, duration, parameters,
 };
 
-use super::{Issue, TokenEntry, TtlLimits, by_accessor, load, load_valid};
-use crate::layout::{ACCESSOR, POLICIES, SYSTEM, TOKEN, TOKENS};
+use super::create::lesser;
+use super::{Held, TokenEntry, TtlLimits, by_accessor, create, find_valid, load_valid, roles};
+use crate::jobs;
+use crate::layout::{ACCESSOR, TOKEN, TOKENS, USES};
 use crate::tx::Tx;
-use crate::{cubbyhole, policies, random};
+
+const CANNOT_BE_RENEWED: &str = "batch tokens cannot be renewed";
+const CANNOT_BE_REVOKED: &str = "batch tokens cannot be revoked";
 
 /// The token store as an auth method, mounted at `auth/token/`.
 pub struct TokenBackend {
     pub limits: TtlLimits,
 }
 
-parameters! {
-    pub struct Create {
-        /// A token id of the caller's choice; needs sudo.
-        id: Option<String>,
-        /// Policies of the token; the caller's where none are named.
-        policies: Option<Names>,
-        /// Shown in the audit log and stored with the token.
-        meta: Option<StringMap>,
-        /// The token has no parent; needs sudo.
-        no_parent: Option<bool>,
-        /// Leave out the default policy.
-        no_default_policy: Option<bool>,
-        /// Whether the token can be renewed.
-        renewable: Option<bool>,
-        /// How long the token lives.
-        ttl: Option<Seconds>,
-        /// The old name of ttl.
-        lease: Option<Seconds>,
-        /// A hard end, counted from the issue.
-        explicit_max_ttl: Option<Seconds>,
-        /// The token is periodic: each renewal gives this long; needs sudo.
-        period: Option<Seconds>,
-        /// The name in the audit log.
-        display_name: Option<String>,
-        /// How often the token may be used; 0 is no limit.
-        num_uses: Option<i64>,
-        /// service or batch.
-        r#type: Option<String>,
-        /// An entity alias; with a role only.
-        entity_alias: Option<String>,
-    }
-}
 parameters! {
     pub struct ByToken {
         /// The token.
@@ -89,8 +60,14 @@ parameters! {
 impl TokenBackend {
     pub fn routes() -> Routes<TokenBackend, Tx> {
         Routes::new()
-            .path("create", "Create a token, a child of the caller's.", |p| p.update(TokenBackend::create))
-            .path("create-orphan", "Create a token without a parent.", |p| p.update(TokenBackend::create_orphan))
+            .path("create", "Create a token, a child of the caller's.", |p| p.update(create::create))
+            .path("create/{role_name}", "Create a token as a role has it.", |p| p.update(create::create_by_role))
+            .path("create-orphan", "Create a token without a parent.", |p| p.update(create::create_orphan))
+            .path("roles", "List the token roles.", |p| p.list(roles::list))
+            .path("roles/{role_name}", "Read, write and delete a token role.", |p| {
+                p.read(roles::read).write(roles::exists, roles::write).delete(roles::delete)
+            })
+            .path("tidy", "Remove what tokens that are gone have left.", |p| p.update(TokenBackend::tidy))
             .path("lookup", "Look a token up.", |p| p.read(TokenBackend::lookup).update(TokenBackend::lookup))
             .path("lookup-self", "Look the caller's token up.", |p| {
                 p.read(TokenBackend::lookup_self).update(TokenBackend::lookup_self)
@@ -108,209 +85,27 @@ impl TokenBackend {
             })
     }
 
-    fn create(&self, tx: &mut Tx, call: &Call<'_>, p: Create) -> Result<Response> {
-        let orphan = p.no_parent.unwrap_or(false);
-        if orphan && !call.caller.sudo {
-            return Err(Error::bad_request("root or sudo privileges required to create orphan token"));
-        }
-        self.issue(tx, call, p, orphan)
-    }
-
-    fn create_orphan(&self, tx: &mut Tx, call: &Call<'_>, p: Create) -> Result<Response> {
-        self.issue(tx, call, p, true)
-    }
-
-    fn issue(&self, tx: &mut Tx, call: &Call<'_>, p: Create, orphan: bool) -> Result<Response> {
-        let Some(parent_id) = call.caller.token_id else {
-            return Err(Error::bad_request("parent token lookup failed"));
-        };
-        let parent =
-            load(tx, &parent_id)?.ok_or_else(|| Error::bad_request("parent token lookup failed: no parent found"))?;
-        if parent.num_uses > 0 {
-            return Err(Error::bad_request("restricted use token cannot generate child tokens"));
-        }
-        match p.r#type.as_deref() {
-            None | Some("" | "service") => {}
-            Some("batch") => return Err(Error::bad_request("batch tokens are not offered by this version")),
-            Some(other) => return Err(Error::bad_request(format!("invalid 'token_type' value {other:?}"))),
-        }
-        if p.entity_alias.is_some_and(|a| !a.is_empty()) {
-            return Err(Error::bad_request("'entity_alias' is only allowed in combination with token role"));
-        }
-        let num_uses = p.num_uses.unwrap_or(0);
-        if num_uses < 0 {
-            return Err(Error::bad_request("number of uses cannot be negative"));
-        }
-        let sudo = call.caller.sudo;
-        let mut warnings = Vec::new();
-        let policies =
-            self.policies_of(tx, call, &parent, p.policies, p.no_default_policy.unwrap_or(false), &mut warnings)?;
-        let root = policies.iter().any(|p| p == "root");
-        let seconds = |name: &str, value: Option<Seconds>| match value {
-            Some(Seconds(s)) if s < 0 => Err(Error::bad_request(format!("{name} must be positive"))),
-            Some(Seconds(s)) => Ok(s as u64),
-            None => Ok(0),
-        };
-        let explicit_max = seconds("explicit_max_ttl", p.explicit_max_ttl)?;
-        let period = seconds("period", p.period)?;
-        let asked = seconds("ttl", p.ttl)?;
-        let asked = if asked == 0 { seconds("lease", p.lease)? } else { asked };
-        if period > 0 && !sudo {
-            return Err(Error::bad_request("root or sudo privileges required to create periodic token"));
-        }
-        if root && parent.expires.is_some() && asked == 0 && period == 0 {
-            return Err(Error::bad_request("expiring root tokens cannot create non-expiring root tokens"));
-        }
-        let ttl = if root && asked == 0 && period == 0 && explicit_max == 0 {
-            0
-        } else {
-            self.first_ttl(asked, period, explicit_max, &mut warnings)
-        };
-        let id = match p.id.filter(|i| !i.is_empty()) {
-            None => super::new_service_id()?,
-            Some(_) if !sudo => return Err(Error::bad_request("root or sudo privileges required to specify token id")),
-            Some(id) if id.contains('.') => {
-                return Err(Error::bad_request("custom token ID cannot contain the '.' character"));
-            }
-            Some(id) if id.starts_with("hvs") || id.chars().any(char::is_whitespace) => {
-                return Err(Error::bad_request(
-                    "custom token ID must not start with 'hvs' and must not contain white space",
-                ));
-            }
-            Some(id) => id,
-        };
-        let hash = super::id_of(tx, &id);
-        if load(tx, &hash)?.is_some() {
-            return Err(Error::bad_request("cannot create a token with a duplicate ID"));
-        }
-        if !cubbyhole::is_empty(tx, &hash)? {
-            // Only an id of the caller's choice can come back before the job that cleans up is done.
-            return Err(Error::bad_request(
-                "what an earlier token with this ID kept is still being deleted: try again in a moment",
-            ));
-        }
-        let metadata = p.meta.unwrap_or_default().0;
-        let display_name = match p.display_name.as_deref().map(display_part) {
-            None => "token".to_owned(),
-            Some(n) if n.is_empty() => "token".to_owned(),
-            Some(n) => format!("token-{n}"),
-        };
-        let issue = Issue {
-            policies,
-            path: format!("{}{}", call.mount_point, call.path),
-            metadata,
-            display_name,
-            num_uses,
-            ttl_secs: ttl,
-            period_secs: period,
-            explicit_max_ttl_secs: explicit_max,
-            renewable: p.renewable.unwrap_or(true),
-            parent: (!orphan).then_some(parent_id),
-        };
-        let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, call.now);
-        super::store(tx, &id, &mut entry)?;
-        let auth = shown_auth(&entry, id, ttl);
-        Ok(Response { auth: Some(auth), warnings, ..Response::default() })
-    }
-
-    /// The new token's policies: the named ones if the caller may give them, else the caller's own.
-    fn policies_of(
-        &self,
-        tx: &mut Tx,
-        call: &Call<'_>,
-        parent: &TokenEntry,
-        named: Option<Names>,
-        no_default: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<Vec<String>> {
-        let named = named.map(|n| n.0).filter(|n| !n.is_empty());
-        let inherited = named.is_none();
-        let mut list: Vec<String> = named.unwrap_or_else(|| parent.policies.clone());
-        for name in &mut list {
-            *name = name.trim().to_lowercase();
-        }
-        list.retain(|n| !n.is_empty());
-        list.sort();
-        list.dedup();
-        if list.iter().any(|n| n == "root") {
-            if !parent.is_root() {
-                return Err(Error::bad_request("root tokens may not be created without parent token being root"));
-            }
-            return Ok(vec!["root".into()]);
-        }
-        if !inherited && !call.caller.sudo {
-            let missing: Vec<&String> =
-                list.iter().filter(|n| *n != "default" && !parent.policies.contains(n)).collect();
-            if !missing.is_empty() {
-                return Err(Error::bad_request("child policies must be subset of parent"));
-            }
-        }
-        if !no_default
-            && !list.iter().any(|n| n == "default")
-            && (parent.policies.iter().any(|n| n == "default") || (call.caller.sudo && !inherited))
-        {
-            list.push("default".into());
-            list.sort();
-        }
-        if let Some(name) = list.iter().find(|n| policies::NOT_ASSIGNABLE.contains(&n.as_str())) {
-            return Err(Error::bad_request(format!("cannot assign policy {name:?}")));
-        }
-        for name in &list {
-            let there = name == "default" || tx.within(SYSTEM, |tx| tx.get(Place::Name(POLICIES, name)))?.is_some();
-            if !there {
-                warnings.push(format!("Policy {name:?} does not exist"));
-            }
-        }
-        Ok(list)
-    }
-
-    fn first_ttl(&self, asked: u64, period: u64, explicit_max: u64, warnings: &mut Vec<String>) -> u64 {
-        let limit = |max: u64| if explicit_max > 0 { max.min(explicit_max) } else { max };
-        if period > 0 {
-            let max = limit(self.limits.max_secs);
-            if period > max {
-                warnings.push(capped("period", period, max));
-            }
-            return period.min(max);
-        }
-        if explicit_max > self.limits.max_secs {
-            warnings.push(format!(
-                "Explicit max TTL specified during token creation of {} exceeds the maximum of {}; it is capped to it",
-                short(explicit_max),
-                short(self.limits.max_secs)
-            ));
-        }
-        let max = limit(self.limits.max_secs);
-        let wanted = if asked > 0 { asked } else { self.limits.default_secs.min(max) };
-        if wanted > max {
-            warnings.push(capped("TTL", wanted, max));
-        }
-        wanted.min(max)
-    }
-
     fn lookup(&self, tx: &mut Tx, call: &Call<'_>, p: ByToken) -> Result<Response> {
         match p.token {
             None | Some(Value::Null) => self.lookup_self(tx, call, ()),
             Some(Value::String(t)) if t.is_empty() => self.lookup_self(tx, call, ()),
             Some(Value::String(t)) => {
-                let id = super::id_of(tx, &t);
-                let entry =
-                    load_valid(tx, &id, call.now)?.ok_or_else(|| Error::Status(403, vec!["bad token".into()]))?;
-                self.shown(tx, &id, &entry, &t, call.now)
+                let held = find_valid(tx, &t, call.now)?.ok_or_else(|| Error::Status(403, vec!["bad token".into()]))?;
+                self.shown(tx, &held, &t, call.now)
             }
             Some(_) => Err(Error::Status(403, vec!["invalid token".into()])),
         }
     }
 
     fn lookup_self(&self, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-        let (id, token) = own_token(call)?;
-        let entry = load(tx, &id)?.ok_or(Error::PermissionDenied)?;
-        self.shown(tx, &id, &entry, token, call.now)
+        let token = call.request.token.as_ref().ok_or(Error::PermissionDenied)?.expose();
+        let held = super::read(tx, token)?.ok_or(Error::PermissionDenied)?;
+        self.shown(tx, &held, token, call.now)
     }
 
     fn lookup_accessor(&self, tx: &mut Tx, call: &Call<'_>, p: ByAccessor) -> Result<Response> {
         let (id, entry) = self.named_by_accessor(tx, call, p.accessor)?;
-        self.shown(tx, &id, &entry, "", call.now)
+        self.shown(tx, &Held { id: Some(id), entry }, "", call.now)
     }
 
     fn named_by_accessor(
@@ -326,16 +121,20 @@ impl TokenBackend {
         Ok((id, entry))
     }
 
-    fn shown(&self, tx: &mut Tx, id: &[u8; 32], e: &TokenEntry, token: &str, now: Timestamp) -> Result<Response> {
-        let left = match e.num_uses {
-            0 => 0,
-            _ => tx.within(TOKENS, |tx| tx.count(Place::Ordered(crate::layout::USES, id)))?,
+    fn shown(&self, tx: &mut Tx, held: &Held, token: &str, now: Timestamp) -> Result<Response> {
+        let e = &held.entry;
+        let left = match &held.id {
+            Some(id) if e.num_uses > 0 => tx.within(TOKENS, |tx| tx.count(Place::Ordered(USES, id)))?,
+            _ => 0,
         };
         let mut d = Map::new();
         let mut set = |k: &str, v: Value| {
             d.insert(k.into(), v);
         };
         set("accessor", e.accessor.clone().into());
+        if !e.bound_cidrs.is_empty() {
+            set("bound_cidrs", e.bound_cidrs.clone().into());
+        }
         set("creation_time", e.issued().secs().into());
         set("creation_ttl", e.creation_ttl_secs.into());
         set("display_name", e.display_name.clone().into());
@@ -371,13 +170,13 @@ impl TokenBackend {
 
     fn renew(&self, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Response> {
         let token = p.token.filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("missing token ID"))?;
-        let id = super::id_of(tx, &token);
-        let entry = load_valid(tx, &id, call.now)?.ok_or_else(|| Error::bad_request("token not found"))?;
-        self.renewed(tx, call, id, entry, token, p.increment)
+        let held = find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("token not found"))?;
+        let id = held.id.ok_or_else(|| Error::bad_request(CANNOT_BE_RENEWED))?;
+        self.renewed(tx, call, id, held.entry, token, p.increment)
     }
 
     fn renew_self(&self, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Response> {
-        let (id, token) = own_token(call)?;
+        let (id, token) = own_token(call, CANNOT_BE_RENEWED)?;
         let entry = load_valid(tx, &id, call.now)?.ok_or(Error::PermissionDenied)?;
         self.renewed(tx, call, id, entry, token.to_owned(), p.increment)
     }
@@ -403,10 +202,19 @@ impl TokenBackend {
         if !e.renewable {
             return Err(Error::bad_request("invalid lease ID: lease is not renewable"));
         }
+        let (mut period, mut explicit_max) = (e.period_secs, e.explicit_max_ttl_secs);
+        if !e.role.is_empty() {
+            let role = roles::load(tx, &e.role)?.ok_or_else(|| {
+                Error::bad_request(format!("original token role {:?} could not be found, not renewing", e.role))
+            })?;
+            // What the role says now counts, not what it said when the token was made.
+            period = lesser(period, role.period_secs);
+            explicit_max = lesser(explicit_max, role.explicit_max_ttl_secs);
+        }
         let mut warnings = Vec::new();
         let age = call.now.secs().saturating_sub(e.issued().secs());
-        let max = if e.explicit_max_ttl_secs > 0 { e.explicit_max_ttl_secs } else { u64::MAX };
-        let (wanted, max, what) = match e.period_secs {
+        let max = if explicit_max > 0 { explicit_max } else { u64::MAX };
+        let (wanted, max, what) = match period {
             0 => {
                 let wanted = if increment > 0 { increment as u64 } else { e.ttl_secs };
                 (wanted, max.min(self.limits.max_secs), "TTL")
@@ -418,7 +226,7 @@ impl TokenBackend {
             warnings.push(capped(what, wanted, if wanted > max { max } else { left }));
         }
         let ttl = wanted.min(left);
-        if e.period_secs == 0 && increment > 0 && ttl < e.ttl_left_secs(call.now) && ttl == increment as u64 {
+        if period == 0 && increment > 0 && ttl < e.ttl_left_secs(call.now) && ttl == increment as u64 {
             warnings.push(format!("the token now ends in {}: earlier than before, as asked", short(ttl)));
         }
         e.ttl_secs = ttl;
@@ -429,17 +237,14 @@ impl TokenBackend {
     }
 
     fn revoke(&self, tx: &mut Tx, _: &Call<'_>, p: ByToken) -> Result<Response> {
-        let token = named_token(p)?;
-        let id = super::id_of(tx, &token);
-        if load(tx, &id)?.is_none() {
-            return Ok(Response::empty());
+        if let Some(id) = stored(tx, &named_token(p)?)? {
+            super::revoke_tree(tx, &id)?;
         }
-        super::revoke_tree(tx, &id)?;
         Ok(Response::empty())
     }
 
     fn revoke_self(&self, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-        let (id, _) = own_token(call)?;
+        let (id, _) = own_token(call, CANNOT_BE_REVOKED)?;
         super::revoke_tree(tx, &id)?;
         Ok(Response::empty())
     }
@@ -458,12 +263,18 @@ impl TokenBackend {
         if !call.caller.sudo {
             return Err(Error::bad_request("root or sudo privileges required to revoke and orphan"));
         }
-        let id = super::id_of(tx, &token);
-        if load(tx, &id)?.is_none() {
-            return Err(Error::bad_request("token to revoke not found"));
-        }
+        let id = stored(tx, &token)?.ok_or_else(|| Error::bad_request("token to revoke not found"))?;
         super::revoke_orphaning(tx, &id)?;
         Ok(Response::empty())
+    }
+
+    fn tidy(&self, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+        let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
+        if !runs {
+            jobs::add(tx, jobs::Kind::TidyTokens { table: super::tidy::FIRST, cursor: Vec::new() })?;
+        }
+        Ok(Response { status: Some(202), ..Response::empty() }
+            .warn("Tidy operation successfully started. It is a job: see sys/jobs."))
     }
 
     fn accessors(&self, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
@@ -490,10 +301,21 @@ fn named_token(p: ByToken) -> Result<String> {
     }
 }
 
-fn own_token<'a>(call: &'a Call<'_>) -> Result<([u8; 32], &'a str)> {
+/// Where the caller's token is stored; `not_for_batch` is what a batch token is told.
+fn own_token<'a>(call: &'a Call<'_>, not_for_batch: &str) -> Result<([u8; 32], &'a str)> {
     match (call.caller.token_id, &call.request.token) {
         (Some(id), Some(token)) => Ok((id, token.expose())),
-        _ => Err(Error::PermissionDenied),
+        (None, Some(_)) => Err(Error::bad_request(not_for_batch)),
+        (_, None) => Err(Error::PermissionDenied),
+    }
+}
+
+/// Where a token that is to be revoked is stored, if it is there.
+fn stored(tx: &mut Tx, token: &str) -> Result<Option<[u8; 32]>> {
+    match super::read(tx, token)? {
+        Some(Held { id: None, .. }) => Err(Error::bad_request(CANNOT_BE_REVOKED)),
+        Some(Held { id, entry }) => Ok(id.filter(|_| !entry.orphaning)),
+        None => Ok(None),
     }
 }
 
@@ -504,7 +326,7 @@ fn metadata_value(pairs: &[(String, String)]) -> Value {
     Value::Object(pairs.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect())
 }
 
-fn shown_auth(e: &TokenEntry, token: String, ttl: u64) -> Auth {
+pub(super) fn shown_auth(e: &TokenEntry, token: String, ttl: u64) -> Auth {
     Auth {
         client_token: Secret::new(token),
         accessor: e.accessor.clone(),
@@ -519,25 +341,19 @@ fn shown_auth(e: &TokenEntry, token: String, ttl: u64) -> Auth {
         lease_secs: ttl,
         renewable: e.renewable,
         entity_id: e.entity_id.clone(),
-        token_type: TokenType::Service,
+        token_type: e.token_type(),
         orphan: e.parent.is_none(),
         num_uses: e.num_uses,
     }
 }
 
-/// Letters, digits and dashes of a display name, as it is stored.
-fn display_part(name: &str) -> String {
-    let cleaned: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
-    cleaned.trim_matches('-').to_owned()
-}
-
-fn short(secs: u64) -> String {
+pub(super) fn short(secs: u64) -> String {
     let text = duration::go_text(i128::from(secs) * 1_000_000_000);
     let text = text.strip_suffix("m0s").map_or(text.clone(), |t| format!("{t}m"));
     text.strip_suffix("h0m").map_or(text.clone(), |t| format!("{t}h"))
 }
 
-fn capped(what: &str, wanted: u64, max: u64) -> String {
+pub(super) fn capped(what: &str, wanted: u64, max: u64) -> String {
     format!(
         "{what} of {:?} exceeded the effective max_ttl of {:?}; {what} value is capped accordingly",
         short(wanted),

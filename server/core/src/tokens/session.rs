@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_sdk::Caller;
 
-use super::TokenEntry;
+use super::{Held, TokenEntry};
 use crate::audit::{Broker, KnownToken, TokenFacts};
 
 pub struct Session {
@@ -15,12 +15,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(id: [u8; 32], entry: TokenEntry, token: &str, broker: &Broker) -> Session {
+    pub fn new(held: Held, token: &str, broker: &Broker) -> Session {
+        let Held { id, entry } = held;
         let caller = Caller {
             display_name: entry.display_name.clone(),
             entity_id: entry.entity_id.clone(),
             policies: entry.policies.clone().into(),
-            token_id: Some(id),
+            token_id: id,
             root: entry.is_root(),
             sudo: false,
         };

@@ -6,6 +6,7 @@
 pub mod by_hand;
 pub mod outside;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use holdfast_core::audit::DeviceConfig;
@@ -47,6 +48,18 @@ pub fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
 
 /// Ask as the HTTP layer does.
 pub async fn ask(core: &Arc<Core>, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
+    ask_from(None, core, token, operation, path, data).await
+}
+
+/// Ask as a client at an address.
+pub async fn ask_from(
+    remote: Option<SocketAddr>,
+    core: &Arc<Core>,
+    token: &str,
+    operation: Operation,
+    path: &str,
+    data: Value,
+) -> Reply {
     let request = Request {
         id: random::uuid_text(&random::uuid().unwrap()),
         operation,
@@ -55,7 +68,7 @@ pub async fn ask(core: &Arc<Core>, token: &str, operation: Operation, path: &str
         token: (!token.is_empty()).then(|| Secret::new(token.to_owned())),
         namespace: String::new(),
         wrap_ttl: None,
-        remote: None,
+        remote,
         headers: Vec::new(),
         merge_patch: operation == Operation::Patch,
         policy_override: false,
@@ -112,7 +125,19 @@ impl Server {
     }
 
     pub async fn ask(&self, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
-        ask(&self.core, token, operation, path, data).await
+        self.ask_from(None, token, operation, path, data).await
+    }
+
+    /// As a client at an address asks.
+    pub async fn ask_from(
+        &self,
+        remote: Option<SocketAddr>,
+        token: &str,
+        operation: Operation,
+        path: &str,
+        data: Value,
+    ) -> Reply {
+        ask_from(remote, &self.core, token, operation, path, data).await
     }
 
     pub async fn write(&self, path: &str, data: Value) -> Reply {
@@ -129,6 +154,21 @@ impl Server {
 
     pub async fn list(&self, path: &str) -> Reply {
         self.ask(&self.root, Operation::List, path, Value::Null).await
+    }
+
+    /// A new token's id.
+    pub async fn token(&self, by: &str, path: &str, data: Value) -> String {
+        let made = self.ask(by, Operation::Update, path, data).await.expect(200);
+        made["auth"]["client_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether a token is good for anything.
+    pub async fn is_good(&self, token: &str) -> bool {
+        match self.ask(token, Operation::Read, "auth/token/lookup-self", Value::Null).await.status {
+            200 => true,
+            403 => false,
+            other => panic!("lookup-self answers {other}"),
+        }
     }
 
     /// Wait until no job is left.
