@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_sdk::Result;
 use tokio::sync::Notify;
 
+use crate::caught::caught;
 use crate::expiry::{self, Due};
 use crate::jobs::Step;
 use crate::sys::keys::rotate_when_due;
@@ -95,7 +96,7 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
             return Ok(false);
         }
         let router = core.router(open)?;
-        match core.transact(open, |tx| jobs::step(core, tx, &router, &id)).await {
+        match caught(core.transact(open, |tx| jobs::step(core, tx, &router, &id))).await {
             // What is done may have made other jobs.
             Ok(Step::Done | Step::More) => {
                 pauses.remove(&id);

@@ -14,6 +14,7 @@ use holdfast_seal::Barrier;
 use holdfast_storage::Store;
 
 use crate::audit::{self, AuthFacts, RequestFacts};
+use crate::caught::caught;
 use crate::failpoint::failpoint;
 use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
 use crate::policies::{Compiled, system_time};
@@ -69,8 +70,8 @@ impl Core {
     /// Handle one request. It runs to its end whoever waits for it.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Answer {
         let start = Instant::now();
-        failpoint!(self, "received");
         self.metrics.in_flight.up();
+        failpoint!(self, "received");
         let Some(open) = self.open() else {
             self.metrics.in_flight.down();
             return Answer::sealed();
@@ -147,7 +148,7 @@ impl Core {
         failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
-            Ok(a) => match way.carry_out(a).await {
+            Ok(a) => match caught(way.carry_out(a)).await {
                 Ok((r, effects)) => (Ok(r), effects),
                 Err(e) => (Err(e), Vec::new()),
             },

@@ -10,6 +10,7 @@ pub mod audit;
 mod background;
 pub mod bare;
 mod cache;
+mod caught;
 pub mod clock;
 pub mod cors;
 mod cubbyhole;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use holdfast_sdk::{Backend, Error, Result};
 use tokio::sync::Notify;
 
+use crate::caught::caught;
 use crate::intents::{self, Key, UNDO_TIME_OUT};
 use crate::layout::Scope;
 use crate::router::Handler;
@@ -119,7 +120,7 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
     let outcome = match (&backend, means) {
         (Some(backend), Ok(means)) => {
             let outside = intent.outside();
-            let limited = tokio::time::timeout(UNDO_TIME_OUT, backend.undo(&outside, &means));
+            let limited = tokio::time::timeout(UNDO_TIME_OUT, caught(backend.undo(&outside, &means)));
             tokio::select! {
                 () = closing => return Ok(()),
                 ended = limited => ended.unwrap_or_else(|_| Err(Error::Unavailable(took_too_long(&intent.target)))),

@@ -46,6 +46,7 @@ struct Mood {
     undo_hangs: bool,
     handler_fails: bool,
     clean_fails: bool,
+    clean_panics: bool,
 }
 
 static WORLDS: LazyLock<Mutex<HashMap<String, Arc<World>>>> = LazyLock::new(Mutex::default);
@@ -61,6 +62,7 @@ impl World {
                     undo_hangs: false,
                     handler_fails: false,
                     clean_fails: false,
+                    clean_panics: false,
                 }),
                 goes_on: watch::Sender::new(false),
                 made: AtomicU64::new(0),
@@ -95,6 +97,10 @@ impl World {
 
     pub fn clean_fails(&self, fails: bool) {
         self.mood.lock().unwrap().clean_fails = fails;
+    }
+
+    pub fn clean_panics(&self, panics: bool) {
+        self.mood.lock().unwrap().clean_panics = panics;
     }
 
     /// What hangs does so no longer.
@@ -142,6 +148,7 @@ fn intend(_: &Engine, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Act>>
     if target == "none" {
         return Ok(None);
     }
+    assert!(target != "defect", "the engine panics on purpose");
     Ok(Some(Act {
         outside: Outside { target, name: name.clone(), record: b"record".to_vec() },
         means: Arc::new("means"),
@@ -241,7 +248,12 @@ impl Backend for Engine {
     }
 
     fn clean(&self, _: &mut Tx) -> Result<bool> {
-        match self.world.mood.lock().unwrap().clean_fails {
+        let (fails, panics) = {
+            let mood = self.world.mood.lock().unwrap();
+            (mood.clean_fails, mood.clean_panics)
+        };
+        assert!(!panics, "the clean-up panics on purpose");
+        match fails {
             true => Err(Error::Internal("the clean-up fails on purpose".into())),
             false => Ok(false),
         }

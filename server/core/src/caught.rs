@@ -1,0 +1,18 @@
+//! A panic in an engine is that request's or that job's failure, and nobody else's.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use holdfast_sdk::{Error, Result};
+
+/// What `work` returns, or an error if it panics. The panic's own text is in the server's log.
+pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(polled) => polled,
+        Err(_) => Poll::Ready(Err(Error::Internal("internal error: a defect of the server, see its log".into()))),
+    })
+    .await
+}
