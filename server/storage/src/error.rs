@@ -1,9 +1,10 @@
 //! What can go wrong with the store, in classes that callers act on.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Key;
+use crate::redb_file::is_full;
 
 /// The store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +17,17 @@ pub enum StoreError {
     Format { path: PathBuf, found: u32, known: u32 },
     #[error("{path} is damaged: {detail}; restore it from a backup, nothing was changed", path = path.display())]
     Damaged { path: PathBuf, detail: String },
+    #[error(
+        "the disk that holds the store at {folder} is full: {source}; nothing is lost: free some space there and start \
+         the server again",
+        folder = folder.display()
+    )]
+    Full { folder: PathBuf, source: io::Error },
     #[error("state machine: {0}")]
     State(String),
+    /// Its file cannot be read or written, which says nothing about what is in it.
+    #[error("state machine: {0}")]
+    StateIo(io::Error),
     #[error("the store is closed")]
     Closed,
 }
@@ -27,11 +37,35 @@ impl StoreError {
         let path = path.into();
         move |source| StoreError::Io { what, path, source }
     }
+
+    /// Met while a store is opened: a full disk is said as what it is, wherever it was noticed.
+    pub(crate) fn while_opening(self, folder: &Path) -> StoreError {
+        match self {
+            StoreError::Io { source, .. } | StoreError::StateIo(source) if is_full(&source) => {
+                StoreError::Full { folder: folder.to_owned(), source }
+            }
+            StoreError::StateIo(source) => {
+                StoreError::Io { what: "cannot read or write the state machine in", path: folder.to_owned(), source }
+            }
+            other => other,
+        }
+    }
+}
+
+/// An error of redb. Where the file itself is too short or not one of redb's, that is damage.
+fn of_redb(e: redb::Error) -> StoreError {
+    match e {
+        redb::Error::Io(e) if !matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => {
+            StoreError::StateIo(e)
+        }
+        redb::Error::PreviousIo => StoreError::StateIo(io::Error::other(e.to_string())),
+        other => StoreError::State(other.to_string()),
+    }
 }
 
 macro_rules! from_redb {
     ($($t:ty),*) => {$(impl From<$t> for StoreError {
-        fn from(e: $t) -> Self { StoreError::State(e.to_string()) }
+        fn from(e: $t) -> Self { of_redb(e.into()) }
     })*};
 }
 from_redb!(
@@ -41,7 +75,8 @@ from_redb!(
     redb::TransactionError,
     redb::CommitError,
     redb::DatabaseError,
-    redb::SetDurabilityError
+    redb::SetDurabilityError,
+    redb::CompactionError
 );
 
 /// Why a proposal was not committed.

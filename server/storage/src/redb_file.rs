@@ -23,6 +23,8 @@ type Tell = Box<dyn Fn(Option<String>) + Send + Sync>;
 #[derive(Default)]
 pub struct Patience {
     waits: AtomicBool,
+    /// A write found no room, and did not wait.
+    refused: AtomicBool,
     tell: std::sync::OnceLock<Tell>,
 }
 
@@ -36,6 +38,11 @@ impl Patience {
     /// From now on a full disk is an error: the store is closed.
     pub fn end(&self) {
         self.waits.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a write was refused because the disk is full.
+    pub fn refusal(&self) -> Option<io::Error> {
+        self.refused.load(Ordering::SeqCst).then(|| io::ErrorKind::StorageFull.into())
     }
 
     fn tell(&self, reason: Option<String>) {
@@ -55,7 +62,12 @@ impl Patience {
                     told = true;
                     std::thread::sleep(PAUSE);
                 }
-                result => break result,
+                result => {
+                    if result.as_ref().is_err_and(is_full) {
+                        self.refused.store(true, Ordering::SeqCst);
+                    }
+                    break result;
+                }
             }
         };
         if told {

@@ -84,10 +84,12 @@ impl State {
             }
             Ok::<_, redb::DatabaseError>(database)
         });
-        let prepared = opened.and_then(|database| guarded(|| State { database, patience }.prepare()));
-        prepared.map_err(|e| match e {
-            StoreError::State(detail) => StoreError::Damaged { path, detail },
-            other => other,
+        let prepared = opened.and_then(|database| guarded(|| State { database, patience: patience.clone() }.prepare()));
+        prepared.map_err(|e| match (e, patience.refusal()) {
+            // Whatever redb made of it.
+            (_, Some(full)) => StoreError::StateIo(full),
+            (StoreError::State(detail), None) => StoreError::Damaged { path, detail },
+            (other, None) => other,
         })
     }
 
@@ -157,7 +159,7 @@ impl State {
 
     /// Give room that nothing uses back to the file system. Nothing may be reading.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
-        self.database.compact().map_err(|e| StoreError::State(e.to_string()))
+        guarded(|| self.database.compact())
     }
 }
 

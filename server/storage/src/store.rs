@@ -94,6 +94,11 @@ impl Store {
 
     /// Open a store on any disk.
     pub fn open_on(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
+        let folder = disk.as_ref().map(|d| d.path("")).unwrap_or_default();
+        Store::opened(disk, max_entry_bytes).map_err(|e| e.while_opening(&folder))
+    }
+
+    fn opened(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?;
         let (state, applied) = State::open(disk.as_deref())?;
         let log = match (&disk, identity) {
