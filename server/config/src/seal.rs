@@ -38,6 +38,18 @@ pub enum SealKind {
     Pkcs11(Box<Pkcs11Seal>),
 }
 
+impl SealKind {
+    /// The type of the stanza.
+    pub fn word(&self) -> &'static str {
+        match self {
+            SealKind::Shamir => "shamir",
+            SealKind::Software { .. } => "software",
+            SealKind::Static(_) => "static",
+            SealKind::Pkcs11(_) => "pkcs11",
+        }
+    }
+}
+
 /// `seal "pkcs11"`
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Pkcs11Seal {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use holdfast_sdk::{Auth, Body, Error, Map, Response, Value};
+use holdfast_sdk::{Auth, Body, Chunks, Error, Map, Response, Value};
 
 /// What the HTTP layer sends.
 pub struct Answer {
@@ -10,11 +10,13 @@ pub struct Answer {
     pub content_type: String,
     pub body: Vec<u8>,
     pub headers: Vec<(String, String)>,
+    /// Comes behind the body, for as long as the client reads.
+    pub stream: Option<Box<dyn Chunks>>,
 }
 
 impl Answer {
     pub fn json(status: u16, body: Vec<u8>) -> Answer {
-        Answer { status, content_type: "application/json".into(), body, headers: Vec::new() }
+        Answer { status, content_type: "application/json".into(), body, headers: Vec::new(), stream: None }
     }
 
     pub fn bare(status: u16, map: &Map<String, Value>) -> Answer {
@@ -54,29 +56,29 @@ impl Answer {
     }
 
     /// The answer to a request that was carried out.
-    pub fn success(response: &Response, request_id: &str, mount_type: &str) -> Answer {
-        let answer =
-            |status: u16, body: Vec<u8>| Answer { headers: response.headers.clone(), ..Answer::json(status, body) };
-        match &response.body {
-            Body::Raw { content_type, bytes } => {
-                let mut a = answer(response.status.unwrap_or(200), bytes.clone());
-                a.content_type = content_type.clone();
-                a
-            }
-            Body::Bare(map) => answer(response.status.unwrap_or(200), to_vec(map)),
+    pub fn success(response: Response, request_id: &str, mount_type: &str) -> Answer {
+        let status = response.status;
+        let answer = match &response.body {
+            Body::Bare(map) => Answer::bare(status.unwrap_or(200), map),
+            Body::Raw { .. } | Body::Stream { .. } => Answer::json(status.unwrap_or(200), Vec::new()),
             Body::None
                 if response.auth.is_none()
                     && response.wrap_info.is_none()
                     && response.warnings.is_empty()
-                    && response.status.is_none_or(|s| s == 204) =>
+                    && status.is_none_or(|s| s == 204) =>
             {
-                answer(204, Vec::new())
+                Answer::json(204, Vec::new())
             }
             _ => {
                 let mount_type = response.mount_type.as_deref().unwrap_or(mount_type);
-                let bytes = envelope(response, request_id, mount_type);
-                answer(response.status.unwrap_or(200), bytes)
+                Answer::json(status.unwrap_or(200), envelope(&response, request_id, mount_type))
             }
+        };
+        let answer = Answer { headers: response.headers, ..answer };
+        match response.body {
+            Body::Raw { content_type, bytes } => Answer { content_type, body: bytes, ..answer },
+            Body::Stream { content_type, chunks } => Answer { content_type, stream: Some(chunks), ..answer },
+            _ => answer,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Core {
             "sys/init" if writes => self.init(r.body).await,
             "sys/unseal" if writes => self.unseal(r.body).await,
             "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
-            "sys/seal" if !writes => Answer::errors(405, &[]),
+            "sys/seal" | "sys/step-down" if !writes => Answer::errors(405, &[]),
             "sys/seal" if self.open().is_none() => Answer::json(204, Vec::new()),
             _ => return None,
         };

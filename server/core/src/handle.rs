@@ -16,9 +16,11 @@ use holdfast_storage::Store;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::failpoint;
+use crate::in_flight::Flight;
 use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
 use crate::policies::{Compiled, system_time};
 use crate::router::{Handler, Mount};
+use crate::settings::AuditedHeaders;
 use crate::tokens::{self, Parent, Session, TokenEntry};
 use crate::tx::{Effect, Tx};
 use crate::{Answer, Core, Open, intents, wrapping};
@@ -55,6 +57,7 @@ impl Authorised {
 struct Way<'a> {
     core: &'a Arc<Core>,
     open: &'a Arc<Open>,
+    flight: &'a Flight,
     request: &'a Request,
     mount: Option<&'a Arc<Mount>>,
     /// The path relative to the mount.
@@ -70,16 +73,12 @@ impl Core {
     /// Handle one request. It runs to its end whoever waits for it.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Answer {
         let start = Instant::now();
-        self.metrics.in_flight.up();
+        let entered = self.in_flight.enter(request, self.clock.now(), &self.metrics.in_flight);
         failpoint!(self, "received");
-        let Some(open) = self.open() else {
-            self.metrics.in_flight.down();
-            return Answer::sealed();
-        };
-        let (answer, effects) = self.serve(&open, &request).await;
-        drop(request);
+        let Some(open) = self.open() else { return Answer::sealed() };
+        let (answer, effects) = self.serve(&open, &entered.flight).await;
+        drop(entered);
         drop(open);
-        self.metrics.in_flight.down();
         self.metrics.requests.add(1);
         self.metrics.request_ns.add(start.elapsed().as_nanos() as u64);
         if effects.contains(&Effect::Seal) {
@@ -97,7 +96,8 @@ impl Core {
         tokens::load_valid(&mut tx, &id, self.clock.now()).is_ok_and(|t| t.is_some())
     }
 
-    async fn serve(self: &Arc<Self>, open: &Arc<Open>, request: &Request) -> (Answer, Vec<Effect>) {
+    async fn serve(self: &Arc<Self>, open: &Arc<Open>, flight: &Flight) -> (Answer, Vec<Effect>) {
+        let request = &flight.request;
         let routed_at = self.store.view().index();
         let router = match self.router(open) {
             Ok(r) => r,
@@ -113,8 +113,13 @@ impl Core {
         let now = self.clock.now();
 
         let operation = request.operation;
-        let mut way = Way { core: self, open, request, mount, path, found: found.as_ref(), operation, now, routed_at };
-        let unauthenticated = found.as_ref().is_some_and(|f| f.unauthenticated);
+        let headers = match open.audited_headers(self) {
+            Ok(h) => h,
+            Err(e) => return (Answer::failure(&e), Vec::new()),
+        };
+        let found = found.as_ref();
+        let mut way = Way { core: self, open, flight, request, mount, path, found, operation, now, routed_at };
+        let unauthenticated = found.is_some_and(|f| f.unauthenticated);
         // Whether a POST creates or updates is known to the engine alone; the policy needs it.
         let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
         let (facts, refused) = match &authorised {
@@ -122,8 +127,8 @@ impl Core {
             Err((facts, e)) => (facts.clone(), Some(e)),
         };
         way.operation = operation;
-        let about = way.request_facts();
-        let acts = found.as_ref().is_some_and(|f| f.acts);
+        let about = way.request_facts(&headers);
+        let acts = found.is_some_and(|f| f.acts);
         let writes = operation.writes() || request.wrap_ttl.is_some() || acts;
         failpoint!(self, "authorised");
 
@@ -181,9 +186,9 @@ impl Core {
             return (Answer::failure(&e), effects);
         }
         failpoint!(self, "answered");
-        let answer = match &result {
+        let answer = match result {
             Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.entry.kind.as_str())),
-            Err(e) => way_failure(e, refused_by_policy(&facts)),
+            Err(e) => way_failure(&e, refused_by_policy(&facts)),
         };
         (answer, effects)
     }
@@ -272,7 +277,7 @@ impl Way<'_> {
         }
     }
 
-    fn request_facts(&self) -> RequestFacts<'_> {
+    fn request_facts<'f>(&'f self, audited: &'f AuditedHeaders) -> RequestFacts<'f> {
         let entry = self.mount.map(|m| &m.entry);
         RequestFacts {
             id: &self.request.id,
@@ -286,6 +291,7 @@ impl Way<'_> {
             remote: self.request.remote,
             wrap_ttl_secs: self.request.wrap_ttl.map_or(0, |t| t.as_secs()),
             headers: &self.request.headers,
+            audited_headers: audited,
             certificate_serial: self.request.client_certificate_serial.as_deref(),
             plain_request_keys: entry.map_or(&[], |e| &e.plain_request_keys),
             plain_response_keys: entry.map_or(&[], |e| &e.plain_response_keys),
@@ -368,6 +374,7 @@ impl Way<'_> {
                 return Err(other.err().unwrap_or(Error::PermissionDenied));
             }
         };
+        self.flight.asks(&session);
         facts.token = Some(session.audit.clone());
         let union = self.open.policies.union(&mut tx, &session.entry.policies, self.now)?;
         if *operation == Operation::Update

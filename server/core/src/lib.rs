@@ -12,16 +12,17 @@ pub mod bare;
 mod cache;
 mod caught;
 pub mod clock;
-pub mod cors;
 mod cubbyhole;
 mod expiry;
 pub mod failpoint;
 mod handle;
 mod identity;
+mod in_flight;
 mod init;
 mod intents;
 mod jobs;
 pub mod layout;
+pub mod log;
 pub mod metrics;
 mod names;
 mod open_api;
@@ -29,6 +30,7 @@ mod policies;
 pub mod random;
 mod router;
 mod seal_state;
+pub mod settings;
 mod sys;
 mod targets;
 #[cfg(test)]
@@ -50,7 +52,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
-use holdfast_sdk::{Backend, Error, Place, Result, Timestamp, Transaction};
+use holdfast_sdk::{Backend, Error, Map, Place, Result, Timestamp, Transaction, Value};
 use holdfast_seal::{Barrier, SealDevice};
 use holdfast_storage::{CommitError, Proposal, Store, View, Write};
 
@@ -78,6 +80,9 @@ pub struct Options {
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
     pub endpoints: Endpoints,
+    pub log: Arc<log::Log>,
+    /// The configuration as `sys/config/state/sanitized` shows it: without secrets.
+    pub shown_config: Map<String, Value>,
 }
 
 /// Routes that are there only where the configuration says so.
@@ -96,6 +101,8 @@ pub struct Core {
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
     pub metrics: metrics::Metrics,
+    pub log: Arc<log::Log>,
+    pub(crate) in_flight: in_flight::InFlight,
     pub(crate) clock: Clock,
     /// Acts outside that are under way.
     pub(crate) targets: targets::Targets,
@@ -128,6 +135,7 @@ pub struct Settings {
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
     pub endpoints: Endpoints,
+    pub shown_config: Map<String, Value>,
 }
 
 /// What exists while the server is unsealed. Dropping it wipes keys and caches.
@@ -145,7 +153,7 @@ pub(crate) struct Open {
     pub opened: Arc<tx::Opened>,
     pub policies: PolicyCache,
     pub audit: audit::Broker,
-    pub cors: cors::CorsCache,
+    pub settings: settings::SettingsCache,
     pub closing: AtomicBool,
     /// Becomes true when the server is sealed, for those who wait outside.
     pub closed: tokio::sync::watch::Sender<bool>,
@@ -167,6 +175,7 @@ impl Core {
             cluster_name: options.cluster_name,
             max_entry_bytes: options.max_entry_bytes,
             endpoints: options.endpoints,
+            shown_config: options.shown_config,
         };
         let core = Arc::new(Core {
             store: options.store,
@@ -175,6 +184,8 @@ impl Core {
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
             metrics: metrics::Metrics::default(),
+            log: options.log,
+            in_flight: in_flight::InFlight::default(),
             clock: Clock::new(clocks),
             targets: targets::Targets::default(),
             intent_due: Arc::default(),
@@ -413,7 +424,7 @@ impl Open {
                 Some(_) => {}
                 None => match layout::table_of(key, &layout::SYSTEM) {
                     Some(layout::POLICIES) => self.policies.invalidate(index),
-                    Some(layout::SETTINGS) => self.cors.invalidate(index),
+                    Some(layout::SETTINGS) => self.settings.invalidate(index),
                     Some(layout::MOUNTS) => {
                         self.mounts_version.fetch_max(index, std::sync::atomic::Ordering::SeqCst);
                     }

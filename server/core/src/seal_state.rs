@@ -214,7 +214,7 @@ impl Core {
             opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
             audit: self.open_audit(&barrier).await?,
-            cors: crate::cors::CorsCache::default(),
+            settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),
             closed: tokio::sync::watch::Sender::new(false),
         });
@@ -276,6 +276,7 @@ impl Core {
         self.job_stored.notify_waiters();
         self.seal_count.fetch_add(1, Ordering::SeqCst);
         self.sealed.notify_waiters();
+        self.log.end_watches();
         for _ in 0..200 {
             if Arc::strong_count(&open) == 1 {
                 break;

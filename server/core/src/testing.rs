@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use holdfast_hsm::memory::allow_unlocked;
 
+use holdfast_sdk::Map;
+
+use crate::log::{Format, Level, Log};
 use crate::{Core, Endpoints, EngineTable, InitRequest, Open, Options, SYSTEM_TTL_SECS, TtlLimits};
 
 pub(crate) fn new_core() -> Arc<Core> {
@@ -18,6 +21,8 @@ pub(crate) fn new_core() -> Arc<Core> {
         cluster_name: None,
         max_entry_bytes: 1 << 20,
         endpoints: Endpoints { introspection: true },
+        log: Log::new(Level::Info, Format::Standard),
+        shown_config: Map::new(),
     })
 }
 

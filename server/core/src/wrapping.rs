@@ -73,7 +73,7 @@ pub fn wrap(
     let worth_it = match response.body {
         Body::Data(_) | Body::Both(_) => true,
         Body::None => response.auth.is_some() || !response.warnings.is_empty(),
-        Body::Bare(_) | Body::Raw { .. } => false,
+        Body::Bare(_) | Body::Raw { .. } | Body::Stream { .. } => false,
     };
     if !worth_it || response.wrap_info.is_some() {
         return Ok(response);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::audit::DeviceConfig;
+use holdfast_core::log::{Format, Level, Log};
 use holdfast_core::{Core, Endpoints, EngineTable, InitRequest, Options, SYSTEM_TTL_SECS, TtlLimits, random};
 use holdfast_hsm::memory::{Secret, allow_unlocked};
 use holdfast_sdk::{Map, Operation, Request, Value};
@@ -44,6 +45,8 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         cluster_name: None,
         max_entry_bytes: 1 << 20,
         endpoints: Endpoints { introspection: true },
+        log: Log::new(Level::Info, Format::Standard),
+        shown_config: Map::new(),
     });
     let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
     let mut made = core.initialise(&request).await.unwrap();

@@ -1,6 +1,6 @@
 //! Requests of web pages of other origins (the Fetch standard, CORS protocol).
 
-use holdfast_core::cors::Cors;
+use holdfast_core::settings::Cors;
 use holdfast_core::{Answer, Core};
 use hyper::Method;
 use hyper::header::{self, HeaderMap, HeaderValue};

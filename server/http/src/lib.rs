@@ -6,6 +6,7 @@
 
 mod body;
 mod connections;
+mod content;
 mod cors;
 mod forwarded;
 mod listener;

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::bare::BareRequest;
+use holdfast_core::settings::AuditedHeaders;
 use holdfast_core::{Answer, Core, random};
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Map, Operation, Request, Value, duration};
-use http_body_util::Full;
+use holdfast_sdk::{Headers, Map, Operation, Request, Value, duration};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response as HttpResponse, StatusCode};
 
 use crate::body::{self, BodyError};
+use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
 use crate::{ListenerOptions, query};
@@ -29,7 +30,7 @@ pub struct Peer {
     pub certificate_serial: Option<String>,
 }
 
-type Reply = HttpResponse<Full<Bytes>>;
+type Reply = HttpResponse<Content>;
 
 /// Serve one request.
 pub async fn serve(
@@ -119,7 +120,11 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     }
     match sdk_request(&parts.method, api, pairs, &body, headers, address, peer) {
         Err(answer) => reply(answer),
-        Ok(request) => {
+        Ok(mut request) => {
+            request.headers = match core.audited_headers() {
+                Ok(audited) => audited.map_or_else(Vec::new, |a| kept(headers, &a)),
+                Err(e) => return reply(Answer::failure(&e)),
+            };
             if options.unauthenticated_metrics && request.path == "sys/metrics" && request.operation == Operation::Read
             {
                 return reply(metrics(core, &request));
@@ -136,6 +141,12 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     }
 }
 
+/// The headers that audit lines show, each value by itself.
+fn kept(headers: &HeaderMap, audited: &AuditedHeaders) -> Headers {
+    let values = |name| headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok());
+    audited.names().flat_map(|name| values(name).map(move |v| (name.to_owned(), v.to_owned()))).collect()
+}
+
 /// Texts in the parameters, keys included.
 fn json_strings(map: &Map<String, Value>) -> u64 {
     fn count(v: &Value) -> u64 {
@@ -150,14 +161,8 @@ fn json_strings(map: &Map<String, Value>) -> u64 {
 }
 
 fn metrics(core: &Arc<Core>, request: &Request) -> Answer {
-    let text = core.metrics.prometheus(&core.metrics_now());
-    match request.data.get("format").and_then(Value::as_str) {
-        Some("prometheus") => Answer {
-            content_type: "text/plain; version=0.0.4; charset=utf-8".into(),
-            ..Answer::json(200, text.into_bytes())
-        },
-        _ => Answer::error(400, "without a token only format=prometheus is answered here"),
-    }
+    let format = request.data.get("format").and_then(Value::as_str).unwrap_or("");
+    Answer::success(core.metrics_response(format), "", "")
 }
 
 /// The request runs to its end, whoever waits: what can be answered at once is (most reads never
@@ -325,8 +330,6 @@ fn sdk_request(
     };
     let namespace = namespace_of(headers);
     let id = random::request_id().map(|b| random::uuid_text(&b)).map_err(|e| Answer::failure(&e))?;
-    let shown = ["user-agent", "x-correlation-id"];
-    let kept = shown.iter().filter_map(|n| Some(((*n).to_owned(), text_of(headers, n)?.to_owned()))).collect();
     Ok(Request {
         id,
         operation,
@@ -336,7 +339,7 @@ fn sdk_request(
         namespace,
         wrap_ttl,
         remote: address,
-        headers: kept,
+        headers: Vec::new(),
         merge_patch,
         policy_override: text_of(headers, "x-vault-policy-override") == Some("true"),
         client_certificate_serial: peer.certificate_serial.clone(),
@@ -345,8 +348,8 @@ fn sdk_request(
 
 fn reply(answer: Answer) -> Reply {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let empty = answer.body.is_empty();
-    let mut response = HttpResponse::new(Full::new(Bytes::from(answer.body)));
+    let empty = answer.body.is_empty() && answer.stream.is_none();
+    let mut response = HttpResponse::new(Content::new(answer.body, answer.stream));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -25,7 +25,7 @@ pub use error::Error;
 pub use outside::{Act, Done, Failure, Means, Outside, Work};
 pub use parameters::{Field, Kind, Parameter, Parameters};
 pub use request::{Call, Caller, Captures, Headers, Operation, Request};
-pub use response::{Auth, Body, Lease, Response, TokenType, WrapInfo};
+pub use response::{Auth, Body, Chunks, Lease, Response, TokenType, WrapInfo};
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;
 pub use transaction::{Place, Record, Table, Transaction, record};

@@ -1,5 +1,7 @@
 //! What a handler answers.
 
+use std::task::{Context, Poll};
+
 use holdfast_hsm::memory::Secret;
 use serde_json::{Map, Value};
 
@@ -17,6 +19,14 @@ pub enum Body {
     Bare(Map<String, Value>),
     /// Something else than JSON.
     Raw { content_type: String, bytes: Vec<u8> },
+    /// Bytes that come for as long as the client reads.
+    Stream { content_type: String, chunks: Box<dyn Chunks> },
+}
+
+/// Where the bytes of a [`Body::Stream`] come from. Dropping it tells that nobody reads any more.
+pub trait Chunks: Send + Sync {
+    /// The next bytes; `None` is the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>>;
 }
 
 /// A lease on what was answered.

@@ -65,6 +65,16 @@ impl Timestamp {
         text
     }
 
+    /// RFC 3339 in UTC with milliseconds, as logs show it.
+    pub fn rfc3339_millis(self) -> String {
+        let mut text = self.rfc3339_secs();
+        text.pop();
+        text.push('.');
+        push_digits(&mut text, self.0 / 1_000_000 % 1000, 3);
+        text.push('Z');
+        text
+    }
+
     /// RFC 3339 in UTC with whole seconds.
     pub fn rfc3339_secs(self) -> String {
         let secs = self.secs();

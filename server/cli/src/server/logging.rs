@@ -1,23 +1,26 @@
 //! The server's log, on stderr.
 
+use std::sync::Arc;
+
 use holdfast_config::{LogFormat, LogLevel};
-use tracing_subscriber::filter::LevelFilter;
+use holdfast_core::log::{Format, Level, Log};
 
 /// Start logging.
-pub fn start(level: LogLevel, format: LogFormat) {
+pub fn start(level: LogLevel, format: LogFormat) -> Arc<Log> {
     let level = match level {
-        LogLevel::Trace => LevelFilter::TRACE,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Trace => Level::Trace,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Error => Level::Error,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    let started = match format {
-        LogFormat::Json => builder.json().with_ansi(false).try_init(),
-        LogFormat::Standard => builder.with_ansi(false).try_init(),
+    let format = match format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Standard => Format::Standard,
     };
-    if let Err(e) = started {
+    let log = Log::new(level, format);
+    if let Err(e) = log.start() {
         eprintln!("the log cannot be started: {e}");
     }
+    log
 }

@@ -4,6 +4,7 @@ mod dev;
 mod flags;
 mod listeners;
 mod logging;
+mod shown_config;
 mod start;
 
 use std::ffi::OsString;

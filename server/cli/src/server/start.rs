@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_config::{Config, Listener, LogFormat, LogLevel, Offer, Storage};
 use holdfast_core::audit::DeviceConfig;
+use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use super::flags::Flags;
 use super::listeners::{self, Planned};
-use super::{SEALS, STORAGES, dev, logging};
+use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::seal_device::{DeviceSetUp, WrappingDevice};
 
@@ -46,7 +47,7 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     };
     protect(flags.dev, config.disable_mlock)?;
     raise_file_limit();
-    logging::start(level, format);
+    let log = logging::start(level, format);
     for w in &warnings {
         tracing::warn!("{w}");
     }
@@ -59,7 +60,7 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    runtime.block_on(serve(flags, &config, device, spawner))
+    runtime.block_on(serve(flags, &config, log, device, spawner))
 }
 
 fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
@@ -71,8 +72,12 @@ fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>),
     };
     if flags.dev {
         let address = flags.dev_listen_address.clone().unwrap_or_else(|| "127.0.0.1:8200".into());
-        let mut listener =
-            holdfast_config::TcpListener { address, tls: None, ..holdfast_config::TcpListener::default() };
+        let mut listener = holdfast_config::TcpListener {
+            address,
+            tls: None,
+            unauthenticated_metrics_access: true,
+            ..holdfast_config::TcpListener::default()
+        };
         if flags.dev_tls {
             let files = dev::make_tls(flags.dev_tls_cert_dir.as_deref())?;
             println!("CA certificate: {}", files.ca.display());
@@ -123,6 +128,7 @@ fn raise_file_limit() {
 async fn serve(
     flags: &Flags,
     config: &Config,
+    log: Arc<Log>,
     device: Option<DeviceSetUp>,
     spawner: Option<Arc<holdfast_hsm::Spawner>>,
 ) -> Result<(), String> {
@@ -163,6 +169,8 @@ async fn serve(
         cluster_name: config.cluster_name.clone(),
         max_entry_bytes,
         endpoints: Endpoints { introspection: config.introspection_endpoint },
+        log,
+        shown_config: shown_config::shown(config),
     });
     core.set_node(Node {
         api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
@@ -196,6 +204,7 @@ async fn serve(
     wait_for_signals(&core, &planned).await?;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
+    core.log.end_watches();
     while tasks.join_next().await.is_some() {}
     core.seal_now().await;
     core.shut_down();

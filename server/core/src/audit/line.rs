@@ -5,6 +5,8 @@ use std::io::Write;
 use hmac::{KeyInit, Mac};
 use holdfast_sdk::{Body, Headers, Map, Operation, Response, Timestamp, Value};
 
+use crate::settings::AuditedHeaders;
+
 type HmacSha256 = hmac::Hmac<sha2::Sha256>;
 
 /// Hashes values with a device's salt.
@@ -186,6 +188,7 @@ pub struct RequestFacts<'a> {
     pub remote: Option<std::net::SocketAddr>,
     pub wrap_ttl_secs: u64,
     pub headers: &'a Headers,
+    pub audited_headers: &'a AuditedHeaders,
     pub certificate_serial: Option<&'a str>,
     pub plain_request_keys: &'a [String],
     pub plain_response_keys: &'a [String],
@@ -286,19 +289,32 @@ fn request(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: 
     if r.wrap_ttl_secs > 0 {
         o.number("wrap_ttl", r.wrap_ttl_secs.into());
     }
-    let shown: Vec<_> = r.headers.iter().filter(|(n, _)| n == "user-agent" || n == "x-correlation-id").collect();
-    if !shown.is_empty() {
-        let mut hs = Object::open(o.key("headers"));
-        for (name, value) in shown {
-            let list = hs.key(name);
-            list.push(b'[');
-            string(value, list);
-            list.push(b']');
-        }
-        hs.close();
-    }
+    headers(h, r, &mut o);
     o.text("client_certificate_serial_number", r.certificate_serial.unwrap_or(""));
     o.close();
+}
+
+/// Those that the log shall show, each with all of its values.
+fn headers(h: &Hasher, r: &RequestFacts<'_>, o: &mut Object<'_>) {
+    let present = |name: &&str| r.headers.iter().any(|(n, _)| n == name);
+    let mut shown = r.audited_headers.names().filter(present).peekable();
+    if shown.peek().is_none() {
+        return;
+    }
+    let mut members = Object::open(o.key("headers"));
+    for name in shown {
+        let hashed = r.audited_headers.hmac(name) == Some(true);
+        let list = members.key(name);
+        list.push(b'[');
+        for (i, (_, value)) in r.headers.iter().filter(|(n, _)| n == name).enumerate() {
+            if i > 0 {
+                list.push(b',');
+            }
+            if hashed { h.secret(value, list) } else { string(value, list) }
+        }
+        list.push(b']');
+    }
+    members.close();
 }
 
 /// The `request` member as both lines show it, for one device.

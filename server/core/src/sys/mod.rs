@@ -1,11 +1,13 @@
 //! `sys/*`: what operators see and change. One file for each subject.
 
+pub(crate) mod audited_headers;
 mod capabilities;
 pub(crate) mod cors;
 mod counters;
 pub(crate) mod host;
 mod inspect;
 pub(crate) mod keys;
+mod log;
 mod machine;
 mod mounts;
 mod password;
@@ -49,9 +51,11 @@ fn routes() -> Routes<System, Tx> {
     let routes = upkeep::routes(routes);
     let routes = keys::routes(routes);
     let routes = cors::routes(routes);
+    let routes = audited_headers::routes(routes);
     let routes = counters::routes(routes);
     let routes = host::routes(routes);
     let routes = inspect::routes(routes);
+    let routes = log::routes(routes);
     let routes = machine::routes(routes);
     let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);

@@ -1,6 +1,8 @@
-//! `sys/seal`, `sys/step-down`, `sys/jobs`, `sys/metrics`, `sys/audit`, `sys/internal/specs/openapi`.
+//! `sys/seal`, `sys/step-down`, `sys/jobs`, `sys/in-flight-req`, `sys/config/state/sanitized`, `sys/metrics`,
+//! `sys/audit`, `sys/internal/specs/openapi`.
 
 use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
+use serde_json::json;
 
 use super::{System, capabilities};
 use crate::policies::system_time;
@@ -27,6 +29,8 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
         .path("step-down", "Hand leadership over.", |p| p.update(step_down).unauthenticated())
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
+        .path("in-flight-req", "The requests that are being handled.", |p| p.read(in_flight))
+        .path("config/state/sanitized", "The configuration, without its secrets.", |p| p.read(config))
         .path("metrics", "Figures of the server.", |p| p.read(metrics))
         .path("audit", "List the audit devices.", |p| p.read(audit).root_protected())
         .path("internal/specs/openapi", "The routes in OpenAPI's form.", |p| {
@@ -43,6 +47,14 @@ fn step_down(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 
+fn in_flight(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Ok(Response::bare(sys.core()?.in_flight.shown()))
+}
+
+fn config(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Ok(Response::data(sys.core()?.options.shown_config.clone()))
+}
+
 fn jobs(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     let all = jobs::list(tx)?;
     let mut m = Map::new();
@@ -54,37 +66,30 @@ fn jobs(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn metrics(sys: &System, _: &mut Tx, _: &Call<'_>, p: Format) -> Result<Response> {
-    let core = sys.core()?;
-    let now = core.metrics_now();
-    match p.format.as_deref() {
-        Some("prometheus") => {
-            let bytes = core.metrics.prometheus(&now).into_bytes();
-            let content_type = "text/plain; version=0.0.4; charset=utf-8".to_owned();
-            Ok(Response { body: Body::Raw { content_type, bytes }, ..Response::default() })
-        }
-        None | Some("") => {
-            let mut gauges = Vec::new();
-            for line in core.metrics.prometheus(&now).lines().filter(|l| !l.starts_with('#')) {
-                let Some((name, value)) = line.split_once(' ') else { continue };
-                let mut g = Map::new();
-                g.insert("Name".into(), name.into());
-                g.insert("Value".into(), value.parse::<f64>().unwrap_or(0.0).into());
-                g.insert("Labels".into(), Value::Object(Map::new()));
-                gauges.push(Value::Object(g));
-            }
-            let mut m = Map::new();
-            m.insert("Gauges".into(), gauges.into());
-            m.insert("Counters".into(), Value::Array(Vec::new()));
-            m.insert("Samples".into(), Value::Array(Vec::new()));
-            m.insert("Points".into(), Value::Array(Vec::new()));
-            m.insert("Timestamp".into(), crate::clock::now().rfc3339().into());
-            Ok(Response::bare(m))
-        }
-        Some(other) => Err(Error::bad_request(format!("metric response format {other:?} unknown"))),
-    }
+    Ok(sys.core()?.metrics_response(p.format.as_deref().unwrap_or("")))
 }
 
 impl crate::Core {
+    /// The answer of `sys/metrics`.
+    pub fn metrics_response(&self, format: &str) -> Response {
+        let text = self.metrics.prometheus(&self.metrics_now());
+        let raw = |content_type: &str, text: String| Body::Raw {
+            content_type: content_type.into(),
+            bytes: text.into_bytes(),
+        };
+        match format {
+            "prometheus" => {
+                Response { body: raw("text/plain; version=0.0.4; charset=utf-8", text), ..Response::default() }
+            }
+            "" => Response::bare(as_json(&text)),
+            other => Response {
+                body: raw("text/plain; charset=utf-8", format!("metric response format {other:?} unknown")),
+                status: Some(400),
+                ..Response::default()
+            },
+        }
+    }
+
     /// Figures of this moment.
     pub fn metrics_now(&self) -> metrics::Now {
         let store = self.store.info();
@@ -100,6 +105,22 @@ impl crate::Core {
             clock_pauses: self.clock.pauses.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
+}
+
+/// The lines of Prometheus' form as the API's JSON.
+fn as_json(text: &str) -> Map<String, Value> {
+    let gauge = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some(json!({"Name": name, "Value": value.parse::<f64>().unwrap_or(0.0), "Labels": {}}))
+    };
+    let gauges: Vec<Value> = text.lines().filter(|l| !l.starts_with('#')).filter_map(gauge).collect();
+    let mut m = Map::new();
+    m.insert("Gauges".into(), gauges.into());
+    for none in ["Counters", "Samples", "Points"] {
+        m.insert(none.into(), Value::Array(Vec::new()));
+    }
+    m.insert("Timestamp".into(), crate::clock::now().rfc3339().into());
+    m
 }
 
 fn audit(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {

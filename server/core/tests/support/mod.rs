@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use holdfast_core::audit::DeviceConfig;
 use holdfast_core::clock::{Clocks, SystemClocks};
+use holdfast_core::log::{Format, Level, Log};
 use holdfast_core::{
     Core, Endpoints, EngineTable, InitRequest, MountEntry, Options, SYSTEM_TTL_SECS, TtlLimits, random,
 };
@@ -91,6 +92,8 @@ pub fn core(store: Store, engines: EngineTable, clocks: Arc<dyn Clocks>, audit: 
         cluster_name: None,
         max_entry_bytes: 1 << 20,
         endpoints: Endpoints { introspection: true },
+        log: Log::new(Level::Info, Format::Standard),
+        shown_config: Map::new(),
     };
     Core::with_clocks(options, clocks)
 }

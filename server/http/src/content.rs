@@ -1,0 +1,50 @@
+//! An answer's body: bytes that are all there, or such that come for as long as the client reads.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use holdfast_sdk::Chunks;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+
+pub enum Content {
+    Whole(Full<Bytes>),
+    Stream(Box<dyn Chunks>),
+}
+
+impl Content {
+    pub fn new(body: Vec<u8>, stream: Option<Box<dyn Chunks>>) -> Content {
+        match stream {
+            None => Content::Whole(Full::new(Bytes::from(body))),
+            Some(chunks) => Content::Stream(chunks),
+        }
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Content::Whole(body) => Pin::new(body).poll_frame(cx),
+            Content::Stream(chunks) => chunks.poll_next(cx).map(|c| c.map(|bytes| Ok(Frame::data(bytes.into())))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Content::Whole(body) => body.is_end_stream(),
+            Content::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Content::Whole(body) => body.size_hint(),
+            Content::Stream(_) => SizeHint::default(),
+        }
+    }
+}
