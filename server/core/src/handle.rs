@@ -140,16 +140,22 @@ impl Core {
             .enumerate()
             .map(|(d, device)| audit::request_member(d, &device.hasher, &facts, &about))
             .collect();
-        let before = |d: usize, _: &audit::Hasher, out: &mut Vec<u8>| {
+        let before = |d: usize, out: &mut Vec<u8>| {
             audit::request_line(d, now, &facts, &members[d], texts.as_deref(), out);
         };
-        let mut pending = match open.audit.write(writes, before) {
-            Ok(p) => p,
-            Err(e) => {
-                self.metrics.audit_failures.add(1);
-                return (Answer::failure(&e), Vec::new());
-            }
-        };
+        // What only reads and never waits leaves both of its lines in one write: nothing of it shows before that.
+        let at_once =
+            !writes && authorised.as_ref().is_ok_and(|a| a.counted) && found.as_ref().is_none_or(|f| !f.waits);
+        let mut pending = Vec::new();
+        if !at_once {
+            pending = match open.audit.write(writes, |d, _, out| before(d, out)) {
+                Ok(p) => p,
+                Err(e) => {
+                    self.metrics.audit_failures.add(1);
+                    return (Answer::failure(&e), Vec::new());
+                }
+            };
+        }
         failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
@@ -166,8 +172,8 @@ impl Core {
             }
             other => other,
         };
-        if result.is_ok() && writes {
-            // Beside the commit the request line was on its way to the disk: now it must be there.
+        if result.is_ok() {
+            // Beside the commit the request's line was on its way to the disk: now it must be there.
             if let Err(e) = audit::synced(std::mem::take(&mut pending)).await {
                 self.metrics.audit_failures.add(1);
                 return (Answer::failure(&e), effects);
@@ -179,9 +185,17 @@ impl Core {
                 Ok(r) => Ok(r),
                 Err(_) => Err(error_text.as_deref().unwrap_or("")),
             };
+            if at_once {
+                before(d, out);
+                out.push(b'\n');
+            }
             audit::response_line(d, h, self.clock.now(), &facts, (&about, &members[d]), shown, out);
         };
-        if let Err(e) = open.audit.write(false, line) {
+        let written = match open.audit.write(false, line) {
+            Ok(pending) => audit::synced(pending).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = written {
             self.metrics.audit_failures.add(1);
             return (Answer::failure(&e), effects);
         }

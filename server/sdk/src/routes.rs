@@ -44,6 +44,8 @@ pub struct Found {
     pub root_protected: bool,
     /// The operation acts outside.
     pub acts: bool,
+    /// The operation may wait before its transaction: it has a `prepare`.
+    pub waits: bool,
     /// Names that the request's parameters may have.
     pub known: Arc<[&'static str]>,
     /// Every parameter is the operation's own.
@@ -158,6 +160,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 supported: p.handlers.contains_key(&operation),
                 unauthenticated: p.unauthenticated,
                 root_protected: p.root_protected,
+                waits: p.handlers.get(&operation).is_some_and(|h| h.prepare.is_some()),
                 acts: p.handlers.get(&operation).is_some_and(|h| h.intend.is_some()),
                 known: p.known.clone(),
                 takes_anything: p.handlers.get(&operation).is_some_and(|h| h.fields.iter().any(|f| f.name == "*")),
