@@ -44,6 +44,9 @@ impl Scope {
     }
 }
 
+/// What clients keep through `sys/raw`.
+pub const RAW: Scope = Scope::of_core(4);
+
 /// Mounts, policies, jobs, the expiry index.
 pub const SYSTEM: Scope = Scope::of_core(1);
 /// Tokens.
@@ -89,6 +92,9 @@ pub const ROLES: Table = Table(5);
 
 /// By the token's stored id in hex, then a name of its own.
 pub const SPACES: Table = Table(1);
+
+/// By the path that the client chose.
+pub const RAW_ENTRIES: Table = Table(1);
 
 /// The table of a storage key in `scope`, if it is one of its keys.
 pub fn table_of(key: &[u8], scope: &Scope) -> Option<Table> {

@@ -90,6 +90,8 @@ pub struct Options {
 pub struct Endpoints {
     /// `introspection_endpoint`: `sys/internal/inspect`.
     pub introspection: bool,
+    /// `raw_storage_endpoint`: `sys/raw`.
+    pub raw_storage: bool,
 }
 
 /// A server.

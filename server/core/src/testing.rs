@@ -20,7 +20,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
-        endpoints: Endpoints { introspection: true },
+        endpoints: Endpoints { introspection: true, raw_storage: true },
         log: Log::new(Level::Info, Format::Standard),
         shown_config: Map::new(),
     })

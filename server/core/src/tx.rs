@@ -3,6 +3,8 @@
 //! It shows one scope at a time. Engines see it as [`holdfast_sdk::Transaction`]; the core moves it
 //! from scope to scope, so that everything a request changes is one commit.
 
+mod entries;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -92,6 +92,7 @@ fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>),
         config.seals.clear();
         config.disable_mlock = true;
         config.introspection_endpoint = true;
+        config.raw_storage_endpoint = true;
     }
     if config.storage.is_none() {
         return Err("a storage stanza is needed: storage \"file\" { path = \"/var/lib/holdfast\" }".into());
@@ -168,7 +169,7 @@ async fn serve(
         },
         cluster_name: config.cluster_name.clone(),
         max_entry_bytes,
-        endpoints: Endpoints { introspection: config.introspection_endpoint },
+        endpoints: Endpoints { introspection: config.introspection_endpoint, raw_storage: config.raw_storage_endpoint },
         log,
         shown_config: shown_config::shown(config),
     });

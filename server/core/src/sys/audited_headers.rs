@@ -9,7 +9,7 @@ use crate::layout::{SETTINGS, SYSTEM};
 use crate::tx::Tx;
 
 /// Where the settings are.
-const NAME: &[u8] = b"audited-headers";
+pub(super) const NAME: &[u8] = b"audited-headers";
 /// Shown without being asked for, unless they are configured.
 const ALWAYS: [&str; 2] = ["user-agent", "x-correlation-id"];
 /// Headers that may be shown.

@@ -8,7 +8,7 @@ use crate::layout::{SETTINGS, SYSTEM};
 use crate::tx::Tx;
 
 /// Where the settings are.
-const NAME: &[u8] = b"cors";
+pub(super) const NAME: &[u8] = b"cors";
 
 /// Request headers that a page may always send.
 const HEADERS: &[&str] = &[

@@ -13,6 +13,7 @@ mod mounts;
 mod password;
 mod plugins;
 mod policy;
+mod raw;
 mod remount;
 mod status;
 mod tools;
@@ -56,6 +57,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = host::routes(routes);
     let routes = inspect::routes(routes);
     let routes = log::routes(routes);
+    let routes = raw::routes(routes);
     let routes = machine::routes(routes);
     let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);
