@@ -45,6 +45,7 @@ impl Answer {
         match error {
             Error::BadRequest(texts) => Answer::errors(400, texts),
             Error::PermissionDenied => Answer::error(403, "permission denied"),
+            Error::LoginRefused(text) => Answer::error(400, text),
             Error::NotFound => Answer::errors(404, &[]),
             Error::UnsupportedPath => Answer::error(404, &listed("unsupported path")),
             Error::UnsupportedOperation => Answer::error(405, &listed("unsupported operation")),

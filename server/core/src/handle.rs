@@ -8,7 +8,8 @@ use std::time::Instant;
 use holdfast_hsm::memory::Secret;
 use holdfast_policy::{Check, Decision, Operation as PolicyOperation, ResponseFilter};
 use holdfast_sdk::{
-    Body, Call, Caller, Error, Found, Map, Operation, Place, Prepared, Request, Response, Result, Timestamp, Value,
+    Body, Call, Caller, Error, Found, Map, Operation, Place, Preparation, Prepared, Request, Response, Result,
+    Timestamp, Value,
 };
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
@@ -237,15 +238,11 @@ impl Handler {
         }
     }
 
-    fn prepare<'a>(
-        &'a self,
-        found: &'a Found,
-        request: &'a Request,
-    ) -> Option<std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
+    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
         match self {
-            Handler::Engine(b) => b.prepare(found, request, &found.captures),
-            Handler::System(b, routes) => routes.prepare(b, found, request, &found.captures),
-            Handler::Token(b, routes) => routes.prepare(b, found, request, &found.captures),
+            Handler::Engine(b) => b.prepare(found, tx, call),
+            Handler::System(b, routes) => routes.prepare(b, found, tx, call),
+            Handler::Token(b, routes) => routes.prepare(b, found, tx, call),
         }
     }
 
@@ -463,7 +460,7 @@ impl Way<'_> {
             wrapping::check(&mut Tx::read_only(self.store().view(), self.barrier()), self.request, self.now)?;
             return Err(Error::UnsupportedOperation);
         }
-        let prepared = match mount.handler.prepare(found, self.request) {
+        let prepared = match self.preparation(mount, found, &authorised)? {
             Some(work) => Some(work.await?),
             None => None,
         };
@@ -532,6 +529,17 @@ impl Way<'_> {
                 response
             };
         Ok((response, effects))
+    }
+
+    /// What has to be done before the transaction.
+    fn preparation(&self, mount: &Mount, found: &Found, authorised: &Authorised) -> Result<Option<Preparation>> {
+        if !found.waits {
+            return Ok(None);
+        }
+        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+        tx.enter(mount.scope);
+        let call = self.call(&authorised.caller, self.operation, found, None);
+        mount.handler.prepare(found, &mut tx, &call)
     }
 
     /// What the core adds to a handler's answer.

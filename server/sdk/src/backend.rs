@@ -1,14 +1,15 @@
 //! The interface of an engine or auth method.
 
 use std::any::Any;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Act, Call, Failure, Means, Operation, Outside, Request, Response, Result, Route, Timestamp, Tx, Work};
+use crate::{Act, Call, Failure, Means, Operation, Outside, Renewal, Response, Result, Route, Timestamp, Tx, Work};
 
 /// What `prepare` computed, handed to every run of `apply`.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
+
+/// Work that ends in what `apply` needs.
+pub type Preparation = Work<'static, Result<Prepared>>;
 
 /// Whether a backend is a secrets engine or an auth method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +36,9 @@ pub trait Backend: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Slow or random work, once, outside the transaction.
-    fn prepare<'a>(
-        &'a self,
-        _found: &'a crate::Found,
-        _request: &'a Request,
-        _captures: &'a crate::Captures,
-    ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
-        None
+    /// Slow work, once, before the transaction: what is read here tells what it has to do.
+    fn prepare(&self, _found: &crate::Found, _tx: &mut Tx, _call: &Call<'_>) -> Result<Option<Preparation>> {
+        Ok(None)
     }
 
     /// Handle the request on the transaction. Pure; may run again.
@@ -77,6 +73,18 @@ pub trait Backend: Send + Sync + 'static {
     /// records, in batches, before those are removed. True: call again. Called again after it has said false.
     fn clean(&self, _tx: &mut Tx) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Who tries to log in, if the request is a login: the name that its entity's alias would have. With too many
+    /// failures it is locked out for a while, before its credentials are looked at.
+    fn login_name(&self, _found: &crate::Found, _tx: &mut Tx, _call: &Call<'_>) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// A token that a login of this mount gave is to be renewed: what counts for it now. `internal` is what the
+    /// login left for this ([`Login::internal`](crate::Login::internal)).
+    fn renew_login(&self, _tx: &mut Tx, _internal: &[(String, String)]) -> Result<Renewal> {
+        Err(crate::Error::Internal(format!("{} gives no tokens", self.kind())))
     }
 
     /// What a new mount writes first.

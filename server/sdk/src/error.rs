@@ -9,6 +9,10 @@ pub enum Error {
     /// 403.
     #[error("permission denied")]
     PermissionDenied,
+    /// 400 with a text: wrong credentials. It counts as a failed login of whom
+    /// [`Backend::login_name`](crate::Backend::login_name) names.
+    #[error("{0}")]
+    LoginRefused(String),
     /// 404 with an empty list of errors.
     #[error("not found")]
     NotFound,

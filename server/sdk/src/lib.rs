@@ -11,6 +11,7 @@ mod backend;
 pub mod duration;
 mod error;
 pub mod json;
+mod login;
 mod outside;
 pub mod parameters;
 mod request;
@@ -20,8 +21,9 @@ pub mod time;
 mod transaction;
 
 pub use address::{AddressBlock, NoAddressBlock};
-pub use backend::{Backend, Class, Prepared};
+pub use backend::{Backend, Class, Preparation, Prepared};
 pub use error::Error;
+pub use login::{Alias, Login, LoginTokenType, Renewal};
 pub use outside::{Act, Done, Failure, Means, Outside, Work};
 pub use parameters::{Field, Kind, Parameter, Parameters};
 pub use request::{Call, Caller, Captures, Headers, Operation, Request};

@@ -84,6 +84,8 @@ pub struct WrapInfo {
 pub struct Response {
     pub body: Body,
     pub auth: Option<Auth>,
+    /// A caller logged in: the core makes `auth` of it.
+    pub login: Option<Box<crate::Login>>,
     pub lease: Option<Lease>,
     pub wrap_info: Option<WrapInfo>,
     pub warnings: Vec<String>,
@@ -110,6 +112,11 @@ impl Response {
 
     pub fn bare(data: Map<String, Value>) -> Response {
         Response { body: Body::Bare(data), ..Response::default() }
+    }
+
+    /// A login, of which the core makes a token.
+    pub fn login(login: crate::Login) -> Response {
+        Response { login: Some(Box::new(login)), ..Response::default() }
     }
 
     /// A list: 404 if there is nothing.

@@ -17,20 +17,14 @@
 //! or `{name+}` for a rest that is not. Fixed segments may stand behind a rest: `{path+}/tune`.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Act, Call, Captures, Error, Field, Kind, Operation, Parameters, Prepared, Request, Response, Result, Tx};
+use crate::{Act, Call, Captures, Error, Field, Kind, Operation, Parameters, Preparation, Response, Result, Tx};
 
 type Apply<B, T> = Box<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Response> + Send + Sync>;
 type Exists<B, T> = fn(&B, &mut T, &Call<'_>) -> Result<Option<bool>>;
 type Intend<B, T> = Arc<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Option<Act>> + Send + Sync>;
-type Prepare<B> = Box<
-    dyn for<'a> Fn(&'a B, &'a Request, &'a Captures) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
-        + Send
-        + Sync,
->;
+type Prepare<B, T> = Arc<dyn Fn(&B, &mut T, &Call<'_>) -> Result<Option<Preparation>> + Send + Sync>;
 
 /// A route that a path matched, and what its pattern caught.
 #[derive(Debug, Clone)]
@@ -72,7 +66,7 @@ enum Part {
 struct Handler<B, T: ?Sized> {
     fields: &'static [Field],
     apply: Apply<B, T>,
-    prepare: Option<Prepare<B>>,
+    prepare: Option<Prepare<B, T>>,
     intend: Option<Intend<B, T>>,
 }
 
@@ -175,16 +169,13 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
         }
     }
 
-    /// The `prepare` of an operation, if it has one.
-    pub fn prepare<'a>(
-        &'a self,
-        backend: &'a B,
-        found: &'a Found,
-        request: &'a Request,
-        captures: &'a Captures,
-    ) -> Option<Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>> {
-        let handler = self.paths.get(found.route)?.handlers.get(&request.operation)?;
-        handler.prepare.as_ref().map(|p| p(backend, request, captures))
+    /// The work that an operation has to do before its transaction.
+    pub fn prepare(&self, backend: &B, found: &Found, tx: &mut T, call: &Call<'_>) -> Result<Option<Preparation>> {
+        let handler = self.paths.get(found.route).and_then(|p| p.handlers.get(&call.operation));
+        match handler.and_then(|h| h.prepare.as_ref()) {
+            Some(prepare) => prepare(backend, tx, call),
+            None => Ok(None),
+        }
     }
 
     /// What an operation that acts outside is about to do.
@@ -297,23 +288,25 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
         self.on(Operation::Patch, h)
     }
 
-    /// Slow or random work before the operation's transaction; `apply` finds it in [`Call::prepared`].
-    pub fn prepared(
+    /// Slow work before the operation's transaction (hashing a password, asking a directory): what is read in
+    /// `tx` tells what it has to do, and `apply` finds what came of it in [`Call::prepared`]. What was read may
+    /// have changed by then: `apply` looks again.
+    pub fn prepared<P: Parameters + 'static>(
         mut self,
         operation: Operation,
-        prepare: impl for<'a> Fn(
-            &'a B,
-            &'a Request,
-            &'a Captures,
-        ) -> Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>
-        + Send
-        + Sync
-        + 'static,
+        prepare: fn(&B, &mut T, &Call<'_>, P) -> Result<Option<Preparation>>,
     ) -> Self {
-        if let Some(h) = self.handlers.get_mut(&operation) {
-            h.prepare = Some(Box::new(prepare));
+        let prepare: Prepare<B, T> = Arc::new(move |b, tx, call| prepare(b, tx, call, P::parse(&call.request.data)?));
+        for handler in self.with_create(operation) {
+            handler.prepare = Some(prepare.clone());
         }
         self
+    }
+
+    /// The handlers of an operation; an update may turn out to create.
+    fn with_create(&mut self, operation: Operation) -> impl Iterator<Item = &mut Handler<B, T>> {
+        let also = if operation == Operation::Update { Operation::Create } else { operation };
+        self.handlers.iter_mut().filter(move |(o, _)| **o == operation || **o == also).map(|(_, h)| h)
     }
 
     /// The operation acts outside: `intend` says what in a first transaction, and the operation's own handler
@@ -324,9 +317,7 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
         intend: fn(&B, &mut T, &Call<'_>, P) -> Result<Option<Act>>,
     ) -> Self {
         let intend: Intend<B, T> = Arc::new(move |b, tx, call| intend(b, tx, call, P::parse(&call.request.data)?));
-        // An update may turn out to create.
-        let also = if operation == Operation::Update { Operation::Create } else { operation };
-        for (_, handler) in self.handlers.iter_mut().filter(|(o, _)| **o == operation || **o == also) {
+        for handler in self.with_create(operation) {
             handler.intend = Some(intend.clone());
         }
         self

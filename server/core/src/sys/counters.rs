@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::{Call, Captures, Error, Map, Operation, Prepared, Request, Response, Result, Routes, Value};
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value};
 use holdfast_storage::prefix_end;
 use serde_json::json;
 
@@ -26,17 +26,13 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 }
 
 /// Batch tokens are not stored; one that has ended counts until it is swept.
-fn count_tokens<'a>(
-    sys: &'a System,
-    _: &'a Request,
-    _: &'a Captures,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>> {
-    Box::pin(async move {
-        let core = sys.core()?;
+fn count_tokens(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let core = sys.core()?;
+    Ok(Some(Box::pin(async move {
         let counted = tokio::task::spawn_blocking(move || core.stored_tokens()).await.map_err(Error::internal)??;
         let counted: Prepared = Arc::new(counted);
         Ok(counted)
-    })
+    })))
 }
 
 impl Core {

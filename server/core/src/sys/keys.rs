@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
-    Call, Captures, Error, Map, Operation, Place, Prepared, Request, Response, Result, Routes, Timestamp, Transaction,
-    Value, duration, parameters, record,
+    Call, Error, Map, Operation, Place, Preparation, Prepared, Response, Result, Routes, Timestamp, Transaction, Value,
+    duration, parameters, record,
 };
 use minicbor::{Decode, Encode};
 
@@ -90,18 +90,14 @@ fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
     Ok(Response::both(m))
 }
 
-fn rotate<'a>(
-    sys: &'a System,
-    _: &'a Request,
-    _: &'a Captures,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>> {
-    Box::pin(async move {
-        let core = sys.core()?;
+fn rotate(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let core = sys.core()?;
+    Ok(Some(Box::pin(async move {
         let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
         core.rotate_keyring(&open).await?;
         let nothing: Prepared = Arc::new(());
         Ok(nothing)
-    })
+    })))
 }
 
 fn rotated(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holdfast_core::MountEntry;
 use holdfast_sdk::{
-    Act, Backend, Call, Class, Error, Failure, Found, Map, Means, Operation, Outside, Place, Prepared, Request,
+    Act, Backend, Call, Class, Error, Failure, Found, Map, Means, Operation, Outside, Place, Preparation, Prepared,
     Response, Result, Route, Routes, Table, Tx, Work,
 };
 use tokio::sync::watch;
@@ -132,14 +132,13 @@ pub fn outside(mount: &MountEntry) -> std::result::Result<Arc<dyn Backend>, Stri
     Ok(Arc::new(Engine { world: World::of(mount.option("world").unwrap_or("")), routes }))
 }
 
-type PrepareWork<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'a>>;
-
-fn name<'a>(engine: &'a Engine, _: &'a Request, _: &'a holdfast_sdk::Captures) -> PrepareWork<'a> {
-    Box::pin(async {
-        let n = engine.world.made.fetch_add(1, Ordering::SeqCst);
+fn name(engine: &Engine, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let world = engine.world.clone();
+    Ok(Some(Box::pin(async move {
+        let n = world.made.fetch_add(1, Ordering::SeqCst);
         let name: Prepared = Arc::new(format!("user-{n}"));
         Ok(name)
-    })
+    })))
 }
 
 fn intend(_: &Engine, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Act>> {
@@ -186,13 +185,8 @@ impl Backend for Engine {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path)
     }
-    fn prepare<'a>(
-        &'a self,
-        found: &'a Found,
-        request: &'a Request,
-        captures: &'a holdfast_sdk::Captures,
-    ) -> Option<PrepareWork<'a>> {
-        self.routes.prepare(self, found, request, captures)
+    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
+        self.routes.prepare(self, found, tx, call)
     }
     fn intend(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Act>> {
         self.routes.intend(self, found, tx, call)
