@@ -10,7 +10,7 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
-use crate::{Answer, Core, InitRequest, Refusal};
+use crate::{Answer, Core, InitRequest, Refusal, ceremony};
 
 /// The version that clients are told.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -24,6 +24,9 @@ pub const ROUTES: &[(&str, &str, &[Operation])] = &[
     ("sys/seal-status", "Whether the server is sealed, and how far an unseal is.", &[Operation::Read]),
     ("sys/unseal", "Give a share of the key.", &[Operation::Update]),
 ];
+
+/// Where earlier versions of Vault have the acts of key holders.
+const OLD_ROUTES: &[&str] = &["sys/rekey", "sys/rekey-recovery-key", "sys/generate-root"];
 
 /// A request to a bare route.
 pub struct BareRequest<'a> {
@@ -49,6 +52,12 @@ impl Core {
             "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
             "sys/seal" | "sys/step-down" if !writes => Answer::errors(405, &[]),
             "sys/seal" if self.open().is_none() => Answer::json(204, Vec::new()),
+            // They would make shares and root tokens for whoever comes, without an audit line.
+            p if OLD_ROUTES.iter().any(|old| p.strip_prefix(old).is_some_and(|rest| rest.starts_with('/')))
+                && !p.ends_with("backup") =>
+            {
+                Answer::error(405, "unsupported operation")
+            }
             _ => return None,
         };
         Some(answer)
@@ -224,23 +233,17 @@ impl Core {
         if key.is_empty() {
             return Answer::error(400, "'key' must be specified in request body as JSON, or 'reset' set to true");
         }
-        let Some(share) = share_bytes(&key) else {
+        let Some(share) = ceremony::share(&key) else {
             return Answer::error(400, "'key' must be a valid hex or base64 string");
         };
         if migrate {
             return Answer::error(500, "can't perform a seal migration, no migration seal found");
         }
-        match self.unseal_share(Secret::new(share)).await {
+        match self.unseal_share(share).await {
             Ok(()) => self.seal_status(),
             Err(Refusal(status, text)) => Answer::error(status, &text),
         }
     }
-}
-
-/// A share in hex (any case) or base64. Shorter ones than 16 bytes are taken for a mistake.
-fn share_bytes(text: &str) -> Option<Vec<u8>> {
-    let bytes = hex::decode(text).ok().or_else(|| base64::engine::general_purpose::STANDARD.decode(text).ok())?;
-    (bytes.len() >= 16).then_some(bytes)
 }
 
 fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {

@@ -10,6 +10,7 @@ use holdfast_seal::locks::{LockKind, LockList, Minimum, Recovery, RecoveryForm, 
 use holdfast_seal::{Barrier, Keyring, Lock, locks};
 use holdfast_storage::{Proposal, Write};
 
+use crate::ceremony::authority;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
 use crate::router::{self, MountEntry};
 use crate::seal_state::{Refusal, add_missing_mounts, failed, refuse};
@@ -74,7 +75,7 @@ impl Core {
                 list.locks.push(lock);
                 let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
                 let root_token = self.write_first(&root, &list, verifier, now).await?;
-                self.activate(root).await?;
+                self.activate(root, None).await?;
                 recipients.seal(Initialised { keys: Vec::new(), recovery_keys, root_token })
             }
         }
@@ -136,7 +137,12 @@ impl Core {
     }
 
     /// Let the device wrap the root key, and open it again to prove it.
-    async fn device_lock(&self, root: Key, cluster_id: [u8; 16], now: Timestamp) -> Result<(Lock, Key), Refusal> {
+    pub(crate) async fn device_lock(
+        &self,
+        root: Key,
+        cluster_id: [u8; 16],
+        now: Timestamp,
+    ) -> Result<(Lock, Key), Refusal> {
         let Some(device) = self.options.device.clone() else { return Err(failed("no device")) };
         let id: [u8; 16] = random::bytes().map_err(failed)?;
         let worked = tokio::task::spawn_blocking(move || {
@@ -179,9 +185,8 @@ impl Core {
         let token = tokens::new_service_id().map_err(failed)?;
         first_records(&mut tx, &token, now).map_err(failed)?;
         if let Some(key) = verifier {
-            let check = barrier.id(b"recovery verifier", &hex::encode(key.expose()));
-            tx.within(SYSTEM, |tx| tx.put(Place::Ordered(SETTINGS, b"recovery-verifier"), check.to_vec()))
-                .map_err(failed)?;
+            let check = authority::verifier(&barrier, &key);
+            tx.within(SYSTEM, |tx| tx.put(Place::Ordered(SETTINGS, authority::VERIFIER), check)).map_err(failed)?;
         }
         let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
         proposal.writes.push(Write::Put(LOCKS.into(), list.encode(root).map_err(failed)?.into()));
@@ -228,23 +233,21 @@ impl Core {
 }
 
 fn check_shares(shares: i64, threshold: i64) -> Result<(u8, u8), Refusal> {
-    let wrong = |text: &str| refuse(format!("invalid seal configuration: {text}"));
-    if shares < 1 {
-        return wrong("shares must be at least one");
+    counts(shares, threshold).map_err(|text| Refusal(400, format!("invalid seal configuration: {text}")))
+}
+
+/// Shares and how many of them are needed, if that is possible.
+pub(crate) fn counts(shares: i64, threshold: i64) -> Result<(u8, u8), &'static str> {
+    match (u8::try_from(shares), u8::try_from(threshold)) {
+        _ if shares < 1 => Err("shares must be at least one"),
+        _ if threshold < 1 => Err("threshold must be at least one"),
+        (Err(_), _) => Err("shares must be less than 256"),
+        (Ok(n), Ok(t)) if t <= n => match (n, t) {
+            (2.., 1) => Err("threshold must be greater than one for multiple shares"),
+            both => Ok(both),
+        },
+        _ => Err("threshold cannot be larger than shares"),
     }
-    if threshold < 1 {
-        return wrong("threshold must be at least one");
-    }
-    if shares > 255 {
-        return wrong("shares must be less than 256");
-    }
-    if threshold > shares {
-        return wrong("threshold cannot be larger than shares");
-    }
-    if shares > 1 && threshold == 1 {
-        return wrong("threshold must be greater than one for multiple shares");
-    }
-    Ok((shares as u8, threshold as u8))
 }
 
 enum Plan {
@@ -314,6 +317,11 @@ fn first_records(tx: &mut Tx, root_token: &str, now: Timestamp) -> Result<()> {
     token.description = "token based credentials".into();
     router::save(tx, &token)?;
     add_missing_mounts(tx)?;
+    self::root_token(tx, root_token, now)
+}
+
+/// Store a root token that has no parent.
+pub(crate) fn root_token(tx: &mut Tx, token: &str, now: Timestamp) -> Result<()> {
     let issue = Issue {
         policies: vec!["root".into()],
         path: "auth/token/root".into(),
@@ -321,6 +329,6 @@ fn first_records(tx: &mut Tx, root_token: &str, now: Timestamp) -> Result<()> {
         ..Issue::default()
     };
     let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
-    tokens::store(tx, root_token, &mut entry)?;
+    tokens::store(tx, token, &mut entry)?;
     Ok(())
 }

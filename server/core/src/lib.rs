@@ -11,6 +11,7 @@ mod background;
 pub mod bare;
 mod cache;
 mod caught;
+pub mod ceremony;
 pub mod clock;
 mod cubbyhole;
 mod expiry;
@@ -143,7 +144,10 @@ pub struct Settings {
 /// What exists while the server is unsealed. Dropping it wipes keys and caches.
 pub(crate) struct Open {
     pub barrier: ArcSwap<Barrier>,
-    pub root: Key,
+    pub root: ArcSwap<Key>,
+    /// The key that the shares make, where shares opened the store.
+    pub shares_key: ArcSwapOption<Key>,
+    pub ceremonies: ceremony::Ceremonies,
     pub cluster_id: String,
     pub cluster_name: String,
     pub router: ArcSwap<Router>,

@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
 use holdfast_sdk::{Error, Place, Result, Transaction};
 use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
-use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks};
+use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
 use holdfast_storage::{Proposal, Write};
 
 use crate::cache::Cache;
+use crate::ceremony::Ceremonies;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
 use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
@@ -177,11 +178,15 @@ impl Core {
             }
             std::mem::take(&mut *progress).shares
         };
-        let root = locks::open_with_shares(&wanted, &read.list.cluster_id, &given).map_err(|e| match e {
+        let opened = shares::join(&given, threshold).and_then(|key| {
+            let root = locks::open_with_key(&wanted, &read.list.cluster_id, &key)?;
+            Ok((root, key))
+        });
+        let (root, key) = opened.map_err(|e| match e {
             SealError::WrongShares => Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")),
             other => failed(other),
         })?;
-        self.activate(root).await
+        self.activate(root, Some(key)).await
     }
 
     /// Forget the shares given so far.
@@ -194,7 +199,7 @@ impl Core {
     }
 
     /// Bring the store into service with its root key.
-    pub(crate) async fn activate(self: &Arc<Self>, root: Key) -> Result<(), Refusal> {
+    pub(crate) async fn activate(self: &Arc<Self>, root: Key, shares_key: Option<Key>) -> Result<(), Refusal> {
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(failed)?;
         let record = self.store.snapshot().get(KEYRING).map_err(failed)?;
@@ -203,7 +208,9 @@ impl Core {
         let barrier = Barrier::new(Arc::new(keyring));
         let open = Arc::new(Open {
             barrier: ArcSwap::from_pointee(barrier.clone()),
-            root,
+            root: ArcSwap::from_pointee(root),
+            shares_key: ArcSwapOption::from_pointee(shares_key),
+            ceremonies: Ceremonies::default(),
             cluster_id: random::uuid_text(&read.list.cluster_id),
             cluster_name: read.list.cluster_name.clone(),
             router: ArcSwap::from_pointee(Router::new(std::iter::empty(), 0)),
@@ -352,7 +359,7 @@ impl Core {
         if self.open().is_some() {
             return Ok(());
         }
-        self.activate(root).await.map_err(|Refusal(_, text)| (text, true))
+        self.activate(root, None).await.map_err(|Refusal(_, text)| (text, true))
     }
 
     /// A new keyring term seals from now on.
@@ -360,7 +367,7 @@ impl Core {
         let _one = self.seal.act.lock().await;
         let old = open.barrier.load_full();
         let fresh = Arc::new(old.keyring().rotated(clock::now().secs()).map_err(Error::internal)?);
-        let record = fresh.seal(&open.root).map_err(Error::internal)?;
+        let record = fresh.seal(&open.root.load()).map_err(Error::internal)?;
         let view = self.store.view();
         let proposal = Proposal {
             view_index: view.index(),

@@ -203,11 +203,24 @@ pub fn lock_with_shares(
     priority: u32,
     now: u64,
 ) -> Result<(Lock, Vec<Secret<Vec<u8>>>), SealError> {
+    let key = Key::random(xaes::KEY_BYTES)?;
+    let lock = lock_with_key(root, &key, cluster_id, (count, threshold), priority, now)?;
+    Ok((lock, shares::split(&key, count, threshold)?))
+}
+
+/// Make a lock of shares whose key is this one: `count` shares, of which `threshold` open it.
+pub fn lock_with_key(
+    root: &Key,
+    key: &Key,
+    cluster_id: &[u8; 16],
+    (count, threshold): (u8, u8),
+    priority: u32,
+    now: u64,
+) -> Result<Lock, SealError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|e| SealError::Share(e.to_string()))?;
-    let key = Key::random(xaes::KEY_BYTES)?;
     let ciphertext = xaes::seal(key.expose(), &wrap_context(cluster_id, &id), root.expose())?;
-    let lock = Lock {
+    Ok(Lock {
         id,
         kind: LockKind::Shares { shares: count, threshold },
         scope: Scope::Cluster,
@@ -219,15 +232,18 @@ pub fn lock_with_shares(
         ciphertext,
         proved: true,
         created: now,
-    };
-    Ok((lock, shares::split(&key, count, threshold)?))
+    })
 }
 
 /// Open a lock of shares.
 pub fn open_with_shares(lock: &Lock, cluster_id: &[u8; 16], given: &[Secret<Vec<u8>>]) -> Result<Key, SealError> {
     let LockKind::Shares { threshold, .. } = lock.kind else { return Err(SealError::WrongShares) };
-    let key = shares::join(given, threshold)?;
-    if key.expose().len() != xaes::KEY_BYTES {
+    open_with_key(lock, cluster_id, &shares::join(given, threshold)?)
+}
+
+/// Open a lock of shares with the key that they make.
+pub fn open_with_key(lock: &Lock, cluster_id: &[u8; 16], key: &Key) -> Result<Key, SealError> {
+    if !matches!(lock.kind, LockKind::Shares { .. }) || key.expose().len() != xaes::KEY_BYTES {
         return Err(SealError::WrongShares);
     }
     let mut root = xaes::unseal(key.expose(), &wrap_context(cluster_id, &lock.id), &lock.ciphertext, WHAT)

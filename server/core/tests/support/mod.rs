@@ -81,21 +81,25 @@ pub async fn ask_from(
 
 /// A core that is still sealed.
 pub fn core(store: Store, engines: EngineTable, clocks: Arc<dyn Clocks>, audit: Vec<DeviceConfig>) -> Arc<Core> {
+    Core::with_clocks(Options { engines, audit, ..options(store) }, clocks)
+}
+
+/// Without engines and audit, in memory.
+pub fn options(store: Store) -> Options {
     allow_unlocked();
-    let options = Options {
+    Options {
         store,
-        engines,
+        engines: EngineTable { secrets: &[], auth: &[] },
         device: None,
         storage_type: "inmem".into(),
-        audit,
+        audit: Vec::new(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         cluster_name: None,
         max_entry_bytes: 1 << 20,
         endpoints: Endpoints { introspection: true, raw_storage: true },
         log: Log::new(Level::Info, Format::Standard),
         shown_config: Map::new(),
-    };
-    Core::with_clocks(options, clocks)
+    }
 }
 
 impl Server {

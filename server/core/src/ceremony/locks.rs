@@ -1,0 +1,161 @@
+//! Changing the locks of a store, in one commit: a lock that is replaced gets a new root key with it, and all
+//! others are wrapped anew, so that who kept an old share opens nothing that is written from now on.
+
+use std::sync::Arc;
+
+use holdfast_hsm::memory::Key;
+use holdfast_sdk::{Place, Transaction, record};
+use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm};
+use holdfast_seal::{Barrier, Lock};
+use holdfast_storage::{CommitError, Proposal, Write};
+
+use super::authority::{VERIFIER, verifier};
+use super::rotation::{Backup, Target};
+use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
+use crate::seal_state::{Refusal, failed, refuse};
+use crate::tx::Tx;
+use crate::{Core, Open, clock};
+
+/// What is to become of the locks.
+pub struct Change {
+    pub target: Target,
+    /// The key that new shares make.
+    pub fresh: Option<Fresh>,
+    /// The key that the present shares make, if it is known.
+    pub known: Option<Key>,
+    /// Encrypted shares to keep.
+    pub backup: Option<Backup>,
+}
+
+pub struct Fresh {
+    pub key: Key,
+    pub shares: u8,
+    pub threshold: u8,
+}
+
+/// The store did not say whether the change is in it.
+pub struct Doubt(pub String);
+
+impl Core {
+    /// Whoever calls holds the lock of acts, so that nothing else changes a lock or the keyring.
+    pub(super) async fn change_locks(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        mut list: LockList,
+        mut change: Change,
+    ) -> Result<Option<Doubt>, Refusal> {
+        let barrier = Barrier::clone(&open.barrier.load());
+        let view = self.store.view();
+        let (index, mut tx) = (view.index(), Tx::new(view, barrier.clone()));
+        tx.enter(SYSTEM);
+        let recovery = list.recovery.clone();
+        let only_authorises = recovery.as_ref().is_some_and(|r| r.form == RecoveryForm::Authorise);
+        if let (Some(recovery), Some(fresh), Target::Recovery) = (&recovery, &change.fresh, change.target) {
+            list.recovery = Some(Recovery { shares: fresh.shares, threshold: fresh.threshold, form: recovery.form });
+            if only_authorises {
+                tx.put(Place::Ordered(SETTINGS, VERIFIER), verifier(&barrier, &fresh.key)).map_err(failed)?;
+            }
+        }
+        if let Some(backup) = &change.backup {
+            record::put(&mut tx, Place::Ordered(SETTINGS, change.target.backup_place()), backup).map_err(failed)?;
+        }
+        // Recovery shares that are no lock open nothing: the root key may stay.
+        let new_root = !(change.target == Target::Recovery && only_authorises);
+        let (mut root, mut shares_key) = (None, None);
+        if new_root {
+            let fresh_root = Key::random(32).map_err(failed)?;
+            let (wrapped, kept) = self.wrap_again(open, &list, &mut change, fresh_root).await?;
+            list.locks = wrapped.locks;
+            (root, shares_key) = (Some(wrapped.root), kept);
+        }
+        list.generation += 1;
+        let present = open.root.load_full();
+        let signing = root.as_ref().unwrap_or(&present);
+        let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
+        proposal.view_index = index;
+        proposal.reads.extend([(LOCKS.into(), index), (KEYRING.into(), index)]);
+        proposal.writes.push(Write::Put(LOCKS.into(), list.encode(signing).map_err(failed)?.into()));
+        if root.is_some() {
+            proposal.writes.push(Write::Put(KEYRING.into(), barrier.keyring().seal(signing).map_err(failed)?.into()));
+        }
+        let ticket = self.store.propose(proposal).map_err(failed)?;
+        match ticket.committed().await {
+            Ok(_) => {}
+            Err(CommitError::Unknown(why)) => return Ok(Some(Doubt(why.to_string()))),
+            Err(e) => return Err(failed(e)),
+        }
+        if let Some(root) = root {
+            open.root.store(Arc::new(root));
+        }
+        if let Some(key) = shares_key {
+            open.shares_key.store(Some(Arc::new(key)));
+        }
+        tracing::info!(target = ?change.target, generation = list.generation, "the locks of the store were changed");
+        Ok(None)
+    }
+
+    /// Every lock around a new root key; and the key of the shares.
+    async fn wrap_again(
+        &self,
+        open: &Open,
+        list: &LockList,
+        change: &mut Change,
+        mut root: Key,
+    ) -> Result<(Wrapped, Option<Key>), Refusal> {
+        let now = clock::now();
+        let (mut locks, mut shares_key) = (Vec::with_capacity(list.locks.len()), None);
+        for lock in &list.locks {
+            match &lock.kind {
+                LockKind::Device { backend } => {
+                    if self.options.device.as_ref().is_none_or(|d| d.backend() != backend) {
+                        return refuse(format!("the lock of the device {backend:?} cannot be made anew without it"));
+                    }
+                    let (made, back) = self.device_lock(root, list.cluster_id, now).await?;
+                    root = back;
+                    locks.push(Lock { priority: lock.priority, ..made });
+                }
+                LockKind::Shares { shares, threshold } => {
+                    let replaced = list.recovery.is_none() || change.target == Target::Recovery;
+                    let (key, shares, threshold) = match change.fresh.take_if(|_| replaced) {
+                        Some(fresh) => (fresh.key, fresh.shares, fresh.threshold),
+                        None => (present_key(open, change)?, *shares, *threshold),
+                    };
+                    let made = locks::lock_with_key(
+                        &root,
+                        &key,
+                        &list.cluster_id,
+                        (shares, threshold),
+                        lock.priority,
+                        now.secs(),
+                    )
+                    .map_err(failed)?;
+                    let opened = locks::open_with_key(&made, &list.cluster_id, &key).map_err(failed)?;
+                    if !opened.ct_eq(root.expose()) {
+                        return Err(failed("the new lock does not open"));
+                    }
+                    locks.push(made);
+                    shares_key = Some(key);
+                }
+            }
+        }
+        Ok((Wrapped { locks, root }, shares_key))
+    }
+}
+
+struct Wrapped {
+    locks: Vec<Lock>,
+    root: Key,
+}
+
+fn present_key(open: &Open, change: &mut Change) -> Result<Key, Refusal> {
+    if let Some(key) = change.known.take() {
+        return Ok(key);
+    }
+    match &*open.shares_key.load() {
+        Some(key) => key.try_clone().map_err(failed),
+        None => refuse(
+            "the store has a lock of escrowed shares, which cannot be made anew without them: rotate the recovery shares, \
+             which makes a new root key too",
+        ),
+    }
+}

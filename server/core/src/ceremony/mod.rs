@@ -1,0 +1,81 @@
+//! Acts that need several key holders: making new shares or a new root key, and a root token.
+//!
+//! Each holder gives a share; when enough of them are there, the act is carried out. What was given is kept
+//! in memory alone, until the act is done, given up, or the server sealed.
+
+pub(crate) mod authority;
+mod generation;
+mod locks;
+mod rotation;
+
+pub use generation::{Attempt, covered, token_bytes};
+pub use rotation::{Asked, Backup, Outcome, Progress, Target};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::Error;
+
+use crate::seal_state::{Refusal, failed, refuse};
+use crate::{Core, Open, random};
+use generation::Generation;
+use rotation::Rotation;
+
+/// What is under way on this node.
+#[derive(Default)]
+pub(crate) struct Ceremonies(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    root: Option<Rotation>,
+    recovery: Option<Rotation>,
+    generation: Option<Generation>,
+}
+
+impl Ceremonies {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shares as they are given, one by one.
+struct Gathering {
+    nonce: String,
+    shares: Vec<Secret<Vec<u8>>>,
+}
+
+impl Gathering {
+    fn new() -> Result<Gathering, Refusal> {
+        Ok(Gathering { nonce: random::uuid_text(&random::uuid().map_err(failed)?), shares: Vec::new() })
+    }
+
+    /// Take a share. All of them, and none is left, if they are enough now.
+    fn add(&mut self, share: Secret<Vec<u8>>, enough: u8, act: &str) -> Result<Option<Vec<Secret<Vec<u8>>>>, Refusal> {
+        if self.shares.iter().any(|s| s.ct_eq(share.expose())) {
+            return refuse(format!("given key has already been provided during this {act}"));
+        }
+        self.shares.push(share);
+        if self.shares.len() < usize::from(enough) {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut self.shares)))
+    }
+}
+
+/// A share in hex (any case) or base64. Shorter ones than 16 bytes are taken for a mistake.
+pub fn share(text: &str) -> Option<Secret<Vec<u8>>> {
+    let text = text.trim();
+    let bytes = hex::decode(text).ok().or_else(|| base64::engine::general_purpose::STANDARD.decode(text).ok())?;
+    (bytes.len() >= 16).then(|| Secret::new(bytes))
+}
+
+fn unsealed(core: &Core) -> Result<Arc<Open>, Refusal> {
+    core.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))
+}
+
+impl From<Refusal> for Error {
+    fn from(Refusal(status, text): Refusal) -> Error {
+        if status == 500 { Error::Internal(text) } else { Error::Status(status, vec![text]) }
+    }
+}

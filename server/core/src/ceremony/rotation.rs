@@ -1,0 +1,344 @@
+//! New shares, and a new root key with them.
+
+use std::sync::Arc;
+
+use holdfast_hsm::memory::{Key, Secret};
+use holdfast_pgp::PublicKey;
+use holdfast_sdk::{Place, Result, Transaction, record};
+use holdfast_seal::{locks::LockList, shares};
+use minicbor::{Decode, Encode};
+
+use super::authority::required;
+use super::locks::{Change, Doubt, Fresh};
+use super::{Gathering, State, unsealed};
+use crate::Core;
+use crate::init::counts;
+use crate::layout::{SETTINGS, SYSTEM};
+use crate::seal_state::{Refusal, failed, refuse};
+use crate::tx::Tx;
+
+/// Which shares are made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Those that open the store; where a device does, its root key alone.
+    Root,
+    /// Those that authorise acts where a device opens the store.
+    Recovery,
+}
+
+impl Target {
+    pub(super) fn backup_place(self) -> &'static [u8] {
+        match self {
+            Target::Root => b"shares-backup/root",
+            Target::Recovery => b"shares-backup/recovery",
+        }
+    }
+}
+
+/// Parameters of a rotation.
+#[derive(Default)]
+pub struct Asked {
+    pub shares: i64,
+    pub threshold: i64,
+    pub pgp_keys: Vec<String>,
+    pub backup: bool,
+    pub verify: bool,
+}
+
+/// A rotation that is under way.
+pub(super) struct Rotation {
+    gathering: Gathering,
+    shares: u8,
+    threshold: u8,
+    recipients: Vec<PublicKey>,
+    backup: bool,
+    verify: bool,
+    /// The new shares were handed out and wait to be given back.
+    made: Option<Made>,
+}
+
+struct Made {
+    gathering: Gathering,
+    change: Change,
+}
+
+/// How far a rotation is.
+pub struct Progress {
+    pub nonce: String,
+    pub shares: u8,
+    pub threshold: u8,
+    pub given: usize,
+    pub required: u8,
+    pub fingerprints: Vec<String>,
+    pub backup: bool,
+    pub verify: bool,
+    pub verification_nonce: String,
+    /// New shares that were given back.
+    pub verified: usize,
+}
+
+/// What a share brought about.
+pub enum Outcome {
+    More(Progress),
+    /// The new shares, and what the store said if it did not confirm them.
+    Complete {
+        progress: Progress,
+        keys: Vec<Secret<Vec<u8>>>,
+        doubt: Option<String>,
+    },
+    Verified {
+        nonce: String,
+        doubt: Option<String>,
+    },
+}
+
+/// Encrypted shares that the server keeps: fingerprint, and the shares of that key.
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct Backup {
+    #[n(0)]
+    pub nonce: String,
+    #[n(1)]
+    pub keys: Vec<(String, Vec<Vec<u8>>)>,
+}
+holdfast_sdk::record!(Backup);
+
+impl Rotation {
+    fn progress(&self, required: u8) -> Progress {
+        let made = self.made.as_ref();
+        Progress {
+            nonce: self.gathering.nonce.clone(),
+            shares: self.shares,
+            threshold: self.threshold,
+            given: self.gathering.shares.len(),
+            required,
+            fingerprints: self.recipients.iter().map(PublicKey::fingerprint).collect(),
+            backup: self.backup,
+            verify: self.verify,
+            verification_nonce: made.map_or_else(String::new, |m| m.gathering.nonce.clone()),
+            verified: made.map_or(0, |m| m.gathering.shares.len()),
+        }
+    }
+}
+
+impl State {
+    fn rotation(&mut self, target: Target) -> &mut Option<Rotation> {
+        match target {
+            Target::Root => &mut self.root,
+            Target::Recovery => &mut self.recovery,
+        }
+    }
+}
+
+impl Core {
+    /// How far a rotation is, if one is under way; and how many shares it needs.
+    pub fn rotation(&self, target: Target) -> Result<(Option<Progress>, u8), Refusal> {
+        let open = unsealed(self)?;
+        let required = required(&self.own_locks(&open)?);
+        let mut state = open.ceremonies.state();
+        Ok((state.rotation(target).as_ref().map(|r| r.progress(required)), required))
+    }
+
+    pub async fn begin_rotation(&self, target: Target, asked: &Asked) -> Result<Progress, Refusal> {
+        let _one = self.seal.act.lock().await;
+        let open = unsealed(self)?;
+        if open.ceremonies.state().rotation(target).is_some() {
+            return refuse("rotation already in progress");
+        }
+        let list = self.own_locks(&open)?;
+        let what = match target {
+            Target::Root => "rotate seal",
+            Target::Recovery if list.recovery.is_none() && list.device_lock().is_none() => {
+                return refuse("recovery keys not supported");
+            }
+            Target::Recovery => "recovery",
+        };
+        let wrong = |text: &str| Refusal(400, format!("invalid {what} configuration: {text}"));
+        let (shares, threshold) = counts(asked.shares, asked.threshold).map_err(wrong)?;
+        let has_shares = target == Target::Recovery || list.device_lock().is_none();
+        if !has_shares && (shares, threshold) != (1, 1) {
+            return Err(wrong("a device opens this store: its root key has no shares"));
+        }
+        if !asked.pgp_keys.is_empty() && asked.pgp_keys.len() != usize::from(shares) {
+            return Err(wrong("count mismatch between number of provided PGP keys and number of shares"));
+        }
+        if required(&list) == 0 {
+            return refuse("the store was initialised without shares that could authorise this");
+        }
+        let recipients = asked.pgp_keys.iter().map(|t| PublicKey::parse(t)).collect::<Result<Vec<_>, _>>();
+        let recipients = recipients.map_err(|e| Refusal(400, format!("error decoding given PGP key: {e}")))?;
+        let rotation = Rotation {
+            gathering: Gathering::new()?,
+            shares,
+            threshold,
+            backup: asked.backup && !recipients.is_empty(),
+            recipients,
+            verify: asked.verify && has_shares,
+            made: None,
+        };
+        let progress = rotation.progress(required(&list));
+        *open.ceremonies.state().rotation(target) = Some(rotation);
+        Ok(progress)
+    }
+
+    pub async fn cancel_rotation(&self, target: Target) -> Result<(), Refusal> {
+        let _one = self.seal.act.lock().await;
+        *unsealed(self)?.ceremonies.state().rotation(target) = None;
+        Ok(())
+    }
+
+    /// Take a share of the present holders.
+    pub async fn give_rotation_share(
+        self: &Arc<Self>,
+        target: Target,
+        nonce: &str,
+        share: Secret<Vec<u8>>,
+    ) -> Result<Outcome, Refusal> {
+        let _one = self.seal.act.lock().await;
+        let open = unsealed(self)?;
+        let list = self.own_locks(&open)?;
+        let required = required(&list);
+        let given = {
+            let mut state = open.ceremonies.state();
+            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
+            if rotation.made.is_some() {
+                return refuse("the new shares are made: give them back to rotate/…/verify");
+            }
+            if rotation.gathering.nonce != nonce {
+                let right = &rotation.gathering.nonce;
+                return refuse(format!("incorrect nonce supplied; nonce for rotation is {right:?}"));
+            }
+            match rotation.gathering.add(share, required, "rotation")? {
+                None => return Ok(Outcome::More(rotation.progress(required))),
+                Some(given) => given,
+            }
+        };
+        let known = self.authorise(&open, &list, &given)?;
+        drop(given);
+        let (mut progress, made, verify) = {
+            let mut state = open.ceremonies.state();
+            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
+            let made = make(rotation, target, &list, known)?;
+            (rotation.progress(required), made, rotation.verify)
+        };
+        let New { change, keys } = made;
+        let doubt = if verify {
+            let gathering = Gathering::new()?;
+            progress.verification_nonce = gathering.nonce.clone();
+            if let Some(rotation) = open.ceremonies.state().rotation(target) {
+                rotation.made = Some(Made { gathering, change });
+            }
+            None
+        } else {
+            let doubt = self.change_locks(&open, list, change).await?;
+            *open.ceremonies.state().rotation(target) = None;
+            doubt.map(|Doubt(why)| why)
+        };
+        Ok(Outcome::Complete { progress, keys, doubt })
+    }
+
+    /// Take a new share back. When enough of them are there, the new ones count.
+    pub async fn verify_rotation_share(
+        self: &Arc<Self>,
+        target: Target,
+        nonce: &str,
+        share: Secret<Vec<u8>>,
+    ) -> Result<Outcome, Refusal> {
+        let _one = self.seal.act.lock().await;
+        let open = unsealed(self)?;
+        let list = self.own_locks(&open)?;
+        let change = {
+            let mut state = open.ceremonies.state();
+            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
+            let threshold = rotation.threshold;
+            let Some(made) = &mut rotation.made else { return refuse("no rotation verification in progress") };
+            if made.gathering.nonce != nonce {
+                let right = &made.gathering.nonce;
+                return refuse(format!("incorrect nonce supplied; nonce for this verify operation is {right:?}"));
+            }
+            let Some(given) = made.gathering.add(share, threshold, "verification")? else {
+                return Ok(Outcome::More(rotation.progress(required(&list))));
+            };
+            let joined = shares::join(&given, threshold);
+            let right = made.change.fresh.as_ref().is_some_and(|f| joined.is_ok_and(|k| k.ct_eq(f.key.expose())));
+            if !right {
+                return refuse("rotation verification failed; incorrect key shares supplied");
+            }
+            match rotation.made.take() {
+                Some(made) => made.change,
+                None => return refuse("no rotation verification in progress"),
+            }
+        };
+        *open.ceremonies.state().rotation(target) = None;
+        let doubt = self.change_locks(&open, list, change).await?;
+        Ok(Outcome::Verified { nonce: nonce.to_owned(), doubt: doubt.map(|Doubt(why)| why) })
+    }
+
+    /// Begin the verification anew, with another nonce.
+    pub async fn restart_verification(&self, target: Target) -> Result<Progress, Refusal> {
+        let _one = self.seal.act.lock().await;
+        let open = unsealed(self)?;
+        let required = required(&self.own_locks(&open)?);
+        let mut state = open.ceremonies.state();
+        let Some(rotation) = state.rotation(target) else { return refuse("no rotation configuration found") };
+        let Some(made) = &mut rotation.made else { return refuse("no rotation verification in progress") };
+        made.gathering = Gathering::new()?;
+        Ok(rotation.progress(required))
+    }
+
+    /// A new root key under the present locks.
+    pub async fn replace_root_key(self: &Arc<Self>) -> Result<Option<String>, Refusal> {
+        let _one = self.seal.act.lock().await;
+        let open = unsealed(self)?;
+        let list = self.own_locks(&open)?;
+        let change = Change { target: Target::Root, fresh: None, known: None, backup: None };
+        Ok(self.change_locks(&open, list, change).await?.map(|Doubt(why)| why))
+    }
+
+    /// Encrypted shares that the server keeps.
+    pub(crate) fn shares_backup(tx: &mut Tx, target: Target) -> Result<Option<Backup>> {
+        tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
+    }
+
+    pub(crate) fn forget_shares_backup(tx: &mut Tx, target: Target) -> Result<()> {
+        tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
+    }
+}
+
+/// New shares as they are handed out, and what they change.
+struct New {
+    change: Change,
+    keys: Vec<Secret<Vec<u8>>>,
+}
+
+fn make(rotation: &Rotation, target: Target, list: &LockList, known: Option<Key>) -> Result<New, Refusal> {
+    if target == Target::Root && list.device_lock().is_some() {
+        return Ok(New { change: Change { target, fresh: None, known, backup: None }, keys: Vec::new() });
+    }
+    let key = Key::random(32).map_err(failed)?;
+    let (count, threshold) = (rotation.shares, rotation.threshold);
+    let mut keys = shares::split(&key, count, threshold).map_err(failed)?;
+    // What nobody could open with is not handed out.
+    let joined = shares::join(&keys[..usize::from(threshold)], threshold).map_err(failed)?;
+    if !joined.ct_eq(key.expose()) {
+        return Err(failed("the new shares do not make their key"));
+    }
+    for (share, recipient) in keys.iter_mut().zip(&rotation.recipients) {
+        let text = Secret::new(hex::encode(share.expose()));
+        *share = Secret::new(recipient.encrypt(text.expose().as_bytes()).map_err(failed)?);
+    }
+    let backup = rotation.backup.then(|| backup(rotation, &keys));
+    let fresh = Some(Fresh { key, shares: count, threshold });
+    Ok(New { change: Change { target, fresh, known, backup }, keys })
+}
+
+fn backup(rotation: &Rotation, encrypted: &[Secret<Vec<u8>>]) -> Backup {
+    let mut keys: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
+    for (recipient, share) in rotation.recipients.iter().zip(encrypted) {
+        let fingerprint = recipient.fingerprint();
+        match keys.iter_mut().find(|(f, _)| *f == fingerprint) {
+            Some((_, shares)) => shares.push(share.expose().clone()),
+            None => keys.push((fingerprint, vec![share.expose().clone()])),
+        }
+    }
+    Backup { nonce: rotation.gathering.nonce.clone(), keys }
+}

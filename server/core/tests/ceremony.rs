@@ -1,0 +1,252 @@
+//! New shares, new root keys and root tokens, by holders of shares.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use holdfast_core::{Core, InitRequest, Options, ceremony};
+use holdfast_hsm::memory::{Key, Secret, allow_unlocked};
+use holdfast_sdk::{Operation, Value};
+use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
+use holdfast_storage::Store;
+use serde_json::json;
+use support::{Reply, ask};
+
+/// A stand-in for a token: a key in memory that wraps as a token does, and that can be taken away.
+struct KeyInMemory {
+    key: Key,
+    away: Mutex<bool>,
+}
+
+impl KeyInMemory {
+    fn new() -> Arc<KeyInMemory> {
+        allow_unlocked();
+        Arc::new(KeyInMemory { key: Key::random(32).unwrap(), away: Mutex::new(false) })
+    }
+
+    fn answer<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceRefusal> {
+        if *self.away.lock().unwrap() {
+            return Err(DeviceRefusal { text: "the token is away".into(), retry: true });
+        }
+        Ok(work())
+    }
+}
+
+impl SealDevice for KeyInMemory {
+    fn backend(&self) -> &str {
+        "software"
+    }
+    fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal> {
+        self.answer(|| Wrapped {
+            key_label: "k".into(),
+            key_id: String::new(),
+            mechanism: "XAES-256-GCM".into(),
+            public_part: None,
+            ciphertext: xaes::seal(self.key.expose(), context, root.expose()).unwrap(),
+        })
+    }
+    fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
+        self.answer(|| {
+            let mut root = xaes::unseal(self.key.expose(), context, &lock.ciphertext, "the root key").unwrap();
+            Key::from_slice(&mut root).unwrap()
+        })
+    }
+}
+
+struct Server {
+    core: Arc<Core>,
+    root: String,
+    shares: Vec<String>,
+}
+
+fn texts(keys: &[Secret<Vec<u8>>]) -> Vec<String> {
+    keys.iter().map(|k| hex::encode(k.expose())).collect()
+}
+
+impl Server {
+    async fn with_shares(count: i64, threshold: i64) -> Server {
+        let core = Core::new(support::options(Store::open_on(None, 1 << 20).unwrap()));
+        let request = InitRequest { secret_shares: count, secret_threshold: threshold, ..InitRequest::default() };
+        let made = core.initialise(&request).await.unwrap();
+        let server = Server { core, root: made.root_token.expose().clone(), shares: texts(&made.keys) };
+        server.unseal(&server.shares[..threshold as usize]).await.unwrap();
+        server
+    }
+
+    async fn with_device(device: Arc<KeyInMemory>, form: &str) -> Server {
+        let core =
+            Core::new(Options { device: Some(device), ..support::options(Store::open_on(None, 1 << 20).unwrap()) });
+        let request = InitRequest {
+            recovery_shares: 3,
+            recovery_threshold: 2,
+            recovery_form: Some(form.into()),
+            ..InitRequest::default()
+        };
+        let made = core.initialise(&request).await.unwrap();
+        tokio::spawn(core.clone().unseal_with_device());
+        Server { core, root: made.root_token.expose().clone(), shares: texts(&made.recovery_keys) }
+    }
+
+    async fn unseal(&self, shares: &[String]) -> Result<(), String> {
+        for share in shares {
+            self.core.unseal_share(ceremony::share(share).unwrap()).await.map_err(|r| r.1)?;
+        }
+        if self.core.is_unsealed() { Ok(()) } else { Err("sealed".into()) }
+    }
+
+    async fn until_the_device_unseals(&self) {
+        self.core.retry_device();
+        for _ in 0..500 {
+            if self.core.is_unsealed() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the device does not unseal the store");
+    }
+
+    async fn write(&self, path: &str, data: Value) -> Reply {
+        ask(&self.core, &self.root, Operation::Update, path, data).await
+    }
+
+    async fn read(&self, path: &str) -> Reply {
+        ask(&self.core, &self.root, Operation::Read, path, Value::Null).await
+    }
+
+    /// Give shares to a rotation that was begun; the last answer.
+    async fn give(&self, path: &str, nonce: &Value, shares: &[String]) -> Reply {
+        let mut last = None;
+        for share in shares {
+            last = Some(self.write(path, json!({"key": share, "nonce": nonce})).await);
+        }
+        last.unwrap()
+    }
+
+    /// New shares by the present ones.
+    async fn rotate(&self, target: &str, asked: Value, present: &[String]) -> Value {
+        let begun = self.write(&format!("sys/rotate/{target}/init"), asked).await.expect(200);
+        let done =
+            self.give(&format!("sys/rotate/{target}/update"), &begun["data"]["nonce"], present).await.expect(200);
+        assert_eq!(done["data"]["complete"], true, "{done}");
+        done["data"].clone()
+    }
+}
+
+fn keys(done: &Value) -> Vec<String> {
+    done["keys"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn new_shares_open_the_store_and_the_old_ones_do_not() {
+    let server = Server::with_shares(3, 2).await;
+    server.write("cubbyhole/a", json!({"k": "v"})).await.expect(204);
+    let fresh =
+        keys(&server.rotate("root", json!({"secret_shares": 4, "secret_threshold": 3}), &server.shares[..2]).await);
+    assert_eq!(fresh.len(), 4);
+    // A term that is made afterwards rests under the new root key.
+    server.write("sys/rotate", json!({})).await.expect(204);
+    server.core.seal_now().await;
+    let refused = server.unseal(&[&server.shares[..], &server.shares[..1]].concat()).await.unwrap_err();
+    assert!(!server.core.is_unsealed(), "{refused}");
+    server.core.reset_unseal().unwrap();
+    server.unseal(&fresh[1..]).await.unwrap();
+    assert_eq!(server.read("cubbyhole/a").await.expect(200)["data"]["k"], "v");
+}
+
+#[tokio::test]
+async fn new_shares_count_when_they_were_given_back() {
+    let server = Server::with_shares(2, 2).await;
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
+    let made = server.rotate("root", asked, &server.shares).await;
+    let fresh = keys(&made);
+    // Sealed in between, it is as if nothing had been asked.
+    server.core.seal_now().await;
+    server.unseal(&server.shares).await.unwrap();
+    server.read("sys/rotate/root/verify").await.expect(400);
+
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
+    let made = server.rotate("root", asked, &server.shares).await;
+    let wrong = server.give("sys/rotate/root/verify", &made["verification_nonce"], &fresh[..2]).await;
+    assert!(wrong.expect(400)["errors"][0].as_str().unwrap().contains("verification failed"));
+    let fresh = keys(&made);
+    let done = server.give("sys/rotate/root/verify", &made["verification_nonce"], &fresh[1..]).await.expect(200);
+    assert_eq!(done["data"]["complete"], true);
+    server.core.seal_now().await;
+    server.unseal(&fresh[..2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_root_key_alone_keeps_the_shares() {
+    let server = Server::with_shares(3, 2).await;
+    for _ in 0..3 {
+        server.write("sys/rotate/root", json!({})).await.expect(204);
+        server.write("sys/rotate", json!({})).await.expect(204);
+        server.core.seal_now().await;
+        server.unseal(&server.shares[1..]).await.unwrap();
+    }
+    server.read("sys/mounts").await.expect(200);
+}
+
+#[tokio::test]
+async fn too_few_shares_and_shares_given_twice_change_nothing() {
+    let server = Server::with_shares(3, 3).await;
+    let begun =
+        server.write("sys/rotate/root/init", json!({"secret_shares": 1, "secret_threshold": 1})).await.expect(200);
+    let nonce = &begun["data"]["nonce"];
+    server.give("sys/rotate/root/update", nonce, &server.shares[..1]).await.expect(200);
+    server.give("sys/rotate/root/update", nonce, &server.shares[..1]).await.expect(400);
+    server.give("sys/rotate/root/update", nonce, &server.shares[1..2]).await.expect(200);
+    let strange = "00".repeat(33);
+    server.give("sys/rotate/root/update", nonce, &[strange]).await.expect(400);
+    let status = server.read("sys/rotate/root/init").await.expect(200);
+    assert_eq!((&status["data"]["progress"], &status["data"]["started"]), (&json!(0), &json!(true)));
+    server.core.seal_now().await;
+    server.unseal(&server.shares).await.unwrap();
+}
+
+#[tokio::test]
+async fn recovery_shares_that_authorise_are_replaced_and_the_device_goes_on_opening() {
+    let device = KeyInMemory::new();
+    let server = Server::with_device(device.clone(), "authorise").await;
+    let asked = json!({"secret_shares": 2, "secret_threshold": 2});
+    let fresh = keys(&server.rotate("recovery", asked, &server.shares[1..]).await);
+    server.core.seal_now().await;
+    server.until_the_device_unseals().await;
+
+    let attempt = server.write("sys/generate-root-token/attempt", json!({})).await.expect(200);
+    let nonce = &attempt["data"]["nonce"];
+    let refused = server.give("sys/generate-root-token/update", nonce, &server.shares[..2]).await;
+    assert!(refused.expect(400)["errors"][0].as_str().unwrap().starts_with("root generation aborted"));
+    let done = server.give("sys/generate-root-token/update", nonce, &fresh).await.expect(200);
+    let encoded = &done["data"]["encoded_token"];
+    let shown =
+        server.write("sys/decode-token", json!({"encoded_token": encoded, "otp": attempt["data"]["otp"]})).await;
+    let token = shown.expect(200)["data"]["token"].as_str().unwrap().to_owned();
+    let own = ask(&server.core, &token, Operation::Read, "auth/token/lookup-self", Value::Null).await.expect(200);
+    assert_eq!(own["data"]["policies"], json!(["root"]));
+
+    server.write("sys/rotate/root", json!({})).await.expect(204);
+    server.rotate("root", json!({"secret_shares": 1, "secret_threshold": 1}), &fresh).await;
+    server.core.seal_now().await;
+    server.until_the_device_unseals().await;
+    server.read("sys/mounts").await.expect(200);
+}
+
+#[tokio::test]
+async fn escrowed_shares_are_replaced_with_a_new_root_key() {
+    let device = KeyInMemory::new();
+    let server = Server::with_device(device.clone(), "escrow").await;
+    let refused = server.write("sys/rotate/root", json!({})).await.expect(400);
+    assert!(refused["errors"][0].as_str().unwrap().contains("escrow"), "{refused}");
+    let fresh =
+        keys(&server.rotate("recovery", json!({"secret_shares": 3, "secret_threshold": 2}), &server.shares[..2]).await);
+    server.write("sys/rotate/root", json!({})).await.expect(204);
+    server.core.seal_now().await;
+    server.until_the_device_unseals().await;
+
+    *device.away.lock().unwrap() = true;
+    server.core.seal_now().await;
+    server.unseal(&server.shares[..2]).await.unwrap_err();
+    server.unseal(&fresh[..2]).await.unwrap();
+    server.read("sys/mounts").await.expect(200);
+}
