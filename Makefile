@@ -8,7 +8,7 @@ BIN := $(TARGET)/release/holdfast
 CONFORMANCE ?= ../shared/conformance
 export CARGO_TARGET_DIR := $(TARGET)
 
-.PHONY: setup build run test unit system conformance bench crash fmt lint audit clean
+.PHONY: setup build run test unit system conformance bench crash cli-page fmt lint audit clean
 
 setup:
 	@scripts/setup
@@ -28,6 +28,10 @@ unit: setup
 system: build
 	$(CARGO) test --locked -p holdfast-tests --no-run
 	HOLDFAST_BIN=$(BIN) $(CARGO) test --locked -p holdfast-tests
+
+# Writes the part of docs/cli.md that is made from the commands' own help.
+cli-page: build
+	HOLDFAST_WRITE_DOCS=1 HOLDFAST_BIN=$(BIN) $(CARGO) test --locked -p holdfast-tests the_cli_page_says_what
 
 conformance: build
 	@scripts/conformance $(BIN) $(CONFORMANCE)

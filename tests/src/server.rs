@@ -147,7 +147,7 @@ impl Drop for Server {
 /// The addresses of the lines that say where the server listens.
 fn listening(log: &str) -> Vec<Address> {
     let address = |line: &str| {
-        let rest = line.split_once("listening address=")?.1;
+        let rest = line.split_once("listening: address=")?.1;
         // A line that is half written has no blank behind the address yet.
         let (text, _) = rest.split_once(' ')?;
         Some(text.parse::<SocketAddr>().map_or_else(|_| Address::Unix(text.into()), Address::Tcp))

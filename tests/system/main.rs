@@ -4,6 +4,7 @@
 //! Run by `make system`. What a test needs and does not find makes it fail.
 
 mod bad_input;
+mod cli_page;
 mod clients;
 mod crash;
 mod http2;

@@ -119,7 +119,7 @@ struct Found {
 }
 
 fn listening(log: &str) -> Option<holdfast_tests::Address> {
-    let (text, _) = log.split_once("listening address=")?.1.split_once(' ')?;
+    let (text, _) = log.split_once("listening: address=")?.1.split_once(' ')?;
     text.parse().ok().map(holdfast_tests::Address::Tcp)
 }
 

@@ -124,7 +124,7 @@ fn the_keys_of_the_top_level_have_their_effect() {
         server.until_logged("listening");
         for line in server.log().lines() {
             let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-            assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+            assert!(line["@timestamp"].is_string() && line["@level"].is_string(), "{line}");
         }
         let log = server.log();
         server.stop();

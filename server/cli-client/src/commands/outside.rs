@@ -72,6 +72,7 @@ static SERVER: [Flag; 16] = [
     Flag::bool("dev-no-store-token", "Do not keep the root token for client commands."),
     Flag::text("dev-cluster-json", "A file that the cluster is described in."),
 ];
+static COMPACT: [Flag; 1] = [CONFIG];
 static DIAGNOSE: [Flag; 4] = [
     CONFIG,
     Flag::list("skip", "A check to leave out. May be given several times."),
@@ -94,9 +95,12 @@ pub static COMMANDS: &[Command] = &[
     Command::new("server", "Start a server", of_main).flags(&SERVER),
     Command::new("debug", "Gather what helps to find an error", no_arguments).flags(&DEBUG),
     Command::new("monitor", "Follow the server's log", no_arguments).flags(&MONITOR),
-    Command::new("operator diagnose", "Look for trouble in a configuration", of_main).flags(&DIAGNOSE).without_server(),
-    Command::new("operator validate-config", "Check a configuration", of_main).flags(&VALIDATE).without_server(),
-    Command::new("operator migrate", "Copy one storage to another", of_main).flags(&MIGRATE).without_server(),
+    Command::new("operator compact", "Give unused room of the store back", of_main).flags(&COMPACT).without_server(),
+    Command::new("operator diagnose", "Look for trouble in a configuration", not_built)
+        .flags(&DIAGNOSE)
+        .without_server(),
+    Command::new("operator validate-config", "Check a configuration", not_built).flags(&VALIDATE).without_server(),
+    Command::new("operator migrate", "Copy one storage to another", not_built).flags(&MIGRATE).without_server(),
     Command::new("pki health-check", "Check a PKI mount", not_built)
         .takes("[options] MOUNT")
         .prints(Prints::Answer)

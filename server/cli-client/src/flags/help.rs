@@ -11,7 +11,8 @@ const WIDTH: usize = 78;
 
 /// Help of a command: usage, what it does, its flags.
 pub fn of_command(command: &Command) -> String {
-    let mut text = format!("Usage: {PROGRAM} {} {}\n\n", command.words, command.arguments);
+    let usage = format!("Usage: {PROGRAM} {} {}", command.words, command.arguments);
+    let mut text = format!("{}\n\n", usage.trim_end());
     for paragraph in command.about.split("\n\n") {
         wrap(&mut text, 2, paragraph);
         text.push('\n');
