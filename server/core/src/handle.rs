@@ -77,7 +77,11 @@ impl Core {
         let entered = self.in_flight.enter(request, self.clock.now(), &self.metrics.in_flight);
         failpoint!(self, "received");
         let Some(open) = self.open() else { return Answer::sealed() };
-        let (answer, effects) = self.serve(&open, &entered.flight).await;
+        let (mut answer, effects) = self.serve(&open, &entered.flight).await;
+        let request = &entered.flight.request;
+        if (request.operation.writes() || request.wrap_ttl.is_some()) && answer.status < 300 {
+            answer.headers.push(self.index_header(&open));
+        }
         drop(entered);
         drop(open);
         self.metrics.requests.add(1);

@@ -19,6 +19,7 @@ pub mod failpoint;
 mod handle;
 mod identity;
 mod in_flight;
+pub mod index;
 mod init;
 mod intents;
 mod jobs;

@@ -113,6 +113,12 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     if !core.is_unsealed() {
         return reply(Answer::sealed());
     }
+    let seen = headers.get_all(holdfast_core::index::HEADER).into_iter().map(|v| v.to_str().unwrap_or("?"));
+    if headers.contains_key(holdfast_core::index::HEADER)
+        && let Err(refused) = core.check_index(seen)
+    {
+        return reply(refused);
+    }
     if parts.method == Method::HEAD {
         // No route has it; who may ask nothing is not told so.
         let status = if token(headers).is_some_and(|t| core.accepts(&t)) { 405 } else { 403 };

@@ -12,7 +12,16 @@ const LOGGERS: &[(&str, &[&str])] = &[
     ("identity", &["holdfast_core::identity"]),
     ("jobs", &["holdfast_core::jobs"]),
     ("policy", &["holdfast_core::policies", "holdfast_policy"]),
-    ("seals", &["holdfast_core::seal_state", "holdfast_core::init", "holdfast_seal", "holdfast_hsm"]),
+    (
+        "seals",
+        &[
+            "holdfast_core::seal_state",
+            "holdfast_core::init",
+            "holdfast_core::ceremony",
+            "holdfast_seal",
+            "holdfast_hsm",
+        ],
+    ),
     ("secrets.kv", &["holdfast_kv"]),
     ("storage", &["holdfast_storage"]),
     ("system", &["holdfast_core::sys"]),

@@ -1,0 +1,101 @@
+//! `X-Vault-Index`: a state of the store, as clients carry it from a write to a later read, perhaps of
+//! another node. An answer to a write names a state that holds what was written; a request that names one is
+//! answered by nobody who has not reached it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::{Answer, Core, Open, random};
+
+/// The header's name.
+pub const HEADER: &str = "X-Vault-Index";
+
+const FORMAT: u8 = 1;
+/// Raised when a store is restored from a snapshot, which takes states back; nothing restores yet.
+const RESTORES: u64 = 0;
+
+/// A state that a client has seen.
+#[derive(Debug, PartialEq)]
+struct State {
+    cluster: [u8; 16],
+    restores: u64,
+    index: u64,
+}
+
+impl State {
+    fn encode(&self) -> String {
+        let parts = [&[FORMAT][..], &self.cluster, &self.restores.to_be_bytes(), &self.index.to_be_bytes()];
+        STANDARD.encode(parts.concat())
+    }
+
+    fn decode(text: &str) -> Option<State> {
+        let bytes = STANDARD.decode(text.trim()).ok()?;
+        let (format, rest) = bytes.split_first()?;
+        let (cluster, rest) = rest.split_first_chunk::<16>()?;
+        let (restores, rest) = rest.split_first_chunk::<8>()?;
+        let index = rest.try_into().ok()?;
+        (*format == FORMAT).then_some(State {
+            cluster: *cluster,
+            restores: u64::from_be_bytes(*restores),
+            index: u64::from_be_bytes(index),
+        })
+    }
+}
+
+impl Core {
+    fn state(&self, open: &Open) -> State {
+        let cluster = random::parse_uuid(&open.cluster_id).unwrap_or_default();
+        State { cluster, restores: RESTORES, index: self.store.view().index() }
+    }
+
+    /// The present state, which holds all that was answered so far.
+    pub(crate) fn index_header(&self, open: &Open) -> (String, String) {
+        (HEADER.to_owned(), self.state(open).encode())
+    }
+
+    /// Whether the states that a request names are reached, each of them: 400 what cannot be read, 412
+    /// what is of another store or not there yet.
+    pub fn check_index<'h>(&self, given: impl Iterator<Item = &'h str>) -> Result<(), Answer> {
+        let Some(open) = self.open() else { return Err(Answer::sealed()) };
+        let now = self.state(&open);
+        for text in given.flat_map(|g| g.split(',')).filter(|t| !t.trim().is_empty()) {
+            let wanted =
+                State::decode(text).ok_or_else(|| Answer::error(400, &format!("failed to decode {HEADER:?}")))?;
+            let reached = (wanted.cluster, wanted.restores) == (now.cluster, now.restores) && wanted.index <= now.index;
+            if !reached {
+                return Err(Answer::error(412, "required index state not present"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::unsealed;
+
+    #[tokio::test]
+    async fn a_state_of_another_store_or_of_later_is_not_reached() {
+        let (core, open) = unsealed().await;
+        let (name, own) = core.index_header(&open);
+        assert_eq!(name, "X-Vault-Index");
+        let check = |given: &[&str]| core.check_index(given.iter().copied()).map_err(|a| a.status);
+        let now = core.state(&open);
+        let later = State { index: now.index + 1, ..core.state(&open) }.encode();
+        let foreign = State { cluster: [7; 16], ..core.state(&open) }.encode();
+        let restored = State { restores: 1, ..core.state(&open) }.encode();
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[&own, ""]), Ok(()));
+        assert_eq!(check(&[&format!("{own}, {own}")]), Ok(()));
+        for refused in [&later, &foreign, &restored] {
+            assert_eq!(check(&[&own, refused]), Err(412));
+        }
+        for broken in ["x", "AAAA", &own[..40], &format!("{own}A")] {
+            assert_eq!(check(&[broken]), Err(400), "{broken}");
+        }
+        drop(open);
+        core.seal_now().await;
+        assert_eq!(core.check_index([own.as_str()].into_iter()).map_err(|a| a.status), Err(503));
+    }
+}
