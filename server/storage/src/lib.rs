@@ -12,6 +12,7 @@
 //! * [`log`]: segment files, the only thing that is synced for a commit.
 //! * [`state`]: redb, committed without a sync of its own and checkpointed; replayed after a crash.
 //! * [`pipeline`]: optimistic validation, the overlay of proposals in flight, latches.
+//! * [`compaction`]: the state machine's file shrinks while the store serves.
 //! * [`disk`]: files as the log and redb use them.
 //! * [`sim`]: a disk in memory that fails, and forgets what was not synced, for tests.
 //!
@@ -20,6 +21,7 @@
 //! is opened again and reads what is there. A full disk is no such failure: writes are refused with
 //! [`CommitError::Full`] and go on by themselves.
 
+pub mod compaction;
 pub mod disk;
 mod error;
 pub mod log;
@@ -30,6 +32,7 @@ pub mod state;
 mod store;
 mod writer;
 
+pub use compaction::{CompactError, CompactionInfo, Phase};
 pub use error::{CommitError, StoreError};
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
 pub use state::Snapshot;

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use crate::disk::Disk;
 use crate::redb_file::{Patience, RedbFile};
@@ -19,7 +19,9 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
 /// redb's own cache; what is beyond it comes from the page cache.
 pub(crate) const CACHE_BYTES: usize = 24 << 20;
-const FILE: &str = "state.redb";
+pub(crate) const FILE: &str = "state.redb";
+/// What a copy is called until it takes the place of the file.
+pub(crate) const COPY_FILE: &str = "state.redb.copy";
 /// What it is called while it is made.
 const NEW_FILE: &str = "state.redb.new";
 
@@ -27,7 +29,8 @@ const NEW_FILE: &str = "state.redb.new";
 pub type Change = (Key, Option<Value>);
 
 pub struct State {
-    database: Database,
+    /// redb closes a database when it is dropped, though somebody still reads: whoever reads keeps it.
+    database: Arc<Database>,
     patience: Arc<Patience>,
 }
 
@@ -35,16 +38,14 @@ pub struct State {
 pub struct Snapshot {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     index: u64,
+    _database: Arc<Database>,
 }
 
 /// Make an empty one, so that it is there whole or not at all.
 fn create(disk: &dyn Disk) -> Result<(), StoreError> {
     let path = disk.path(NEW_FILE);
-    let file = disk.open(NEW_FILE, true).map_err(StoreError::io("cannot create", &path))?;
-    file.set_len(0).map_err(StoreError::io("cannot empty", &path))?;
-    let patience = Arc::default();
-    let database = builder().create_with_backend(RedbFile { file: file.clone(), patience: Arc::clone(&patience) })?;
-    drop(State { database, patience }.prepare()?);
+    drop(State::create(disk, NEW_FILE, &Arc::default())?);
+    let file = disk.open(NEW_FILE, false).map_err(StoreError::io("cannot open", &path))?;
     file.sync().map_err(StoreError::io("cannot sync", &path))?;
     disk.rename(NEW_FILE, FILE).and_then(|()| disk.sync_folder()).map_err(StoreError::io("cannot rename", &path))
 }
@@ -68,10 +69,15 @@ impl State {
     pub fn open(disk: Option<&dyn Disk>) -> Result<(State, u64), StoreError> {
         let patience = Arc::<Patience>::default();
         let Some(disk) = disk else {
-            let database = builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+            let database = Arc::new(builder().create_with_backend(redb::backends::InMemoryBackend::new())?);
             return State { database, patience }.prepare();
         };
-        if !disk.list().map_err(StoreError::io("cannot list", disk.path("")))?.iter().any(|n| n == FILE) {
+        let names = disk.list().map_err(StoreError::io("cannot list", disk.path("")))?;
+        if names.iter().any(|n| n == COPY_FILE) {
+            // A compaction was under way; it takes room only.
+            disk.remove(COPY_FILE).map_err(StoreError::io("cannot remove", disk.path(COPY_FILE)))?;
+        }
+        if !names.iter().any(|n| n == FILE) {
             create(disk)?;
         }
         let path = disk.path(FILE);
@@ -84,12 +90,26 @@ impl State {
             }
             Ok::<_, redb::DatabaseError>(database)
         });
-        let prepared = opened.and_then(|database| guarded(|| State { database, patience: patience.clone() }.prepare()));
+        let prepared = opened.and_then(|database| {
+            guarded(|| State { database: Arc::new(database), patience: patience.clone() }.prepare())
+        });
         prepared.map_err(|e| match (e, patience.refusal()) {
             // Whatever redb made of it.
             (_, Some(full)) => StoreError::StateIo(full),
             (StoreError::State(detail), None) => StoreError::Damaged { path, detail },
             (other, None) => other,
+        })
+    }
+
+    /// An empty one in a file of its own; what was there is gone.
+    pub(crate) fn create(disk: &dyn Disk, name: &str, patience: &Arc<Patience>) -> Result<State, StoreError> {
+        let path = disk.path(name);
+        let file = disk.open(name, true).map_err(StoreError::io("cannot create", &path))?;
+        file.set_len(0).map_err(StoreError::io("cannot empty", &path))?;
+        guarded(|| {
+            let database = builder().create_with_backend(RedbFile { file, patience: patience.clone() })?;
+            let state = State { database: Arc::new(database), patience: patience.clone() };
+            Ok::<_, StoreError>(state.prepare()?.0)
         })
     }
 
@@ -153,13 +173,20 @@ impl State {
             let read = self.database.begin_read()?;
             let table = read.open_table(ENTRIES)?;
             let index = read.open_table(META)?.get(APPLIED)?.map_or(0, |v| v.value());
-            Ok::<_, StoreError>(Arc::new(Snapshot { table, index }))
+            Ok::<_, StoreError>(Arc::new(Snapshot { table, index, _database: self.database.clone() }))
         })
     }
 
     /// Give room that nothing uses back to the file system. Nothing may be reading.
     pub fn compact(&mut self) -> Result<bool, StoreError> {
-        guarded(|| self.database.compact())
+        let read = || StoreError::State("somebody reads what is to be compacted".into());
+        let database = Arc::get_mut(&mut self.database).ok_or_else(read)?;
+        guarded(|| database.compact())
+    }
+
+    /// Snapshots that somebody still has.
+    pub(crate) fn readers(&self) -> usize {
+        Arc::strong_count(&self.database) - 1
     }
 }
 
@@ -167,6 +194,28 @@ impl Snapshot {
     /// The log index up to which everything is in this view.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// The number of entries.
+    pub(crate) fn len(&self) -> Result<u64, StoreError> {
+        guarded(|| self.table.len())
+    }
+
+    /// Entries from `start` on, in order, until there are so many bytes of them.
+    pub(crate) fn chunk(&self, start: Bound<&[u8]>, bytes: usize) -> Result<Vec<(Key, Value)>, StoreError> {
+        guarded(|| {
+            let (mut out, mut left) = (Vec::new(), bytes);
+            for item in self.table.range::<&[u8]>((start, Bound::Unbounded))? {
+                let (k, v) = item?;
+                let (k, v) = (k.value(), v.value());
+                out.push((Key::from(k), Value::from(v)));
+                left = left.saturating_sub(k.len() + v.len());
+                if left == 0 {
+                    break;
+                }
+            }
+            Ok::<_, StoreError>(out)
+        })
     }
 
     /// Read a value without copying it.

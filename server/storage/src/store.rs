@@ -8,13 +8,14 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 
+use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
 use crate::redb_file::Patience;
 use crate::state::{Snapshot, State};
 use crate::writer::Writer;
-use crate::{CommitError, Key, StoreError, Value};
+use crate::{CommitError, CompactError, CompactionInfo, Key, StoreError, Value, compaction};
 
 /// The format of the files in the folder.
 const FORMAT: u32 = 1;
@@ -45,6 +46,7 @@ pub struct StoreInfo {
 pub struct Store {
     inner: Arc<Inner>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    compacting: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 pub(crate) struct Inner {
@@ -55,7 +57,20 @@ pub(crate) struct Inner {
     pub wake_lock: Mutex<bool>,
     pub applied: OnceLock<Applied>,
     pub log_bytes: std::sync::atomic::AtomicU64,
+    pub compaction: Compaction,
     patience: Arc<Patience>,
+    disk: Option<Arc<dyn Disk>>,
+}
+
+impl Inner {
+    pub fn patience(&self) -> &Arc<Patience> {
+        &self.patience
+    }
+
+    pub fn wake_writer(&self) {
+        *lock(&self.wake_lock) = true;
+        self.wake.notify_one();
+    }
 }
 
 /// Log bytes that are replayed in one step of the state machine.
@@ -119,7 +134,9 @@ impl Store {
             wake_lock: Mutex::new(false),
             applied: OnceLock::new(),
             log_bytes: log.as_ref().map_or(0, Log::size_bytes).into(),
+            compaction: Compaction::default(),
             patience: state.patience().clone(),
+            disk: disk.clone(),
         });
         let told = Arc::downgrade(&inner);
         inner.patience.begin(Box::new(move |reason| {
@@ -133,7 +150,7 @@ impl Store {
             .stack_size(512 << 10)
             .spawn(move || writer.run())
             .map_err(StoreError::io("cannot start the log thread", Path::new("")))?;
-        Ok(Store { inner, thread: Mutex::new(Some(thread)) })
+        Ok(Store { inner, thread: Mutex::new(Some(thread)), compacting: Mutex::default() })
     }
 
     /// Called with the keys of every applied group before it becomes visible. May be set once.
@@ -164,8 +181,7 @@ impl Store {
     /// Validate, number and queue a proposal.
     pub fn propose(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
         let ticket = self.inner.pipeline.propose(proposal)?;
-        *lock(&self.inner.wake_lock) = true;
-        self.inner.wake.notify_one();
+        self.inner.wake_writer();
         Ok(ticket)
     }
 
@@ -178,14 +194,41 @@ impl Store {
         }
     }
 
+    /// Begin to give the room that the store does not use back to the file system, while it serves.
+    pub fn start_compaction(&self) -> Result<(), CompactError> {
+        let Some(disk) = self.inner.disk.clone() else { return Err(CompactError::InMemory) };
+        let mut compacting = lock(&self.compacting);
+        self.inner.compaction.begin()?;
+        let inner = self.inner.clone();
+        let builder = thread::Builder::new().name("store-compact".into()).stack_size(512 << 10);
+        match builder.spawn(move || compaction::run(&inner, &*disk)) {
+            Ok(thread) => {
+                // The one before has ended, or waits for its last readers, which it can do alone.
+                *compacting = Some(thread);
+                Ok(())
+            }
+            Err(e) => {
+                self.inner.compaction.failed(e.to_string());
+                Err(StoreError::io("cannot start a thread for", Path::new("the compaction"))(e).into())
+            }
+        }
+    }
+
+    /// How far the present compaction is, or what became of the last one.
+    pub fn compaction(&self) -> CompactionInfo {
+        self.inner.compaction.info()
+    }
+
     /// Finish what is in flight, write a checkpoint and close the files.
     pub fn close(&self) {
         self.inner.pipeline.shared().closed = true;
+        self.inner.compaction.stop();
         self.inner.patience.end();
-        *lock(&self.inner.wake_lock) = true;
-        self.inner.wake.notify_one();
-        if let Some(thread) = lock(&self.thread).take() {
-            let _panicked = thread.join();
+        self.inner.wake_writer();
+        for thread in [&self.compacting, &self.thread] {
+            if let Some(thread) = lock(thread).take() {
+                let _panicked = thread.join();
+            }
         }
     }
 }

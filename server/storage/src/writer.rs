@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::compaction::changes_of;
 use crate::disk::Disk;
 use crate::log::{AppendError, Log, SEGMENT_BYTES};
 use crate::pipeline::{Queued, encode, lock};
 use crate::redb_file::is_full;
-use crate::state::{CACHE_BYTES, State};
+use crate::state::{CACHE_BYTES, COPY_FILE, FILE, State};
 use crate::store::Inner;
-use crate::{CommitError, Key};
+use crate::{CommitError, CompactError, Key, StoreError};
 
 /// Bytes of one group at most.
 const GROUP_BYTES: usize = 4 << 20;
@@ -68,10 +69,13 @@ struct Epitaph(Arc<Inner>);
 
 impl Drop for Epitaph {
     fn drop(&mut self) {
-        let mut shared = self.0.pipeline.shared();
-        shared.closed = true;
-        shared.queue.clear();
-        shared.waiters.clear();
+        {
+            let mut shared = self.0.pipeline.shared();
+            shared.closed = true;
+            shared.queue.clear();
+            shared.waiters.clear();
+        }
+        self.0.compaction.writer_is_gone();
     }
 }
 
@@ -102,6 +106,10 @@ impl Writer {
             }
             self.look_for_room();
             self.checkpoint_if_due();
+            if let Some(fresh) = self.inner.compaction.handed_over() {
+                let outcome = self.swap(fresh);
+                self.inner.compaction.swapped(outcome);
+            }
         }
         if self.unsaved > 0 && !self.broken {
             self.checkpoint();
@@ -148,9 +156,10 @@ impl Writer {
         {
             let mut shared = self.inner.pipeline.shared();
             shared.in_flight = shared.in_flight.saturating_sub(group.len());
-            shared.publish(snapshot.clone(), keys.into_iter());
+            shared.publish(snapshot.clone(), keys.iter().cloned());
             self.inner.current.store(snapshot);
         }
+        self.inner.compaction.note(keys.iter());
         for q in group {
             let _nobody_waits = q.done.send(Ok(()));
         }
@@ -250,14 +259,52 @@ impl Writer {
         self.disk.as_ref().is_none_or(|d| d.free_bytes().is_ok_and(|free| free >= most))
     }
 
+    /// Put a compacted copy into service. Returns the state that it replaces.
+    fn swap(&mut self, fresh: State) -> Result<State, CompactError> {
+        let Some(disk) = self.disk.clone().filter(|_| !self.broken) else { return Err(CompactError::Closed) };
+        if !self.has_room_for_checkpoint() {
+            return Err(CompactError::NoRoom { free_bytes: disk.free_bytes().unwrap_or(0) });
+        }
+        let current = self.inner.current.load_full();
+        let changes = changes_of(&current, self.inner.compaction.take_changed()?)?;
+        fresh.apply(changes.iter(), current.index())?;
+        let snapshot = fresh.snapshot()?;
+        let (copied, stored) = (snapshot.len()?, current.len()?);
+        if copied != stored {
+            return Err(CompactError::Differs { copied, stored });
+        }
+        fresh.checkpoint()?;
+        let path = disk.path(FILE);
+        disk.rename(COPY_FILE, FILE).map_err(StoreError::io("cannot replace", &path))?;
+        if let Err(e) = disk.sync_folder() {
+            // Which of both files a crash leaves is not known; the log has what either lacks.
+            self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: false });
+            return Err(CompactError::Unknown(StoreError::io("cannot sync the folder of", &path)(e)));
+        }
+        let old = std::mem::replace(&mut self.state, fresh);
+        self.inner.pipeline.shared().publish(snapshot.clone(), std::iter::empty());
+        self.inner.current.store(snapshot);
+        self.is_durable(current.index());
+        Ok(old)
+    }
+
     fn checkpoint(&mut self) {
         let applied = self.inner.current.load().index();
-        let Some(log) = &mut self.log else { return };
+        if self.log.is_none() {
+            return;
+        }
         self.last_checkpoint = Instant::now();
         if let Err(e) = self.state.checkpoint() {
             return self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: false });
         }
+        self.is_durable(applied);
+    }
+
+    /// The state machine holds everything up to here: the log need not.
+    fn is_durable(&mut self, applied: u64) {
+        self.last_checkpoint = Instant::now();
         self.unsaved = 0;
+        let Some(log) = &mut self.log else { return };
         if let Err(e) = log.forget_through(applied) {
             tracing::error!(error = %e, "log segments that a checkpoint holds cannot be removed; they are tried again");
         }

@@ -176,6 +176,10 @@ fn live(mut disk: SimDisk, told: &Arc<Mutex<Told>>, random: &mut Random, padding
             .map(|_| tokio::spawn(work(store.clone(), told.clone(), Random::new(random.next()), operations, padding)))
             .collect();
         for _ in 0..random.below(4) {
+            if random.chance(40) {
+                // It may be refused, fail, or be cut off like everything else.
+                let _under_way = store.start_compaction();
+            }
             tokio::time::sleep(std::time::Duration::from_micros(random.below(2000))).await;
             match faults {
                 Faults::None => {}
