@@ -1,4 +1,5 @@
-//! `holdfast operator compact`: give unused room of a stopped server's store back.
+//! `holdfast operator compact -config=FILE`: give unused room of a stopped server's store back.
+//! Without a configuration it is a client's command: a server that runs does it while it serves.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,13 +10,10 @@ use holdfast_storage::Store;
 
 use crate::server::{SEALS, STORAGES};
 
-const HELP: &str = "\
-Usage: holdfast operator compact -config=FILE
-
-  Gives the room that the store of storage \"file\" does not use back to the
-  file system. The server must be stopped: the store is locked meanwhile. No
-  key is needed, nothing is decrypted.
-";
+/// Whether the store of a configuration is meant, and not a server that runs.
+pub fn names_files(args: &[OsString]) -> bool {
+    args.iter().any(|a| a.to_string_lossy().trim_start_matches('-').starts_with("config"))
+}
 
 pub fn main(args: &[OsString]) -> ExitCode {
     let mut config = Vec::new();
@@ -24,19 +22,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
         let flag = text.trim_start_matches('-');
         match flag.split_once('=') {
             Some(("config", path)) => config.push(PathBuf::from(path)),
-            _ if matches!(flag, "h" | "help") => {
-                print!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
             _ => {
                 eprintln!("operator compact takes -config=FILE, got {text:?}");
                 return ExitCode::from(1);
             }
         }
-    }
-    if config.is_empty() {
-        eprint!("{HELP}");
-        return ExitCode::from(1);
     }
     match compact(&config) {
         Ok((before, after)) => {

@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|a| a.to_str()) {
         Some(holdfast_hsm::helper::SUBCOMMAND) => holdfast_hsm::helper::main(),
         Some("server") => server::main(&args[2..]),
-        Some("operator") if args.get(2).is_some_and(|a| a == "compact") => compact::main(&args[3..]),
+        Some("operator") if args.get(2).is_some_and(|a| a == "compact") && compact::names_files(&args[3..]) => {
+            compact::main(&args[3..])
+        }
         _ => {
             let code = holdfast_cli_client::run(args.into_iter().skip(1).collect());
             ExitCode::from(u8::try_from(code).unwrap_or(1))

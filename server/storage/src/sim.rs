@@ -179,8 +179,14 @@ impl SimDisk {
     /// Lose power: a new disk that holds what was synced, and of everything else what `keep` says
     /// (a random half of it reached the platter, say). The old disk goes on for whoever still
     /// holds it, and harms nobody.
-    pub fn power_cut(&self, mut keep: impl FnMut() -> bool) -> SimDisk {
+    pub fn power_cut(&self, keep: impl FnMut() -> bool) -> SimDisk {
+        self.power_cut_when(keep, || ()).0
+    }
+
+    /// The same; `seen` is called at the very moment, when nothing on the disk changes any more.
+    pub fn power_cut_when<T>(&self, mut keep: impl FnMut() -> bool, seen: impl FnOnce() -> T) -> (SimDisk, T) {
         let _no_change_meanwhile = self.shared.power.write().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen();
         let folder = lock(&self.shared.folder);
         let mut files = folder.synced.clone();
         // A file system writes names in order.
@@ -193,7 +199,7 @@ impl SimDisk {
         };
         let now: Files = files.iter().map(|(name, content)| (name.clone(), survives(content))).collect();
         let folder = Folder { synced: now.clone(), now, pending: Vec::new() };
-        SimDisk { shared: Arc::new(SimShared { folder: Mutex::new(folder), ..SimShared::default() }) }
+        (SimDisk { shared: Arc::new(SimShared { folder: Mutex::new(folder), ..SimShared::default() }) }, seen)
     }
 
     /// From now on only this many bytes may be written (`None`: no limit).

@@ -125,9 +125,9 @@ fn plan_cut(disk: &SimDisk, told: &Arc<Mutex<Told>>, step: u64, mut random: Rand
     let cut = Cut::default();
     let (slot, told, keep) = (cut.clone(), told.clone(), random.below(101));
     disk.before_step(disk.steps() + step, move |disk| {
-        // First what was told, then the disk: what is acknowledged meanwhile is there.
-        let told = told.lock().unwrap().clone();
-        *slot.lock().unwrap() = Some((told, disk.power_cut(|| random.chance(keep))));
+        // Several threads write: what was told belongs to the moment of the cut.
+        let (disk, told) = disk.power_cut_when(|| random.chance(keep), || told.lock().unwrap().clone());
+        *slot.lock().unwrap() = Some((told, disk));
     });
     cut
 }

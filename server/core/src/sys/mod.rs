@@ -18,6 +18,7 @@ mod raw;
 mod remount;
 mod rotate;
 mod status;
+mod storage;
 mod tools;
 mod tune;
 mod ui_headers;
@@ -52,6 +53,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = wrapping::routes(routes);
     let routes = tools::routes(routes);
     let routes = upkeep::routes(routes);
+    let routes = storage::routes(routes);
     let routes = keys::routes(routes);
     let routes = rotate::routes(routes);
     let routes = generate_root::routes(routes);

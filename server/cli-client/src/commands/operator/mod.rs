@@ -1,5 +1,6 @@
 //! `operator …`: what operators do with a server.
 
+mod compact;
 mod init;
 mod keyring;
 mod members;
@@ -39,6 +40,8 @@ pub static COMMANDS: &[Command] = &[
     Command::new("operator rotate", "Make a new key for storage", keyring::rotate)
         .about("Makes a new key for everything written from now on. Old keys are kept for reading.")
         .prints(Prints::Answer),
+    Command::new("operator compact", "Give unused room of the store back", compact::run)
+        .about("Asks the server to copy what is stored to a new file without the room that nothing uses, and says how far it is. The server goes on serving. With -config=FILE the store of a stopped server is compacted instead, on this machine."),
     Command::new("operator members", "Nodes of the cluster", members::run).prints(Prints::Answer),
 ];
 

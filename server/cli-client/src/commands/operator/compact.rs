@@ -1,0 +1,49 @@
+//! `operator compact` without a configuration: a server that runs is asked, and watched.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{text, unwrapped};
+use crate::call::Call;
+use crate::client::{Client, Request};
+use crate::failure::{Explain, Failure, Outcome};
+
+const PATH: &str = "sys/storage/compact";
+const LOOK: Duration = Duration::from_millis(200);
+/// Progress is said when so much more of a hundred is done.
+const STEP: u64 = 10;
+
+pub fn run(call: &Call) -> Outcome {
+    call.exactly(0)?;
+    let client = call.client()?.in_root_namespace();
+    client.send(&Request::new("POST", PATH)).explain("Error starting the compaction")?;
+    let mut said = 0;
+    loop {
+        std::thread::sleep(LOOK);
+        let now = progress(&client)?;
+        match text(&now, "phase").as_str() {
+            "copying" | "finishing" => {
+                let percent = number(&now, "entries_copied") * 100 / number(&now, "entries").max(1);
+                if percent >= said + STEP {
+                    said = percent;
+                    call.console.say(format_args!("{}% copied", percent.min(100)));
+                }
+            }
+            "done" => {
+                let [before, after] = ["bytes_before", "bytes_after"].map(|name| number(&now, name) >> 10);
+                return call.success(format_args!("The store's file had {before} KiB and has {after} KiB now."));
+            }
+            _ => return Err(Failure::refused(format!("the compaction failed: {}", text(&now, "error")))),
+        }
+    }
+}
+
+fn progress(client: &Client) -> Result<Map<String, Value>, Failure> {
+    let answer = client.send(&Request::new("GET", PATH)).explain("Error reading the compaction's progress")?;
+    Ok(unwrapped(answer.object().bare()?))
+}
+
+fn number(object: &Map<String, Value>, name: &str) -> u64 {
+    object.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
