@@ -6,6 +6,7 @@
 mod bad_input;
 mod cli_page;
 mod clients;
+mod compaction;
 mod crash;
 mod http2;
 mod memory;
