@@ -17,14 +17,15 @@ use holdfast_storage::Store;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::failpoint;
+use crate::identity::Resolved;
 use crate::in_flight::Flight;
-use crate::layout::{CUBBYHOLE, TOKEN, TOKENS};
+use crate::layout::{CUBBYHOLE, MOUNTS, SYSTEM, TOKEN, TOKENS};
 use crate::policies::{Compiled, system_time};
 use crate::router::{Handler, Mount};
 use crate::settings::AuditedHeaders;
 use crate::tokens::{self, Parent, Session, TokenEntry};
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, intents, wrapping};
+use crate::{Answer, Core, Open, intents, logins, wrapping};
 
 /// What was found out about a request before it is carried out.
 struct Authorised {
@@ -34,6 +35,8 @@ struct Authorised {
     stands_on: Vec<(Vec<u8>, u64)>,
     /// The policies that decided, as of which index.
     policies: Option<(Arc<Compiled>, u64)>,
+    /// Whose token it is.
+    who: Option<Arc<Resolved>>,
     pagination_limit: Option<u64>,
     /// Hides keys of a listing.
     response_filter: Option<Arc<ResponseFilter>>,
@@ -47,7 +50,7 @@ impl Authorised {
             tx.depend_on(key, *index);
         }
         if let Some((policies, index)) = &self.policies {
-            for key in &policies.keys {
+            for key in policies.keys.iter().chain(self.who.iter().flat_map(|w| &w.keys)) {
                 tx.depend_on(key, *index);
             }
         }
@@ -231,6 +234,7 @@ impl Handler {
             Handler::Engine(b) => b.find(operation, path),
             Handler::System(_, routes) => routes.find(operation, path),
             Handler::Token(_, routes) => routes.find(operation, path),
+            Handler::Identity(_, routes) => routes.find(operation, path),
         }
     }
 
@@ -239,6 +243,7 @@ impl Handler {
             Handler::Engine(b) => b.exists(found, tx, call),
             Handler::System(b, routes) => routes.exists(b, found, tx, call),
             Handler::Token(b, routes) => routes.exists(b, found, tx, call),
+            Handler::Identity(b, routes) => routes.exists(b, found, tx, call),
         }
     }
 
@@ -247,6 +252,7 @@ impl Handler {
             Handler::Engine(b) => b.prepare(found, tx, call),
             Handler::System(b, routes) => routes.prepare(b, found, tx, call),
             Handler::Token(b, routes) => routes.prepare(b, found, tx, call),
+            Handler::Identity(b, routes) => routes.prepare(b, found, tx, call),
         }
     }
 
@@ -255,6 +261,7 @@ impl Handler {
             Handler::Engine(b) => b.apply(found, tx, call),
             Handler::System(b, routes) => routes.apply(b, found, tx, call),
             Handler::Token(b, routes) => routes.apply(b, found, tx, call),
+            Handler::Identity(b, routes) => routes.apply(b, found, tx, call),
         }
     }
 }
@@ -286,6 +293,7 @@ impl Way<'_> {
             facts: AuthFacts { allowed: true, ..AuthFacts::default() },
             stands_on: Vec::new(),
             policies: None,
+            who: None,
             pagination_limit: None,
             response_filter: None,
             counted: true,
@@ -331,16 +339,34 @@ impl Way<'_> {
         if session.entry.has_ended(self.now) || !session.entry.admits(self.request.remote) {
             return Ok(None);
         }
+        if !self.has_its_mount(tx, &session.entry, index, stands_on)? {
+            return Ok(None);
+        }
         let mut parent = session.entry.parent;
         while let Some(id) = parent {
             let Some(above) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
             match above.as_parent(self.now) {
+                Parent::Lives if !self.has_its_mount(tx, &above, index, stands_on)? => return Ok(None),
                 Parent::Lives => parent = above.parent,
                 Parent::LetsGo => break,
                 Parent::HasEnded => return Ok(None),
             }
         }
         Ok(Some(session))
+    }
+
+    /// Whether the auth mount that gave a token is still there.
+    fn has_its_mount(
+        &self,
+        tx: &mut Tx,
+        entry: &TokenEntry,
+        index: u64,
+        stands_on: &mut Vec<(Vec<u8>, u64)>,
+    ) -> Result<bool> {
+        if let Some(uuid) = &entry.auth_mount {
+            stands_on.push((tx.within(SYSTEM, |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?, index));
+        }
+        tokens::has_its_mount(tx, entry)
     }
 
     fn token_entry(
@@ -391,7 +417,16 @@ impl Way<'_> {
         };
         self.flight.asks(&session);
         facts.token = Some(session.audit.clone());
-        let union = self.open.policies.union(&mut tx, &session.entry.policies, self.now)?;
+        let who = match session.entry.entity_id.as_str() {
+            "" => None,
+            // The tokens of an entity that is gone or disabled are none.
+            id => match self.open.identities.get(&mut tx, id)? {
+                Some(who) if !who.entity.disabled => Some(who),
+                _ => return Err(Error::PermissionDenied),
+            },
+        };
+        facts.identity_policies = who.as_ref().map(|w| w.policies.clone()).unwrap_or_default();
+        let union = self.open.policies.union(&mut tx, &session.entry.policies, who.as_ref(), self.now)?;
         if *operation == Operation::Update
             && let (Some(mount), Some(found)) = (self.mount, self.found)
         {
@@ -419,6 +454,7 @@ impl Way<'_> {
             facts: facts.clone(),
             stands_on,
             policies: Some((union, index)),
+            who,
             pagination_limit: decision.pagination_limit,
             response_filter: decision.response_filter,
             counted: session.entry.num_uses == 0,
@@ -447,7 +483,7 @@ impl Way<'_> {
     }
 
     /// Route, prepare, transaction, commit.
-    async fn carry_out(&self, mut authorised: Authorised) -> Result<(Response, Vec<Effect>)> {
+    async fn carry_out(&self, authorised: Authorised) -> Result<(Response, Vec<Effect>)> {
         let Some(mount) = self.mount else {
             return Err(Error::Status(
                 404,
@@ -464,6 +500,39 @@ impl Way<'_> {
             wrapping::check(&mut Tx::read_only(self.store().view(), self.barrier()), self.request, self.now)?;
             return Err(Error::UnsupportedOperation);
         }
+        let login = self.login_name(mount, found, &authorised)?;
+        if login.as_deref().is_some_and(|name| self.core.lockouts.holds(&mount.entry, name, self.now)) {
+            return Err(Error::PermissionDenied);
+        }
+        let carried_out = self.carry_out_at(mount, found, authorised).await;
+        if let Some(name) = login {
+            match &carried_out {
+                Err(Error::LoginRefused(_)) => self.core.lockouts.failed(&mount.entry, &name, self.now),
+                Ok((response, _)) if response.auth.is_some() => self.core.lockouts.forget(&mount.entry.accessor, &name),
+                _ => {}
+            }
+        }
+        carried_out
+    }
+
+    /// Who tries to log in, if it is a login.
+    fn login_name(&self, mount: &Mount, found: &Found, authorised: &Authorised) -> Result<Option<String>> {
+        let Handler::Engine(backend) = &mount.handler else { return Ok(None) };
+        if !mount.entry.auth || !found.unauthenticated || !self.operation.writes() {
+            return Ok(None);
+        }
+        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+        tx.enter(mount.scope);
+        backend.login_name(found, &mut tx, &self.call(&authorised.caller, self.operation, found, None))
+    }
+
+    /// Prepare, transaction, commit, of a route that was found.
+    async fn carry_out_at(
+        &self,
+        mount: &Arc<Mount>,
+        found: &Found,
+        mut authorised: Authorised,
+    ) -> Result<(Response, Vec<Effect>)> {
         let prepared = match self.preparation(mount, found, &authorised)? {
             Some(work) => Some(work.await?),
             None => None,
@@ -507,7 +576,9 @@ impl Way<'_> {
                         tx.enter(mount.scope);
                         let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
                         let call = Call { done: acted.as_ref().map(|a| &a.done), ..call };
-                        let mut response = mount.handler.apply(found, tx, &call)?;
+                        let response = mount.handler.apply(found, tx, &call)?;
+                        let limits = self.core.options.limits;
+                        let mut response = logins::complete(tx, mount, limits, &self.request.path, response, self.now)?;
                         self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
                             response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;

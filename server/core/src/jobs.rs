@@ -71,6 +71,10 @@ impl Kind {
         Kind::CleanMount { mount: entry.uuid, path: entry.full_path(), entry: Some(Box::new(entry.clone())) }
     }
 
+    pub fn tidy_tokens() -> Kind {
+        Kind::TidyTokens { table: tokens::TIDIED_FIRST, cursor: Vec::new() }
+    }
+
     pub fn word(&self) -> &'static str {
         match self {
             Kind::CleanMount { .. } => "clean-mount",

@@ -47,6 +47,8 @@ impl Scope {
 /// What clients keep through `sys/raw`.
 pub const RAW: Scope = Scope::of_core(4);
 
+/// Entities and groups.
+pub const IDENTITY: Scope = Scope::of_core(4);
 /// Mounts, policies, jobs, the expiry index.
 pub const SYSTEM: Scope = Scope::of_core(1);
 /// Tokens.
@@ -89,6 +91,38 @@ pub const CHILDREN: Table = Table(3);
 pub const USES: Table = Table(4);
 /// By the name of a token role.
 pub const ROLES: Table = Table(5);
+
+/// Tables of identity. Ids are the bytes of UUIDs.
+pub mod identity {
+    use holdfast_sdk::Table;
+
+    /// By id.
+    pub const ENTITY: Table = Table(1);
+    /// By the name in lower case: the entity's id.
+    pub const ENTITY_NAME: Table = Table(2);
+    /// By the alias's id: the entity's id.
+    pub const ALIAS: Table = Table(3);
+    /// By mount accessor and name in lower case: the entity's id.
+    pub const ALIAS_OF: Table = Table(4);
+    /// By id.
+    pub const GROUP: Table = Table(5);
+    /// By the name in lower case: the group's id.
+    pub const GROUP_NAME: Table = Table(6);
+    /// By the alias's id: the group's id.
+    pub const GROUP_ALIAS: Table = Table(7);
+    /// By mount accessor and name in lower case: the group's id.
+    pub const GROUP_ALIAS_OF: Table = Table(8);
+    /// By the group's id, then the entity's.
+    pub const MEMBER: Table = Table(9);
+    /// By the entity's id, then the group's.
+    pub const MEMBER_OF: Table = Table(10);
+    /// By the group's id, then that of a group in it.
+    pub const SUBGROUP: Table = Table(11);
+    /// By the group's id, then that of a group above it.
+    pub const PARENT: Table = Table(12);
+    /// One record, which changes with every group.
+    pub const GROUPS: Table = Table(13);
+}
 
 /// By the token's stored id in hex, then a name of its own.
 pub const SPACES: Table = Table(1);

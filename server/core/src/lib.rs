@@ -24,7 +24,9 @@ mod init;
 mod intents;
 mod jobs;
 pub mod layout;
+mod lockout;
 pub mod log;
+mod logins;
 pub mod metrics;
 mod names;
 mod open_api;
@@ -110,6 +112,7 @@ pub struct Core {
     pub(crate) clock: Clock,
     /// Acts outside that are under way.
     pub(crate) targets: targets::Targets,
+    pub(crate) lockouts: lockout::Lockouts,
     /// Woken when an intent is to be undone.
     pub(crate) intent_due: Arc<tokio::sync::Notify>,
     #[cfg(feature = "failpoints")]
@@ -159,6 +162,7 @@ pub(crate) struct Open {
     pub sessions: Cache<tokens::Session>,
     pub opened: Arc<tx::Opened>,
     pub policies: PolicyCache,
+    pub identities: identity::Resolutions,
     pub audit: audit::Broker,
     pub settings: settings::SettingsCache,
     pub closing: AtomicBool,
@@ -195,6 +199,7 @@ impl Core {
             in_flight: in_flight::InFlight::default(),
             clock: Clock::new(clocks),
             targets: targets::Targets::default(),
+            lockouts: lockout::Lockouts::default(),
             intent_due: Arc::default(),
             #[cfg(feature = "failpoints")]
             failpoints: failpoint::Failpoints::default(),
@@ -349,8 +354,8 @@ impl Core {
         let full_path = entry.full_path();
         let handler = match (entry.kind.as_str(), entry.auth) {
             ("system", false) => sys::handler(Arc::downgrade(self)),
-            ("token", true) => tokens::handler(entry.limits(self.options.limits)),
-            ("identity", false) => router::Handler::Engine(Arc::new(identity::Identity::default())),
+            ("token", true) => tokens::handler(Arc::downgrade(self), entry.limits(self.options.limits)),
+            ("identity", false) => identity::handler(),
             ("cubbyhole", false) => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),
             (kind, auth) => {
                 let unchanged = |m: &&Arc<Mount>| {
@@ -419,6 +424,14 @@ impl Core {
 }
 
 impl Open {
+    fn identity_changed(&self, key: &[u8], index: u64) {
+        match layout::table_of(key, &layout::IDENTITY) {
+            Some(layout::identity::ENTITY) => self.identities.entity_changed(key, index),
+            Some(layout::identity::GROUPS) => self.identities.groups_changed(index),
+            _ => {}
+        }
+    }
+
     /// A batch is about to be published: forget what it changes.
     fn invalidate(&self, keys: &[holdfast_storage::Key], index: u64) {
         for key in keys {
@@ -429,6 +442,7 @@ impl Open {
                     self.sessions.invalidate(key, index);
                 }
                 Some(_) => {}
+                None if layout::table_of(key, &layout::IDENTITY).is_some() => self.identity_changed(key, index),
                 None => match layout::table_of(key, &layout::SYSTEM) {
                     Some(layout::POLICIES) => self.policies.invalidate(index),
                     Some(layout::SETTINGS) => self.settings.invalidate(index),

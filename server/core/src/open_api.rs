@@ -15,6 +15,7 @@ impl Handler {
             Handler::Engine(b) => b.routes(),
             Handler::System(_, routes) => routes.describe(),
             Handler::Token(_, routes) => routes.describe(),
+            Handler::Identity(_, routes) => routes.describe(),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY};
+use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY, TemplateValues};
 use holdfast_sdk::{Error, Place, Result, Timestamp, record};
 use minicbor::{Decode, Encode};
 
+use crate::identity::Resolved;
 use crate::layout::{POLICIES, SYSTEM};
 use crate::tx::Tx;
 
@@ -72,11 +73,37 @@ pub struct Compiled {
 ///
 /// A union is used for a snapshot only if no policy was changed between the one it was made from and
 /// now, and that one is not newer: a slow reader of an older snapshot cannot bring back what was changed.
+/// One that was made for an entity counts only as long as the entity stands as it was then.
 #[derive(Default)]
 pub struct PolicyCache {
     /// The index of the last batch that changed a policy.
     changed_at: AtomicU64,
-    unions: RwLock<HashMap<Vec<String>, Arc<Compiled>>>,
+    unions: RwLock<Unions>,
+}
+
+#[derive(Default)]
+struct Unions {
+    by_names: HashMap<Vec<String>, OfNames>,
+    kept: usize,
+}
+
+/// The unions of a list of a token's policies.
+#[derive(Default)]
+struct OfNames {
+    without_entity: Option<Arc<Compiled>>,
+    by_entity: HashMap<[u8; 16], (Arc<Resolved>, Arc<Compiled>)>,
+}
+
+impl OfNames {
+    fn get(&self, who: Option<&Arc<Resolved>>) -> Option<&Arc<Compiled>> {
+        match who {
+            None => self.without_entity.as_ref(),
+            Some(who) => {
+                let (made_for, compiled) = self.by_entity.get(&who.entity.id)?;
+                Arc::ptr_eq(made_for, who).then_some(compiled)
+            }
+        }
+    }
 }
 
 pub fn system_time(t: Timestamp) -> SystemTime {
@@ -89,40 +116,61 @@ impl PolicyCache {
         self.changed_at.fetch_max(index, Ordering::SeqCst);
     }
 
-    /// The union of these policies; names that do not exist grant nothing.
-    pub fn union(&self, tx: &mut Tx, names: &[String], now: Timestamp) -> Result<Arc<Compiled>> {
+    /// The union of a token's policies and those of its entity; names that do not exist grant nothing.
+    pub fn union(
+        &self,
+        tx: &mut Tx,
+        names: &[String],
+        who: Option<&Arc<Resolved>>,
+        now: Timestamp,
+    ) -> Result<Arc<Compiled>> {
         let view = tx.index();
         let current = |read_at: u64| read_at <= view && self.changed_at.load(Ordering::SeqCst) <= read_at;
-        if let Some(found) = self.unions.read().unwrap_or_else(PoisonError::into_inner).get(names)
+        let unions = self.unions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = unions.by_names.get(names).and_then(|of| of.get(who))
             && current(found.read_at)
             && found.acl.valid_until().is_none_or(|end| end > system_time(now))
         {
             return Ok(found.clone());
         }
-        let mut policies = Vec::with_capacity(names.len());
-        let mut keys = Vec::with_capacity(names.len());
-        for name in names {
-            match name.as_str() {
-                "root" => policies.push(Arc::new(Policy::root())),
-                "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping())),
-                _ => {
-                    keys.push(tx.within(SYSTEM, |tx| tx.key(Place::Name(POLICIES, name)))?);
-                    policies.extend(read(tx, name)?.map(|p| compile(name, &p)).transpose()?.map(Arc::new));
-                }
-            }
-        }
-        let acl = Acl::new(&policies, None, system_time(now)).map_err(|e| Error::Status(400, vec![e.to_string()]))?;
-        let compiled = Arc::new(Compiled { acl, keys, read_at: view });
+        drop(unions);
+        let compiled = Arc::new(united(tx, names, who, now)?);
         if !current(view) {
             return Ok(compiled);
         }
         let mut unions = self.unions.write().unwrap_or_else(PoisonError::into_inner);
-        if unions.len() >= CACHED {
-            unions.clear();
+        if unions.kept >= CACHED {
+            *unions = Unions::default();
         }
-        unions.insert(names.to_vec(), compiled.clone());
+        unions.kept += 1;
+        let of = unions.by_names.entry(names.to_vec()).or_default();
+        match who {
+            None => of.without_entity = Some(compiled.clone()),
+            Some(who) => {
+                of.by_entity.insert(who.entity.id, (who.clone(), compiled.clone()));
+            }
+        }
         Ok(compiled)
     }
+}
+
+fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Timestamp) -> Result<Compiled> {
+    let of_entity = who.map_or(&[][..], |w| &w.policies);
+    let all = names.iter().chain(of_entity.iter().filter(|n| !names.contains(n)));
+    let (mut policies, mut keys) = (Vec::new(), Vec::new());
+    for name in all {
+        match name.as_str() {
+            "root" => policies.push(Arc::new(Policy::root())),
+            "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping())),
+            _ => {
+                keys.push(tx.within(SYSTEM, |tx| tx.key(Place::Name(POLICIES, name)))?);
+                policies.extend(read(tx, name)?.map(|p| compile(name, &p)).transpose()?.map(Arc::new));
+            }
+        }
+    }
+    let values = who.map(|w| &**w as &dyn TemplateValues);
+    let acl = Acl::new(&policies, values, system_time(now)).map_err(|e| Error::Status(400, vec![e.to_string()]))?;
+    Ok(Compiled { acl, keys, read_at: tx.index() })
 }
 
 fn compile(name: &str, stored: &StoredPolicy) -> Result<Policy> {
@@ -165,7 +213,7 @@ mod tests {
 
     fn allows(open: &Open, tx: &mut Tx) -> bool {
         let now = clock::now();
-        let union = open.policies.union(tx, &["app".to_owned()], now).unwrap();
+        let union = open.policies.union(tx, &["app".to_owned()], None, now).unwrap();
         let check = Check {
             operation: Operation::Read,
             path: "kv/a",
@@ -200,7 +248,7 @@ mod tests {
     async fn an_unchanged_union_is_made_once() {
         let (core, open) = unsealed().await;
         store(&core, &open, r#"path "kv/*" { capabilities = ["read"] }"#).await;
-        let made = |tx: &mut Tx| open.policies.union(tx, &["app".to_owned()], clock::now()).unwrap();
+        let made = |tx: &mut Tx| open.policies.union(tx, &["app".to_owned()], None, clock::now()).unwrap();
         let first = made(&mut reader(&core, &open));
         store_unrelated(&core, &open).await;
         assert!(Arc::ptr_eq(&first, &made(&mut reader(&core, &open))));

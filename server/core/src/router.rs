@@ -6,6 +6,7 @@ use std::sync::Arc;
 use holdfast_sdk::{Backend, Error, Map, Place, Result, Routes, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
+use crate::identity::IdentityBackend;
 use crate::layout::{MOUNTS, SYSTEM, Scope};
 use crate::sys::System;
 use crate::tokens::TokenBackend;
@@ -158,6 +159,7 @@ pub enum Handler {
     Engine(Arc<dyn Backend>),
     System(Arc<System>, Arc<Routes<System, Tx>>),
     Token(Arc<TokenBackend>, Arc<Routes<TokenBackend, Tx>>),
+    Identity(Arc<IdentityBackend>, Arc<Routes<IdentityBackend, Tx>>),
 }
 
 /// A mount in service.
@@ -175,7 +177,9 @@ impl Handler {
     pub fn is(&self, other: &Handler) -> bool {
         match (self, other) {
             (Handler::Engine(a), Handler::Engine(b)) => Arc::ptr_eq(a, b),
-            (Handler::System(..), Handler::System(..)) | (Handler::Token(..), Handler::Token(..)) => true,
+            (Handler::System(..), Handler::System(..))
+            | (Handler::Token(..), Handler::Token(..))
+            | (Handler::Identity(..), Handler::Identity(..)) => true,
             _ => false,
         }
     }

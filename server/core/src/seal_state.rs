@@ -220,6 +220,7 @@ impl Core {
             sessions: Cache::new(CACHED_TOKENS),
             opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
+            identities: crate::identity::Resolutions::default(),
             audit: self.open_audit(&barrier).await?,
             settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),

@@ -27,7 +27,8 @@ pub struct Login {
     pub alias: Option<Alias>,
     /// Groups that the method's source says the caller is in, for external groups. None: the method knows no groups.
     pub group_aliases: Option<Vec<String>>,
-    /// As the audit log and lookups show the token.
+    /// What the method calls the caller. The audit log and lookups show it behind the mount's path: `userpass-bob`.
+    /// Empty: the path alone.
     pub display_name: String,
     pub policies: Vec<String>,
     pub no_default_policy: bool,

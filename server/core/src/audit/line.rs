@@ -120,10 +120,11 @@ pub struct TokenFacts<'a> {
 /// A token as it stands in lines, ready for each device.
 pub struct KnownToken {
     devices: Vec<Texts>,
+    policies: Vec<String>,
 }
 
 struct Texts {
-    /// The members of `auth` before and behind `policy_results`.
+    /// The members of `auth` before the policies and behind `policy_results`.
     before: Vec<u8>,
     behind: Vec<u8>,
     /// The members of `request` that tell about the token.
@@ -132,7 +133,7 @@ struct Texts {
 
 impl KnownToken {
     pub(super) fn new<'h>(hashers: impl Iterator<Item = &'h Hasher>, f: &TokenFacts<'_>) -> KnownToken {
-        KnownToken { devices: hashers.map(|h| texts(h, f)).collect() }
+        KnownToken { devices: hashers.map(|h| texts(h, f)).collect(), policies: f.policies.to_vec() }
     }
 }
 
@@ -142,9 +143,6 @@ fn texts(h: &Hasher, f: &TokenFacts<'_>) -> Texts {
     h.secret(f.token, o.key("client_token"));
     h.accessor(f.accessor, o.key("accessor"));
     o.text("display_name", f.display_name);
-    for name in ["policies", "token_policies"] {
-        let _cannot_fail = serde_json::to_writer(o.key(name), f.policies);
-    }
     let mut o = Object { out: &mut behind, first: false };
     if !f.metadata.is_empty() {
         let map: Map<String, Value> = f.metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
@@ -173,6 +171,8 @@ pub struct AuthFacts {
     pub presented: Option<String>,
     pub allowed: bool,
     pub granting: std::sync::Arc<[std::sync::Arc<str>]>,
+    /// Policies that the token's entity has at this moment.
+    pub identity_policies: std::sync::Arc<[String]>,
 }
 
 /// What was asked.
@@ -240,12 +240,13 @@ fn head<'a>(kind: &str, now: Timestamp, out: &'a mut Vec<u8>) -> Object<'a> {
 }
 
 fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
-    let Some(texts) = a.token.as_ref().and_then(|t| t.devices.get(device)) else {
+    let Some((known, texts)) = a.token.as_ref().and_then(|t| Some((t, t.devices.get(device)?))) else {
         out.extend_from_slice(b"{\"token_type\":\"default\"}");
         return;
     };
     out.push(b'{');
     out.extend_from_slice(&texts.before);
+    policies(&known.policies, &a.identity_policies, out);
     let _cannot_fail = write!(out, ",\"policy_results\":{{\"allowed\":{}", a.allowed);
     if !a.granting.is_empty() {
         out.extend_from_slice(b",\"granting_policies\":[");
@@ -262,6 +263,22 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
     out.push(b'}');
     out.extend_from_slice(&texts.behind);
     out.push(b'}');
+}
+
+/// The policies of a request: all of them, the token's own, its entity's.
+fn policies(of_token: &[String], of_entity: &[String], out: &mut Vec<u8>) {
+    let mut o = Object { out, first: false };
+    if of_entity.is_empty() {
+        let _cannot_fail = serde_json::to_writer(o.key("policies"), of_token);
+        let _cannot_fail = serde_json::to_writer(o.key("token_policies"), of_token);
+        return;
+    }
+    let mut all: Vec<&String> = of_token.iter().chain(of_entity).collect();
+    all.sort();
+    all.dedup();
+    let _cannot_fail = serde_json::to_writer(o.key("policies"), &all);
+    let _cannot_fail = serde_json::to_writer(o.key("token_policies"), of_token);
+    let _cannot_fail = serde_json::to_writer(o.key("identity_policies"), of_entity);
 }
 
 fn request(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {

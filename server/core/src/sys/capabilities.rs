@@ -36,13 +36,32 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant))
 }
 
-fn union(sys: &System, tx: &mut Tx, names: &[String], now: Timestamp) -> Result<Arc<Compiled>> {
+/// What a token of these policies and this entity may do. None: its entity is gone or disabled.
+fn union(
+    sys: &System,
+    tx: &mut Tx,
+    names: &[String],
+    entity_id: &str,
+    now: Timestamp,
+) -> Result<Option<Arc<Compiled>>> {
     let core = sys.core()?;
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    open.policies.union(tx, names, now)
+    if entity_id.is_empty() {
+        return open.policies.union(tx, names, None, now).map(Some);
+    }
+    match open.identities.get(tx, entity_id)?.filter(|who| !who.entity.disabled) {
+        Some(who) => open.policies.union(tx, names, Some(&who), now).map(Some),
+        None => Ok(None),
+    }
 }
 
-fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp) -> Result<Response> {
+fn answer(
+    sys: &System,
+    tx: &mut Tx,
+    (names, entity_id): (&[String], &str),
+    p: &Asked,
+    now: Timestamp,
+) -> Result<Response> {
     let paths = p
         .paths
         .as_ref()
@@ -52,7 +71,7 @@ fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp
     if paths.iter().any(String::is_empty) {
         return Err(Error::bad_request("missing path"));
     }
-    let union = union(sys, tx, names, now)?;
+    let union = union(sys, tx, names, entity_id, now)?.ok_or(Error::PermissionDenied)?;
     let mut m = Map::new();
     for path in paths {
         m.insert(path.clone(), union.acl.capabilities(path, system_time(now)).into());
@@ -66,11 +85,11 @@ fn answer(sys: &System, tx: &mut Tx, names: &[String], p: &Asked, now: Timestamp
 fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
     let token = p.token.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("no token found"))?;
     let held = tokens::find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
-    answer(sys, tx, &held.entry.policies, &p, call.now)
+    answer(sys, tx, (&held.entry.policies, &held.entry.entity_id), &p, call.now)
 }
 
 fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
-    answer(sys, tx, &call.caller.policies, &p, call.now)
+    answer(sys, tx, (&call.caller.policies, &call.caller.entity_id), &p, call.now)
 }
 
 fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
@@ -79,14 +98,14 @@ fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<R
     let invalid = || Error::bad_request("invalid accessor");
     let id = tokens::by_accessor(tx, &accessor)?.ok_or_else(invalid)?;
     let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(invalid)?;
-    answer(sys, tx, &entry.policies, &p, call.now)
+    answer(sys, tx, (&entry.policies, &entry.entity_id), &p, call.now)
 }
 
 /// The policies of the token that came with an unauthenticated request, if it is a good one.
 pub(super) fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
     let Some(token) = &call.request.token else { return Ok(None) };
     match tokens::find_valid(tx, token.expose(), call.now)?.filter(|h| h.entry.admits(call.request.remote)) {
-        Some(held) => union(sys, tx, &held.entry.policies, call.now).map(Some),
+        Some(held) => union(sys, tx, &held.entry.policies, &held.entry.entity_id, call.now),
         None => Ok(None),
     }
 }
@@ -152,7 +171,8 @@ fn ui_namespaces(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Re
 }
 
 fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let union = union(sys, tx, &call.caller.policies, call.now)?;
+    let union = union(sys, tx, &call.caller.policies, &call.caller.entity_id, call.now)?;
+    let union = union.ok_or(Error::PermissionDenied)?;
     let mut m = Map::new();
     let (mut exact, mut globs) = (Map::new(), Map::new());
     for rule in union.acl.rules() {

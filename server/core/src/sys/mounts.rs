@@ -159,6 +159,10 @@ fn disable(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
     }
     router::forget(tx, &entry)?;
     jobs::add(tx, jobs::Kind::clean_mount(&entry))?;
+    if entry.auth {
+        // Its tokens are no good from here on; what is stored of them goes by and by.
+        jobs::add(tx, jobs::Kind::tidy_tokens())?;
+    }
     Ok(Response::empty())
 }
 

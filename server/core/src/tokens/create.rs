@@ -1,14 +1,14 @@
 //! `auth/token/create*`.
 
 use holdfast_sdk::parameters::{Names, Seconds, StringMap};
-use holdfast_sdk::{Call, Error, Response, Result, TokenType, parameters};
+use holdfast_sdk::{Call, Error, Response, Result, Timestamp, TokenType, parameters};
 
 use super::policies_of::{Asked, policies_of};
 use super::roles::{self, Role, matches};
 use super::routes::{capped, short, shown_auth};
 use super::{Issue, TokenBackend, TokenEntry, batch, load};
 use crate::tx::Tx;
-use crate::{cubbyhole, random};
+use crate::{cubbyhole, identity, random};
 
 parameters! {
     pub struct Create {
@@ -48,11 +48,11 @@ pub fn create(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Create) -
     if orphan && !call.caller.sudo && call.caller.token_id.is_some() {
         return Err(Error::bad_request("root or sudo privileges required to create orphan token"));
     }
-    issue(backend, tx, call, p, orphan, None)
+    created(backend, tx, call, p, orphan, None)
 }
 
 pub fn create_orphan(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Create) -> Result<Response> {
-    issue(backend, tx, call, p, true, None)
+    created(backend, tx, call, p, true, None)
 }
 
 pub fn create_by_role(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Create) -> Result<Response> {
@@ -61,7 +61,7 @@ pub fn create_by_role(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: C
         return Err(Error::UnsupportedPath);
     }
     let role = roles::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role {name}")))?;
-    issue(backend, tx, call, p, role.orphan, Some((name, &role)))
+    created(backend, tx, call, p, role.orphan, Some((name, &role)))
 }
 
 /// Durations in seconds; 0 is none.
@@ -109,7 +109,7 @@ pub fn lesser(a: u64, b: u64) -> u64 {
     if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
 }
 
-fn issue(
+fn created(
     backend: &TokenBackend,
     tx: &mut Tx,
     call: &Call<'_>,
@@ -126,7 +126,7 @@ fn issue(
     }
     let (role_name, role) = role.unzip();
     let token_type = type_of(&p, role)?;
-    alias_of(&p, role)?;
+    let alias = alias_of(&p, role)?;
     let num_uses = p.num_uses.unwrap_or(0);
     if num_uses < 0 {
         return Err(Error::bad_request("number of uses cannot be negative"));
@@ -189,15 +189,30 @@ fn issue(
         role: role_name.unwrap_or_default().to_owned(),
         bound_cidrs: role.map(|r| r.bound_cidrs.clone()).unwrap_or_default(),
         batch: is_batch,
+        entity_id: match alias {
+            Some(name) => entity_of(tx, call, &name)?,
+            None if orphan => String::new(),
+            None => parent.entity_id,
+        },
+        ..Issue::default()
     };
-    let (token, entry) = make(tx, issue, own_id, call)?;
-    Ok(Response { auth: Some(shown_auth(&entry, token, ttl)), warnings, ..Response::default() })
+    let (token, entry) = self::issue(tx, issue, own_id, call.now)?;
+    Ok(Response { auth: Some(shown_auth(tx, &entry, token, ttl)?), warnings, ..Response::default() })
 }
 
-/// The token with its entry, stored if it is one that is.
-fn make(tx: &mut Tx, issue: Issue, own_id: Option<String>, call: &Call<'_>) -> Result<(String, TokenEntry)> {
+/// The entity that the token store knows by an alias, made if it is new.
+fn entity_of(tx: &mut Tx, call: &Call<'_>, alias: &str) -> Result<String> {
+    let entity = identity::entity_of_login(tx, call.mount_accessor, alias, &[], call.now)?;
+    if entity.disabled {
+        return Err(Error::PermissionDenied);
+    }
+    Ok(random::uuid_text(&entity.id))
+}
+
+/// A new token with its entry, stored if it is one that is.
+pub fn issue(tx: &mut Tx, issue: Issue, own_id: Option<String>, now: Timestamp) -> Result<(String, TokenEntry)> {
     if issue.batch {
-        let entry = TokenEntry::new(issue, String::new(), call.now);
+        let entry = TokenEntry::new(issue, String::new(), now);
         return Ok((batch::issue(tx, &entry)?, entry));
     }
     let token = match own_id {
@@ -214,7 +229,7 @@ fn make(tx: &mut Tx, issue: Issue, own_id: Option<String>, call: &Call<'_>) -> R
             "what an earlier token with this ID kept is still being deleted: try again in a moment",
         ));
     }
-    let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, call.now);
+    let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
     super::store(tx, &token, &mut entry)?;
     Ok((token, entry))
 }
@@ -234,16 +249,17 @@ fn type_of(p: &Create, role: Option<&Role>) -> Result<TokenType> {
     })
 }
 
-fn alias_of(p: &Create, role: Option<&Role>) -> Result<()> {
-    let Some(alias) = p.entity_alias.as_deref().filter(|a| !a.is_empty()) else { return Ok(()) };
+/// The entity alias that the token is for, as it was given.
+fn alias_of(p: &Create, role: Option<&Role>) -> Result<Option<String>> {
+    let Some(given) = p.entity_alias.clone().filter(|a| !a.is_empty()) else { return Ok(None) };
     let Some(role) = role else {
         return Err(Error::bad_request("'entity_alias' is only allowed in combination with token role"));
     };
-    let alias = alias.to_lowercase();
+    let alias = given.to_lowercase();
     if !role.allowed_entity_aliases.iter().flatten().any(|a| matches(a, &alias)) {
         return Err(Error::bad_request("invalid 'entity_alias' value"));
     }
-    Err(Error::bad_request("tokens for an entity alias need the identity store, which this version does not have"))
+    Ok(Some(given))
 }
 
 /// The id that the caller chose.

@@ -66,13 +66,21 @@ pub struct TokenEntry {
     #[n(21)]
     #[cbor(default)]
     pub orphaning: bool,
+    /// The auth mount whose login gave it.
+    #[cbor(n(22), with = "minicbor::bytes")]
+    #[cbor(default)]
+    pub auth_mount: Option<[u8; 16]>,
+    /// What that mount wants to be told when the token is renewed.
+    #[n(23)]
+    #[cbor(default)]
+    pub internal: Vec<(String, String)>,
     #[cbor(skip)]
     pub expires: Option<Timestamp>,
 }
 
 impl holdfast_sdk::Record for TokenEntry {
-    /// 1 had no networks and no mark of a token that is leaving its children behind.
-    const VERSION: u8 = 2;
+    /// 1 had no networks and no mark of a token that is leaving its children behind, 2 no auth mount.
+    const VERSION: u8 = 3;
     fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
         let mut copy = self.clone();
         copy.expires_ns = self.expires.map(|t| t.0);
@@ -101,6 +109,9 @@ pub struct Issue {
     pub role: String,
     pub bound_cidrs: Vec<String>,
     pub batch: bool,
+    pub entity_id: String,
+    pub auth_mount: Option<[u8; 16]>,
+    pub internal: Vec<(String, String)>,
 }
 
 /// What a token is to its children.
@@ -135,12 +146,14 @@ impl TokenEntry {
             last_renewal_ns: 0,
             orphan: issue.parent.is_none(),
             parent: issue.parent,
-            entity_id: String::new(),
+            entity_id: issue.entity_id,
             role: issue.role,
             expiry_key: None,
             bound_cidrs: issue.bound_cidrs,
             batch: issue.batch,
             orphaning: false,
+            auth_mount: issue.auth_mount,
+            internal: issue.internal,
             expires,
         }
     }

@@ -13,17 +13,19 @@ mod routes;
 mod session;
 mod tidy;
 
+pub use create::{issue, lesser};
 pub use entry::{Issue, Parent, TokenEntry};
-pub use routes::TokenBackend;
+pub use routes::{TokenBackend, capped, shown_auth};
 pub use session::Session;
-pub use tidy::tidy;
+pub use tidy::{FIRST as TIDIED_FIRST, tidy};
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
 
+use crate::Core;
 use crate::expiry::{self, Due};
-use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
+use crate::layout::{ACCESSOR, CHILDREN, MOUNTS, SYSTEM, TOKEN, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
 use crate::{cubbyhole, jobs, random};
@@ -45,8 +47,8 @@ pub struct TtlLimits {
 }
 
 /// What answers at `auth/token/`.
-pub fn handler(limits: TtlLimits) -> Handler {
-    Handler::Token(Arc::new(TokenBackend { limits }), Arc::new(TokenBackend::routes()))
+pub fn handler(core: Weak<Core>, limits: TtlLimits) -> Handler {
+    Handler::Token(Arc::new(TokenBackend { core, limits }), Arc::new(TokenBackend::routes()))
 }
 
 /// The stored form of a token's id.
@@ -116,15 +118,24 @@ pub fn load_valid(tx: &mut Tx, id: &[u8; 32], now: Timestamp) -> Result<Option<T
     }
 }
 
+/// Whether the auth mount that gave a token is still there: its tokens end with it.
+pub fn has_its_mount(tx: &mut Tx, entry: &TokenEntry) -> Result<bool> {
+    match &entry.auth_mount {
+        Some(uuid) => Ok(tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, uuid)))?.is_some()),
+        None => Ok(true),
+    }
+}
+
 /// Not ended, and neither are its ancestors.
 fn is_valid(tx: &mut Tx, entry: &TokenEntry, now: Timestamp) -> Result<bool> {
-    if entry.has_ended(now) {
+    if entry.has_ended(now) || !has_its_mount(tx, entry)? {
         return Ok(false);
     }
     let mut parent = entry.parent;
     while let Some(id) = parent {
         match load(tx, &id)? {
             Some(above) => match above.as_parent(now) {
+                Parent::Lives if !has_its_mount(tx, &above)? => return Ok(false),
                 Parent::Lives => parent = above.parent,
                 Parent::LetsGo => break,
                 Parent::HasEnded => return Ok(false),

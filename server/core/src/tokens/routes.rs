@@ -1,22 +1,27 @@
 //! `auth/token/*`.
 
+use std::sync::Weak;
+
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
-    Auth, Call, Error, Map, Place, Response, Result, Routes, Timestamp, Transaction, Value, duration, parameters,
+    Auth, Call, Error, Map, Place, Renewal, Response, Result, Routes, Timestamp, Transaction, Value, duration,
+    parameters,
 };
 
 use super::create::lesser;
 use super::{Held, TokenEntry, TtlLimits, by_accessor, create, find_valid, load_valid, roles};
-use crate::jobs;
 use crate::layout::{ACCESSOR, TOKEN, TOKENS, USES};
+use crate::router::Handler;
 use crate::tx::Tx;
+use crate::{Core, identity, jobs};
 
 const CANNOT_BE_RENEWED: &str = "batch tokens cannot be renewed";
 const CANNOT_BE_REVOKED: &str = "batch tokens cannot be revoked";
 
 /// The token store as an auth method, mounted at `auth/token/`.
 pub struct TokenBackend {
+    pub core: Weak<Core>,
     pub limits: TtlLimits,
 }
 
@@ -127,6 +132,7 @@ impl TokenBackend {
             Some(id) if e.num_uses > 0 => tx.within(TOKENS, |tx| tx.count(Place::Ordered(USES, id)))?,
             _ => 0,
         };
+        let of_entity = identity_policies(tx, e)?;
         let mut d = Map::new();
         let mut set = |k: &str, v: Value| {
             d.insert(k.into(), v);
@@ -142,6 +148,10 @@ impl TokenBackend {
         set("expire_time", e.expires.map_or(Value::Null, |t| t.rfc3339().into()));
         set("explicit_max_ttl", e.explicit_max_ttl_secs.into());
         set("id", token.into());
+        if !of_entity.is_empty() {
+            set("identity_policies", of_entity.into());
+            set("external_namespace_policies", Value::Object(Map::new()));
+        }
         if e.path != "auth/token/root" {
             set("issue_time", e.issued().rfc3339().into());
         }
@@ -203,6 +213,13 @@ impl TokenBackend {
             return Err(Error::bad_request("invalid lease ID: lease is not renewable"));
         }
         let (mut period, mut explicit_max) = (e.period_secs, e.explicit_max_ttl_secs);
+        let (mut limits, mut usual) = (self.limits, e.ttl_secs);
+        if let Some(mount) = e.auth_mount {
+            let (of_mount, login) = self.renewal_of_login(tx, &mount, &e)?;
+            period = login.period_secs;
+            usual = if login.ttl_secs > 0 { login.ttl_secs } else { of_mount.default_secs };
+            limits = TtlLimits { max_secs: lesser(of_mount.max_secs, login.max_ttl_secs), ..of_mount };
+        }
         if !e.role.is_empty() {
             let role = roles::load(tx, &e.role)?.ok_or_else(|| {
                 Error::bad_request(format!("original token role {:?} could not be found, not renewing", e.role))
@@ -216,8 +233,8 @@ impl TokenBackend {
         let max = if explicit_max > 0 { explicit_max } else { u64::MAX };
         let (wanted, max, what) = match period {
             0 => {
-                let wanted = if increment > 0 { increment as u64 } else { e.ttl_secs };
-                (wanted, max.min(self.limits.max_secs), "TTL")
+                let wanted = if increment > 0 { increment as u64 } else { usual };
+                (wanted, max.min(limits.max_secs), "TTL")
             }
             period => (period, max, "period"),
         };
@@ -232,8 +249,31 @@ impl TokenBackend {
         e.ttl_secs = ttl;
         e.last_renewal_ns = call.now.0;
         super::set_end(tx, &id, &mut e, Some(call.now.plus_secs(ttl)))?;
-        let auth = shown_auth(&e, token, ttl);
+        let auth = shown_auth(tx, &e, token, ttl)?;
         Ok(Response { auth: Some(auth), warnings, ..Response::default() })
+    }
+
+    /// What the auth mount that gave a token says now, with the mount's own limits.
+    fn renewal_of_login(&self, tx: &mut Tx, uuid: &[u8; 16], e: &TokenEntry) -> Result<(TtlLimits, Renewal)> {
+        let core = self.core.upgrade().ok_or_else(|| Error::Unavailable("the server is stopping".into()))?;
+        let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+        let router = core.router(&open)?;
+        let mount = router.mounts().find(|m| m.entry.uuid == *uuid);
+        let gone = || Error::bad_request("the auth method that gave the token is gone, not renewing");
+        let mount = mount.ok_or_else(gone)?;
+        let Handler::Engine(backend) = &mount.handler else { return Err(gone()) };
+        let renewal = tx.within(mount.scope, |tx| backend.renew_login(tx, &e.internal))?;
+        let mut policies: Vec<String> = renewal.policies.iter().map(|p| p.trim().to_lowercase()).collect();
+        policies.retain(|p| !p.is_empty());
+        if !renewal.no_default_policy {
+            policies.push("default".into());
+        }
+        policies.sort();
+        policies.dedup();
+        if policies != e.policies {
+            return Err(Error::bad_request("policies have changed, not renewing: log in again"));
+        }
+        Ok((mount.entry.limits(core.options.limits), renewal))
     }
 
     fn revoke(&self, tx: &mut Tx, _: &Call<'_>, p: ByToken) -> Result<Response> {
@@ -271,7 +311,7 @@ impl TokenBackend {
     fn tidy(&self, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
         let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
         if !runs {
-            jobs::add(tx, jobs::Kind::TidyTokens { table: super::tidy::FIRST, cursor: Vec::new() })?;
+            jobs::add(tx, jobs::Kind::tidy_tokens())?;
         }
         Ok(Response { status: Some(202), ..Response::empty() }
             .warn("Tidy operation successfully started. It is a job: see sys/jobs."))
@@ -326,13 +366,23 @@ fn metadata_value(pairs: &[(String, String)]) -> Value {
     Value::Object(pairs.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect())
 }
 
-pub(super) fn shown_auth(e: &TokenEntry, token: String, ttl: u64) -> Auth {
-    Auth {
+/// The policies that a token has through its entity.
+fn identity_policies(tx: &mut Tx, e: &TokenEntry) -> Result<Vec<String>> {
+    Ok(identity::resolve(tx, &e.entity_id)?.map(|who| who.policies.to_vec()).unwrap_or_default())
+}
+
+/// A token as the answer that hands it out or renews it shows it.
+pub fn shown_auth(tx: &mut Tx, e: &TokenEntry, token: String, ttl: u64) -> Result<Auth> {
+    let of_entity = identity_policies(tx, e)?;
+    let mut policies = [&e.policies[..], &of_entity].concat();
+    policies.sort();
+    policies.dedup();
+    Ok(Auth {
         client_token: Secret::new(token),
         accessor: e.accessor.clone(),
-        policies: e.policies.clone(),
+        policies,
         token_policies: e.policies.clone(),
-        identity_policies: Vec::new(),
+        identity_policies: of_entity,
         metadata: match metadata_value(&e.metadata) {
             Value::Object(m) => m,
             _ => Map::new(),
@@ -344,7 +394,7 @@ pub(super) fn shown_auth(e: &TokenEntry, token: String, ttl: u64) -> Auth {
         token_type: e.token_type(),
         orphan: e.parent.is_none(),
         num_uses: e.num_uses,
-    }
+    })
 }
 
 pub(super) fn short(secs: u64) -> String {
@@ -353,7 +403,8 @@ pub(super) fn short(secs: u64) -> String {
     text.strip_suffix("h0m").map_or(text.clone(), |t| format!("{t}h"))
 }
 
-pub(super) fn capped(what: &str, wanted: u64, max: u64) -> String {
+/// A warning that a duration is cut.
+pub fn capped(what: &str, wanted: u64, max: u64) -> String {
     format!(
         "{what} of {:?} exceeded the effective max_ttl of {:?}; {what} value is capped accordingly",
         short(wanted),

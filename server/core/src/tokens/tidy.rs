@@ -1,11 +1,12 @@
-//! `auth/token/tidy`: a walk through the token store for records whose token is gone.
+//! `auth/token/tidy`: a walk through the token store for records whose token is gone. It also follows the end of an
+//! auth mount, whose tokens are no good from then on.
 //!
 //! Every end of a token is one commit with all that belongs to it, or leaves a job behind; so there
 //! is nothing to find unless a store was damaged or mended by hand. What has ended but was not swept yet goes too.
 
 use holdfast_sdk::{Place, Result, Table, Timestamp, Transaction};
 
-use super::{load, revoke_tree};
+use super::{has_its_mount, load, revoke_tree};
 use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
 use crate::tx::Tx;
 
@@ -48,7 +49,12 @@ fn look_at(tx: &mut Tx, table: Table, key: &[u8], value: &[u8], now: Timestamp) 
                 None => false,
             };
             // The record of one that lets its children go belongs to its job.
-            if !entry.orphaning && (entry.has_ended(now) || parent_is_gone) { revoke_tree(tx, &id) } else { Ok(()) }
+            let mount_is_gone = !has_its_mount(tx, &entry)?;
+            if !entry.orphaning && (entry.has_ended(now) || parent_is_gone || mount_is_gone) {
+                revoke_tree(tx, &id)
+            } else {
+                Ok(())
+            }
         }
         ACCESSOR => forget(tx, table, key, id_in(Some(value))),
         CHILDREN => forget(tx, table, key, id_in(key.get(32..64))),

@@ -1,0 +1,159 @@
+//! Users that failed to log in too often stay out for a while.
+//!
+//! Kept in memory only: a restart forgets it, and with it every lock. What is counted is bounded; when there
+//! is no room, the oldest count that is not a lock makes way.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_sdk::Timestamp;
+
+use crate::router::{Lockout, MountEntry};
+
+/// Users that are counted at most.
+const MAX_USERS: usize = 100_000;
+
+/// Methods that lock users out, as in the reference.
+const METHODS: &[&str] = &["userpass", "ldap", "approle"];
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    failures: u64,
+    last: Timestamp,
+    /// Stays out until then, by the settings of the moment it was locked.
+    locked_until: Option<Timestamp>,
+}
+
+/// When somebody is locked out, with the defaults filled in.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    threshold: u64,
+    duration_secs: u64,
+    reset_secs: u64,
+}
+
+impl Limits {
+    /// None: this mount locks nobody out.
+    fn of(mount: &MountEntry) -> Option<Limits> {
+        if !METHODS.contains(&mount.kind.as_str()) {
+            return None;
+        }
+        let own = mount.lockout.clone().unwrap_or_default();
+        let Lockout { threshold, duration_secs, counter_reset_secs, disabled } = own;
+        let or = |own: u64, usual: u64| if own == 0 { usual } else { own };
+        (!disabled).then(|| Limits {
+            threshold: or(threshold, 5),
+            duration_secs: or(duration_secs, 900),
+            reset_secs: or(counter_reset_secs, 900),
+        })
+    }
+}
+
+/// By the mount's accessor and the name in lower case.
+#[derive(Default)]
+pub struct Lockouts {
+    users: Mutex<HashMap<(String, String), Count>>,
+}
+
+fn key(mount: &MountEntry, name: &str) -> (String, String) {
+    (mount.accessor.clone(), name.to_lowercase())
+}
+
+impl Lockouts {
+    fn users(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Count>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a user may not even try.
+    pub fn holds(&self, mount: &MountEntry, name: &str, now: Timestamp) -> bool {
+        let count = self.users().get(&key(mount, name)).copied();
+        Limits::of(mount).is_some() && count.and_then(|c| c.locked_until).is_some_and(|end| end > now)
+    }
+
+    /// A login failed.
+    pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) {
+        let Some(limits) = Limits::of(mount) else { return };
+        let mut users = self.users();
+        if users.len() >= MAX_USERS && !users.contains_key(&key(mount, name)) {
+            let oldest = users.iter().filter(|(_, c)| c.locked_until.is_none_or(|end| end <= now));
+            let oldest = oldest.min_by_key(|(_, c)| c.last).map(|(k, _)| k.clone());
+            // All are locks: then nobody new is counted, and no lock is lost.
+            let Some(oldest) = oldest else { return };
+            users.remove(&oldest);
+        }
+        let count = users.entry(key(mount, name)).or_insert(Count { failures: 0, last: now, locked_until: None });
+        let over = count.last.plus_secs(limits.reset_secs) <= now || count.locked_until.is_some_and(|end| end <= now);
+        if over {
+            *count = Count { failures: 0, last: now, locked_until: None };
+        }
+        count.failures += 1;
+        count.last = now;
+        if count.failures >= limits.threshold {
+            count.locked_until = Some(now.plus_secs(limits.duration_secs));
+        }
+    }
+
+    /// A login succeeded, or an operator lets the user in again.
+    pub fn forget(&self, accessor: &str, name: &str) {
+        self.users().remove(&(accessor.to_owned(), name.to_lowercase()));
+    }
+
+    /// The users that are locked out: by mount accessor, sorted.
+    pub fn locked(&self, now: Timestamp) -> Vec<(String, String)> {
+        let users = self.users();
+        let locked = users.iter().filter(|(_, c)| c.locked_until.is_some_and(|end| end > now));
+        let mut found: Vec<(String, String)> = locked.map(|(k, _)| k.clone()).collect();
+        found.sort();
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(threshold: u64, disabled: bool) -> MountEntry {
+        let mut mount = MountEntry::new("up/", true, "userpass").unwrap();
+        mount.lockout = Some(Lockout { threshold, duration_secs: 60, counter_reset_secs: 30, disabled });
+        mount
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_secs(1000 + secs)
+    }
+
+    #[test]
+    fn a_lock_holds_for_its_time_and_counts_wear_off() {
+        let (lockouts, mount) = (Lockouts::default(), mount(3, false));
+        lockouts.failed(&mount, "Bob", at(0));
+        lockouts.failed(&mount, "bob", at(29));
+        lockouts.failed(&mount, "bob", at(59));
+        assert!(!lockouts.holds(&mount, "bob", at(60)), "the first two have worn off");
+        lockouts.failed(&mount, "bob", at(61));
+        lockouts.failed(&mount, "BOB", at(62));
+        assert!(lockouts.holds(&mount, "bob", at(63)) && lockouts.holds(&mount, "Bob", at(121)));
+        assert!(!lockouts.holds(&mount, "ann", at(63)));
+        assert!(!lockouts.holds(&mount, "bob", at(122)));
+        lockouts.failed(&mount, "bob", at(123));
+        assert!(!lockouts.holds(&mount, "bob", at(124)), "the count starts anew after a lock");
+    }
+
+    #[test]
+    fn a_success_or_an_operator_ends_it() {
+        let (lockouts, mount) = (Lockouts::default(), mount(1, false));
+        lockouts.failed(&mount, "bob", at(0));
+        assert_eq!(lockouts.locked(at(1)), [(mount.accessor.clone(), "bob".to_owned())]);
+        lockouts.forget(&mount.accessor, "Bob");
+        assert!(lockouts.locked(at(1)).is_empty());
+    }
+
+    #[test]
+    fn a_mount_may_lock_nobody_out() {
+        let (lockouts, off) = (Lockouts::default(), mount(1, true));
+        lockouts.failed(&off, "bob", at(0));
+        assert!(!lockouts.holds(&off, "bob", at(1)));
+        let on = MountEntry { lockout: None, ..off };
+        lockouts.failed(&MountEntry { kind: "jwt".into(), ..on.clone() }, "bob", at(0));
+        assert!(lockouts.locked(at(1)).is_empty());
+    }
+}
