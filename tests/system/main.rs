@@ -11,6 +11,7 @@ mod crash;
 mod http2;
 mod memory;
 mod needles;
+mod openapi;
 mod seal_hsm;
 mod secrets_at_rest;
 mod start;

@@ -42,6 +42,10 @@ impl Core {
     pub async fn bare(self: &Arc<Self>, r: &BareRequest<'_>) -> Option<Answer> {
         let writes = matches!(r.method, "POST" | "PUT");
         let reads = r.method == "GET" && !r.query.iter().any(|(k, v)| k == "list" && v == "true");
+        if reads && r.query.iter().any(|(k, _)| k == "help") {
+            // What is no bare route has its help from its declaration.
+            return crate::open_api::bare_help(r.path).map(|help| Answer::bare(200, &help));
+        }
         let answer = match r.path {
             "sys/seal-status" if reads => self.seal_status(),
             "sys/leader" if reads => self.leader(),

@@ -81,6 +81,18 @@ fn bare_item(path: &str, synopsis: &str, operations: &[Operation]) -> Value {
     item
 }
 
+/// The answer of `path-help` for a route that answers in every state.
+pub fn bare_help(path: &str) -> Option<Map<String, Value>> {
+    let (route, synopsis, operations) = crate::bare::ROUTES.iter().find(|(p, ..)| *p == path)?;
+    let below = path.trim_start_matches("sys/");
+    let mut answer = Map::new();
+    answer.insert("help".into(), format!("Request:        {below}\nMatching Route: {below}\n\n{synopsis}\n\n").into());
+    answer.insert("see_also".into(), Value::Null);
+    let item = bare_item(route, synopsis, operations);
+    answer.insert("openapi".into(), json!({"openapi": "3.0.2", "paths": {format!("/{path}"): item}}));
+    Some(answer)
+}
+
 /// The path of a mount in the document, and its parameter where it has one.
 fn base(mount: &Mount, generic: bool) -> (String, Option<String>) {
     if !generic || mount.entry.is_built_in() {
