@@ -1,13 +1,13 @@
 //! Jobs: what may touch many keys. A stored record made in the commit that takes the thing out of
 //! service, worked off in bounded batches, resumed at unseal, seen at `sys/jobs`.
 
-use holdfast_sdk::{Error, Map, Place, Result, Transaction, Value, record};
+use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
 use crate::layout::{JOBS, MOUNTS, SYSTEM, Scope};
 use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
-use crate::{Core, clock, cubbyhole, intents, random, tokens};
+use crate::{Core, clock, cubbyhole, intents, leases, random, tokens};
 
 /// Keys that one batch of a job changes.
 const BATCH_KEYS: usize = 256;
@@ -64,6 +64,15 @@ pub enum Kind {
         #[cbor(n(1), with = "minicbor::bytes")]
         cursor: Vec<u8>,
     },
+    /// Revoke what has leases below a path, as it was at a time.
+    #[n(6)]
+    RevokeLeases {
+        #[n(0)]
+        folder: String,
+        /// Unix time in nanoseconds.
+        #[n(1)]
+        before: u64,
+    },
 }
 
 impl Kind {
@@ -83,6 +92,7 @@ impl Kind {
             Kind::UpgradeMount { .. } => "upgrade-mount",
             Kind::OrphanChildren { .. } => "orphan-children",
             Kind::TidyTokens { .. } => "tidy-tokens",
+            Kind::RevokeLeases { .. } => "revoke-leases",
         }
     }
 }
@@ -159,6 +169,7 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
         Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
         Kind::OrphanChildren { parent } => tokens::let_children_go(tx, parent)?,
+        Kind::RevokeLeases { folder, before } => leases::revoke_below(tx, folder, Timestamp(*before))?,
         Kind::TidyTokens { table, cursor } => tokens::tidy(tx, table, cursor, BATCH_KEYS, core.clock.cluster())?,
     };
     job.batches += 1;

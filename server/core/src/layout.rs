@@ -80,6 +80,8 @@ pub const INTENTS_DUE: Table = Table(10);
 pub const CLUSTER_TIME: Table = Table(11);
 /// By the name of a password policy.
 pub const PASSWORD_POLICIES: Table = Table(12);
+/// By lease id: what it is of.
+pub const LEASES: Table = Table(14);
 
 /// By token id.
 pub const TOKEN: Table = Table(1);

@@ -24,6 +24,7 @@ mod init;
 mod intents;
 mod jobs;
 pub mod layout;
+mod leases;
 mod lockout;
 pub mod log;
 mod logins;

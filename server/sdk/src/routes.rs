@@ -79,8 +79,16 @@ pub struct Path<B, T: ?Sized = Tx> {
     handlers: BTreeMap<Operation, Handler<B, T>>,
     exists: Option<Exists<B, T>>,
     unauthenticated: bool,
-    root_protected: bool,
+    root_protected: Protected,
     known: Arc<[&'static str]>,
+}
+
+/// Which operations of a path need `sudo`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protected {
+    None,
+    All,
+    Only(Operation),
 }
 
 /// All paths of a backend, in the order in which they are tried.
@@ -125,7 +133,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             handlers: BTreeMap::new(),
             exists: None,
             unauthenticated: false,
-            root_protected: false,
+            root_protected: Protected::None,
             known: Arc::new([]),
         });
         let mut known: Vec<&'static str> =
@@ -153,7 +161,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 captures,
                 supported: p.handlers.contains_key(&operation),
                 unauthenticated: p.unauthenticated,
-                root_protected: p.root_protected,
+                root_protected: p.root_protected == Protected::All || p.root_protected == Protected::Only(operation),
                 waits: p.handlers.get(&operation).is_some_and(|h| h.prepare.is_some()),
                 acts: p.handlers.get(&operation).is_some_and(|h| h.intend.is_some()),
                 known: p.known.clone(),
@@ -202,7 +210,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 description: p.description,
                 operations: p.handlers.iter().map(|(o, h)| (*o, h.fields)).collect(),
                 unauthenticated: p.unauthenticated,
-                root_protected: p.root_protected,
+                root_protected: p.root_protected != Protected::None,
                 has_exists: p.exists.is_some(),
             })
             .collect()
@@ -331,7 +339,13 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
 
     /// The policy must grant `sudo` too.
     pub fn root_protected(mut self) -> Self {
-        self.root_protected = true;
+        self.root_protected = Protected::All;
+        self
+    }
+
+    /// The policy must grant `sudo` too for this operation.
+    pub fn root_protected_for(mut self, operation: Operation) -> Self {
+        self.root_protected = Protected::Only(operation);
         self
     }
 

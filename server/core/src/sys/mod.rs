@@ -8,6 +8,7 @@ mod generate_root;
 pub(crate) mod host;
 mod inspect;
 pub(crate) mod keys;
+mod leases;
 mod locked_users;
 mod log;
 mod machine;
@@ -48,6 +49,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = Routes::new();
     let routes = mounts::routes(routes);
     let routes = remount::routes(routes);
+    let routes = leases::routes(routes);
     let routes = locked_users::routes(routes);
     let routes = password::routes(routes);
     let routes = policy::routes(routes);

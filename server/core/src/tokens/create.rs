@@ -170,7 +170,8 @@ fn created(
     if for_ever && parent.expires.is_some() {
         return Err(Error::bad_request("expiring root tokens cannot create non-expiring root tokens"));
     }
-    let ttl = if for_ever && limited.explicit_max == 0 { 0 } else { backend.first_ttl(&limited, &mut warnings) };
+    // A root token that nobody gave a TTL lives for ever, or to its hard end.
+    let ttl = if for_ever { limited.explicit_max } else { backend.first_ttl(&limited, &mut warnings) };
     let own_id = own_id(p.id, sudo, is_batch, &mut warnings)?;
     warnings.append(&mut about_policies);
     let suffix = role.map_or("", |r| r.path_suffix.as_str());

@@ -15,7 +15,7 @@ mod tidy;
 
 pub use create::{issue, lesser};
 pub use entry::{Issue, Parent, TokenEntry};
-pub use routes::{TokenBackend, capped, shown_auth};
+pub use routes::{TokenBackend, capped, shown_auth, start_tidy};
 pub use session::Session;
 pub use tidy::{FIRST as TIDIED_FIRST, tidy};
 
@@ -28,7 +28,7 @@ use crate::expiry::{self, Due};
 use crate::layout::{ACCESSOR, CHILDREN, MOUNTS, SYSTEM, TOKEN, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
-use crate::{cubbyhole, jobs, random};
+use crate::{cubbyhole, jobs, leases, random};
 
 /// The system's default and maximum TTL, in seconds, unless configured.
 pub const SYSTEM_TTL_SECS: u64 = 768 * 3600;
@@ -62,6 +62,7 @@ pub fn store(tx: &mut Tx, token: &str, entry: &mut TokenEntry) -> Result<[u8; 32
     if let Some(end) = entry.expires {
         entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(id))?);
     }
+    leases::put_token(tx, &id, entry)?;
     tx.within(TOKENS, |tx| {
         record::put(tx, Place::Ordered(TOKEN, &id), entry)?;
         tx.put(Place::Id(ACCESSOR, &entry.accessor), id.to_vec())?;
@@ -172,6 +173,7 @@ fn strip(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
     if let Some(key) = &entry.expiry_key {
         expiry::remove(tx, key)?;
     }
+    leases::remove_token(tx, id, entry)?;
     tx.within(TOKENS, |tx| {
         tx.delete(Place::Id(ACCESSOR, &entry.accessor))?;
         if entry.num_uses > 0 {

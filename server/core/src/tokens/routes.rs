@@ -309,10 +309,7 @@ impl TokenBackend {
     }
 
     fn tidy(&self, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-        let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
-        if !runs {
-            jobs::add(tx, jobs::Kind::tidy_tokens())?;
-        }
+        start_tidy(tx)?;
         Ok(Response { status: Some(202), ..Response::empty() }
             .warn("Tidy operation successfully started. It is a job: see sys/jobs."))
     }
@@ -364,6 +361,12 @@ fn metadata_value(pairs: &[(String, String)]) -> Value {
         return Value::Null;
     }
     Value::Object(pairs.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect())
+}
+
+/// Start the walk through the token store, unless it is under way.
+pub fn start_tidy(tx: &mut Tx) -> Result<()> {
+    let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
+    if runs { Ok(()) } else { jobs::add(tx, jobs::Kind::tidy_tokens()) }
 }
 
 /// The policies that a token has through its entity.
