@@ -30,6 +30,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Tries after which an undoing waits for an operator or the next unseal: more than a day's.
 const TRIES: u32 = 36;
 
+/// Intents that are looked at in one transaction.
+const BATCH: usize = 256;
 /// What is kept of an error.
 const ERROR_CHARS: usize = 1000;
 
@@ -259,7 +261,9 @@ pub fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<(Key, String
 /// Take a due intent for undoing: from this commit on its request cannot complete it. It is due again if
 /// nothing is heard of the undoing.
 pub fn begin_undo(tx: &mut Tx, key: &Key, now: Timestamp) -> Result<Option<Intent>> {
-    let Some(mut intent) = load(tx, key)? else { return Ok(None) };
+    // Somebody may have undone it since it was found due.
+    let is_due = |intent: &Intent| intent.next_look().is_some_and(|at| at <= now);
+    let Some(mut intent) = load(tx, key)?.filter(is_due) else { return Ok(None) };
     if intent.state == State::Open {
         if now < intent.deadline() {
             return Ok(None);
@@ -315,11 +319,24 @@ pub fn pause(tries: u32) -> Result<Duration> {
     Ok(whole / 2 + whole / 2 * share / (1 << 16))
 }
 
-/// At an unseal: what was given up is tried once more, at most 1,000 of them.
-pub fn take_up_again(tx: &mut Tx, now: Timestamp) -> Result<()> {
-    for (key, intent) in list(tx, LISTED)? {
+/// At an unseal: what was given up is tried once more. Looks at a batch from a key on; returns where the next
+/// one begins, if there is more.
+pub fn take_up_again(tx: &mut Tx, from: &[u8], now: Timestamp) -> Result<Option<Vec<u8>>> {
+    let batch = read_all(tx.within(SYSTEM, |tx| tx.ordered(INTENTS, from, &[], BATCH))?)?;
+    let next = batch.get(BATCH - 1).map(|(last, _)| [&last.0[..], &[0]].concat());
+    for (key, intent) in batch {
         if intent.state == State::GivenUp {
             try_again(tx, &key, intent, now)?;
+        }
+    }
+    Ok(next)
+}
+
+/// Look at these later than others that are due.
+pub fn make_way(tx: &mut Tx, keys: &[Key], now: Timestamp, pause: Duration) -> Result<()> {
+    for key in keys {
+        if let Some(mut intent) = load(tx, key)?.filter(|i| i.next_look().is_some_and(|at| at <= now)) {
+            save_due(tx, key, &mut intent, Some(after(now, pause)))?;
         }
     }
     Ok(())
@@ -430,7 +447,7 @@ mod tests {
             let given_up = load(tx, &key)?.unwrap();
             assert_eq!((given_up.state, given_up.next_look()), (State::GivenUp, None));
             assert_eq!(given_up.last_error.unwrap().len(), ERROR_CHARS);
-            take_up_again(tx, now)?;
+            assert_eq!(take_up_again(tx, &[], now)?, None);
             assert_eq!(due(tx, all_due, 9)?, [(key, "a".to_owned())]);
             assert_eq!(load(tx, &key)?.unwrap().state, State::Undoing);
             assert_eq!(Key::parse(&key.id()), Some(key));

@@ -18,7 +18,7 @@ use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, background, clock, intents, random, undo};
+use crate::{Core, Open, audit, background, clock, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -232,7 +232,6 @@ impl Core {
         }
         drop(tx);
         self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
-        self.transact(&open, |tx| intents::take_up_again(tx, self.clock.cluster())).await.map_err(failed)?;
         open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
         self.open.store(Some(open.clone()));
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);

@@ -1,15 +1,16 @@
 //! Undoing what requests began outside and did not finish.
 //!
-//! Each undoing is a task of its own, so that a target that hangs holds nobody else up; they are bounded in
-//! number, all together and for each target. Nothing of the unsealed server is held while one waits outside.
+//! Each target has a queue of its own, so that one that hangs holds nobody else up; undoings are bounded in
+//! number, all together and for each target. A target at which several fail in a row is left alone for a
+//! pause that grows, and then tried with one. Nothing of the unsealed server is held while one waits outside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use holdfast_sdk::{Backend, Error, Result};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::caught::caught;
 use crate::intents::{self, Key, UNDO_TIME_OUT};
@@ -19,43 +20,121 @@ use crate::tx::Tx;
 use crate::{Core, Open, jobs};
 
 /// Undoings at a time,
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
 /// and on one target of a mount.
 const ON_ONE_TARGET: usize = 4;
-/// Due intents looked at in one round.
+/// So many failures in a row mean that a target does not work at present.
+const FAILURES: u32 = 4;
+/// It is tried again after this at the latest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Due intents looked at in one round,
 const LOOKED_AT: usize = 1024;
+/// and those that may wait for one target.
+const QUEUED: usize = 128;
+/// If there may be more due than are looked at, those whose targets are busy make way for so long.
+const MAKE_WAY: Duration = Duration::from_secs(5);
+/// With so many targets remembered, those that are not busy are forgotten.
+const REMEMBERED: usize = 1024;
 const TICK: Duration = Duration::from_millis(500);
 
-/// Undoings under way, with their targets.
+/// A mount's target.
+type Target = ([u8; 16], String);
+
+/// Targets at which something is undone, or does not work.
+struct Targets {
+    known: Mutex<HashMap<Target, Known>>,
+    permits: Semaphore,
+}
+
 #[derive(Default)]
-struct Running(Mutex<HashMap<Key, String>>);
-
-/// One of them; it counts until it is dropped.
-struct Begun {
-    key: Key,
-    running: Arc<Running>,
+struct Known {
+    queue: VecDeque<Key>,
+    /// Queued or running.
+    inside: HashSet<Key>,
+    running: usize,
+    /// Failures in a row, and the boot time before which it is left alone.
+    failures: u32,
+    until: Duration,
 }
 
-impl Drop for Begun {
-    fn drop(&mut self) {
-        self.running.lock().remove(&self.key);
+impl Known {
+    fn may_run(&self) -> usize {
+        if self.failures < FAILURES { ON_ONE_TARGET } else { 1 }
     }
 }
 
-impl Running {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Targets {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Target, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begin one, if there is room for it.
-    fn begin(self: &Arc<Self>, key: Key, target: &str) -> Option<Begun> {
-        let mut running = self.lock();
-        let beside = running.iter().filter(|(k, t)| k.mount() == key.mount() && *t == target).count();
-        if running.len() >= AT_ONCE || beside >= ON_ONE_TARGET || running.contains_key(&key) {
+    /// Put a due intent into its target's queue. False: there is no room, or the target is left alone.
+    fn offer(&self, target: &Target, key: Key, boot: Duration) -> bool {
+        let mut all = self.lock();
+        if all.len() >= REMEMBERED {
+            all.retain(|_, known| !known.inside.is_empty() || known.until > boot);
+        }
+        let known = all.entry(target.clone()).or_default();
+        if known.inside.contains(&key) {
+            return true;
+        }
+        if known.until > boot || known.queue.len() >= QUEUED {
+            return false;
+        }
+        known.queue.push_back(key);
+        known.inside.insert(key);
+        true
+    }
+
+    /// Take the next from a target's queue, if it may run.
+    fn next(self: &Arc<Self>, target: &Target) -> Option<Running> {
+        let mut all = self.lock();
+        let known = all.get_mut(target)?;
+        if known.running >= known.may_run() {
             return None;
         }
-        running.insert(key, target.to_owned());
-        Some(Begun { key, running: self.clone() })
+        let key = known.queue.pop_front()?;
+        known.running += 1;
+        Some(Running { targets: self.clone(), target: target.clone(), key, ended: None })
+    }
+
+    fn has_nothing_left(&self, target: &Target) -> bool {
+        self.lock().get(target).is_none_or(|known| known.queue.is_empty())
+    }
+}
+
+/// One that runs; it counts until it is dropped.
+struct Running {
+    targets: Arc<Targets>,
+    target: Target,
+    key: Key,
+    /// Whether it went well, and the boot time then; none if that is no word about the target.
+    ended: Option<(bool, Duration)>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut all = self.targets.lock();
+        let Some(known) = all.get_mut(&self.target) else { return };
+        known.running -= 1;
+        known.inside.remove(&self.key);
+        match self.ended {
+            Some((true, _)) => known.failures = 0,
+            Some((false, boot)) => {
+                known.failures = known.failures.saturating_add(1);
+                if known.failures >= FAILURES {
+                    let pause = intents::pause(known.failures - FAILURES + 1).unwrap_or(LONGEST_PAUSE);
+                    known.until = boot + pause.min(LONGEST_PAUSE);
+                    for key in std::mem::take(&mut known.queue) {
+                        known.inside.remove(&key);
+                    }
+                }
+            }
+            None => {}
+        }
+        if known.inside.is_empty() && known.failures == 0 {
+            all.remove(&self.target);
+        }
     }
 }
 
@@ -65,15 +144,20 @@ pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
 }
 
 async fn run(core: Weak<Core>, open: Weak<Open>, intent_due: Arc<Notify>) {
-    let running = Arc::new(Running::default());
+    let targets = Arc::new(Targets { known: Mutex::default(), permits: Semaphore::new(AT_ONCE) });
+    // What was given up is tried once more at every unseal.
+    let mut given_up = Some(Vec::new());
     loop {
         {
             let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
             if open.closing.load(Ordering::SeqCst) {
                 return;
             }
-            if let Err(e) = begin_due(&core, &open, &running) {
-                tracing::warn!(error = %e, "intents cannot be read; it is tried again");
+            if let Some(after) = given_up.take() {
+                given_up = take_up_again(&core, &open, after).await;
+            }
+            if let Err(e) = begin_due(&core, &open, &targets).await {
+                tracing::warn!(error = %e, "intents cannot be looked at; it is tried again");
             }
         }
         tokio::select! {
@@ -83,25 +167,71 @@ async fn run(core: Weak<Core>, open: Weak<Open>, intent_due: Arc<Notify>) {
     }
 }
 
-fn begin_due(core: &Arc<Core>, open: &Arc<Open>, running: &Arc<Running>) -> Result<()> {
-    // A wall clock that jumps makes no deadline pass, and holds no undoing up.
-    let now = core.clock.cluster();
-    let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
-    for (key, target) in intents::due(&mut tx, now, LOOKED_AT)? {
-        if let Some(begun) = running.begin(key, &target) {
-            let (core, open) = (Arc::downgrade(core), Arc::downgrade(open));
-            tokio::spawn(async move {
-                if let Err(e) = undo(core, open, &begun.key).await {
-                    tracing::warn!(error = %e, "the outcome of an undoing is not stored; it is tried again");
-                }
-            });
+/// Take up a batch of what was given up, behind a key. Returns where to go on, if there is more.
+async fn take_up_again(core: &Core, open: &Open, after: Vec<u8>) -> Option<Vec<u8>> {
+    match core.transact(open, |tx| intents::take_up_again(tx, &after, core.clock.cluster())).await {
+        Ok(next) => next,
+        Err(e) => {
+            tracing::warn!(error = %e, "what was given up cannot be taken up again; it is tried again");
+            Some(after)
         }
+    }
+}
+
+async fn begin_due(core: &Arc<Core>, open: &Arc<Open>, targets: &Arc<Targets>) -> Result<()> {
+    // A wall clock that jumps makes no deadline pass, and holds no undoing up.
+    let (now, boot) = (core.clock.cluster(), core.clock.boot());
+    let due = {
+        let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+        intents::due(&mut tx, now, LOOKED_AT)?
+    };
+    let full = due.len() == LOOKED_AT;
+    let mut left = Vec::new();
+    for (key, target) in due {
+        let target = (key.mount(), target);
+        if targets.offer(&target, key, boot) {
+            run_next(&Arc::downgrade(core), &Arc::downgrade(open), targets, &target);
+        } else {
+            left.push(key);
+        }
+    }
+    if full && !left.is_empty() {
+        core.transact(open, |tx| intents::make_way(tx, &left, now, MAKE_WAY)).await?;
     }
     Ok(())
 }
 
-async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result<()> {
-    let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(()) };
+/// Begin what a target has room for.
+fn run_next(core: &Weak<Core>, open: &Weak<Open>, targets: &Arc<Targets>, target: &Target) {
+    while let Some(running) = targets.next(target) {
+        tokio::spawn(run_one(core.clone(), open.clone(), running));
+    }
+}
+
+async fn run_one(core: Weak<Core>, open: Weak<Open>, mut running: Running) {
+    let (targets, target) = (running.targets.clone(), running.target.clone());
+    let Ok(_permit) = targets.permits.acquire().await else { return };
+    match undo(core.clone(), open.clone(), &running.key).await {
+        Ok(good) => {
+            let Some(core) = core.upgrade() else { return };
+            running.ended = Some((good, core.clock.boot()));
+            drop(running);
+            if targets.has_nothing_left(&target) {
+                core.intent_due.notify_one();
+            }
+        }
+        Err(e) => {
+            // The store's trouble, not the target's.
+            tracing::warn!(error = %e, "the outcome of an undoing is not stored; it is tried again");
+            drop(running);
+        }
+    }
+    run_next(&core, &open, &targets, &target);
+}
+
+/// False: it is still to be undone.
+async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result<bool> {
+    let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(true) };
     let backend = core.backend_of(&open, &key.mount())?;
     let begun = core
         .transact(&open, |tx| {
@@ -113,7 +243,7 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
             Ok(Some((intent, means)))
         })
         .await?;
-    let Some((intent, means)) = begun else { return Ok(()) };
+    let Some((intent, means)) = begun else { return Ok(true) };
     let closing = core.closing(&open);
     drop(open);
     drop(core);
@@ -122,14 +252,14 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
             let outside = intent.outside();
             let limited = tokio::time::timeout(UNDO_TIME_OUT, caught(backend.undo(&outside, &means)));
             tokio::select! {
-                () = closing => return Ok(()),
+                () = closing => return Ok(true),
                 ended = limited => ended.unwrap_or_else(|_| Err(Error::Unavailable(took_too_long(&intent.target)))),
             }
         }
         (_, Err(e)) => Err(e),
         (None, _) => Err(no_mount()),
     };
-    let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(()) };
+    let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(true) };
     match &outcome {
         Ok(()) => core.metrics.intents_undone.add(1),
         Err(_) => core.metrics.undo_failures.add(1),
@@ -141,7 +271,8 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
             Err(e) => intents::failed(tx, key, &e.to_string(), now),
         }
     })
-    .await
+    .await?;
+    Ok(outcome.is_ok())
 }
 
 fn no_mount() -> Error {

@@ -352,6 +352,59 @@ async fn a_target_that_hangs_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_where_much_cannot_be_undone_holds_up_no_other() {
+    let site = Site::new("much").await;
+    site.world.acts_end("dead", Ending::AnswerLost);
+    site.world.acts_end("alive", Ending::AnswerLost);
+    site.world.undo_hangs_at("dead");
+    // More than the server looks at in one round.
+    let lost: Vec<_> = (0..1200).map(|_| site.making_at("dead")).collect();
+    for one in lost {
+        assert_eq!(one.await.unwrap(), 503);
+    }
+    until(|| site.world.undoings.load(Ordering::SeqCst) == 4).await;
+    for _ in 0..200 {
+        site.making_at("alive").await.unwrap();
+    }
+    until(|| site.world.users().len() == 1200).await;
+    assert_eq!(site.world.undoings.load(Ordering::SeqCst), 204, "four at a time where it hangs");
+    // When the target answers again everything is undone.
+    site.world.undo_hangs_at("");
+    site.world.go_on();
+    for _ in 0..200 {
+        if site.world.users().is_empty() {
+            break;
+        }
+        site.clocks.pass(6);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(site.world.users().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_fails_is_left_alone_for_a_while() {
+    let site = Site::new("breaker").await;
+    site.world.acts_end("a", Ending::AnswerLost);
+    site.world.undo_fails(1000);
+    for _ in 0..40 {
+        site.make_at("a").await.expect(503);
+    }
+    until(|| site.world.undoings.load(Ordering::SeqCst) >= 4).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let tried = site.world.undoings.load(Ordering::SeqCst);
+    assert!(tried < 40, "{tried} of 40 were tried at a target that does not work");
+    site.world.undo_fails(0);
+    for _ in 0..200 {
+        if site.world.users().is_empty() {
+            break;
+        }
+        site.clocks.pass(30);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(site.world.users().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mount_that_is_disabled_during_an_act_waits_until_what_it_made_is_undone() {
     let site = Site::new("disabled").await;
     site.world.acts_end("a", Ending::HangsAfter);

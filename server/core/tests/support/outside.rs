@@ -44,6 +44,7 @@ struct Mood {
     acts: BTreeMap<String, Ending>,
     undo_fails: u32,
     undo_hangs: bool,
+    undo_hangs_at: String,
     handler_fails: bool,
     clean_fails: bool,
     clean_panics: bool,
@@ -60,6 +61,7 @@ impl World {
                     acts: BTreeMap::new(),
                     undo_fails: 0,
                     undo_hangs: false,
+                    undo_hangs_at: String::new(),
                     handler_fails: false,
                     clean_fails: false,
                     clean_panics: false,
@@ -88,6 +90,10 @@ impl World {
 
     pub fn undo_hangs(&self, hangs: bool) {
         self.mood.lock().unwrap().undo_hangs = hangs;
+    }
+
+    pub fn undo_hangs_at(&self, target: &str) {
+        self.mood.lock().unwrap().undo_hangs_at = target.to_owned();
     }
 
     /// From now on the handler fails that runs when the act is done.
@@ -231,7 +237,7 @@ impl Backend for Engine {
                     mood.undo_fails -= 1;
                     return Err(Error::Unavailable("the world cannot be reached".into()));
                 }
-                mood.undo_hangs
+                mood.undo_hangs || mood.undo_hangs_at == outside.target
             };
             if hangs {
                 self.world.hang().await;
