@@ -48,6 +48,8 @@ mod wrapping;
 pub use answer::Answer;
 pub use handle::parse_body;
 pub use init::{InitRequest, Initialised};
+pub use lockout::UserLockout;
+pub use router::Lockout;
 pub use router::{EngineTable, Factory, MountEntry};
 pub use seal_state::Refusal;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
@@ -85,6 +87,7 @@ pub struct Options {
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
     pub endpoints: Endpoints,
+    pub user_lockout: Vec<UserLockout>,
     pub log: Arc<log::Log>,
     /// The configuration as `sys/config/state/sanitized` shows it: without secrets.
     pub shown_config: Map<String, Value>,
@@ -200,7 +203,7 @@ impl Core {
             in_flight: in_flight::InFlight::default(),
             clock: Clock::new(clocks),
             targets: targets::Targets::default(),
-            lockouts: lockout::Lockouts::default(),
+            lockouts: lockout::Lockouts::new(options.user_lockout),
             intent_due: Arc::default(),
             #[cfg(feature = "failpoints")]
             failpoints: failpoint::Failpoints::default(),

@@ -32,26 +32,17 @@ struct Limits {
     reset_secs: u64,
 }
 
-impl Limits {
-    /// None: this mount locks nobody out.
-    fn of(mount: &MountEntry) -> Option<Limits> {
-        if !METHODS.contains(&mount.kind.as_str()) {
-            return None;
-        }
-        let own = mount.lockout.clone().unwrap_or_default();
-        let Lockout { threshold, duration_secs, counter_reset_secs, disabled } = own;
-        let or = |own: u64, usual: u64| if own == 0 { usual } else { own };
-        (!disabled).then(|| Limits {
-            threshold: or(threshold, 5),
-            duration_secs: or(duration_secs, 900),
-            reset_secs: or(counter_reset_secs, 900),
-        })
-    }
+/// `user_lockout` of the configuration.
+#[derive(Debug, Clone)]
+pub struct UserLockout {
+    /// `userpass`, …; none: all methods that have none of their own.
+    pub method: Option<&'static str>,
+    pub lockout: Lockout,
 }
 
 /// By the mount's accessor and the name in lower case.
-#[derive(Default)]
 pub struct Lockouts {
+    configured: Vec<UserLockout>,
     users: Mutex<HashMap<(String, String), Count>>,
 }
 
@@ -60,6 +51,27 @@ fn key(mount: &MountEntry, name: &str) -> (String, String) {
 }
 
 impl Lockouts {
+    pub fn new(configured: Vec<UserLockout>) -> Lockouts {
+        Lockouts { configured, users: Mutex::default() }
+    }
+
+    /// What counts for a mount: its own tune, else the configuration. None: it locks nobody out.
+    fn limits(&self, mount: &MountEntry) -> Option<Limits> {
+        if !METHODS.contains(&mount.kind.as_str()) {
+            return None;
+        }
+        let of = |method: Option<&str>| self.configured.iter().find(|c| c.method == method).map(|c| c.lockout.clone());
+        let configured = of(Some(&mount.kind)).or_else(|| of(None)).unwrap_or_default();
+        let own = mount.lockout.clone().unwrap_or_else(|| configured.clone());
+        let pick = |own: u64, configured: u64, usual: u64| [own, configured, usual].into_iter().find(|n| *n > 0);
+        (!own.disabled).then_some(())?;
+        Some(Limits {
+            threshold: pick(own.threshold, configured.threshold, 5)?,
+            duration_secs: pick(own.duration_secs, configured.duration_secs, 900)?,
+            reset_secs: pick(own.counter_reset_secs, configured.counter_reset_secs, 900)?,
+        })
+    }
+
     fn users(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Count>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,12 +79,12 @@ impl Lockouts {
     /// Whether a user may not even try.
     pub fn holds(&self, mount: &MountEntry, name: &str, now: Timestamp) -> bool {
         let count = self.users().get(&key(mount, name)).copied();
-        Limits::of(mount).is_some() && count.and_then(|c| c.locked_until).is_some_and(|end| end > now)
+        self.limits(mount).is_some() && count.and_then(|c| c.locked_until).is_some_and(|end| end > now)
     }
 
     /// A login failed.
     pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) {
-        let Some(limits) = Limits::of(mount) else { return };
+        let Some(limits) = self.limits(mount) else { return };
         let mut users = self.users();
         if users.len() >= MAX_USERS && !users.contains_key(&key(mount, name)) {
             let oldest = users.iter().filter(|(_, c)| c.locked_until.is_none_or(|end| end <= now));
@@ -124,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_lock_holds_for_its_time_and_counts_wear_off() {
-        let (lockouts, mount) = (Lockouts::default(), mount(3, false));
+        let (lockouts, mount) = (Lockouts::new(Vec::new()), mount(3, false));
         lockouts.failed(&mount, "Bob", at(0));
         lockouts.failed(&mount, "bob", at(29));
         lockouts.failed(&mount, "bob", at(59));
@@ -140,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_success_or_an_operator_ends_it() {
-        let (lockouts, mount) = (Lockouts::default(), mount(1, false));
+        let (lockouts, mount) = (Lockouts::new(Vec::new()), mount(1, false));
         lockouts.failed(&mount, "bob", at(0));
         assert_eq!(lockouts.locked(at(1)), [(mount.accessor.clone(), "bob".to_owned())]);
         lockouts.forget(&mount.accessor, "Bob");
@@ -148,8 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_counts_where_a_mount_says_nothing() {
+        let of = |method, threshold| UserLockout { method, lockout: Lockout { threshold, ..Lockout::default() } };
+        let lockouts = Lockouts::new(vec![of(None, 7), of(Some("userpass"), 2)]);
+        let silent = |kind: &str| MountEntry { kind: kind.into(), lockout: None, ..mount(9, false) };
+        let threshold = |mount: &MountEntry| lockouts.limits(mount).unwrap().threshold;
+        assert_eq!(threshold(&silent("userpass")), 2);
+        assert_eq!(threshold(&silent("ldap")), 7);
+        assert_eq!(threshold(&mount(9, false)), 9);
+        assert_eq!(lockouts.limits(&silent("userpass")).unwrap().duration_secs, 900);
+    }
+
+    #[test]
     fn a_mount_may_lock_nobody_out() {
-        let (lockouts, off) = (Lockouts::default(), mount(1, true));
+        let (lockouts, off) = (Lockouts::new(Vec::new()), mount(1, true));
         lockouts.failed(&off, "bob", at(0));
         assert!(!lockouts.holds(&off, "bob", at(1)));
         let on = MountEntry { lockout: None, ..off };

@@ -18,6 +18,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         storage_type: "inmem".into(),
         audit: Vec::new(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
+        user_lockout: Vec::new(),
         cluster_name: None,
         max_entry_bytes: 1 << 20,
         endpoints: Endpoints { introspection: true, raw_storage: true },

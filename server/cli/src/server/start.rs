@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{Config, Listener, LogFormat, LogLevel, Offer, Storage};
+use holdfast_config::{Config, Listener, LockoutScope, LogFormat, LogLevel, Offer, Storage};
 use holdfast_core::audit::DeviceConfig;
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
@@ -169,6 +169,7 @@ async fn serve(
         },
         cluster_name: config.cluster_name.clone(),
         max_entry_bytes,
+        user_lockout: config.user_lockouts.iter().map(user_lockout).collect(),
         endpoints: Endpoints { introspection: config.introspection_endpoint, raw_storage: config.raw_storage_endpoint },
         log,
         shown_config: shown_config::shown(config),
@@ -217,6 +218,23 @@ fn shown(address: &holdfast_http::Address) -> String {
     match address {
         holdfast_http::Address::Tcp(a) => a.to_string(),
         holdfast_http::Address::Unix { path, .. } => path.display().to_string(),
+    }
+}
+
+fn user_lockout(l: &holdfast_config::UserLockout) -> holdfast_core::UserLockout {
+    holdfast_core::UserLockout {
+        method: match l.scope {
+            LockoutScope::All => None,
+            LockoutScope::Userpass => Some("userpass"),
+            LockoutScope::Ldap => Some("ldap"),
+            LockoutScope::Approle => Some("approle"),
+        },
+        lockout: holdfast_core::Lockout {
+            threshold: l.threshold,
+            duration_secs: l.duration.as_secs(),
+            counter_reset_secs: l.counter_reset.as_secs(),
+            disabled: l.disabled,
+        },
     }
 }
 
