@@ -10,7 +10,7 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
-use crate::{Answer, Core, InitRequest, Refusal, ceremony};
+use crate::{Answer, Core, InitRequest, OldRoutes, Refusal, ceremony};
 
 /// The version that clients are told.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,9 +25,6 @@ pub const ROUTES: &[(&str, &str, &[Operation])] = &[
     ("sys/unseal", "Give a share of the key.", &[Operation::Update]),
 ];
 
-/// Where earlier versions of Vault have the acts of key holders.
-const OLD_ROUTES: &[&str] = &["sys/rekey", "sys/rekey-recovery-key", "sys/generate-root"];
-
 /// A request to a bare route.
 pub struct BareRequest<'a> {
     pub method: &'a str,
@@ -35,6 +32,8 @@ pub struct BareRequest<'a> {
     pub path: &'a str,
     pub query: &'a [(String, String)],
     pub body: &'a [u8],
+    /// What the listener allows without a token.
+    pub old_routes: OldRoutes,
 }
 
 impl Core {
@@ -56,13 +55,7 @@ impl Core {
             "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
             "sys/seal" | "sys/step-down" if !writes => Answer::errors(405, &[]),
             "sys/seal" if self.open().is_none() => Answer::json(204, Vec::new()),
-            // They would make shares and root tokens for whoever comes, without an audit line.
-            p if OLD_ROUTES.iter().any(|old| p.strip_prefix(old).is_some_and(|rest| rest.starts_with('/')))
-                && !p.ends_with("backup") =>
-            {
-                Answer::error(405, "unsupported operation")
-            }
-            _ => return None,
+            _ => return self.old_route(r).await,
         };
         Some(answer)
     }
@@ -250,7 +243,7 @@ impl Core {
     }
 }
 
-fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {
+pub(crate) fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
@@ -266,7 +259,7 @@ fn wrong(name: &str, kind: &str) -> String {
     format!("failed to decode JSON input: {name} must be {kind}")
 }
 
-fn strict_text(m: &Map<String, Value>, name: &str) -> Result<String, String> {
+pub(crate) fn strict_text(m: &Map<String, Value>, name: &str) -> Result<String, String> {
     match m.get(name) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(s)) => Ok(s.clone()),
@@ -274,7 +267,7 @@ fn strict_text(m: &Map<String, Value>, name: &str) -> Result<String, String> {
     }
 }
 
-fn strict_bool(m: &Map<String, Value>, name: &str) -> Result<bool, String> {
+pub(crate) fn strict_bool(m: &Map<String, Value>, name: &str) -> Result<bool, String> {
     match m.get(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(b)) => Ok(*b),
@@ -282,7 +275,7 @@ fn strict_bool(m: &Map<String, Value>, name: &str) -> Result<bool, String> {
     }
 }
 
-fn strict_int(m: &Map<String, Value>, name: &str) -> Result<i64, String> {
+pub(crate) fn strict_int(m: &Map<String, Value>, name: &str) -> Result<i64, String> {
     match m.get(name) {
         None | Some(Value::Null) => Ok(0),
         Some(Value::Number(n)) => n.as_i64().ok_or_else(|| wrong(name, "an integer")),
@@ -290,7 +283,7 @@ fn strict_int(m: &Map<String, Value>, name: &str) -> Result<i64, String> {
     }
 }
 
-fn strict_list(m: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
+pub(crate) fn strict_list(m: &Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
     match m.get(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(items)) => items

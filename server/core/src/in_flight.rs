@@ -66,6 +66,13 @@ impl InFlight {
     }
 }
 
+impl crate::Core {
+    /// The answer of `sys/in-flight-req`.
+    pub fn requests_in_flight(&self) -> Map<String, Value> {
+        self.in_flight.shown()
+    }
+}
+
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.all.shard(self.number).remove(&self.number);

@@ -4,7 +4,8 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use holdfast_core::{Core, InitRequest, Options, ceremony};
+use holdfast_core::bare::BareRequest;
+use holdfast_core::{Core, InitRequest, OldRoutes, Options, ceremony};
 use holdfast_hsm::memory::{Key, Secret, allow_unlocked};
 use holdfast_sdk::{Operation, Value};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
@@ -249,4 +250,52 @@ async fn escrowed_shares_are_replaced_with_a_new_root_key() {
     server.unseal(&server.shares[..2]).await.unwrap_err();
     server.unseal(&fresh[..2]).await.unwrap();
     server.read("sys/mounts").await.expect(200);
+}
+
+/// Ask without a token, as a listener passes it on.
+async fn bare(core: &Arc<Core>, old_routes: OldRoutes, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let body = body.to_string();
+    let request = BareRequest { method, path, query: &[], body: body.as_bytes(), old_routes };
+    let answer = core.bare(&request).await.expect("it is a bare route");
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_nowhere_else() {
+    let server = Server::with_shares(2, 2).await;
+    let (none, all) = (OldRoutes::default(), OldRoutes { rekey: true, generate_root: true });
+    for path in
+        ["sys/rekey/init", "sys/rekey-recovery-key/init", "sys/generate-root/attempt", "sys/generate-root/update"]
+    {
+        for method in ["GET", "PUT", "DELETE"] {
+            assert_eq!(bare(&server.core, none, method, path, json!({})).await.0, 405, "{method} {path}");
+        }
+    }
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2});
+    let wrong = json!({"secret_shares": "3", "secret_threshold": 2});
+    assert_eq!(bare(&server.core, all, "PUT", "sys/rekey/init", wrong).await.0, 400);
+    let (status, begun) = bare(&server.core, all, "PUT", "sys/rekey/init", asked).await;
+    assert_eq!(status, 200, "{begun}");
+    let mut last = Value::Null;
+    for share in &server.shares {
+        let body = json!({"key": share, "nonce": begun["nonce"]});
+        let (status, answer) = bare(&server.core, all, "PUT", "sys/rekey/update", body).await;
+        assert_eq!(status, 200, "{answer}");
+        last = answer;
+    }
+    assert_eq!(last["complete"], true);
+    let fresh = keys(&last);
+    let (_, begun) = bare(&server.core, all, "PUT", "sys/generate-root/attempt", json!({})).await;
+    for share in &fresh[1..] {
+        let body = json!({"key": share, "nonce": begun["nonce"]});
+        last = bare(&server.core, all, "PUT", "sys/generate-root/update", body).await.1;
+    }
+    assert_eq!(last["complete"], true, "{last}");
+    let covered = json!({"encoded_token": last["encoded_token"], "otp": begun["otp"]});
+    let token = server.write("sys/decode-token", covered).await.expect(200)["data"]["token"].clone();
+    let own = ask(&server.core, token.as_str().unwrap(), Operation::Read, "auth/token/lookup-self", Value::Null).await;
+    assert_eq!(own.expect(200)["data"]["policies"], json!(["root"]));
+    server.core.seal_now().await;
+    assert_eq!(bare(&server.core, all, "GET", "sys/rekey/init", Value::Null).await.0, 503);
+    server.unseal(&fresh[..2]).await.unwrap();
 }

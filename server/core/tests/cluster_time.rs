@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::EngineTable;
 use holdfast_core::bare::BareRequest;
+use holdfast_core::{EngineTable, OldRoutes};
 use holdfast_sdk::{Operation, Value};
 use holdfast_storage::Store;
 use holdfast_storage::sim::SimDisk;
@@ -75,7 +75,8 @@ impl Site {
     }
 
     async fn health(&self) -> Value {
-        let request = BareRequest { method: "GET", path: "sys/health", query: &[], body: b"" };
+        let request =
+            BareRequest { method: "GET", path: "sys/health", query: &[], body: b"", old_routes: OldRoutes::default() };
         serde_json::from_slice(&self.server.core.bare(&request).await.unwrap().body).unwrap()
     }
 

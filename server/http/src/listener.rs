@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use holdfast_core::Core;
+use holdfast_core::{Core, OldRoutes};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,6 +46,10 @@ pub struct ListenerOptions {
     pub idle_timeout: Duration,
     pub require_request_header: bool,
     pub unauthenticated_metrics: bool,
+    /// `sys/in-flight-req` needs no token.
+    pub unauthenticated_in_flight: bool,
+    /// Acts of key holders without a token.
+    pub old_routes: OldRoutes,
     pub forwarded_for: ForwardedFor,
 }
 
@@ -61,6 +65,8 @@ impl Default for ListenerOptions {
             idle_timeout: Duration::from_secs(300),
             require_request_header: false,
             unauthenticated_metrics: false,
+            unauthenticated_in_flight: false,
+            old_routes: OldRoutes::default(),
             forwarded_for: ForwardedFor::default(),
         }
     }

@@ -105,7 +105,8 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     if !namespace_of(headers).is_empty() && is_root_only(&api) {
         return reply(Answer::error(400, "operation unavailable in namespaces"));
     }
-    let bare = BareRequest { method: parts.method.as_str(), path: &api, query: &pairs, body: &body };
+    let method = parts.method.as_str();
+    let bare = BareRequest { method, path: &api, query: &pairs, body: &body, old_routes: options.old_routes };
     if let Some(answer) = bare_in_task(core, &bare).await {
         let answer = if parts.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
         return reply(answer);
@@ -134,6 +135,12 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
             if options.unauthenticated_metrics && request.path == "sys/metrics" && request.operation == Operation::Read
             {
                 return reply(metrics(core, &request));
+            }
+            if options.unauthenticated_in_flight
+                && request.path == "sys/in-flight-req"
+                && request.operation == Operation::Read
+            {
+                return reply(Answer::bare(200, &core.requests_in_flight()));
             }
             let time = options.max_request_duration;
             if options.max_json_strings > 0 && json_strings(&request.data) > options.max_json_strings {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use holdfast_config::{Config, Listener, ProxyProtocol, TcpListener, TlsVersion};
+use holdfast_core::OldRoutes;
 use holdfast_http::tls::{Certificates, TlsOptions};
 use holdfast_http::{Address, ForwardedFor, ListenerOptions};
 
@@ -78,6 +79,11 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
         idle_timeout: t.http_idle_timeout,
         require_request_header: t.require_request_header,
         unauthenticated_metrics: t.unauthenticated_metrics_access,
+        unauthenticated_in_flight: t.unauthenticated_in_flight_access,
+        old_routes: OldRoutes {
+            rekey: !t.disable_unauthed_rekey_endpoints,
+            generate_root: !t.disable_unauthed_generate_root_endpoints,
+        },
         forwarded_for: ForwardedFor {
             authorized: t.forwarded_for_authorized.clone(),
             hop_skips: usize::try_from(t.forwarded_for_hop_skips).unwrap_or(usize::MAX),

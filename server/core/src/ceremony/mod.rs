@@ -70,6 +70,13 @@ pub fn share(text: &str) -> Option<Secret<Vec<u8>>> {
     (bytes.len() >= 16).then(|| Secret::new(bytes))
 }
 
+/// What holders are told where the store did not say whether a change is in it.
+pub fn doubt(why: &str) -> String {
+    format!(
+        "the store has not confirmed the change ({why}): keep the old shares too, until the new ones have unsealed it"
+    )
+}
+
 fn unsealed(core: &Core) -> Result<Arc<Open>, Refusal> {
     core.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))
 }

@@ -18,7 +18,7 @@ mod plugins;
 mod policy;
 mod raw;
 mod remount;
-mod rotate;
+pub(crate) mod rotate;
 mod status;
 mod storage;
 mod tools;

@@ -158,9 +158,7 @@ fn restart(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Pr
 }
 
 fn answer(outcome: Outcome, more: fn(&Progress) -> Map<String, Value>) -> Prepared {
-    let doubt = |why: Option<String>| {
-        why.map(|why| format!("the store has not confirmed the change ({why}): keep the old shares too, until the new ones have unsealed it"))
-    };
+    let doubt = |why: Option<String>| why.map(|why| ceremony::doubt(&why));
     match outcome {
         Outcome::More(progress) => prepared(more(&progress), None),
         Outcome::Complete { progress, keys, doubt: why } => prepared(complete(&progress, &keys), doubt(why)),
@@ -195,7 +193,7 @@ fn shown(p: &Progress) -> Map<String, Value> {
 }
 
 /// What came out, in the forms that clients know.
-fn complete(p: &Progress, keys: &[Secret<Vec<u8>>]) -> Map<String, Value> {
+pub(crate) fn complete(p: &Progress, keys: &[Secret<Vec<u8>>]) -> Map<String, Value> {
     let mut m = Map::new();
     let mut set = |name: &str, value: Value| {
         m.insert(name.into(), value);
@@ -211,11 +209,11 @@ fn complete(p: &Progress, keys: &[Secret<Vec<u8>>]) -> Map<String, Value> {
     m
 }
 
-fn fingerprints(p: &Progress) -> Value {
+pub(crate) fn fingerprints(p: &Progress) -> Value {
     if p.fingerprints.is_empty() { Value::Null } else { p.fingerprints.clone().into() }
 }
 
-fn verification_shown(p: &Progress) -> Map<String, Value> {
+pub(crate) fn verification_shown(p: &Progress) -> Map<String, Value> {
     let mut m = Map::new();
     m.insert("n".into(), p.shares.into());
     m.insert("nonce".into(), p.verification_nonce.clone().into());

@@ -48,7 +48,7 @@ fn step_down(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn in_flight(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    Ok(Response::bare(sys.core()?.in_flight.shown()))
+    Ok(Response::bare(sys.core()?.requests_in_flight()))
 }
 
 fn config(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {

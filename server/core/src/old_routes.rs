@@ -1,0 +1,224 @@
+//! `sys/rekey`, `sys/rekey-recovery-key` and `sys/generate-root`: the acts of key holders as Vault has them,
+//! for whoever comes without a token. Strict JSON, bare answers, and no audit line, which is why a listener
+//! must allow them by name. The routes that ask for a token are `sys/rotate/*` and `sys/generate-root-token/*`.
+
+use std::sync::Arc;
+
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::{Map, Value};
+
+use crate::bare::{BareRequest, strict_bool, strict_int, strict_list, strict_object, strict_text};
+use crate::ceremony::{self, Asked, Attempt, Outcome, Progress, Target, token_bytes};
+use crate::init::root_token;
+use crate::seal_state::{Refusal, failed};
+use crate::sys::rotate::{complete, fingerprints, verification_shown};
+use crate::{Answer, Core, clock};
+
+/// Which of them a listener allows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OldRoutes {
+    pub rekey: bool,
+    pub generate_root: bool,
+}
+
+type Shown = Result<Option<Map<String, Value>>, Refusal>;
+
+impl Core {
+    /// The answer of an old route; `None` if the path is not one.
+    pub(crate) async fn old_route(self: &Arc<Self>, r: &BareRequest<'_>) -> Option<Answer> {
+        let (family, tail) = r.path.strip_prefix("sys/")?.split_once('/')?;
+        let (allowed, target) = match (family, tail) {
+            ("rekey", "init" | "update" | "verify") => (r.old_routes.rekey, Some(Target::Root)),
+            ("rekey-recovery-key", "init" | "update" | "verify") => (r.old_routes.rekey, Some(Target::Recovery)),
+            ("generate-root", "attempt" | "update") => (r.old_routes.generate_root, None),
+            _ => return None,
+        };
+        if !allowed {
+            return Some(Answer::error(405, "unsupported operation"));
+        }
+        if !self.is_unsealed() {
+            return Some(Answer::sealed());
+        }
+        let verb = match r.method {
+            "GET" if !r.query.iter().any(|(k, v)| k == "list" && v == "true") => "read",
+            "POST" | "PUT" => "write",
+            "DELETE" => "delete",
+            _ => return Some(Answer::errors(405, &[])),
+        };
+        let body = match strict_object(if verb == "write" { r.body } else { b"" }) {
+            Ok(b) => b,
+            Err(text) => return Some(Answer::error(400, &text)),
+        };
+        let shown = match target {
+            Some(Target::Recovery) if self.options.device.is_none() => {
+                Err(Refusal(400, "recovery rekeying not supported".into()))
+            }
+            Some(target) => self.rekey(target, (verb, tail), &body).await,
+            None => self.old_generation((verb, tail), &body).await,
+        };
+        Some(match shown {
+            Ok(Some(map)) => Answer::bare(200, &map),
+            Ok(None) => Answer::json(204, Vec::new()),
+            Err(Refusal(405, _)) => Answer::errors(405, &[]),
+            Err(Refusal(status, text)) => {
+                Answer::error(status, &text.replace("rotate seal", "rekey seal").replace("rotation", "rekey"))
+            }
+        })
+    }
+
+    async fn rekey(self: &Arc<Self>, target: Target, route: (&str, &str), body: &Map<String, Value>) -> Shown {
+        let bad = |text: String| Refusal(400, text);
+        Ok(match route {
+            ("read", "init") => {
+                let (progress, required) = self.rotation(target)?;
+                Some(progress.map_or_else(|| nothing(required), |p| shown(&p)))
+            }
+            ("write", "init") => {
+                let asked = Asked {
+                    shares: strict_int(body, "secret_shares").map_err(bad)?,
+                    threshold: strict_int(body, "secret_threshold").map_err(bad)?,
+                    pgp_keys: strict_list(body, "pgp_keys").map_err(bad)?,
+                    backup: strict_bool(body, "backup").map_err(bad)?,
+                    verify: strict_bool(body, "require_verification").map_err(bad)?,
+                };
+                if asked.backup && asked.pgp_keys.is_empty() {
+                    let text = "cannot request a backup of the new keys without providing PGP keys for encryption";
+                    return Err(bad(text.into()));
+                }
+                Some(shown(&self.begin_rotation(target, &asked).await?))
+            }
+            ("delete", "init") => {
+                self.cancel_rotation(target).await?;
+                None
+            }
+            ("write", "update") => {
+                let (nonce, share) = given(body)?;
+                Some(outcome(self.give_rotation_share(target, &nonce, share).await?, shown))
+            }
+            ("read", "verify") => {
+                let progress = self.rotation(target)?.0.filter(|p| !p.verification_nonce.is_empty());
+                let progress = progress.ok_or_else(|| bad("no rotation configuration found".into()))?;
+                Some(verification_shown(&progress))
+            }
+            ("write", "verify") => {
+                let (nonce, share) = given(body)?;
+                Some(outcome(self.verify_rotation_share(target, &nonce, share).await?, verification_shown))
+            }
+            ("delete", "verify") => Some(verification_shown(&self.restart_verification(target).await?)),
+            _ => return Err(Refusal(405, String::new())),
+        })
+    }
+
+    async fn old_generation(self: &Arc<Self>, route: (&str, &str), body: &Map<String, Value>) -> Shown {
+        let bad = |text: String| Refusal(400, text);
+        Ok(match route {
+            ("read", "attempt") => Some(attempt(&self.root_generation()?, token_bytes()?)),
+            ("write", "attempt") => {
+                let otp = Secret::new(strict_text(body, "otp").map_err(bad)?);
+                let pgp_key = strict_text(body, "pgp_key").map_err(bad)?;
+                let begun = self.begin_root_generation(otp.expose(), &pgp_key).await?;
+                Some(attempt(&begun, token_bytes()?))
+            }
+            ("delete", "attempt") => {
+                self.cancel_root_generation().await?;
+                None
+            }
+            ("write", "update") => {
+                let (nonce, share) = given(body)?;
+                let done = self.give_generation_share(&nonce, share).await?;
+                if let Some(made) = &done.made {
+                    let open = self.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))?;
+                    let store = |tx: &mut crate::tx::Tx| root_token(tx, made.token.expose(), clock::now());
+                    self.transact(&open, store).await.map_err(failed)?;
+                    tracing::warn!("a root token was made by shares, through sys/generate-root");
+                }
+                Some(attempt(&done, 0))
+            }
+            _ => return Err(Refusal(405, String::new())),
+        })
+    }
+}
+
+/// The nonce and the share of a body.
+fn given(body: &Map<String, Value>) -> Result<(String, Secret<Vec<u8>>), Refusal> {
+    let bad = |text: String| Refusal(400, text);
+    let key = Secret::new(strict_text(body, "key").map_err(bad)?);
+    let nonce = strict_text(body, "nonce").map_err(bad)?;
+    if key.expose().is_empty() {
+        return Err(bad("'key' must be specified in request body as JSON".into()));
+    }
+    let share = ceremony::share(key.expose());
+    Ok((nonce, share.ok_or_else(|| bad("'key' must be a valid hex or base64 string".into()))?))
+}
+
+fn outcome(outcome: Outcome, more: fn(&Progress) -> Map<String, Value>) -> Map<String, Value> {
+    let (mut m, doubt) = match outcome {
+        Outcome::More(progress) => return more(&progress),
+        Outcome::Complete { progress, keys, doubt } => (complete(&progress, &keys), doubt),
+        Outcome::Verified { nonce, doubt } => {
+            let mut m = Map::new();
+            m.insert("nonce".into(), nonce.into());
+            m.insert("complete".into(), true.into());
+            (m, doubt)
+        }
+    };
+    if let Some(why) = doubt {
+        m.insert("warnings".into(), vec![ceremony::doubt(&why)].into());
+    }
+    m
+}
+
+fn nothing(required: u8) -> Map<String, Value> {
+    status(("", false), (0, 0), (0, required), Value::Null, (false, false))
+}
+
+fn shown(p: &Progress) -> Map<String, Value> {
+    let counts = ((p.threshold, p.shares), (p.given, p.required));
+    let mut m = status((&p.nonce, true), counts.0, counts.1, fingerprints(p), (p.backup, p.verify));
+    if !p.verification_nonce.is_empty() {
+        m.insert("verification_nonce".into(), p.verification_nonce.clone().into());
+    }
+    m
+}
+
+fn status(
+    (nonce, started): (&str, bool),
+    (threshold, shares): (u8, u8),
+    (given, required): (usize, u8),
+    fingerprints: Value,
+    (backup, verify): (bool, bool),
+) -> Map<String, Value> {
+    let mut m = Map::new();
+    let mut set = |name: &str, value: Value| {
+        m.insert(name.into(), value);
+    };
+    set("nonce", nonce.into());
+    set("started", started.into());
+    set("t", threshold.into());
+    set("n", shares.into());
+    set("progress", given.into());
+    set("required", required.into());
+    set("pgp_fingerprints", fingerprints);
+    set("backup", backup.into());
+    set("verification_required", verify.into());
+    m
+}
+
+fn attempt(a: &Attempt, otp_length: usize) -> Map<String, Value> {
+    let encoded = a.made.as_ref().map_or("", |m| m.encoded.as_str());
+    let mut m = Map::new();
+    let mut set = |name: &str, value: Value| {
+        m.insert(name.into(), value);
+    };
+    set("nonce", a.nonce.clone().into());
+    set("started", a.started.into());
+    set("progress", a.given.into());
+    set("required", a.required.into());
+    set("complete", a.made.is_some().into());
+    set("encoded_token", encoded.into());
+    set("encoded_root_token", encoded.into());
+    set("pgp_fingerprint", a.fingerprint.clone().into());
+    set("otp", a.otp.as_ref().map_or_else(String::new, |o| o.expose().clone()).into());
+    set("otp_length", otp_length.into());
+    m
+}
