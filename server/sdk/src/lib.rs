@@ -12,13 +12,18 @@ pub mod duration;
 mod error;
 pub mod json;
 mod login;
+pub mod names;
 mod outside;
 pub mod parameters;
 mod request;
 mod response;
 pub mod routes;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
+pub mod token_parameters;
 mod transaction;
+pub mod uuid;
 
 pub use address::{AddressBlock, NoAddressBlock};
 pub use backend::{Backend, Class, Preparation, Prepared};
@@ -30,6 +35,7 @@ pub use request::{Call, Caller, Captures, Headers, Operation, Request};
 pub use response::{Auth, Body, Chunks, Lease, Response, TokenType, WrapInfo};
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;
+pub use token_parameters::{OldNames, TokenFields, TokenParameters};
 pub use transaction::{Place, Record, Table, Transaction, record};
 
 pub use serde_json::{Map, Value};

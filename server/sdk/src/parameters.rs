@@ -335,26 +335,32 @@ impl Lenient for Value {
     }
 }
 
-/// Declares a struct of parameters; each field's documentation is its description for clients.
+/// Declares a struct of parameters; each field's documentation is its description for clients. Behind `with`
+/// stand sets of parameters that several routes share (`with token: TokenFields`).
 #[macro_export]
 macro_rules! parameters {
-    ($(#[doc = $doc:literal])* $vis:vis struct $name:ident { $($(#[doc = $text:literal])* $field:ident: $type:ty,)* }) => {
-        $(#[doc = $doc])*
-        $vis struct $name { $($(#[doc = $text])* pub $field: $type,)* }
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[doc = $text:literal])* $field:ident: $type:ty,)* }
+     $(with $($shared:ident: $set:ty),+)?) => {
+        $(#[$meta])*
+        $vis struct $name { $($(#[doc = $text])* pub $field: $type,)* $($(pub $shared: $set,)+)? }
 
         impl $crate::Parameters for $name {
-            const FIELDS: &'static [$crate::Field] = &[$($crate::Field {
-                name: $crate::parameters::field_name(stringify!($field)),
-                kind: <$type as $crate::Parameter>::KIND,
-                description: concat!($($text),*),
-                required: <$type as $crate::Parameter>::REQUIRED,
-            },)*];
+            const FIELDS: &'static [$crate::Field] = {
+                const OWN: &[$crate::Field] = &[$($crate::Field {
+                    name: $crate::parameters::field_name(stringify!($field)),
+                    kind: <$type as $crate::Parameter>::KIND,
+                    description: concat!($($text),*),
+                    required: <$type as $crate::Parameter>::REQUIRED,
+                },)*];
+                const SETS: &[&[$crate::Field]] = &[OWN, $($(<$set as $crate::Parameters>::FIELDS,)+)?];
+                &$crate::parameters::joined::<{ $crate::parameters::total(SETS) }>(SETS)
+            };
             fn parse(data: &$crate::Map<String, $crate::Value>) -> $crate::Result<Self> {
                 Ok($name { $($field: {
                     let name = $crate::parameters::field_name(stringify!($field));
                     <$type as $crate::Parameter>::parse(data.get(name)).map_err(|e| $crate::Error::bad_request(
                         format!("Field validation failed: field {name:?}: {e}")))?
-                },)* })
+                },)* $($($shared: <$set as $crate::Parameters>::parse(data)?,)+)? })
             }
         }
     };
@@ -364,6 +370,49 @@ macro_rules! parameters {
 pub const fn field_name(ident: &'static str) -> &'static str {
     let b = ident.as_bytes();
     if b.len() > 2 && b[0] == b'r' && b[1] == b'#' { ident.split_at(2).1 } else { ident }
+}
+
+parameters! {
+    /// Which part of a list is wanted.
+    pub struct Page {
+        /// List the names behind this one.
+        after: Option<String>,
+        /// List at most so many names; all of them if it is below 1.
+        limit: Option<i64>,
+    }
+}
+
+impl Page {
+    /// As [`Transaction::names`](crate::Transaction::names) takes them.
+    pub fn bounds(&self) -> (&str, usize) {
+        let limit = self.limit.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
+        (self.after.as_deref().unwrap_or(""), limit)
+    }
+}
+
+/// How many fields several sets have.
+pub const fn total(sets: &[&[Field]]) -> usize {
+    let (mut sum, mut at) = (0, 0);
+    while at < sets.len() {
+        sum += sets[at].len();
+        at += 1;
+    }
+    sum
+}
+
+/// The fields of several sets; `N` is their [`total`].
+pub const fn joined<const N: usize>(sets: &[&[Field]]) -> [Field; N] {
+    let mut all = [Field { name: "", kind: Kind::Any, description: "", required: false }; N];
+    let (mut set, mut next) = (0, 0);
+    while set < sets.len() {
+        let mut at = 0;
+        while at < sets[set].len() {
+            all[next] = sets[set][at];
+            (at, next) = (at + 1, next + 1);
+        }
+        set += 1;
+    }
+    all
 }
 
 #[cfg(test)]
@@ -382,6 +431,18 @@ mod tests {
         assert_eq!(bool::lenient(&json!("true")), Ok(true));
         assert!(bool::lenient(&json!("yes")).is_err());
         assert_eq!(Seconds::lenient(&json!("1h")), Ok(Seconds(3600)));
+    }
+
+    #[test]
+    fn shared_parameters_stand_beside_a_route_s_own() {
+        parameters! { struct Shared { /// Common.
+        ttl: Option<i64>, } }
+        parameters! { struct Route { /// Own.
+        name: Option<String>, } with shared: Shared }
+        let names: Vec<&str> = Route::FIELDS.iter().map(|f| f.name).collect();
+        assert_eq!(names, ["name", "ttl"]);
+        let p = Route::parse(json!({"name": "n", "ttl": "7"}).as_object().unwrap()).unwrap();
+        assert_eq!((p.name.as_deref(), p.shared.ttl), (Some("n"), Some(7)));
     }
 
     #[test]
