@@ -5,8 +5,10 @@ use std::sync::Arc;
 use holdfast_core::{EngineTable, MountEntry};
 use holdfast_kv::{KvV1, KvV2};
 use holdfast_sdk::Backend;
+use holdfast_userpass::Userpass;
 
-pub const ENGINES: EngineTable = EngineTable { secrets: &[("kv", kv), ("generic", generic)], auth: &[] };
+pub const ENGINES: EngineTable =
+    EngineTable { secrets: &[("kv", kv), ("generic", generic)], auth: &[("userpass", userpass)] };
 
 fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
     match mount.option("version").unwrap_or("1") {
@@ -19,4 +21,8 @@ fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
 /// What version 1 of kv was called at first.
 fn generic(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {
     Ok(Arc::new(KvV1::new(mount.default_ttl_secs)))
+}
+
+fn userpass(_: &MountEntry) -> Result<Arc<dyn Backend>, String> {
+    Ok(Arc::new(Userpass::default()))
 }
