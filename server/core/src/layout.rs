@@ -45,7 +45,7 @@ impl Scope {
 }
 
 /// What clients keep through `sys/raw`.
-pub const RAW: Scope = Scope::of_core(4);
+pub const RAW: Scope = Scope::of_core(5);
 
 /// Entities and groups.
 pub const IDENTITY: Scope = Scope::of_core(4);
@@ -70,8 +70,6 @@ pub const SETTINGS: Table = Table(5);
 pub const INTENTS: Table = Table(6);
 /// By a time-ordered UUID: moves of mounts.
 pub const MOVES: Table = Table(7);
-/// By name: headers of the web UI.
-pub const UI_HEADERS: Table = Table(8);
 /// By version: when a version of the program first opened the store.
 pub const VERSIONS: Table = Table(9);
 /// By time and random id: when an intent is to be looked at, as in [`EXPIRY`].
@@ -80,6 +78,8 @@ pub const INTENTS_DUE: Table = Table(10);
 pub const CLUSTER_TIME: Table = Table(11);
 /// By the name of a password policy.
 pub const PASSWORD_POLICIES: Table = Table(12);
+/// By name: headers of the web UI. (8 had their names in plain.)
+pub const UI_HEADERS: Table = Table(15);
 /// By lease id: what it is of.
 pub const LEASES: Table = Table(14);
 
@@ -136,4 +136,32 @@ pub const RAW_ENTRIES: Table = Table(1);
 pub fn table_of(key: &[u8], scope: &Scope) -> Option<Table> {
     let rest = key.strip_prefix(&scope.prefix()[..])?;
     rest.first().map(|t| Table(*t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two branches that each add one are merged without a conflict.
+    #[test]
+    fn no_two_scopes_and_no_two_tables_of_the_system_are_the_same() {
+        let scopes = [SYSTEM, TOKENS, CUBBYHOLE, RAW, IDENTITY];
+        let tables = [
+            MOUNTS,
+            POLICIES,
+            JOBS,
+            EXPIRY,
+            SETTINGS,
+            INTENTS,
+            MOVES,
+            VERSIONS,
+            INTENTS_DUE,
+            CLUSTER_TIME,
+            PASSWORD_POLICIES,
+            LEASES,
+            UI_HEADERS,
+        ];
+        assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
+        assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());
+    }
 }

@@ -16,7 +16,7 @@ use crate::{Core, Open, sys};
 /// What the HTTP layer and the audit log ask for with each request.
 #[derive(Default)]
 pub(crate) struct SettingsCache {
-    cors: Cached<Option<Cors>>,
+    cors: Cached<Option<Arc<Cors>>>,
     audited_headers: Cached<AuditedHeaders>,
     /// The last batch that changed a setting.
     changed_at: AtomicU64,
@@ -56,10 +56,10 @@ impl<T> Cached<T> {
 
 impl Core {
     /// What pages of other origins may do; `None` while it is not configured, or the server sealed.
-    pub fn cors(&self) -> Result<Option<Cors>> {
+    pub fn cors(&self) -> Result<Option<Arc<Cors>>> {
         let Some(open) = self.open() else { return Ok(None) };
-        let cors = open.settings.cors.get(self, &open, sys::cors::load)?;
-        Ok(cors.as_ref().clone())
+        let load = |tx: &mut Tx| Ok(sys::cors::load(tx)?.map(Arc::new));
+        Ok(open.settings.cors.get(self, &open, load)?.as_ref().clone())
     }
 
     /// The request headers that audit lines show; `None` while the server is sealed.

@@ -88,3 +88,36 @@ async fn a_seal_ends_what_follows_the_log() {
     server.core.seal_now().await;
     assert!(matches!(stream.poll_next(&mut cx), std::task::Poll::Ready(None)));
 }
+
+#[tokio::test]
+async fn a_setting_that_no_header_could_carry_is_refused() {
+    let server = Server::start().await;
+    let good = json!({"allowed_origins": "http://a.example", "allowed_headers": "X-One,X-Two"});
+    server.write("sys/config/cors", good).await.expect(204);
+    let before = server.read("sys/config/cors").await.expect(200)["data"].clone();
+    for wrong in [
+        json!({"allowed_origins": "*", "allowed_headers": ["X-One\nX-Two"]}),
+        json!({"allowed_origins": "*", "allowed_headers": ["X One"]}),
+        json!({"allowed_origins": ["http://a.example\r\nX: y"]}),
+        json!({"allowed_origins": vec!["http://a.example"; 101]}),
+    ] {
+        server.write("sys/config/cors", wrong.clone()).await.expect(400);
+    }
+    assert_eq!(server.read("sys/config/cors").await.expect(200)["data"], before);
+    server.write("sys/config/auditing/request-headers/a b", json!({})).await.expect(400);
+    server.write("sys/config/ui/headers/a b", json!({"values": ["x"]})).await.expect(400);
+}
+
+#[tokio::test]
+async fn headers_of_the_ui_are_listed_by_name_and_there_is_an_end_to_them() {
+    let server = Server::start().await;
+    for n in 0..100 {
+        server.write(&format!("sys/config/ui/headers/x-{n:03}"), json!({"values": ["v"]})).await.expect(200);
+    }
+    server.write("sys/config/ui/headers/x-100", json!({"values": ["v"]})).await.expect(400);
+    server.write("sys/config/ui/headers/x-099", json!({"values": ["w"]})).await.expect(200);
+    let keys = server.list("sys/config/ui/headers").await.expect(200)["data"]["keys"].clone();
+    assert_eq!((keys.as_array().unwrap().len(), &keys[99]), (100, &json!("X-099")));
+    server.delete("sys/config/ui/headers/X-000").await.expect(204);
+    server.read("sys/config/ui/headers/x-000").await.expect(404);
+}

@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use serde_json::json;
 
 use super::System;
+use super::cors::is_header_name;
 use crate::layout::{SETTINGS, SYSTEM};
 use crate::tx::Tx;
 
@@ -98,6 +99,9 @@ fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
 
 fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Response> {
     let header = AuditedHeader { name: call.capture("header").to_ascii_lowercase(), hmac: p.hmac.unwrap_or(false) };
+    if !is_header_name(&header.name) {
+        return Err(Error::bad_request(format!("{:?} is no name of a header", header.name)));
+    }
     let mut all = load(tx)?;
     all.headers.retain(|h| h.name != header.name);
     if all.headers.len() >= MOST {

@@ -10,6 +10,9 @@ use crate::tx::Tx;
 /// Where the settings are.
 pub(super) const NAME: &[u8] = b"cors";
 
+/// Origins, and headers beside the usual ones, that may be allowed.
+const MOST: usize = 100;
+
 /// Request headers that a page may always send.
 const HEADERS: &[&str] = &[
     "Content-Type",
@@ -57,6 +60,12 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     })
 }
 
+/// Whether HTTP allows a header of that name (RFC 9110, 5.6.2).
+pub(super) fn is_header_name(name: &str) -> bool {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
 impl Cors {
     /// All request headers that a page may send.
     pub fn headers(&self) -> Vec<String> {
@@ -96,7 +105,18 @@ fn write(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Response>
     if origins.len() > 1 && origins.iter().any(|o| o == "*") {
         return Err(Error::bad_request("to allow all origins the '*' must be the only value for allowed_origins"));
     }
-    let more_headers = p.allowed_headers.unwrap_or_default().into_iter().filter(|h| !h.is_empty()).collect();
+    let more_headers: Vec<String> =
+        p.allowed_headers.unwrap_or_default().into_iter().filter(|h| !h.is_empty()).collect();
+    // One that cannot stand in a header would take the whole header away.
+    if let Some(wrong) = more_headers.iter().find(|h| !is_header_name(h)) {
+        return Err(Error::bad_request(format!("allowed_headers: {wrong:?} is no name of a header")));
+    }
+    if let Some(wrong) = origins.iter().find(|o| o.bytes().any(|b| !b.is_ascii_graphic())) {
+        return Err(Error::bad_request(format!("allowed_origins: {wrong:?} is no origin")));
+    }
+    if origins.len().max(more_headers.len()) > MOST {
+        return Err(Error::bad_request(format!("at most {MOST} origins and {MOST} headers can be allowed")));
+    }
     let cors = Cors { origins, more_headers, credentials: p.allow_credentials.unwrap_or(false) };
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &cors))?;
     Ok(Response::empty())

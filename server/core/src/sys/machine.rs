@@ -1,8 +1,9 @@
 //! `sys/host-info`: the machine that the server runs on, as Linux tells it in `/proc`.
 
 use std::fs;
+use std::sync::Arc;
 
-use holdfast_sdk::{Call, Map, Response, Result, Routes, Value};
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value};
 use serde_json::json;
 
 use super::System;
@@ -15,10 +16,25 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const MOST_DISKS: usize = 256;
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
-    routes.path("host-info", "The machine that the server runs on.", |p| p.read(host_info))
+    routes.path("host-info", "The machine that the server runs on.", |p| {
+        p.read(host_info).prepared(Operation::Read, collect)
+    })
 }
 
-fn host_info(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+/// Files are read, and a disk may keep one waiting: not on a worker.
+fn collect(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    Ok(Some(Box::pin(async {
+        let machine: Prepared = Arc::new(tokio::task::spawn_blocking(machine).await.map_err(Error::internal)?);
+        Ok(machine)
+    })))
+}
+
+fn host_info(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let machine = call.prepared.and_then(|p| p.downcast_ref::<Map<String, Value>>());
+    Ok(Response::data(machine.ok_or_else(|| Error::Internal("nothing was collected".into()))?.clone()))
+}
+
+fn machine() -> Map<String, Value> {
     let stat = text("/proc/stat");
     let mut m = Map::new();
     m.insert("timestamp".into(), clock::now().rfc3339().into());
@@ -27,7 +43,7 @@ fn host_info(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     m.insert("disk".into(), disks(&text("/proc/self/mounts")));
     m.insert("host".into(), host(&stat));
     m.insert("memory".into(), memory(&text("/proc/meminfo")));
-    Ok(Response::data(m))
+    m
 }
 
 /// A file of `/proc`; empty where it cannot be read: what it would tell is left out.

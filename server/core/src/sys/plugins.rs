@@ -132,7 +132,7 @@ fn read(sys: &System, _: &mut Tx, call: &Call<'_>, p: Which) -> Result<Response>
 
 /// A version has three numbers, and a `v` before them or not.
 fn check_version(version: &str) -> Result<()> {
-    let core = version.trim_start_matches('v').split(['-', '+']).next().unwrap_or("");
+    let core = version.strip_prefix('v').unwrap_or(version).split(['-', '+']).next().unwrap_or("");
     let numbers = core.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     if version.is_empty() || (numbers && core.split('.').count() <= 3) {
         return Ok(());

@@ -5,6 +5,7 @@ use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Transactio
 use minicbor::{Decode, Encode};
 
 use super::System;
+use super::cors::is_header_name;
 use crate::layout::{SYSTEM, UI_HEADERS};
 use crate::tx::Tx;
 
@@ -46,12 +47,11 @@ fn canonical(name: &str) -> String {
 }
 
 fn load(tx: &mut Tx, name: &str) -> Result<Option<Header>> {
-    tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(UI_HEADERS, name.as_bytes())))
+    tx.within(SYSTEM, |tx| record::get(tx, Place::Name(UI_HEADERS, name)))
 }
 
 fn all(tx: &mut Tx) -> Result<Vec<String>> {
-    let found = tx.within(SYSTEM, |tx| tx.ordered(UI_HEADERS, &[], &[], MOST))?;
-    Ok(found.into_iter().map(|(name, _)| String::from_utf8_lossy(&name).into_owned()).collect())
+    tx.within(SYSTEM, |tx| tx.names(UI_HEADERS, "", "", MOST))
 }
 
 fn list(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -78,14 +78,13 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Values) -> Result<Response
     if name.starts_with("X-Vault-") {
         return Err(Error::bad_request("X-Vault headers cannot be set"));
     }
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if !name.bytes().all(is_token) || values.iter().any(|v| v.chars().any(char::is_control)) {
+    if !is_header_name(&name) || values.iter().any(|v| v.chars().any(char::is_control)) {
         return Err(Error::bad_request("this is no header that HTTP allows"));
     }
     if all(tx)?.len() >= MOST && load(tx, &name)?.is_none() {
         return Err(Error::bad_request(format!("at most {MOST} headers can be set")));
     }
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(UI_HEADERS, name.as_bytes()), &Header { values }))?;
+    tx.within(SYSTEM, |tx| record::put(tx, Place::Name(UI_HEADERS, &name), &Header { values }))?;
     let response = Response { status: Some(200), ..Response::empty() };
     Ok(match name.as_str() {
         "Content-Security-Policy" => {
@@ -97,6 +96,6 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Values) -> Result<Response
 
 fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let name = canonical(call.capture("header"));
-    tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(UI_HEADERS, name.as_bytes())))?;
+    tx.within(SYSTEM, |tx| tx.delete(Place::Name(UI_HEADERS, &name)))?;
     Ok(Response::empty())
 }

@@ -12,7 +12,7 @@
 
 use holdfast_sdk::{Error, Place, Result, Table, Transaction};
 
-use crate::layout::{self, CUBBYHOLE, RAW, RAW_ENTRIES, SYSTEM, Scope, TOKENS};
+use crate::layout::{self, RAW, RAW_ENTRIES, SYSTEM, Scope, TOKENS};
 use crate::random::{parse_uuid, uuid_text};
 use crate::router::Router;
 use crate::tx::Tx;
@@ -27,6 +27,7 @@ const SYSTEM_TABLES: &[(&str, Table)] = &[
     ("intents", layout::INTENTS),
     ("intents-due", layout::INTENTS_DUE),
     ("jobs", layout::JOBS),
+    ("leases", layout::LEASES),
     ("mounts", layout::MOUNTS),
     ("moves", layout::MOVES),
     ("password-policy", layout::PASSWORD_POLICIES),
@@ -154,8 +155,7 @@ pub fn list(tx: &mut Tx, router: &Router, folder: &str, after: &str, limit: usiz
 fn mounts(tx: &mut Tx, router: &Router) -> Result<Vec<String>> {
     let uuid = |scope: &Scope| match *scope {
         SYSTEM | TOKENS | RAW => None,
-        CUBBYHOLE => router.mounts().find(|m| m.scope == CUBBYHOLE).map(|m| m.entry.uuid),
-        other => Some(other.mount),
+        other => Some(router.mounts().find(|m| m.scope == other).map_or(other.mount, |m| m.entry.uuid)),
     };
     Ok(tx.scopes()?.iter().filter_map(uuid).map(|u| format!("{}/", uuid_text(&u))).collect())
 }
