@@ -24,6 +24,17 @@ async fn service_tokens_are_counted_and_batch_tokens_are_not_stored() {
 }
 
 #[tokio::test]
+async fn entities_are_counted() {
+    let server = Server::start().await;
+    let count = async || server.read("sys/internal/counters/entities").await.expect(200)["data"]["counters"].clone();
+    assert_eq!(count().await, json!({"entities": {"total": 0}}));
+    for name in ["a", "b"] {
+        server.write("identity/entity", json!({"name": name})).await.expect(200);
+    }
+    assert_eq!(count().await, json!({"entities": {"total": 2}}));
+}
+
+#[tokio::test]
 async fn the_tables_of_the_router_name_every_mount_once() {
     let server = Server::start().await;
     server.write("sys/mounts/one", json!({"type": "kv"})).await.expect(204);
