@@ -217,6 +217,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_command_is_there_twice() {
+        let mut words: Vec<&str> = COMMANDS.iter().flat_map(|c| c.iter()).map(|c| c.words).collect();
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+
+    #[test]
     fn the_longest_words_win() {
         let find = |line: &str| {
             let args: Vec<String> = line.split(' ').map(str::to_string).collect();

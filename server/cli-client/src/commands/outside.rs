@@ -72,7 +72,6 @@ static SERVER: [Flag; 16] = [
     Flag::bool("dev-no-store-token", "Do not keep the root token for client commands."),
     Flag::text("dev-cluster-json", "A file that the cluster is described in."),
 ];
-static COMPACT: [Flag; 1] = [CONFIG];
 static DIAGNOSE: [Flag; 4] = [
     CONFIG,
     Flag::list("skip", "A check to leave out. May be given several times."),
@@ -95,7 +94,6 @@ pub static COMMANDS: &[Command] = &[
     Command::new("server", "Start a server", of_main).flags(&SERVER),
     Command::new("debug", "Gather what helps to find an error", no_arguments).flags(&DEBUG),
     Command::new("monitor", "Follow the server's log", no_arguments).flags(&MONITOR),
-    Command::new("operator compact", "Give unused room of the store back", of_main).flags(&COMPACT).without_server(),
     Command::new("operator diagnose", "Look for trouble in a configuration", not_built)
         .flags(&DIAGNOSE)
         .without_server(),

@@ -8,11 +8,16 @@ use super::{text, unwrapped};
 use crate::call::Call;
 use crate::client::{Client, Request};
 use crate::failure::{Explain, Failure, Outcome};
+use crate::flags::Flag;
 
 const PATH: &str = "sys/storage/compact";
 const LOOK: Duration = Duration::from_millis(200);
 /// Progress is said when so much more of a hundred is done.
 const STEP: u64 = 10;
+
+/// The program itself answers where it is given.
+pub static FLAGS: [Flag; 1] =
+    [Flag::list("config", "A configuration file or folder of a stopped server whose store is meant.")];
 
 pub fn run(call: &Call) -> Outcome {
     call.exactly(0)?;

@@ -41,7 +41,8 @@ pub static COMMANDS: &[Command] = &[
         .about("Makes a new key for everything written from now on. Old keys are kept for reading.")
         .prints(Prints::Answer),
     Command::new("operator compact", "Give unused room of the store back", compact::run)
-        .about("Asks the server to copy what is stored to a new file without the room that nothing uses, and says how far it is. The server goes on serving. With -config=FILE the store of a stopped server is compacted instead, on this machine."),
+        .about("Asks the server to copy what is stored to a new file without the room that nothing uses, and says how far it is. The server goes on serving. With -config=FILE the store of a stopped server is compacted instead, on this machine.")
+        .flags(&compact::FLAGS),
     Command::new("operator members", "Nodes of the cluster", members::run).prints(Prints::Answer),
 ];
 
