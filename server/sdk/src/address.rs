@@ -46,6 +46,11 @@ impl AddressBlock {
         }
     }
 
+    /// Whether every address of another block is in this one.
+    pub fn contains(&self, other: &AddressBlock) -> bool {
+        self.prefix_bits <= other.prefix_bits && self.holds(other.address)
+    }
+
     /// All blocks of a list.
     ///
     /// # Errors
@@ -98,6 +103,16 @@ mod tests {
         assert!(holds("10.0.0.0/31", "10.0.0.1") && !holds("10.0.0.0/31", "10.0.0.2"));
         assert!(holds("127.0.0.1", "127.0.0.1") && !holds("127.0.0.1", "127.0.0.2"));
         assert!(holds("2001:db8::/32", "2001:db8:ffff::1") && !holds("2001:db8::/32", "2001:db9::1"));
+    }
+
+    #[test]
+    fn a_block_contains_those_that_lie_in_it() {
+        let contains = |wide: &str, narrow: &str| {
+            wide.parse::<AddressBlock>().unwrap().contains(&narrow.parse::<AddressBlock>().unwrap())
+        };
+        assert!(contains("10.0.0.0/8", "10.9.0.0/16") && contains("10.0.0.0/8", "10.1.2.3/8"));
+        assert!(!contains("10.0.0.0/8", "10.0.0.0/7") && !contains("10.0.0.0/8", "11.0.0.0/16"));
+        assert!(contains("::/0", "2001:db8::1") && !contains("::/0", "10.0.0.1") && !contains("0.0.0.0/0", "::1"));
     }
 
     #[test]
