@@ -8,6 +8,7 @@ mod cli_page;
 mod clients;
 mod compaction;
 mod crash;
+mod field_log;
 mod http2;
 mod memory;
 mod needles;

@@ -56,9 +56,9 @@ impl Call<'_> {
     }
 }
 
-/// A path as the API takes it: no slash at its ends, no blanks around it.
+/// A path as the API takes it: no slash at its ends. Blanks stay: a name may begin and end with them.
 pub fn sanitized(path: &str) -> String {
-    path.trim().trim_matches('/').to_string()
+    path.trim_matches('/').to_string()
 }
 
 /// A mount's path: without a slash before, with one behind.

@@ -2,6 +2,7 @@
 
 mod act;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -713,6 +714,10 @@ fn limit_page(authorised: &Authorised, response: &mut Response) {
         && let Some(Value::Array(keys)) = map.get_mut("keys")
     {
         keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let shown: HashSet<String> = keys.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if let Some(Value::Object(details)) = map.get_mut("key_info") {
+            details.retain(|name, _| shown.contains(name));
+        }
     }
 }
 

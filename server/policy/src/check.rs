@@ -150,7 +150,7 @@ fn judge(permissions: &Permissions, check: &Check<'_>) -> Result<Option<u64>, De
         judge_parameters(permissions, check.parameters)?;
     }
     match permissions.pagination_limit {
-        Some(limit) if check.operation == Operation::List => judge_limit(limit, check.parameters).map(Some),
+        Some(limit) if check.operation.lists() => judge_limit(limit, check.parameters).map(Some),
         _ => Ok(None),
     }
 }

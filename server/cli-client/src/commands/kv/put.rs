@@ -18,6 +18,10 @@ pub fn run(call: &Call) -> Outcome {
     let client = call.client()?;
     let data = sorted(&Value::Object(data_of(call, &call.args[1..])?));
     let key = Key::resolve(call, &client, call.arg(0))?;
+    if !key.is_v2 && call.flags.int("cas").is_some_and(|cas| cas >= 0) {
+        // Who asks for a check and gets none loses what another has written.
+        return Err(Failure::usage("Check-and-set not supported on KV Version 1"));
+    }
     let path = key.route("data");
     let body = if key.is_v2 { json!({ "data": data, "options": options(call) }) } else { data };
     written(call, &key, &path, client.write(&path, &body))

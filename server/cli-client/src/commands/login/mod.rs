@@ -104,7 +104,26 @@ fn config(call: &Call, method: &str) -> Result<Config, Failure> {
     }
     let pairs = data::parse_texts(&args, call.console)
         .map_err(|why| Failure::usage(format!("Error parsing configuration: {why}")))?;
-    Ok(pairs.into_iter().collect())
+    let mut config: Config = pairs.into_iter().collect();
+    if let Some(password) = config.get_mut("password").filter(|_| comes_from_outside(&args, "password")) {
+        without_line_end(password, call);
+    }
+    Ok(config)
+}
+
+/// Whether a value was read from a file or from stdin.
+fn comes_from_outside(args: &[String], key: &str) -> bool {
+    let value = |arg: &String| arg.strip_prefix(key)?.strip_prefix('=').map(|v| v == "-" || v.starts_with('@'));
+    args.iter().filter_map(value).next_back() == Some(true)
+}
+
+/// Editors and `echo` end a file with a line end that is no part of a password.
+fn without_line_end(password: &mut String, call: &Call) {
+    let bare = password.strip_suffix('\n').map(|p| p.strip_suffix('\r').unwrap_or(p).len());
+    if let Some(length) = bare {
+        password.truncate(length);
+        call.console.warn("Note: the line end behind the password was left out.");
+    }
 }
 
 fn keep(call: &Call, auth: &Auth, stores: bool, token_only: bool) -> Result<(), Failure> {
