@@ -92,7 +92,7 @@ pub fn wrap(
         record.insert(STATUS.into(), status.into());
     }
     let info = WrapInfo {
-        wrapped_accessor: response.auth.map(|a| a.accessor).unwrap_or_default(),
+        wrapped_accessor: response.auth.map(|a| a.accessor).or(response.accessor).unwrap_or_default(),
         ..store(tx, &record, whole_secs(ttl), &request.path, now)?
     };
     Ok(Response { wrap_info: Some(info), ..Response::default() })

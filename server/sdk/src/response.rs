@@ -88,6 +88,8 @@ pub struct Response {
     pub login: Option<Box<crate::Login>>,
     pub lease: Option<Lease>,
     pub wrap_info: Option<WrapInfo>,
+    /// The accessor of what is answered, if that has one beside a token's: shown with an answer that is wrapped.
+    pub accessor: Option<String>,
     pub warnings: Vec<String>,
     /// Instead of 200 or 204.
     pub status: Option<u16>,

@@ -105,10 +105,10 @@ fn insert(
     store::insert(tx, &key, &made)?;
     let mut data = Map::new();
     data.insert("secret_id".into(), secret_id.into());
-    data.insert("secret_id_accessor".into(), made.accessor.into());
+    data.insert("secret_id_accessor".into(), made.accessor.clone().into());
     data.insert("secret_id_num_uses".into(), made.num_uses.into());
     data.insert("secret_id_ttl".into(), made.ttl_secs.into());
-    Ok(Response::data(data))
+    Ok(Response { accessor: Some(made.accessor), ..Response::data(data) })
 }
 
 /// A secret id within its role's limits.
