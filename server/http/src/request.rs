@@ -361,15 +361,12 @@ fn sdk_request(
 
 fn reply(answer: Answer) -> Reply {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let empty = answer.body.is_empty() && answer.stream.is_none();
     let mut response = HttpResponse::new(Content::new(answer.body, answer.stream));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
-    let bodiless = empty && status == StatusCode::NO_CONTENT;
-    if !bodiless
-        && !answer.content_type.is_empty()
+    if !answer.content_type.is_empty()
         && let Ok(v) = HeaderValue::try_from(answer.content_type)
     {
         headers.insert(header::CONTENT_TYPE, v);
