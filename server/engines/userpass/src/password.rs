@@ -2,7 +2,9 @@
 //!
 //! Why these, and these costs: `docs/decisions/0004-password-hashing.md`.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::{Mutex, PoisonError};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -138,13 +140,26 @@ impl Password {
     }
 }
 
+/// Memory of earlier hashes, as many as there were turns at a time. Each thread's heap would else keep 19 MiB.
+static ROOM: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+
 fn argon2id(password: &Secret<String>, memory_kib: u32, passes: u32, lanes: u32, salt: &[u8]) -> Result<[u8; 32]> {
     let failed = |e: argon2::Error| Error::Internal(format!("the password cannot be hashed: {e}"));
     let mut hash = [0; 32];
     let params = Params::new(memory_kib, passes, lanes, Some(hash.len())).map_err(failed)?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(password.expose().as_bytes(), salt, &mut hash)
-        .map_err(failed)?;
+    let blocks = params.block_count();
+    let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    room.resize(blocks, Block::default());
+    let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+        password.expose().as_bytes(),
+        salt,
+        &mut hash,
+        &mut room[..],
+    );
+    // What is left in it belongs to the password.
+    room.fill(Block::default());
+    ROOM.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    done.map_err(failed)?;
     Ok(hash)
 }
 
