@@ -99,8 +99,8 @@ fn first_ttl(login: &Login, limits: TtlLimits, batch: bool, warnings: &mut Vec<S
         return login.period_secs.min(max);
     }
     let wanted = if login.ttl_secs > 0 { login.ttl_secs } else { limits.default_secs };
-    // Nobody asked for the mount's default.
-    if login.ttl_secs > max {
+    // What is cut is told where somebody set it: not the mount's default by the mount's own or the method's maximum.
+    if login.ttl_secs > max || (explicit > 0 && wanted > explicit) {
         warnings.push(capped("TTL", wanted, max));
     }
     wanted.min(max)

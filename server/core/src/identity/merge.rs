@@ -51,11 +51,15 @@ pub fn merge(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, p: Merge) -> Res
         take_over(&mut to, entity, &keep, asked_to_keep, from.len())?;
     }
     to.updated = call.now.0;
+    for alias in &mut to.aliases {
+        alias.custom_metadata = alias.custom_metadata.take().filter(|m| !m.is_empty());
+    }
     for entity in &from {
         for group in store::groups_of(tx, &entity.id)? {
             if let Some(before) = store::group(tx, &group)? {
                 let mut group = before.clone();
                 store::set_member(tx, &mut group, &to.id, true)?;
+                group.modify_index += 1;
                 group.updated = call.now.0;
                 store::save_group(tx, Some(&before), &group)?;
             }
