@@ -153,11 +153,11 @@ fn change(
     custom: Option<StringMap>,
 ) -> Result<Response> {
     let mut alias = Alias { name, mount_accessor: accessor, ..before.clone() };
+    let moves = owner.as_ref().is_some_and(|o| o.id != entity.id);
     alias.custom_metadata = match custom {
         Some(given) => Some(given.0),
-        None => alias.custom_metadata.filter(|m| !m.is_empty()),
+        None => alias.custom_metadata.filter(|m| moves || !m.is_empty()),
     };
-    let moves = owner.as_ref().is_some_and(|o| o.id != entity.id);
     let same = alias.name == before.name
         && alias.mount_accessor == before.mount_accessor
         && alias.custom_metadata.as_deref().unwrap_or_default()

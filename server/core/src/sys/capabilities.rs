@@ -177,7 +177,24 @@ fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respon
     let (mut exact, mut globs) = (Map::new(), Map::new());
     for rule in union.acl.rules() {
         let mut r = Map::new();
-        r.insert("capabilities".into(), rule.permissions.capabilities.names().into());
+        let p = rule.permissions;
+        r.insert("capabilities".into(), p.capabilities.names().into());
+        for (name, parameters) in
+            [("allowed_parameters", &p.allowed_parameters), ("denied_parameters", &p.denied_parameters)]
+        {
+            if !parameters.is_empty() {
+                let shown = parameters.iter().map(|(k, values)| {
+                    (k.clone(), values.iter().map(holdfast_policy::ParameterValue::to_json).collect::<Value>())
+                });
+                r.insert(name.into(), Value::Object(shown.collect()));
+            }
+        }
+        if !p.required_parameters.is_empty() {
+            r.insert("required_parameters".into(), p.required_parameters.clone().into());
+        }
+        if let Some(limit) = p.pagination_limit {
+            r.insert("pagination_limit".into(), limit.into());
+        }
         let text = rule.expression.trim_end_matches('*');
         if rule.expression.ends_with('*') || rule.expression.contains('+') {
             globs.insert(text.to_owned(), Value::Object(r));
