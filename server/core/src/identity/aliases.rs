@@ -138,6 +138,7 @@ fn create(
     alias.custom_metadata = Some(custom.unwrap_or_default().0);
     check_free(tx, &entity, &alias)?;
     let answer = named(&entity, &alias);
+    settle(&mut entity);
     entity.aliases.push(alias);
     entity.updated = call.now.0;
     store::save_entity(tx, before.as_ref(), &entity)?;
@@ -171,6 +172,7 @@ fn change(
     match owner {
         None => {
             let mut changed = entity.clone();
+            settle(&mut changed);
             changed.aliases.iter_mut().filter(|a| a.id == alias.id).for_each(|a| *a = alias.clone());
             store::save_entity(tx, Some(&entity), &changed)?;
             Ok(named(&changed, &alias))
@@ -178,12 +180,21 @@ fn change(
         Some(before) => {
             let mut left = entity.clone();
             left.aliases.retain(|a| a.id != alias.id);
+            settle(&mut left);
             store::save_entity(tx, Some(&entity), &left)?;
             let mut owner = before.clone();
+            settle(&mut owner);
             owner.aliases.push(alias.clone());
             store::save_entity(tx, Some(&before), &owner)?;
             Ok(named(&owner, &alias))
         }
+    }
+}
+
+/// Custom metadata that were given and are empty are shown as such only until the entity is stored again.
+fn settle(entity: &mut Entity) {
+    for alias in &mut entity.aliases {
+        alias.custom_metadata = alias.custom_metadata.take().filter(|m| !m.is_empty());
     }
 }
 
