@@ -251,7 +251,7 @@ pub(crate) fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {
         Ok(Value::Object(m)) => Ok(m),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => Err("failed to decode JSON input: expected an object".into()),
-        Err(e) => Err(format!("failed to decode JSON input: {}", crate::handle::json_error(&e))),
+        Err(e) => Err(format!("failed to decode JSON input: {}", crate::body::json_error(&e))),
     }
 }
 

@@ -1,62 +1,31 @@
-//! The way of a request, from top to bottom.
+//! The way of a request, from top to bottom. Whether it may go it is decided in `judge`, what it makes outside in `act`.
 
 mod act;
+mod judge;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_hsm::memory::Secret;
-use holdfast_policy::{Check, Decision, Operation as PolicyOperation, ResponseFilter};
 use holdfast_sdk::{
-    Body, Call, Caller, Error, Found, Map, Operation, Place, Preparation, Prepared, Request, Response, Result,
-    Timestamp, Value,
+    Body, Call, Caller, Error, Found, Operation, Preparation, Prepared, Request, Response, Result, Timestamp, Value,
 };
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
 
+use self::judge::Authorised;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::failpoint;
-use crate::identity::Resolved;
 use crate::in_flight::Flight;
-use crate::layout::{CUBBYHOLE, MOUNTS, SYSTEM, TOKEN, TOKENS};
-use crate::policies::{Compiled, system_time};
+use crate::layout::CUBBYHOLE;
+use crate::policies::system_time;
 use crate::router::{Handler, Mount};
 use crate::settings::AuditedHeaders;
-use crate::tokens::{self, Parent, Session, TokenEntry};
+use crate::tokens;
 use crate::tx::{Effect, Tx};
 use crate::{Answer, Core, Open, intents, logins, wrapping};
-
-/// What was found out about a request before it is carried out.
-struct Authorised {
-    caller: Caller,
-    facts: AuthFacts,
-    /// Records of tokens that the decision stands on, and as of which index.
-    stands_on: Vec<(Vec<u8>, u64)>,
-    /// The policies that decided, as of which index.
-    policies: Option<(Arc<Compiled>, u64)>,
-    /// Whose token it is.
-    who: Option<Arc<Resolved>>,
-    pagination_limit: Option<u64>,
-    /// Hides keys of a listing.
-    response_filter: Option<Arc<ResponseFilter>>,
-    counted: bool,
-}
-
-impl Authorised {
-    /// What the transaction writes stands on the decision.
-    fn depend(&self, tx: &mut Tx) {
-        for (key, index) in &self.stands_on {
-            tx.depend_on(key, *index);
-        }
-        if let Some((policies, index)) = &self.policies {
-            for key in policies.keys.iter().chain(self.who.iter().flat_map(|w| &w.keys)) {
-                tx.depend_on(key, *index);
-            }
-        }
-    }
-}
 
 /// A request on its way.
 struct Way<'a> {
@@ -267,18 +236,6 @@ impl Handler {
     }
 }
 
-fn policy_operation(o: Operation) -> PolicyOperation {
-    match o {
-        Operation::Read => PolicyOperation::Read,
-        Operation::Create => PolicyOperation::Create,
-        Operation::Update => PolicyOperation::Update,
-        Operation::Patch => PolicyOperation::Patch,
-        Operation::Delete => PolicyOperation::Delete,
-        Operation::List => PolicyOperation::List,
-        Operation::Scan => PolicyOperation::Scan,
-    }
-}
-
 impl Way<'_> {
     fn store(&self) -> &Store {
         &self.core.store
@@ -286,19 +243,6 @@ impl Way<'_> {
 
     fn barrier(&self) -> Barrier {
         Barrier::clone(&self.open.barrier.load())
-    }
-
-    fn nobody(&self) -> Authorised {
-        Authorised {
-            caller: Caller::default(),
-            facts: AuthFacts { allowed: true, ..AuthFacts::default() },
-            stands_on: Vec::new(),
-            policies: None,
-            who: None,
-            pagination_limit: None,
-            response_filter: None,
-            counted: true,
-        }
     }
 
     fn request_facts<'f>(&'f self, audited: &'f AuditedHeaders) -> RequestFacts<'f> {
@@ -320,146 +264,6 @@ impl Way<'_> {
             plain_request_keys: entry.map_or(&[], |e| &e.plain_request_keys),
             plain_response_keys: entry.map_or(&[], |e| &e.plain_response_keys),
         }
-    }
-
-    /// The caller's token, from the cache or the store, with what the finding stands on.
-    fn session(&self, tx: &mut Tx, index: u64, stands_on: &mut Vec<(Vec<u8>, u64)>) -> Result<Option<Arc<Session>>> {
-        let Some(token) = &self.request.token else { return Ok(None) };
-        let id = tokens::id_of(tx, token.expose());
-        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, &id)))?;
-        stands_on.push((key.clone(), index));
-        let session = match self.open.sessions.get(&key) {
-            Some(s) => s,
-            None => {
-                let Some(held) = tokens::read(tx, token.expose())? else { return Ok(None) };
-                let session = Arc::new(Session::new(held, token.expose(), &self.open.audit));
-                self.open.sessions.insert(&key, session.clone(), tx.index());
-                session
-            }
-        };
-        if session.entry.has_ended(self.now) || !session.entry.admits(self.request.remote) {
-            return Ok(None);
-        }
-        if !self.has_its_mount(tx, &session.entry, index, stands_on)? {
-            return Ok(None);
-        }
-        let mut parent = session.entry.parent;
-        while let Some(id) = parent {
-            let Some(above) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
-            match above.as_parent(self.now) {
-                Parent::Lives if !self.has_its_mount(tx, &above, index, stands_on)? => return Ok(None),
-                Parent::Lives => parent = above.parent,
-                Parent::LetsGo => break,
-                Parent::HasEnded => return Ok(None),
-            }
-        }
-        Ok(Some(session))
-    }
-
-    /// Whether the auth mount that gave a token is still there.
-    fn has_its_mount(
-        &self,
-        tx: &mut Tx,
-        entry: &TokenEntry,
-        index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
-    ) -> Result<bool> {
-        if let Some(uuid) = &entry.auth_mount {
-            stands_on.push((tx.within(SYSTEM, |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?, index));
-        }
-        tokens::has_its_mount(tx, entry)
-    }
-
-    fn token_entry(
-        &self,
-        tx: &mut Tx,
-        id: &[u8; 32],
-        index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
-    ) -> Result<Option<Arc<TokenEntry>>> {
-        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, id)))?;
-        let entry = match self.open.tokens.get(&key) {
-            Some(e) => Some(e),
-            None => {
-                let loaded = tokens::load(tx, id)?.map(Arc::new);
-                if let Some(e) = &loaded {
-                    self.open.tokens.insert(&key, e.clone(), tx.index());
-                }
-                loaded
-            }
-        };
-        stands_on.push((key, index));
-        Ok(entry)
-    }
-
-    /// Token and policy. The operation becomes `create` where the engine says that nothing is there.
-    fn authorise(&self) -> (Operation, Result<Authorised, (AuthFacts, Error)>) {
-        let mut operation = self.operation;
-        let mut facts = AuthFacts::default();
-        let authorised = self.judge(&mut operation, &mut facts);
-        (operation, authorised.map_err(|e| (facts, e)))
-    }
-
-    fn judge(&self, operation: &mut Operation, facts: &mut AuthFacts) -> Result<Authorised> {
-        let view = self.store().view();
-        let index = view.index();
-        let mut tx = Tx::read_only(view, self.barrier()).cached(&self.open.opened);
-        let mut stands_on = Vec::with_capacity(4);
-        if let Err(e) = wrapping::check(&mut tx, self.request, self.now) {
-            facts.presented = self.request.token.as_ref().map(|t| t.expose().clone());
-            return Err(e);
-        }
-        let session = match self.session(&mut tx, index, &mut stands_on) {
-            Ok(Some(s)) => s,
-            other => {
-                facts.presented = self.request.token.as_ref().map(|t| t.expose().clone());
-                return Err(other.err().unwrap_or(Error::PermissionDenied));
-            }
-        };
-        self.flight.asks(&session);
-        facts.token = Some(session.audit.clone());
-        let who = match session.entry.entity_id.as_str() {
-            "" => None,
-            // The tokens of an entity that is gone or disabled are none.
-            id => match self.open.identities.get(&mut tx, id)? {
-                Some(who) if !who.entity.disabled => Some(who),
-                _ => return Err(Error::PermissionDenied),
-            },
-        };
-        facts.identity_policies = who.as_ref().map(|w| w.policies.clone()).unwrap_or_default();
-        let union = self.open.policies.union(&mut tx, &session.entry.policies, who.as_ref(), self.now)?;
-        if *operation == Operation::Update
-            && let (Some(mount), Some(found)) = (self.mount, self.found)
-        {
-            tx.enter(mount.scope);
-            let call = self.call(&session.caller, *operation, found, None);
-            if mount.handler.exists(found, &mut tx, &call)? == Some(false) {
-                *operation = Operation::Create;
-            }
-        }
-        let decision: Decision = union.acl.check(&Check {
-            operation: policy_operation(*operation),
-            path: &self.request.path,
-            parameters: Some(&self.request.data),
-            wrap_ttl: self.request.wrap_ttl,
-            root_protected: self.found.is_some_and(|f| f.root_protected),
-            now: system_time(self.now),
-        });
-        facts.allowed = decision.allowed;
-        facts.granting = decision.granting_policies.clone();
-        if !decision.allowed {
-            return Err(Error::PermissionDenied);
-        }
-        Ok(Authorised {
-            caller: Caller { sudo: decision.sudo || decision.root, ..session.caller.clone() },
-            facts: facts.clone(),
-            stands_on,
-            policies: Some((union, index)),
-            who,
-            pagination_limit: decision.pagination_limit,
-            response_filter: decision.response_filter,
-            counted: session.entry.num_uses == 0,
-        })
     }
 
     fn call<'c>(
@@ -654,15 +458,6 @@ impl Way<'_> {
         mount.scope == CUBBYHOLE || self.request.path == wrapping::UNWRAP
     }
 
-    fn authorise_again(&self) -> Result<Authorised> {
-        if self.found.is_some_and(|f| f.unauthenticated) {
-            return Ok(self.nobody());
-        }
-        // A create may have become an update by somebody else's commit: the engine is asked anew.
-        let way = Way { operation: self.request.operation, ..*self };
-        way.authorise().1.map_err(|(_, e)| e)
-    }
-
     /// The mount still answers for the path, as of the index that is returned.
     fn same_mount(&self, mount: &Mount) -> Result<u64> {
         let index = self.store().view().index();
@@ -718,133 +513,5 @@ fn limit_page(authorised: &Authorised, response: &mut Response) {
         if let Some(Value::Object(details)) = map.get_mut("key_info") {
             details.retain(|name, _| shown.contains(name));
         }
-    }
-}
-
-/// What is wrong with a JSON text, without a word of the text itself.
-pub fn json_error(e: &serde_json::Error) -> String {
-    if e.is_eof() {
-        return "unexpected end of the body".into();
-    }
-    format!("malformed JSON at line {} column {}", e.line(), e.column())
-}
-
-/// Levels that a body may be nested.
-const MAX_DEPTH: usize = 1000;
-
-/// A body's object. An empty one, blanks and `null` are no parameters; what stands behind it is not looked at.
-pub fn parse_body(body: &[u8]) -> Result<Map<String, Value>> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    if depth(body) > MAX_DEPTH {
-        return Err(Error::bad_request(format!("failed to parse JSON input: nested deeper than {MAX_DEPTH} levels")));
-    }
-    let text = String::from_utf8_lossy(body);
-    let parsed = match first_value(&text) {
-        Err(_) if text.contains("\\u") => first_value(&without_lone_surrogates(&text)),
-        other => other,
-    };
-    match parsed {
-        Ok(Value::Object(m)) => Ok(m),
-        Ok(Value::Null) => Ok(Map::new()),
-        Ok(_) => Err(Error::bad_request("error parsing JSON: the body must be a JSON object")),
-        Err(e) => Err(Error::bad_request(format!("failed to parse JSON input: {}", json_error(&e)))),
-    }
-}
-
-/// The first value of a text in which whole values follow one another.
-fn first_value(text: &str) -> serde_json::Result<Value> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.disable_recursion_limit();
-    let first = <Value as serde::Deserialize>::deserialize(&mut reader)?;
-    for more in reader.into_iter::<serde::de::IgnoredAny>() {
-        more?;
-    }
-    Ok(first)
-}
-
-/// How deep brackets are nested at most; what is in strings does not count.
-fn depth(body: &[u8]) -> usize {
-    let (mut now, mut most, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for b in body {
-        match b {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                now += 1;
-                most = most.max(now);
-            }
-            b']' | b'}' if !in_string => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    most
-}
-
-/// Half of a surrogate pair becomes U+FFFD, as in the reference.
-fn without_lone_surrogates(text: &str) -> String {
-    let unit = |at: usize| -> Option<u32> {
-        let hex = text.get(at..at + 6)?.strip_prefix("\\u")?;
-        u32::from_str_radix(hex, 16).ok()
-    };
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        if rest.starts_with("\\u") {
-            match unit(at) {
-                Some(0xd800..0xdc00) if matches!(unit(at + 6), Some(0xdc00..0xe000)) => {
-                    out.push_str(&text[at..at + 12]);
-                    at += 12;
-                }
-                Some(0xd800..0xe000) => {
-                    out.push_str("\\ufffd");
-                    at += 6;
-                }
-                _ => {
-                    out.push_str("\\u");
-                    at += 2;
-                }
-            }
-        } else if rest.starts_with('\\') {
-            let pair = rest.char_indices().nth(2).map_or(rest.len(), |(i, _)| i);
-            out.push_str(&rest[..pair]);
-            at += pair;
-        } else {
-            let Some(c) = rest.chars().next() else { break };
-            out.push(c);
-            at += c.len_utf8();
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_read_as_the_reference_reads_it() {
-        assert!(parse_body(b"  ").unwrap().is_empty());
-        assert!(parse_body(b"null").unwrap().is_empty());
-        assert_eq!(parse_body(b"{\"a\":1} {\"b\":2}").unwrap().len(), 1);
-        assert_eq!(parse_body(br#"{"a":"x\ud800y"}"#).unwrap()["a"], "x\u{fffd}y");
-        assert_eq!(parse_body(br#"{"a":"\ud83d\ude00 \\ud800"}"#).unwrap()["a"], "\u{1f600} \\ud800");
-        assert_eq!(parse_body(b"{\"a\":\"\xff\"}").unwrap()["a"], "\u{fffd}");
-        for bad in [&b"[1]"[..], b"3", b"{", b"{\"a\"}", b"{\"a\":1"] {
-            assert!(parse_body(bad).is_err());
-        }
-    }
-
-    #[test]
-    fn a_deep_body_is_refused_before_it_is_parsed() {
-        let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
-        assert!(parse_body(nested(900).as_bytes()).is_ok());
-        assert!(parse_body(nested(1000).as_bytes()).is_err());
-        assert!(parse_body(nested(1_000_000).as_bytes()).is_err());
-        assert!(parse_body("[".repeat(1_000_000).as_bytes()).is_err());
-        assert!(parse_body(b"{\"a\":\"[[[[\\\"[[\"}").is_ok());
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 pub mod audit;
 mod background;
 pub mod bare;
+mod body;
 mod cache;
 mod caught;
 pub mod ceremony;
@@ -47,7 +48,7 @@ mod undo;
 mod wrapping;
 
 pub use answer::Answer;
-pub use handle::parse_body;
+pub use body::parse_body;
 pub use init::{InitRequest, Initialised};
 pub use lockout::UserLockout;
 pub use old_routes::OldRoutes;

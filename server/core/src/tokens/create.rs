@@ -57,7 +57,7 @@ pub fn create_orphan(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Cr
 
 pub fn create_by_role(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Create) -> Result<Response> {
     let name = call.capture("role_name");
-    if !roles::is_name(name) {
+    if !holdfast_sdk::names::is_plain(name) {
         return Err(Error::UnsupportedPath);
     }
     let role = roles::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role {name}")))?;

@@ -1,5 +1,6 @@
 //! `auth/token/roles/*`: what tokens made by a role may be.
 
+use holdfast_sdk::names::is_plain;
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
     AddressBlock, Call, Error, Map, Place, Response, Result, TokenType, Transaction, Value, parameters, record,
@@ -139,15 +140,9 @@ parameters! {
     }
 }
 
-/// A role's name: `\w(([\w-.]+)?\w)?`. Anything else is no path.
-pub fn is_name(name: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    name.starts_with(word) && name.ends_with(word) && name.chars().all(|c| word(c) || matches!(c, '-' | '.'))
-}
-
 /// A path's suffix: `\w[\w-.]+\w`.
 fn is_suffix(suffix: &str) -> bool {
-    is_name(suffix) && suffix.len() >= 3
+    is_plain(suffix) && suffix.len() >= 3
 }
 
 pub fn load(tx: &mut Tx, name: &str) -> Result<Option<Role>> {
@@ -155,7 +150,7 @@ pub fn load(tx: &mut Tx, name: &str) -> Result<Option<Role>> {
 }
 
 fn named<'a>(call: &'a Call<'_>) -> Result<&'a str> {
-    Some(call.capture("role_name")).filter(|n| is_name(n)).ok_or(Error::UnsupportedPath)
+    Some(call.capture("role_name")).filter(|n| is_plain(n)).ok_or(Error::UnsupportedPath)
 }
 
 pub fn list(_: &TokenBackend, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -384,8 +379,8 @@ mod tests {
 
     #[test]
     fn names_and_suffixes_are_as_the_reference_takes_them() {
-        assert!(["a", "ab", "a.b", "a-b", "A_9"].iter().all(|n| is_name(n)));
-        assert!(["", "-a", "a-", "a b", "a@b", "ä"].iter().all(|n| !is_name(n)));
+        assert!(["a", "ab", "a.b", "a-b", "A_9"].iter().all(|n| is_plain(n)));
+        assert!(["", "-a", "a-", "a b", "a@b", "ä"].iter().all(|n| !is_plain(n)));
         assert!(is_suffix("suf") && !is_suffix("ab") && !is_suffix("a/b"));
     }
 }
