@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 
-use rustix::termios::{self, LocalModes, OptionalActions};
+use rustix::process::{self, Signal};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex};
 use zeroize::Zeroizing;
 
 /// Where results (`say`), everything else (`warn`) and stdin go through. A failure to write is kept
@@ -57,6 +58,13 @@ impl Console {
     /// Bytes on stdout as they are.
     pub fn say_bytes(&self, bytes: &[u8]) {
         self.noting(self.out.borrow_mut().write_all(bytes));
+    }
+
+    /// Bytes on stdout as they are, now. False: nobody reads them any more.
+    pub fn say_at_once(&self, bytes: &[u8]) -> bool {
+        self.say_bytes(bytes);
+        self.flush();
+        self.lost.borrow().is_none()
     }
 
     /// A line that is no result, on stderr.
@@ -114,18 +122,28 @@ impl Console {
         }
         let terminal = rustix::stdio::stdin();
         let shown = termios::tcgetattr(terminal)?;
+        // An interrupt would leave a terminal that shows nothing: its key ends the line instead, and
+        // the signal follows when the terminal is as it was.
         let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        let interrupt = shown.special_codes[SpecialCodeIndex::VINTR];
+        hidden.special_codes[SpecialCodeIndex::VEOL] = interrupt;
         termios::tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
-        let mut line = Zeroizing::new(String::new());
-        let read = io::stdin().read_line(&mut line);
+        let mut line = Zeroizing::new(vec![0; MAX_LINE_BYTES]);
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(terminal, line.as_mut_slice()));
         termios::tcsetattr(terminal, OptionalActions::Flush, &shown)?;
-        read?;
-        let end = line.trim_end_matches(['\r', '\n']).len();
-        line.truncate(end);
-        Ok(line)
+        line.truncate(read?);
+        if line.last() == Some(&interrupt) {
+            process::kill_process(process::getpid(), Signal::INT)?;
+            return Err(io::Error::other("interrupted"));
+        }
+        let line = std::str::from_utf8(&line).map_err(io::Error::other)?;
+        Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_string()))
     }
 }
+
+/// A terminal gives no longer line.
+const MAX_LINE_BYTES: usize = 4096;
 
 /// As much as a server takes in one body; more than that is no sensible input.
 const MAX_STDIN_BYTES: u64 = 32 << 20;

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::commands::{self, Command, Entry};
+use crate::completion;
 use crate::console::Console;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -12,6 +13,12 @@ use crate::output::Format;
 const NO_COMMAND: i32 = 127;
 
 pub fn run(args: &[String], environment: &Environment, console: &Console) -> i32 {
+    if let Some(code) = completion::answer(args, environment, console) {
+        return code;
+    }
+    if let Some(code) = installs(args, environment, console) {
+        return code;
+    }
     if matches!(args.first().map(String::as_str), Some("-v" | "-version" | "--version")) {
         return run(&["version".to_string()], environment, console);
     }
@@ -82,6 +89,20 @@ fn ended(outcome: Result<i32, Failure>, console: &Console) -> i32 {
             }
             code
         }
+    }
+}
+
+/// `-autocomplete-install` and `-autocomplete-uninstall`, which stand where a command's name stands.
+fn installs(args: &[String], environment: &Environment, console: &Console) -> Option<i32> {
+    let flags = args.iter().take_while(|a| a.starts_with('-'));
+    let flags: Vec<&str> = flags.map(|a| a.strip_prefix("--").unwrap_or(&a[1..])).collect();
+    match (flags.contains(&completion::INSTALL), flags.contains(&completion::UNINSTALL)) {
+        (false, false) => None,
+        (true, true) => {
+            console.warn("Either of -autocomplete-install and -autocomplete-uninstall may be given, not both.");
+            Some(1)
+        }
+        (is_install, _) => Some(completion::install(is_install, environment, console)),
     }
 }
 

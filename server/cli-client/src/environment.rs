@@ -44,6 +44,11 @@ impl Environment {
         self.setting(name).map(|s| s.value).filter(|v| !v.is_empty())
     }
 
+    /// A variable by its full name.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// The user's name.
     pub fn user(&self) -> Option<&str> {
         ["USER", "LOGNAME"].iter().find_map(|n| self.variables.get(*n)).map(String::as_str).filter(|v| !v.is_empty())
@@ -51,7 +56,7 @@ impl Environment {
 
     /// The user's home folder.
     pub fn home(&self) -> Option<&str> {
-        self.variables.get("HOME").map(String::as_str).filter(|v| !v.is_empty())
+        self.variable("HOME").filter(|v| !v.is_empty())
     }
 }
 

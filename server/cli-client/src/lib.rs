@@ -21,6 +21,7 @@
 mod call;
 mod client;
 mod commands;
+mod completion;
 mod console;
 mod data;
 mod dispatch;

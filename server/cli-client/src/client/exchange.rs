@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -44,8 +45,17 @@ impl Exchange {
         Ok(Exchange { timeout: settings.timeout, tls: OnceLock::new(), settings: settings.tls.clone() })
     }
 
+    /// Sends a request and reads its whole answer.
     pub async fn run(&self, url: &Url, request: &Request, headers: &[(String, String)]) -> Result<Answer, Failure> {
-        let exchange = self.over_a_connection(url, request, headers);
+        self.in_time(async { self.over_a_connection(url, request, headers).await?.whole().await }).await
+    }
+
+    /// Sends a request and reads the head of its answer; the time allowed ends there.
+    pub async fn open(&self, url: &Url, request: &Request, headers: &[(String, String)]) -> Result<Opened, Failure> {
+        self.in_time(self.over_a_connection(url, request, headers)).await
+    }
+
+    async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         if self.timeout.is_zero() {
             return exchange.await;
         }
@@ -57,7 +67,7 @@ impl Exchange {
         url: &Url,
         request: &Request,
         headers: &[(String, String)],
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Opened, Failure> {
         match url.scheme.as_str() {
             "unix" => {
                 let place = format!("unix {}", url.authority);
@@ -94,8 +104,7 @@ async fn talk(
     url: &Url,
     request: &Request,
     headers: &[(String, String)],
-) -> Result<Answer, Failure> {
-    let failed = |e: hyper::Error| Failure::Http(e.to_string());
+) -> Result<Opened, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(connection);
     let mut builder = http::Request::builder().method(request.method).uri(&url.target).header("Host", host);
@@ -106,15 +115,45 @@ async fn talk(
     let message = builder.body(body).map_err(|e| Failure::Http(e.to_string()))?;
     let response = sender.send_request(message).await.map_err(failed)?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|e| Failure::Http(e.to_string()))?;
     let header = |(n, v): (&http::HeaderName, &http::HeaderValue)| {
         (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())
     };
-    Ok(Answer {
-        status: head.status.as_u16(),
-        headers: head.headers.iter().map(header).collect(),
-        body: body.to_bytes(),
-    })
+    Ok(Opened { status: head.status.as_u16(), headers: head.headers.iter().map(header).collect(), body })
+}
+
+fn failed(e: hyper::Error) -> Failure {
+    Failure::Http(e.to_string())
+}
+
+/// An answer whose body is still to come.
+pub struct Opened {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Incoming,
+}
+
+impl Opened {
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The whole answer.
+    pub async fn whole(self) -> Result<Answer, Failure> {
+        let Opened { status, headers, body } = self;
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|e| Failure::Http(e.to_string()))?;
+        Ok(Answer { status, headers, body: body.to_bytes() })
+    }
+
+    /// The next part of the body, when it comes; `None` at its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while let Some(frame) = self.body.frame().await {
+            // A frame without data is a trailer.
+            if let Ok(data) = frame.map_err(failed)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Failure {

@@ -11,6 +11,7 @@ mod rehearsal;
 mod settings;
 mod tls;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -141,10 +142,18 @@ impl Client {
 
     /// Sends the request, or shows it where that is wanted.
     pub fn send(&self, request: &Request) -> Result<Answer, Error> {
+        match self.rehearsed(request) {
+            Some(shown) => Err(Error::Rehearsed(shown)),
+            None => self.send_really(request),
+        }
+    }
+
+    /// The request as it is shown, where it is not to be sent.
+    fn rehearsed(&self, request: &Request) -> Option<String> {
         match self.settings.rehearse {
-            Rehearse::No => self.send_really(request),
-            Rehearse::Curl => Err(Error::Rehearsed(rehearsal::curl(&self.settings, request))),
-            Rehearse::Policy => Err(Error::Rehearsed(rehearsal::policy(request))),
+            Rehearse::No => None,
+            Rehearse::Curl => Some(rehearsal::curl(&self.settings, request)),
+            Rehearse::Policy => Some(rehearsal::policy(request)),
         }
     }
 
@@ -156,6 +165,56 @@ impl Client {
         self.exchange_with(request, &headers)
     }
 
+    /// Sends a request whose answer goes on, and hands on each part as it comes, until the server
+    /// ends it, `each` breaks, or the person at the terminal does.
+    pub fn follow(&self, request: &Request, each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), Error> {
+        if let Some(shown) = self.rehearsed(request) {
+            return Err(Error::Rehearsed(shown));
+        }
+        let headers = self.settings.headers_of(request)?;
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => Ok(()),
+                () = terminated() => Ok(()),
+                outcome = self.followed(request, &headers, each) => outcome,
+            }
+        })
+    }
+
+    async fn followed(
+        &self,
+        request: &Request,
+        headers: &[(String, String)],
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut url = self.settings.address.url(&request.path, &request.query);
+        let mut may_redirect = self.settings.follow_redirect;
+        loop {
+            let transport = |url: &address::Url, cause: exchange::Failure| Error::Transport {
+                method: request.method,
+                url: url.to_string(),
+                cause: cause.to_string(),
+            };
+            let mut opened = self.exchange.open(&url, request, headers).await.map_err(|e| transport(&url, e))?;
+            if opened.status() >= 300 {
+                let answer = opened.whole().await.map_err(|e| transport(&url, e))?;
+                if is_redirect(answer.status) && may_redirect {
+                    url = self.redirected(&url, &answer)?;
+                    may_redirect = false;
+                    continue;
+                }
+                self.judged(request, &url, answer)?;
+                return Ok(());
+            }
+            while let Some(part) = opened.next().await.map_err(|e| transport(&url, e))? {
+                if each(&part).is_break() {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+    }
+
     fn send_really(&self, request: &Request) -> Result<Answer, Error> {
         self.exchange_with(request, &self.settings.headers_of(request)?)
     }
@@ -163,10 +222,15 @@ impl Client {
     fn exchange_with(&self, request: &Request, headers: &[(String, String)]) -> Result<Answer, Error> {
         let mut url = self.settings.address.url(&request.path, &request.query);
         let mut answer = self.with_retries(&url, request, headers)?;
-        if matches!(answer.status, 301 | 302 | 307 | 308) && self.settings.follow_redirect {
+        if is_redirect(answer.status) && self.settings.follow_redirect {
             url = self.redirected(&url, &answer)?;
             answer = self.with_retries(&url, request, headers)?;
         }
+        self.judged(request, &url, answer)
+    }
+
+    /// An answer below 300, or what is wrong with it.
+    fn judged(&self, request: &Request, url: &address::Url, answer: Answer) -> Result<Answer, Error> {
         if (300..400).contains(&answer.status) {
             let to = answer.header("location").unwrap_or_default();
             let why = format!("{url} leads on to {to:?}, and no further redirect is followed");
@@ -258,6 +322,20 @@ impl Client {
     pub fn secret(&self, request: Request) -> Result<Option<Secret>, Error> {
         let answer = self.send(&request)?;
         Secret::parse(&answer.body).map_err(Error::Unreadable)
+    }
+}
+
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 307 | 308)
+}
+
+/// Waits for SIGTERM; for ever where it cannot be caught, and then it ends the process by itself.
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@ use super::mount::{self, listed};
 use super::{Command, Prints};
 use crate::call::{Call, with_slash};
 use crate::client::Request;
+use crate::completion::Values;
 use crate::data;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
@@ -21,8 +22,11 @@ static LIST: [Flag; 1] = [Flag::bool("detailed", "With the options of each.")];
 pub static COMMANDS: [Command; 3] = [
     Command::new("audit enable", "Enable an audit device", enable)
         .takes("[options] TYPE [CONFIG K=V...]")
+        .completes(&[Values::Words(&["file", "http", "socket", "syslog"])])
         .flags(&ENABLE),
-    Command::new("audit disable", "Disable an audit device", disable).takes("[options] PATH"),
+    Command::new("audit disable", "Disable an audit device", disable)
+        .takes("[options] PATH")
+        .completes(&[Values::AuditDevice]),
     Command::new("audit list", "List enabled audit devices", list).prints(Prints::Answer).flags(&LIST),
 ];
 

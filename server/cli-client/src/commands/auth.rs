@@ -7,6 +7,7 @@ use super::{Command, Prints, login};
 use crate::PROGRAM;
 use crate::call::{Call, with_slash};
 use crate::client::Request;
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::{Flag, Kind};
 
@@ -50,14 +51,24 @@ static TUNE: [Flag; 16] = [
 static LIST: [Flag; 1] = [Flag::bool("detailed", "With all that the server tells of each.")];
 
 pub static COMMANDS: [Command; 6] = [
-    Command::new("auth enable", "Enable a method to log in by", enable).takes("[options] TYPE").flags(&ENABLE),
-    Command::new("auth disable", "Disable a method and revoke its tokens", disable).takes("[options] PATH"),
+    Command::new("auth enable", "Enable a method to log in by", enable)
+        .takes("[options] TYPE")
+        .completes(&[Values::Words(&mount::METHODS)])
+        .flags(&ENABLE),
+    Command::new("auth disable", "Disable a method and revoke its tokens", disable)
+        .takes("[options] PATH")
+        .completes(&[Values::AuthMount]),
     Command::new("auth list", "List enabled methods", list).prints(Prints::Answer).flags(&LIST),
-    Command::new("auth tune", "Change the settings of a method", tune).takes("[options] PATH").flags(&TUNE),
+    Command::new("auth tune", "Change the settings of a method", tune)
+        .takes("[options] PATH")
+        .completes(&[Values::AuthMount])
+        .flags(&TUNE),
     Command::new("auth move", "Move a method to another path", move_)
         .takes("[options] SOURCE DESTINATION")
         .about("Moves a method to another path; both are written with auth/ before them. Its tokens are revoked."),
-    Command::new("auth help", "How to log in by a method", help).takes("[options] TYPE | PATH"),
+    Command::new("auth help", "How to log in by a method", help)
+        .takes("[options] TYPE | PATH")
+        .completes(&[Values::AuthMount]),
 ];
 
 fn enable(call: &Call) -> Outcome {

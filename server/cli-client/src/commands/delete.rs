@@ -4,6 +4,7 @@ use super::write::refused;
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Error;
+use crate::completion::Values;
 use crate::data;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -11,6 +12,7 @@ use crate::secret::Secret;
 
 pub static COMMANDS: [Command; 1] = [Command::new("delete", "Delete what is at a path", run)
     .takes("[options] PATH [K=V...]")
+    .completes(&[Values::Path])
     .about("Deletes what is at a path of the API, if anything is. Pairs are sent as its query.")
     .prints(Prints::Object)];
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Error;
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format};
@@ -19,11 +20,13 @@ static FLAGS: [Flag; 3] = [
 pub static COMMANDS: [Command; 2] = [
     Command::new("list", "List names at a path", list)
         .takes("[options] PATH")
+        .completes(&[Values::Path])
         .about("Lists the names at a path of the API. A name that ends in a slash has others below it.")
         .prints(Prints::Answer)
         .flags(&FLAGS),
     Command::new("scan", "List all names below a path", scan)
         .takes("[options] PATH")
+        .completes(&[Values::Path])
         .about("Lists the names at a path of the API and everything below it.")
         .prints(Prints::Answer)
         .flags(&FLAGS),

@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod list;
 mod login;
+mod monitor;
 mod mount;
 mod namespace;
 mod operator;
@@ -30,6 +31,7 @@ mod version;
 mod write;
 
 use crate::call::Call;
+use crate::completion::Values;
 use crate::failure::Outcome;
 use crate::flags::{Flag, global, help};
 
@@ -61,6 +63,8 @@ pub struct Command {
     pub about: &'static str,
     pub prints: Prints,
     pub flags: &'static [Flag],
+    /// What a shell offers as its arguments, by place.
+    pub completes: &'static [Values],
     /// Whether it is a client command; without a server there are no flags at all.
     pub asks_server: bool,
     pub run: fn(&Call) -> Outcome,
@@ -75,6 +79,7 @@ impl Command {
             about: summary,
             prints: Prints::Words,
             flags: &[],
+            completes: &[],
             asks_server: true,
             run,
         }
@@ -97,6 +102,11 @@ impl Command {
 
     pub const fn flags(mut self, flags: &'static [Flag]) -> Command {
         self.flags = flags;
+        self
+    }
+
+    pub const fn completes(mut self, arguments: &'static [Values]) -> Command {
+        self.completes = arguments;
         self
     }
 
@@ -162,6 +172,7 @@ static COMMANDS: &[&[Command]] = &[
     &lease::COMMANDS,
     &list::COMMANDS,
     &login::COMMANDS,
+    &monitor::COMMANDS,
     &namespace::COMMANDS,
     operator::COMMANDS,
     operator::raft::COMMANDS,

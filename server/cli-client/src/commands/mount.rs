@@ -26,7 +26,8 @@ pub const RESPONSE_KEYS: Flag = Flag::list(
     "A key of answers that audit lines show as it is. May be given several times.",
 );
 pub const VISIBILITY: Flag =
-    Flag::text("listing-visibility", "Who sees it in the user interface's list: unauth or hidden.");
+    Flag::text("listing-visibility", "Who sees it in the user interface's list: unauth or hidden.")
+        .words(&["unauth", "hidden"]);
 pub const REQUEST_HEADERS: Flag = Flag::list(
     "passthrough-request-headers",
     "A header of requests that is handed on to it. May be given several times.",
@@ -39,8 +40,18 @@ pub const OPTIONS: Flag = Flag::pairs("options", "An option of its own. May be g
 pub const LOCAL: Flag = Flag::bool("local", "It is not replicated.");
 pub const SEAL_WRAP: Flag = Flag::bool("seal-wrap", "Its critical values are wrapped by the seal too.");
 pub const ENTROPY: Flag = Flag::bool("external-entropy-access", "It may take randomness from the seal's source.");
-pub const TOKEN_TYPE: Flag = Flag::text("token-type", "The type of the tokens it gives.");
+pub const TOKEN_TYPE: Flag = Flag::text("token-type", "The type of the tokens it gives.").words(&[
+    "default-service",
+    "default-batch",
+    "service",
+    "batch",
+]);
 pub const VERSION: Flag = Flag::int("version", "The version of the engine.");
+
+/// Types that a server may have, for the shell to offer; which it has, it says itself.
+pub const ENGINES: [&str; 10] =
+    ["database", "kubernetes", "kv", "kv-v2", "pki", "plugin", "rabbitmq", "ssh", "totp", "transit"];
+pub const METHODS: [&str; 9] = ["approle", "cert", "jwt", "kubernetes", "ldap", "oidc", "plugin", "radius", "userpass"];
 
 /// How long a move is waited for, and how often it is asked about.
 const MOVE_POLLS: u32 = 3000;

@@ -4,20 +4,25 @@
 
 use super::{Command, Prints};
 use crate::call::Call;
+use crate::completion::Values;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Kind};
 
-const CONFIG: Flag = Flag::list("config", "A configuration file or a folder of them. May be given several times.");
-const LOG_LEVEL: Flag =
-    Flag::text("log-level", "The least level of what is logged: trace, debug, info, warn or error.").default("info");
-const LOG_FORMAT: Flag = Flag::text("log-format", "How it is logged: standard or json.").default("standard");
+const CONFIG: Flag =
+    Flag::list("config", "A configuration file or a folder of them. May be given several times.").values(Values::File);
+pub const LOG_LEVEL: Flag =
+    Flag::text("log-level", "The least level of what is logged: trace, debug, info, warn or error.")
+        .words(&["trace", "debug", "info", "warn", "error"])
+        .default("info");
+pub const LOG_FORMAT: Flag =
+    Flag::text("log-format", "How it is logged: standard or json.").words(&["standard", "json"]).default("standard");
 const MOUNT_TYPE: Flag = Flag::text("type", "Whether the key is made there: internal, existing or kms.");
 const ISSUER: Flag = Flag::text("issuer_name", "The name of the new issuer.");
 
 static DAEMON: [Flag; 8] = [
     CONFIG,
     Flag::bool("exit-after-auth", "End after the first login."),
-    Flag::text("log-file", "Where to log."),
+    Flag::text("log-file", "Where to log.").values(Values::File),
     LOG_FORMAT,
     LOG_LEVEL,
     Flag::int("log-rotate-bytes", "Begin a new file after so many bytes."),
@@ -38,7 +43,6 @@ static DEBUG: [Flag; 7] = [
     Flag::list("target", "What to gather. May be given several times."),
     LOG_FORMAT,
 ];
-static MONITOR: [Flag; 2] = [LOG_LEVEL, LOG_FORMAT];
 static HEALTH_CHECK: [Flag; 4] = [
     Flag::text("health-config", "A file (JSON) that sets the checks."),
     Flag::text("return-indicator", "What the exit code says: default, informational, warning, critical or permission."),
@@ -93,7 +97,6 @@ pub static COMMANDS: &[Command] = &[
     Command::new("proxy", "Start a local proxy", not_built).flags(&DAEMON),
     Command::new("server", "Start a server", of_main).flags(&SERVER),
     Command::new("debug", "Gather what helps to find an error", no_arguments).flags(&DEBUG),
-    Command::new("monitor", "Follow the server's log", no_arguments).flags(&MONITOR),
     Command::new("operator diagnose", "Look for trouble in a configuration", not_built)
         .flags(&DIAGNOSE)
         .without_server(),

@@ -5,11 +5,13 @@ use serde_json::Value;
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Request;
+use crate::completion::Values;
 use crate::failure::{Explain, Outcome};
 use crate::output::{self, Format, plain};
 
 pub static COMMANDS: [Command; 1] = [Command::new("path-help", "The server's help about a path", run)
     .takes("[options] PATH")
+    .completes(&[Values::Path])
     .about("Prints the help that the server has for a path of its API.")
     .prints(Prints::Answer)];
 

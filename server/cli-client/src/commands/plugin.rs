@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Command, Prints};
 use crate::call::Call;
 use crate::client::Request;
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, plain, table};
@@ -24,8 +25,8 @@ static REGISTER: [Flag; 5] = [
 ];
 static RELOAD: [Flag; 3] = [
     Flag::text("plugin", "The plugin to reload, at all its mounts."),
-    Flag::list("mounts", "A mount whose plugin is reloaded. May be given several times."),
-    Flag::text("scope", "\"global\": on all nodes."),
+    Flag::list("mounts", "A mount whose plugin is reloaded. May be given several times.").values(Values::Mount),
+    Flag::text("scope", "\"global\": on all nodes.").words(&["global"]),
 ];
 static INIT: [Flag; 3] = [
     Flag::list("config", "A configuration file of the server."),
@@ -36,14 +37,23 @@ static PRUNE: [Flag; 2] =
     [Flag::list("config", "A configuration file of the server."), Flag::text("directory", "Where plugins are.")];
 
 pub static COMMANDS: [Command; 8] = [
-    Command::new("plugin list", "List plugins", list).takes("[options] [TYPE]").prints(Prints::Answer).flags(&LIST),
+    Command::new("plugin list", "List plugins", list)
+        .takes("[options] [TYPE]")
+        .completes(&[Values::Words(&["auth", "database", "secret"])])
+        .prints(Prints::Answer)
+        .flags(&LIST),
     Command::new("plugin info", "What is known of a plugin", info)
         .takes("[options] TYPE NAME")
+        .completes(&[Values::Words(&["auth", "database", "secret"])])
         .prints(Prints::Object)
         .flags(&ONLY_VERSION),
-    Command::new("plugin register", "Register a plugin", register).takes("[options] TYPE NAME").flags(&REGISTER),
+    Command::new("plugin register", "Register a plugin", register)
+        .takes("[options] TYPE NAME")
+        .completes(&[Values::Words(&["auth", "database", "secret"])])
+        .flags(&REGISTER),
     Command::new("plugin deregister", "Remove a plugin from the catalogue", deregister)
         .takes("[options] TYPE NAME")
+        .completes(&[Values::Words(&["auth", "database", "secret"])])
         .flags(&ONLY_VERSION),
     Command::new("plugin reload", "Reload a plugin", reload).flags(&RELOAD),
     Command::new("plugin reload-status", "How a reload goes", reload_status)

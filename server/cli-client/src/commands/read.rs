@@ -3,12 +3,14 @@
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Request;
+use crate::completion::Values;
 use crate::data;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output::{self, Format};
 
 pub static COMMANDS: [Command; 1] = [Command::new("read", "Read data from a path", run)
     .takes("[options] PATH [K=V...]")
+    .completes(&[Values::Path])
     .about("Reads what is at a path of the API. Pairs are sent as its query.")
     .prints(Prints::Object)];
 

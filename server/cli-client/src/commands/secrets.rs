@@ -6,6 +6,7 @@ use super::mount;
 use super::{Command, Prints};
 use crate::call::{Call, with_slash};
 use crate::client::Request;
+use crate::completion::Values;
 use crate::failure::{Explain, Outcome};
 use crate::flags::Flag;
 
@@ -44,14 +45,22 @@ static TUNE: [Flag; 11] = [
 static LIST: [Flag; 1] = [Flag::bool("detailed", "With all that the server tells of each.")];
 
 pub static COMMANDS: [Command; 5] = [
-    Command::new("secrets enable", "Enable a secrets engine", enable).takes("[options] TYPE").flags(&ENABLE),
+    Command::new("secrets enable", "Enable a secrets engine", enable)
+        .takes("[options] TYPE")
+        .completes(&[Values::Words(&mount::ENGINES)])
+        .flags(&ENABLE),
     Command::new("secrets disable", "Disable a secrets engine and forget its data", disable)
         .takes("[options] PATH")
+        .completes(&[Values::Mount])
         .about("Disables a secrets engine: revokes its leases and removes all its data."),
     Command::new("secrets list", "List enabled secrets engines", list).prints(Prints::Answer).flags(&LIST),
-    Command::new("secrets tune", "Change the settings of a secrets engine", tune).takes("[options] PATH").flags(&TUNE),
+    Command::new("secrets tune", "Change the settings of a secrets engine", tune)
+        .takes("[options] PATH")
+        .completes(&[Values::Mount])
+        .flags(&TUNE),
     Command::new("secrets move", "Move a secrets engine to another path", move_)
         .takes("[options] SOURCE DESTINATION")
+        .completes(&[Values::Mount])
         .about("Moves a secrets engine to another path. Its leases are revoked; its data stays."),
 ];
 

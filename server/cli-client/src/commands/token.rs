@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Command, Prints};
 use crate::call::Call;
 use crate::client::{Error, Request};
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, plain};
@@ -21,9 +22,9 @@ static CREATE: [Flag; 14] = [
     Flag::bool("no-default-policy", "Without the policy \"default\"."),
     Flag::int("use-limit", "It can be used so many times; 0: without a limit."),
     Flag::text("role", "The role to create it by."),
-    Flag::text("type", "service or batch.").default("service"),
+    Flag::text("type", "service or batch.").words(&["service", "batch"]).default("service"),
     Flag::pairs("metadata", "A pair that audit lines show. May be given several times."),
-    Flag::list("policy", "A policy of the token. May be given several times."),
+    Flag::list("policy", "A policy of the token. May be given several times.").values(Values::Policy),
     Flag::text("entity-alias", "The alias to use; works with -role only."),
 ];
 static LOOKUP: [Flag; 1] = [Flag::bool("accessor", "The argument is an accessor.")];
@@ -34,7 +35,7 @@ static RENEW: [Flag; 2] = [
 static REVOKE: [Flag; 3] = [
     Flag::bool("accessor", "The argument is an accessor."),
     Flag::bool("self", "Revoke the token in use."),
-    Flag::text("mode", "orphan: leave its children; path: every token made below the path."),
+    Flag::text("mode", "orphan: leave its children; path: every token made below the path.").words(&["orphan", "path"]),
 ];
 
 pub static COMMANDS: [Command; 5] = [
@@ -58,6 +59,7 @@ pub static COMMANDS: [Command; 5] = [
         .flags(&REVOKE),
     Command::new("token capabilities", "What a token may do at a path", capabilities)
         .takes("[options] [TOKEN] PATH")
+        .completes(&[Values::Path, Values::Path])
         .about("Prints what a token may do at a path; without a token, the one in use.")
         .prints(Prints::Answer),
 ];

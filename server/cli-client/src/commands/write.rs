@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Error;
+use crate::completion::Values;
 use crate::data;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
@@ -15,12 +16,12 @@ static FLAGS: [Flag; 1] = [Flag::bool("force", "Go on without any data. -f is sh
 
 pub static COMMANDS: [Command; 2] = [
     Command::new("write", "Write data to a path", write)
-        .takes("[options] PATH [DATA K=V...]")
+        .takes("[options] PATH [DATA K=V...]").completes(&[Values::Path])
         .about("Writes data to a path of the API. A value is a text; key=@file takes a file's content, key=- what stdin gives, @file.json and - a whole object.")
         .prints(Prints::Object)
         .flags(&FLAGS),
     Command::new("patch", "Change some fields at a path", patch)
-        .takes("[options] PATH [DATA K=V...]")
+        .takes("[options] PATH [DATA K=V...]").completes(&[Values::Path])
         .about("Changes the given fields at a path of the API and leaves the others, where the path allows it.")
         .prints(Prints::Object)
         .flags(&FLAGS),

@@ -1,6 +1,7 @@
 //! Flags that every client command takes, and those of the commands that print something.
 
 use super::Flag;
+use crate::completion::Values;
 
 /// How the server is reached and the request is made.
 pub static HTTP: [Flag; 18] = [
@@ -12,10 +13,13 @@ pub static HTTP: [Flag; 18] = [
         "ca-cert",
         "A file of certificates (PEM) that the server's certificate must lead to. Counts before -ca-path.",
     )
-    .setting("CACERT"),
-    Flag::text("ca-path", "A folder of such files.").setting("CAPATH"),
-    Flag::text("client-cert", "A certificate (PEM) to show to the server. Needs -client-key.").setting("CLIENT_CERT"),
-    Flag::text("client-key", "The private key (PEM) of -client-cert.").setting("CLIENT_KEY"),
+    .setting("CACERT")
+    .values(Values::File),
+    Flag::text("ca-path", "A folder of such files.").setting("CAPATH").values(Values::File),
+    Flag::text("client-cert", "A certificate (PEM) to show to the server. Needs -client-key.")
+        .setting("CLIENT_CERT")
+        .values(Values::File),
+    Flag::text("client-key", "The private key (PEM) of -client-cert.").setting("CLIENT_KEY").values(Values::File),
     Flag::bool("disable-redirects", "Do not follow a redirect; without this, one is followed.")
         .setting("DISABLE_REDIRECTS"),
     Flag::pairs(
@@ -48,7 +52,8 @@ pub static FORMAT: [Flag; 1] = [Flag::text(
     "How to print the answer: table, json, yaml or pretty; for \"holdfast read\" also raw, as it came.",
 )
 .default("table")
-.setting("FORMAT")];
+.setting("FORMAT")
+.words(&["table", "json", "yaml", "pretty", "raw"])];
 
 /// For commands whose answer is one object.
 pub static FIELD: [Flag; 1] =

@@ -7,6 +7,7 @@ pub mod help;
 
 use std::collections::BTreeMap;
 
+use crate::completion::Values;
 use crate::duration::Duration;
 
 /// What a flag's value is.
@@ -32,11 +33,13 @@ pub struct Flag {
     pub default: Option<&'static str>,
     /// The environment's setting that stands in for it, by its bare name.
     pub setting: Option<&'static str>,
+    /// What a shell offers as its value.
+    pub values: Values,
 }
 
 impl Flag {
     pub const fn new(name: &'static str, kind: Kind, about: &'static str) -> Flag {
-        Flag { name, also: &[], kind, about, default: None, setting: None }
+        Flag { name, also: &[], kind, about, default: None, setting: None, values: Values::Any }
     }
 
     pub const fn bool(name: &'static str, about: &'static str) -> Flag {
@@ -79,6 +82,17 @@ impl Flag {
     pub const fn setting(mut self, name: &'static str) -> Flag {
         self.setting = Some(name);
         self
+    }
+
+    /// What a shell offers as its value.
+    pub const fn values(mut self, values: Values) -> Flag {
+        self.values = values;
+        self
+    }
+
+    /// One of these words; a shell offers them.
+    pub const fn words(self, words: &'static [&'static str]) -> Flag {
+        self.values(Values::Words(words))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Key, MOUNT, path_section, section};
 use crate::call::Call;
 use crate::commands::write::finished;
 use crate::commands::{Command, Prints};
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, sorted};
@@ -29,20 +30,24 @@ static PATCH: [Flag; 6] = [
 pub static COMMANDS: &[Command] = &[
     Command::new("kv metadata get", "Read the metadata of a key", get)
         .takes("[options] KEY")
+        .completes(&[Values::Key])
         .prints(Prints::Answer)
         .flags(&ONLY_MOUNT),
     Command::new("kv metadata put", "Set the metadata of a key", put)
         .takes("[options] KEY")
+        .completes(&[Values::Key])
         .about("Sets what is kept about a key; custom metadata is replaced whole. What is not named stays.")
         .prints(Prints::Answer)
         .flags(&PUT),
     Command::new("kv metadata patch", "Change some metadata of a key", patch)
         .takes("[options] KEY")
+        .completes(&[Values::Key])
         .about("Changes what is named; custom metadata pair by pair.")
         .prints(Prints::Answer)
         .flags(&PATCH),
     Command::new("kv metadata delete", "Delete a key with all its versions", delete)
         .takes("[options] KEY")
+        .completes(&[Values::Key])
         .flags(&ONLY_MOUNT),
 ];
 

@@ -33,6 +33,9 @@ const PASSWORD: &str = "  username=<string>\n      Who logs in.\n\n  password=<s
 const CERTIFICATE: &str = "  name=<string>\n      The role to log in by. Without it, any that the certificate fits.\n\n  The certificate is the one of -client-cert and -client-key.";
 const JWT: &str = "  role=<string>\n      The role to log in by. Without it, the method's default.\n\n  jwt=<string>\n      The token of the other system. Without it, the login goes through a browser.\n\n  port=<string>, listenaddress=<string>, callbackhost=<string>, callbackport=<string>\n      Where the browser comes back to: 8250 on localhost.\n\n  skip_browser=<bool>\n      Only print where to go.";
 
+/// Their names, for the shell to offer.
+pub const NAMES: [&str; 7] = ["token", "userpass", "ldap", "radius", "cert", "oidc", "github"];
+
 static METHODS: [Method; 7] = [
     Method { name: "token", login: by_token, takes: TOKEN },
     Method { name: "userpass", login: by_password, takes: PASSWORD },
@@ -56,14 +59,10 @@ pub fn usage(method: &Method) -> String {
 fn by_token(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
     let token = match config.remove("token") {
         Some(token) => token,
-        None => call
-            .console
-            .ask_hidden("Token (will be hidden): ")
-            .map_err(|e| {
-                let hint = "a token is asked for on a terminal only; the argument - reads it from stdin";
-                Trouble::Said(format!("{hint}: {e}"))
-            })?
-            .to_string(),
+        None => asked(call, "Token").map_err(|why| {
+            let hint = "a token is asked for on a terminal only; the argument - reads it from stdin";
+            Trouble::Said(format!("{hint}: {why}"))
+        })?,
     };
     let token = Token::new(token.trim());
     if token.is_empty() {
@@ -104,11 +103,7 @@ fn by_password(call: &Call, client: &Client, config: &mut Config) -> Result<Opti
     };
     let password = match config.remove("password") {
         Some(password) => password,
-        None => call
-            .console
-            .ask_hidden("Password (will be hidden): ")
-            .map_err(|e| Trouble::Said(e.to_string()))?
-            .to_string(),
+        None => asked(call, "Password").map_err(Trouble::Said)?,
     };
     let mount = config.get("mount").map_or("userpass", String::as_str);
     let path = format!("auth/{mount}/login/{username}");
@@ -125,12 +120,26 @@ fn by_certificate(_: &Call, client: &Client, config: &mut Config) -> Result<Opti
 fn by_github(call: &Call, client: &Client, config: &mut Config) -> Result<Option<Secret>, Trouble> {
     let token = match config.remove("token") {
         Some(token) => token,
-        None => call
-            .console
-            .ask_hidden("GitHub Personal Access Token (will be hidden): ")
-            .map_err(|e| Trouble::Said(e.to_string()))?
-            .to_string(),
+        None => asked(call, "GitHub Personal Access Token").map_err(Trouble::Said)?,
     };
     let mount = config.get("mount").map_or("github", String::as_str);
     client.write(&format!("auth/{mount}/login"), &json!({ "token": token })).map_err(Trouble::Client)
+}
+/// Asks the person at the terminal, unless that is forbidden.
+fn asked(call: &Call, what: &str) -> Result<String, String> {
+    if call.flags.bool("non-interactive") {
+        return Err("it is missing, and -non-interactive forbids to ask for it".to_string());
+    }
+    let answer = call.console.ask_hidden(&format!("{what} (will be hidden): "));
+    answer.map(|a| a.to_string()).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shell_offers_every_method() {
+        assert!(METHODS.iter().map(|m| m.name).eq(NAMES));
+    }
 }

@@ -9,6 +9,7 @@ use super::{Command, Prints};
 use crate::PROGRAM;
 use crate::call::{Call, sanitized};
 use crate::client::{Client, Error, Request};
+use crate::completion::Values;
 use crate::data;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
@@ -20,8 +21,10 @@ use methods::{Config, Trouble};
 pub use methods::{method, usage};
 
 static FLAGS: [Flag; 5] = [
-    Flag::text("method", "How to log in: token, userpass, ldap, radius, cert, oidc or github.").default("token"),
-    Flag::text("path", "Where the method is mounted below auth/, if not at its own name."),
+    Flag::text("method", "How to log in: token, userpass, ldap, radius, cert, oidc or github.")
+        .words(&methods::NAMES)
+        .default("token"),
+    Flag::text("path", "Where the method is mounted below auth/, if not at its own name.").values(Values::AuthMount),
     Flag::bool("no-store", "Do not keep the token for the next commands."),
     Flag::bool("no-print", "Print nothing."),
     Flag::bool("token-only", "Print the token alone and do not keep it."),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{text, unwrapped};
 use crate::call::Call;
 use crate::client::{Client, Request};
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 
@@ -17,7 +18,8 @@ const STEP: u64 = 10;
 
 /// The program itself answers where it is given.
 pub static FLAGS: [Flag; 1] =
-    [Flag::list("config", "A configuration file or folder of a stopped server whose store is meant.")];
+    [Flag::list("config", "A configuration file or folder of a stopped server whose store is meant.")
+        .values(Values::File)];
 
 pub fn run(call: &Call) -> Outcome {
     call.exactly(0)?;

@@ -6,6 +6,7 @@ use super::{is, pgp, text};
 use crate::PROGRAM;
 use crate::call::Call;
 use crate::client::{Client, Request};
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, plain};
@@ -18,14 +19,14 @@ pub static FLAGS: [Flag; 9] = [
     Flag::int("key-shares", "How many key shares to make. -n is short for it.").also(&["n"]).default("5"),
     Flag::int("key-threshold", "How many of them unseal. -t is short for it.").also(&["t"]).default("3"),
     Flag::list("pgp-keys", "Files of public PGP keys, with commas between: each share is encrypted to one, in order."),
-    Flag::text("root-token-pgp-key", "A file of a public PGP key that the root token is encrypted to."),
+    Flag::text("root-token-pgp-key", "A file of a public PGP key that the root token is encrypted to.").values(Values::File),
     Flag::int("recovery-shares", "How many recovery shares to make, where a device unseals.").default("5"),
     Flag::int("recovery-threshold", "How many of them are needed.").default("3"),
     Flag::list("recovery-pgp-keys", "As -pgp-keys, for recovery shares."),
     Flag::text(
         "recovery-form",
         "What recovery shares are for, where a device unseals: \"authorise\" acts that need them, or \"escrow\": they can also bring the root key back without the device.",
-    ),
+    ).words(&["authorise", "escrow"]),
 ];
 
 pub fn run(call: &Call) -> Outcome {

@@ -10,6 +10,7 @@ use super::{is, text, unwrapped};
 use crate::call::Call;
 use crate::client::{Error, Request};
 use crate::commands::{Command, Prints};
+use crate::completion::Values;
 use crate::data::opening;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::{Flag, Kind};
@@ -51,9 +52,11 @@ pub static COMMANDS: &[Command] = &[
         .prints(Prints::Answer),
     Command::new("operator raft snapshot save", "Save the storage to a file", save)
         .takes("[options] FILE")
+        .completes(&[Values::File])
         .prints(Prints::Answer),
     Command::new("operator raft snapshot restore", "Bring a saved storage back", restore)
         .takes("[options] FILE")
+        .completes(&[Values::File])
         .prints(Prints::Answer)
         .flags(&RESTORE),
     Command::new("operator raft autopilot state", "How the members do", state).prints(Prints::Answer),

@@ -9,6 +9,7 @@ use crate::PROGRAM;
 use crate::call::Call;
 use crate::client::{Client, Request};
 use crate::commands::{Command, Prints};
+use crate::completion::Values;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
 use crate::output::{self, Format, table};
@@ -21,7 +22,8 @@ static FLAGS: [Flag; 9] = [
     Flag::bool("generate-otp", "Make a one-time password and print it."),
     Flag::bool("recovery-token", "Make a recovery token, on a server in recovery mode."),
     Flag::text("otp", "The one-time password that the token is covered by."),
-    Flag::text("pgp-key", "A file of a public PGP key that the token is encrypted to, instead of a password."),
+    Flag::text("pgp-key", "A file of a public PGP key that the token is encrypted to, instead of a password.")
+        .values(Values::File),
     Flag::text("nonce", "The number of the attempt that the share is for."),
 ];
 

@@ -21,7 +21,9 @@ static FLAGS: [Flag; 12] = [
     Flag::int("key-shares", "How many new shares to make. -n is short for it.").also(&["n"]).default("5"),
     Flag::int("key-threshold", "How many of them are needed. -t is short for it.").also(&["t"]).default("3"),
     Flag::text("nonce", "The number of the rotation that the share is for."),
-    Flag::text("target", "barrier (or shamir): key shares; recovery: recovery shares.").default("barrier"),
+    Flag::text("target", "barrier (or shamir): key shares; recovery: recovery shares.")
+        .words(&["barrier", "recovery"])
+        .default("barrier"),
     Flag::bool("verify", "With -init: the new shares count only when they were given back; else: act on that round."),
     Flag::list("pgp-keys", "Files of public PGP keys, with commas between: each share is encrypted to one, in order."),
     Flag::bool("backup", "The server keeps the encrypted shares too. Needs -pgp-keys."),

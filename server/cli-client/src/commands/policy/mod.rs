@@ -10,20 +10,26 @@ use serde_json::{Map, Value, json};
 use super::{Command, Prints};
 use crate::call::Call;
 use crate::client::Request;
+use crate::completion::Values;
 use crate::data::opening;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output::{self, Format, plain};
 
 pub static COMMANDS: [Command; 5] = [
     Command::new("policy list", "List policies", list).prints(Prints::Answer),
-    Command::new("policy read", "Print a policy", read).takes("[options] NAME").prints(Prints::Answer),
+    Command::new("policy read", "Print a policy", read)
+        .takes("[options] NAME")
+        .completes(&[Values::Policy])
+        .prints(Prints::Answer),
     Command::new("policy write", "Write a policy from a file", write)
         .takes("[options] NAME FILE")
+        .completes(&[Values::Policy, Values::File])
         .about("Writes a policy from a file; - is stdin. Names have small letters only."),
     Command::new("policy fmt", "Write a policy's file in its one layout", fmt::run)
         .takes("[options] FILE")
+        .completes(&[Values::File])
         .about("Checks a policy's file and writes it back with the usual blanks and line ends. Comments stay."),
-    Command::new("policy delete", "Delete a policy", delete).takes("[options] NAME"),
+    Command::new("policy delete", "Delete a policy", delete).takes("[options] NAME").completes(&[Values::Policy]),
 ];
 
 fn list(call: &Call) -> Outcome {

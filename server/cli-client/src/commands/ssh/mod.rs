@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Command, Prints};
 use crate::call::{Call, sanitized};
 use crate::client::Client;
+use crate::completion::Values;
 use crate::data::opening;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::Flag;
@@ -19,14 +20,14 @@ use arguments::Target;
 use workplace::Workplace;
 
 static FLAGS: [Flag; 12] = [
-    Flag::text("mode", "ca: a signed key; otp: a password for once."),
+    Flag::text("mode", "ca: a signed key; otp: a password for once.").words(&["ca", "otp"]),
     Flag::text("role", "The role to use."),
     Flag::bool("no-exec", "Print what is needed and start nothing."),
-    Flag::text("mount-point", "Where the engine is mounted.").default("ssh/"),
+    Flag::text("mount-point", "Where the engine is mounted.").values(Values::Mount).default("ssh/"),
     Flag::text("strict-host-key-checking", "ssh's option of the same name."),
     Flag::text("user-known-hosts-file", "ssh's option of the same name."),
-    Flag::text("public-key-path", "The public key to have signed.").default("~/.ssh/id_rsa.pub"),
-    Flag::text("private-key-path", "Its private key.").default("~/.ssh/id_rsa"),
+    Flag::text("public-key-path", "The public key to have signed.").values(Values::File).default("~/.ssh/id_rsa.pub"),
+    Flag::text("private-key-path", "Its private key.").values(Values::File).default("~/.ssh/id_rsa"),
     Flag::text(
         "host-key-mount-point",
         "Where the engine that signs host keys is mounted; hosts are then checked by it.",
