@@ -64,6 +64,7 @@ impl Answer {
             Body::Raw { .. } | Body::Stream { .. } => Answer::json(status.unwrap_or(200), Vec::new()),
             Body::None
                 if response.auth.is_none()
+                    && response.lease.is_none()
                     && response.wrap_info.is_none()
                     && response.warnings.is_empty()
                     && status.is_none_or(|s| s == 204) =>

@@ -12,7 +12,7 @@ use crate::caught::caught;
 use crate::expiry::{self, Due};
 use crate::jobs::Step;
 use crate::sys::keys::rotate_when_due;
-use crate::{Core, Open, intents, jobs, tokens};
+use crate::{Core, Open, intents, jobs, leases, tokens};
 
 const TICK: Duration = Duration::from_millis(500);
 /// A job that fails is tried again after this at the latest.
@@ -59,20 +59,29 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
     loop {
         // While the clock is in doubt nothing is ended that cannot be brought back.
         let Some(now) = core.clock.observe() else { return Ok(()) };
-        let ended = core
+        let (ended, (tokens, leases)) = core
             .transact(open, |tx| {
                 let due = expiry::due(tx, now)?;
+                let mut ended = (0, 0);
                 for (key, what) in &due {
                     match what {
-                        Due::Token(id) => tokens::revoke_tree(tx, id)?,
+                        Due::Token(id) => {
+                            tokens::revoke_tree(tx, id)?;
+                            ended.0 += 1;
+                        }
+                        Due::Lease(id) => {
+                            leases::expire(tx, id)?;
+                            ended.1 += 1;
+                        }
                     }
                     // Normally gone with what it ended.
                     expiry::remove(tx, key)?;
                 }
-                Ok(due.len())
+                Ok((due.len(), ended))
             })
             .await?;
-        core.metrics.tokens_expired.add(ended as u64);
+        core.metrics.tokens_expired.add(tokens);
+        core.metrics.leases_expired.add(leases);
         if ended < expiry::BATCH || open.closing.load(Ordering::SeqCst) {
             return Ok(());
         }

@@ -15,12 +15,15 @@ pub const BATCH: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
     Token([u8; 32]),
+    /// By its id.
+    Lease(String),
 }
 
 impl Due {
     fn encode(&self) -> Vec<u8> {
         match self {
             Due::Token(id) => [&[1][..], id].concat(),
+            Due::Lease(id) => [&[2][..], id.as_bytes()].concat(),
         }
     }
 
@@ -29,6 +32,10 @@ impl Due {
             Some((1, id)) => {
                 id.try_into().map(Due::Token).map_err(|_| Error::Internal("an expiry entry is broken".into()))
             }
+            Some((2, id)) => match String::from_utf8(id.to_vec()) {
+                Ok(id) => Ok(Due::Lease(id)),
+                Err(_) => Err(Error::Internal("an expiry entry is broken".into())),
+            },
             _ => Err(Error::Internal("an expiry entry is of a kind that this version does not know".into())),
         }
     }

@@ -25,7 +25,11 @@ use crate::router::{Handler, Mount};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, intents, logins, wrapping};
+use crate::{Answer, Core, Open, intents, leases, logins, wrapping};
+
+/// The lease would end with the token, before its answer is read.
+const LAST_USE: &str =
+    "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.";
 
 /// A request on its way.
 struct Way<'a> {
@@ -384,6 +388,17 @@ impl Way<'_> {
                         let response = mount.handler.apply(found, tx, &call)?;
                         let limits = self.core.options.limits;
                         let mut response = logins::complete(tx, mount, limits, &self.request.path, response, self.now)?;
+                        if let Some(new) = response.new_lease.take() {
+                            if let Some(id) = limited.filter(|_| !counts_after)
+                                && tokens::load(tx, &id)?.is_none()
+                            {
+                                return Err(Error::bad_request(LAST_USE));
+                            }
+                            let caller = &authorised.caller;
+                            self.core.metrics.leases_created.add(1);
+                            response.lease =
+                                Some(leases::issue(tx, mount, &self.request.path, *new, caller, self.now)?);
+                        }
                         self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
                             response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;

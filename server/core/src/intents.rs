@@ -12,10 +12,11 @@ use holdfast_sdk::{Act, Error, Map, Outside, Place, Result, Timestamp, Transacti
 use minicbor::{Decode, Encode};
 
 use crate::expiry;
-use crate::layout::{INTENTS, INTENTS_DUE, SYSTEM};
+use crate::layout::{INTENTS, INTENTS_DUE, IRREVOCABLE, SYSTEM};
+use crate::leases::{self, EngineLease};
 use crate::router::Mount;
 use crate::tx::{Effect, Tx};
-use crate::{random, router};
+use crate::{clock, random, router};
 
 /// The longest time that an act may be given.
 pub const MAX_TIME_OUT: Duration = Duration::from_secs(300);
@@ -91,12 +92,20 @@ pub struct Intent {
     /// Its key in the index of when to look at it; none while nobody will.
     #[cbor(n(10), with = "minicbor::bytes")]
     due_key: Option<Vec<u8>>,
+    /// The lease that ends with the undoing. One undoing is enough then: nobody is about to make it any more.
+    #[n(11)]
+    lease: Option<String>,
 }
 holdfast_sdk::record!(Intent);
 
 impl Intent {
     pub fn outside(&self) -> Outside {
         Outside { target: self.target.clone(), name: self.name.clone(), record: self.record.clone() }
+    }
+
+    /// It ends a lease.
+    pub fn is_of_lease(&self) -> bool {
+        self.lease.is_some()
     }
 
     fn deadline(&self) -> Timestamp {
@@ -110,8 +119,9 @@ impl Intent {
 }
 
 /// Where an intent is stored: its mount's UUID, then its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Key(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
 impl Key {
     fn new(mount: &[u8; 16]) -> Result<Key> {
@@ -121,8 +131,12 @@ impl Key {
         Ok(Key(key))
     }
 
-    fn read(bytes: &[u8]) -> Result<Key> {
+    pub fn read(bytes: &[u8]) -> Result<Key> {
         bytes.try_into().map(Key).map_err(|_| Error::Internal("an intent's key is broken".into()))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// As an operator names it: the mount's UUID and its own.
@@ -171,7 +185,12 @@ fn remove(tx: &mut Tx, key: &Key, intent: &Intent) -> Result<()> {
     if let Some(due) = &intent.due_key {
         expiry::remove_in(tx, INTENTS_DUE, due)?;
     }
-    tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(INTENTS, &key.0)))
+    tx.within(SYSTEM, |tx| {
+        if intent.lease.is_some() {
+            tx.delete(Place::Ordered(IRREVOCABLE, &key.0))?;
+        }
+        tx.delete(Place::Ordered(INTENTS, &key.0))
+    })
 }
 
 /// Store the intent of an act that starts when this is committed.
@@ -191,9 +210,60 @@ pub fn add(tx: &mut Tx, mount: &Mount, request_id: &str, act: &Act, now: Timesta
         tries: 0,
         last_error: None,
         due_key: None,
+        lease: None,
     };
     save_due(tx, &key, &mut intent, Some(deadline))?;
     Ok(key)
+}
+
+/// A lease ends: what it stands for is to be undone from this commit on.
+pub fn end_lease(tx: &mut Tx, lease: &EngineLease) -> Result<Key> {
+    let key = Key::new(&lease.mount)?;
+    let (outside, now) = (lease.outside(), clock::now());
+    let mut intent = Intent {
+        mount_path: lease.mount_path().to_owned(),
+        target: outside.target,
+        name: outside.name,
+        record: outside.record,
+        request_id: String::new(),
+        created_ns: now.0,
+        deadline_ns: now.0,
+        state: State::Undoing,
+        tries: 0,
+        last_error: None,
+        due_key: None,
+        lease: Some(lease.id.clone()),
+    };
+    tx.effect(Effect::Undo);
+    // Whatever the clocks say, it is due.
+    save_due(tx, &key, &mut intent, Some(Timestamp(0)))?;
+    Ok(key)
+}
+
+/// Somebody asks for the end of a lease that is being ended: it is tried at once.
+pub fn hurry(tx: &mut Tx, key: &Key) -> Result<()> {
+    let Some(mut intent) = load(tx, key)? else { return Ok(()) };
+    if intent.state == State::GivenUp {
+        (intent.state, intent.tries) = (State::Undoing, 0);
+    }
+    tx.effect(Effect::Undo);
+    save_due(tx, key, &mut intent, Some(Timestamp(0)))
+}
+
+/// The lease that it was to end is forgotten, or has ended otherwise.
+pub fn drop_ending(tx: &mut Tx, key: &Key) -> Result<()> {
+    match load(tx, key)? {
+        Some(intent) => {
+            tx.effect(Effect::RunJobs);
+            remove(tx, key, &intent)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Why a lease has not ended yet: tries that failed, and the last error.
+pub fn why(tx: &mut Tx, key: &Key) -> Result<Option<(State, u32, Option<String>)>> {
+    Ok(load(tx, key)?.map(|i| (i.state, i.tries, i.last_error)))
 }
 
 /// A mount that was disabled meanwhile completes nothing any more.
@@ -238,6 +308,7 @@ pub fn give_back(tx: &mut Tx, mount: &Mount, key: &Key, outside: &Outside, why: 
             tries: 0,
             last_error: None,
             due_key: None,
+            lease: None,
         },
     };
     intent.state = State::Undoing;
@@ -277,7 +348,10 @@ pub fn begin_undo(tx: &mut Tx, key: &Key, now: Timestamp) -> Result<Option<Inten
 /// It is undone: for the first time, or for good. True: it is forgotten.
 pub fn undone(tx: &mut Tx, key: &Key, now: Timestamp) -> Result<bool> {
     let Some(mut intent) = load(tx, key)? else { return Ok(true) };
-    if intent.state == State::Undone {
+    if let Some(lease) = &intent.lease {
+        leases::undone(tx, lease)?;
+    }
+    if intent.state == State::Undone || intent.lease.is_some() {
         remove(tx, key, &intent)?;
         tx.effect(Effect::RunJobs);
         return Ok(true);
@@ -301,6 +375,10 @@ pub fn failed(tx: &mut Tx, key: &Key, error: &str, now: Timestamp) -> Result<()>
             mount = %intent.mount_path, target = %intent.target, name = %intent.name, %error,
             "what was made outside cannot be undone; it is tried again at the next unseal, or when sys/intents says so"
         );
+        if let Some(lease) = &intent.lease {
+            let lease = lease.clone().into_bytes();
+            tx.within(SYSTEM, |tx| tx.put(Place::Ordered(IRREVOCABLE, &key.0), lease))?;
+        }
         return save_due(tx, key, &mut intent, None);
     }
     let again = after(now, pause(intent.tries)?);
@@ -391,6 +469,9 @@ pub fn forget(tx: &mut Tx, id: &str) -> Result<()> {
     }
     tracing::warn!(mount = %intent.mount_path, target = %intent.target, name = %intent.name, "an operator forgot an intent");
     tx.effect(Effect::RunJobs);
+    if let Some(lease) = &intent.lease {
+        leases::undone(tx, lease)?;
+    }
     remove(tx, &key, &intent)
 }
 
@@ -407,6 +488,9 @@ pub fn shown(key: &Key, intent: &Intent) -> Map<String, Value> {
     m.insert("deadline".into(), intent.deadline().rfc3339().into());
     m.insert("next_look".into(), intent.next_look().map_or(Value::Null, |t| t.rfc3339().into()));
     m.insert("tries".into(), intent.tries.into());
+    if let Some(lease) = &intent.lease {
+        m.insert("lease_id".into(), lease.clone().into());
+    }
     m.insert("last_error".into(), intent.last_error.clone().map_or(Value::Null, Value::from));
     m
 }
@@ -433,6 +517,7 @@ mod tests {
             tries: 0,
             last_error: None,
             due_key: None,
+            lease: None,
         };
         let all_due = Timestamp(u64::MAX / 2);
         let long_error = "x".repeat(5000);

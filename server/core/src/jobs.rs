@@ -24,6 +24,10 @@ pub enum Kind {
         /// As it was mounted: what it made outside is undone through it. Earlier versions did not keep it.
         #[n(2)]
         entry: Option<Box<MountEntry>>,
+        /// How far its leases have been told to end.
+        #[cbor(n(3), with = "minicbor::bytes")]
+        #[cbor(default)]
+        cursor: Vec<u8>,
     },
     /// Revoke the children of a token that is gone.
     #[n(1)]
@@ -72,12 +76,31 @@ pub enum Kind {
         /// Unix time in nanoseconds.
         #[n(1)]
         before: u64,
+        /// Where the next batch begins. Earlier versions began anew each time.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        #[cbor(default)]
+        cursor: Vec<u8>,
+        /// The leases are only forgotten.
+        #[n(3)]
+        #[cbor(default)]
+        forget: bool,
+    },
+    /// End the leases of a token that is gone.
+    #[n(7)]
+    EndLeasesOfToken {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        token: [u8; 32],
     },
 }
 
 impl Kind {
     pub fn clean_mount(entry: &MountEntry) -> Kind {
-        Kind::CleanMount { mount: entry.uuid, path: entry.full_path(), entry: Some(Box::new(entry.clone())) }
+        Kind::CleanMount {
+            mount: entry.uuid,
+            path: entry.full_path(),
+            entry: Some(Box::new(entry.clone())),
+            cursor: Vec::new(),
+        }
     }
 
     pub fn tidy_tokens() -> Kind {
@@ -92,7 +115,9 @@ impl Kind {
             Kind::UpgradeMount { .. } => "upgrade-mount",
             Kind::OrphanChildren { .. } => "orphan-children",
             Kind::TidyTokens { .. } => "tidy-tokens",
+            Kind::RevokeLeases { forget: true, .. } => "forget-leases",
             Kind::RevokeLeases { .. } => "revoke-leases",
+            Kind::EndLeasesOfToken { .. } => "end-leases-of-token",
         }
     }
 }
@@ -156,7 +181,10 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
         return Ok(Step::Done);
     };
     let more = match &mut job.kind {
-        Kind::CleanMount { mount, entry, .. } => {
+        Kind::CleanMount { mount, entry, cursor, .. } => 'done: {
+            if leases::end_of_mount(tx, mount, cursor)? {
+                break 'done true;
+            }
             if let Some((_, intent)) = intents::of_mount(tx, mount, 1)?.first() {
                 let why =
                     format!("waits until what it made outside is undone, {:?} among it: see sys/intents", intent.name);
@@ -169,7 +197,11 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
         Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
         Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
         Kind::OrphanChildren { parent } => tokens::let_children_go(tx, parent)?,
-        Kind::RevokeLeases { folder, before } => leases::revoke_below(tx, folder, Timestamp(*before))?,
+        Kind::RevokeLeases { folder, before, cursor, forget } => {
+            let how = if *forget { leases::How::Forget } else { leases::How::Revoke };
+            leases::end_below(tx, folder, how, Timestamp(*before), cursor)?
+        }
+        Kind::EndLeasesOfToken { token } => leases::end_rest_of_token(tx, token)?,
         Kind::TidyTokens { table, cursor } => tokens::tidy(tx, table, cursor, BATCH_KEYS, core.clock.cluster())?,
     };
     job.batches += 1;

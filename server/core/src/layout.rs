@@ -83,6 +83,15 @@ pub const UI_HEADERS: Table = Table(15);
 /// By lease id: what it is of.
 pub const LEASES: Table = Table(14);
 
+/// By the owner's stored token id, then a lease's own: leases that end with a token.
+pub const LEASES_OF_TOKEN: Table = Table(16);
+/// By mount UUID, then a lease's own.
+pub const LEASES_OF_MOUNT: Table = Table(17);
+/// Counters of live leases: `mount/UUID`, and `role/UUID/` with what the engine counts by.
+pub const LEASE_COUNTS: Table = Table(18);
+/// By the key of the intent that was given up: the id of the lease that it was to end.
+pub const IRREVOCABLE: Table = Table(19);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.
@@ -160,6 +169,10 @@ mod tests {
             PASSWORD_POLICIES,
             LEASES,
             UI_HEADERS,
+            LEASES_OF_TOKEN,
+            LEASES_OF_MOUNT,
+            LEASE_COUNTS,
+            IRREVOCABLE,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

@@ -250,7 +250,7 @@ impl Core {
             let latch = if contended.is_empty() { None } else { Some(self.store.latch(&contended).await) };
             let view = if latch.is_some() { self.store.view_in_flight() } else { self.store.view() };
             match self.attempt(open, view, &mut run) {
-                Ok((result, ticket)) => {
+                Ok((result, ticket, wakes)) => {
                     // The next one may go on: it reads what this one proposed.
                     drop(latch);
                     failpoint::failpoint!(self, "proposed");
@@ -259,6 +259,7 @@ impl Core {
                         Some(t) => match t.committed().await {
                             Ok(_) => {
                                 failpoint::failpoint!(self, "committed");
+                                self.wake(&wakes);
                                 return result;
                             }
                             Err(CommitError::Retry | CommitError::Conflict(_)) => {}
@@ -303,14 +304,14 @@ impl Core {
         open: &Open,
         view: View,
         run: &mut impl FnMut(&mut Tx) -> Result<R>,
-    ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>), CommitError> {
+    ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>, Vec<tx::Effect>), CommitError> {
         let in_flight = view.sees_in_flight();
         let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load())).cached(&open.opened);
         let result = run(&mut tx);
         let effects = tx.take_effects();
         let failed = result.is_err();
         if (failed || !tx.writes_anything()) && !in_flight {
-            return Ok((result, None));
+            return Ok((result, None, Vec::new()));
         }
         let mut proposal = tx.into_proposal().map_err(|e| CommitError::Failed(e.to_string()))?;
         if failed {
@@ -323,10 +324,18 @@ impl Core {
             proposal.writes.push(stamp(open, now)?);
         }
         let ticket = self.store.propose(proposal)?;
-        if !failed && effects.contains(&tx::Effect::RunJobs) {
+        let wakes = if failed { Vec::new() } else { effects };
+        Ok((result, Some(ticket), wakes))
+    }
+
+    /// Those who wait for what was committed.
+    fn wake(&self, effects: &[tx::Effect]) {
+        if effects.contains(&tx::Effect::RunJobs) {
             self.job_stored.notify_one();
         }
-        Ok((result, Some(ticket)))
+        if effects.contains(&tx::Effect::Undo) {
+            self.intent_due.notify_one();
+        }
     }
 
     /// The mounts as of a view that is at least as new as the last applied change.

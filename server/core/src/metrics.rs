@@ -50,6 +50,22 @@ pub struct Metrics {
     /// Intents that were undone, and tries of it that failed.
     pub intents_undone: Counter,
     pub undo_failures: Counter,
+    /// Leases of engines that were made, renewed, have reached their end, and were revoked.
+    pub leases_created: Counter,
+    pub leases_renewed: Counter,
+    pub leases_expired: Counter,
+    pub leases_revoked: Counter,
+}
+
+/// Mounts that have a series of their own.
+pub const MOUNTS_SHOWN: usize = 256;
+
+/// Leases of what engines made.
+#[derive(Default)]
+pub struct Leases {
+    pub live: i64,
+    pub irrevocable: usize,
+    pub by_mount: Vec<(String, i64)>,
 }
 
 /// Figures of other parts at this moment.
@@ -60,6 +76,7 @@ pub struct Now {
     pub log_bytes: u64,
     pub key_slots_used: usize,
     pub key_slots_total: usize,
+    pub leases: Leases,
     /// While mass expiry is paused: seconds that the wall clock is ahead or behind.
     pub clock_apart_secs: Option<i64>,
     pub clock_pauses: u64,
@@ -110,12 +127,30 @@ impl Metrics {
         one("holdfast_outside_act_failures", "counter", "Acts outside that failed.", self.act_failures.get() as f64);
         one("holdfast_intents_undone", "counter", "Undoings of acts outside.", self.intents_undone.get() as f64);
         one("holdfast_intent_undo_failures", "counter", "Undoings that failed.", self.undo_failures.get() as f64);
+        one("vault_expire_num_leases", "gauge", "Live leases of what engines made.", now.leases.live as f64);
+        one(
+            "vault_expire_num_irrevocable_leases",
+            "gauge",
+            "Leases whose end failed too often: see sys/leases.",
+            now.leases.irrevocable as f64,
+        );
+        one("holdfast_leases_created", "counter", "Leases made.", self.leases_created.get() as f64);
+        one("holdfast_leases_renewed", "counter", "Leases renewed.", self.leases_renewed.get() as f64);
+        one("holdfast_leases_expired", "counter", "Leases that reached their end.", self.leases_expired.get() as f64);
+        one("holdfast_leases_revoked", "counter", "Leases whose end is done.", self.leases_revoked.get() as f64);
         let paused = f64::from(u8::from(now.clock_apart_secs.is_some()));
         one("holdfast_expiry_paused", "gauge", "1 while mass expiry waits for the clock.", paused);
         let apart = now.clock_apart_secs.unwrap_or(0) as f64;
         one("holdfast_clock_apart_seconds", "gauge", "How far the wall clock jumped ahead or back.", apart);
         one("holdfast_clock_pauses", "counter", "Times that the wall clock jumped.", now.clock_pauses as f64);
         one("holdfast_key_slots_total", "gauge", "Slots of locked key memory.", now.key_slots_total as f64);
+        if !now.leases.by_mount.is_empty() {
+            out.push_str("# HELP holdfast_leases Live leases of a mount.\n# TYPE holdfast_leases gauge\n");
+            for (mount, live) in &now.leases.by_mount {
+                let mount = mount.replace('\\', "\\\\").replace('"', "\\\"");
+                let _cannot_fail = writeln!(out, "holdfast_leases{{mount=\"{mount}\"}} {live}");
+            }
+        }
         out
     }
 }

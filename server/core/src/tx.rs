@@ -31,6 +31,13 @@ struct Step {
     reached: Option<Vec<u8>>,
 }
 
+/// A batch of entries by storage key.
+pub struct Below {
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the next batch begins, if there may be more.
+    pub after: Option<Vec<u8>>,
+}
+
 /// Something to do when the transaction is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
@@ -38,6 +45,8 @@ pub enum Effect {
     Seal,
     /// A job was stored.
     RunJobs,
+    /// Something outside is to be undone.
+    Undo,
 }
 
 /// Opened entries by storage key; of those that are not large.
@@ -264,6 +273,26 @@ impl Tx {
             self.delete_key(key.into_vec())?;
         }
         Ok(found.reached.is_some())
+    }
+
+    /// Entries below a folder of a table by name, at any depth, in the order of their storage keys and behind
+    /// one of these; at most `limit` (or somewhat more, of own writes). Their keys lead on from batch to batch.
+    pub fn below(&mut self, table: Table, folder: &str, after: &[u8], limit: usize) -> Result<Below> {
+        let mut prefix = self.domain(table).to_vec();
+        self.encrypt_name(table, folder, &mut prefix)?;
+        let end = prefix_end(&prefix);
+        let start = if after.is_empty() { prefix } else { [after, &[0]].concat() };
+        let step = self.range(&start, end.as_deref(), limit)?;
+        let mut entries = Vec::with_capacity(step.entries.len());
+        for (key, sealed) in step.entries {
+            let plain = match (self.writes.get(&*key), sealed) {
+                (Some(Pending::Put(v)), _) => v.clone(),
+                (_, Some(sealed)) => self.open(&key, Some(&sealed))?.unwrap_or_default(),
+                (_, None) => continue,
+            };
+            entries.push((key.into_vec(), plain));
+        }
+        Ok(Below { entries, after: step.reached })
     }
 
     /// What the store is asked to validate and commit.

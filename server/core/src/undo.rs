@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use holdfast_sdk::{Backend, Error, Result};
+use holdfast_sdk::{Backend, Error, Means, Result};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::caught::caught;
@@ -238,6 +238,10 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
             let now = core.clock.cluster();
             let Some(intent) = intents::begin_undo(tx, key, now)? else { return Ok(None) };
             let Some(backend) = &backend else { return Ok(Some((intent, Err(no_mount())))) };
+            if intent.target.is_empty() {
+                // A lease on what the engine's own records are all of.
+                return Ok(Some((intent, Ok(Arc::new(()) as Means))));
+            }
             tx.enter(Scope::mount(key.mount()));
             let means = backend.reach(tx, &intent.outside());
             Ok(Some((intent, means)))
@@ -248,6 +252,7 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
     drop(open);
     drop(core);
     let outcome = match (&backend, means) {
+        (Some(_), Ok(_)) if intent.target.is_empty() => Ok(()),
         (Some(backend), Ok(means)) => {
             let outside = intent.outside();
             let limited = tokio::time::timeout(UNDO_TIME_OUT, caught(backend.undo(&outside, &means)));
@@ -261,13 +266,19 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
     };
     let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(true) };
     match &outcome {
+        Ok(()) if intent.is_of_lease() => core.metrics.leases_revoked.add(1),
         Ok(()) => core.metrics.intents_undone.add(1),
         Err(_) => core.metrics.undo_failures.add(1),
     }
     core.transact(&open, |tx| {
         let now = core.clock.cluster();
         match &outcome {
-            Ok(()) => intents::undone(tx, key, now).map(drop),
+            Ok(()) => {
+                if let Some(backend) = backend.as_ref().filter(|_| intent.is_of_lease()) {
+                    tx.within(Scope::mount(key.mount()), |tx| backend.lease_ended(tx, &intent.outside()))?;
+                }
+                intents::undone(tx, key, now).map(drop)
+            }
             Err(e) => intents::failed(tx, key, &e.to_string(), now),
         }
     })
@@ -287,7 +298,7 @@ pub(crate) fn took_too_long(target: &str) -> String {
 
 impl Core {
     /// The engine of a mount, in service or disabled and not yet cleaned up.
-    fn backend_of(self: &Arc<Self>, open: &Arc<Open>, mount: &[u8; 16]) -> Result<Option<Arc<dyn Backend>>> {
+    pub(crate) fn backend_of(self: &Arc<Self>, open: &Arc<Open>, mount: &[u8; 16]) -> Result<Option<Arc<dyn Backend>>> {
         let router = self.router(open)?;
         if let Some(found) = router.mounts().find(|m| m.entry.uuid == *mount) {
             return Ok(match &found.handler {

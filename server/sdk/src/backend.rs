@@ -3,7 +3,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::{Act, Call, Failure, Means, Operation, Outside, Renewal, Response, Result, Route, Timestamp, Tx, Work};
+use crate::lease::Terms;
+use crate::{
+    Act, Call, Done, Failure, Means, Operation, Outside, Renewal, Response, Result, Route, Timestamp, Tx, Work,
+};
 
 /// What `prepare` computed, handed to every run of `apply`.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
@@ -67,6 +70,36 @@ pub trait Backend: Send + Sync + 'static {
     /// Take it back. Idempotent: what is not there is undone.
     fn undo<'a>(&'a self, _outside: &'a Outside, _means: &'a Means) -> Work<'a, Result<()>> {
         Box::pin(async { Err(crate::Error::UnsupportedOperation) })
+    }
+
+    /// What counts for a lease of this mount when it is renewed: TTLs as they are configured now.
+    fn lease_terms(&self, _tx: &mut Tx, _outside: &Outside) -> Result<Terms> {
+        Err(crate::Error::Internal(format!("{} gives no leases that can be renewed", self.kind())))
+    }
+
+    /// Let what was made outside live until then: the lease on it is renewed, or shortened.
+    fn extend<'a>(&'a self, _outside: &'a Outside, _means: &'a Means, _until: Timestamp) -> Work<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// A lease has ended and what it stood for is undone: in the commit that forgets it.
+    fn lease_ended(&self, _tx: &mut Tx, _outside: &Outside) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the mount has to do by itself by now, at most `limit` (see [`chore`](crate::chore)).
+    fn chores(&self, _tx: &mut Tx, _now: Timestamp, _limit: usize) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Begin a chore, as `intend` does for a request. `None`: there is nothing to do any more.
+    fn begin_chore(&self, _tx: &mut Tx, _name: &str, _now: Timestamp) -> Result<Option<Act>> {
+        Ok(None)
+    }
+
+    /// A chore is done outside, or has failed with this text: what is stored of it.
+    fn end_chore(&self, _tx: &mut Tx, _name: &str, _now: Timestamp, _end: Result<&Done, &str>) -> Result<()> {
+        Ok(())
     }
 
     /// The mount was disabled and everything outside is undone: tidy up what the engine keeps beside its

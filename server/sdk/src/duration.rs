@@ -88,6 +88,13 @@ pub fn go_text(nanos: i128) -> String {
     }
 }
 
+/// Whole seconds without the parts that are zero: `1h`, `90m`, `5s`.
+pub fn short_text(secs: u64) -> String {
+    let text = go_text(i128::from(secs) * 1_000_000_000);
+    let text = text.strip_suffix("m0s").map_or(text.clone(), |t| format!("{t}m"));
+    text.strip_suffix("h0m").map_or(text.clone(), |t| format!("{t}h"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

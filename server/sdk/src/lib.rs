@@ -8,9 +8,11 @@
 
 mod address;
 mod backend;
+pub mod chore;
 pub mod duration;
 mod error;
 pub mod json;
+pub mod lease;
 mod login;
 pub mod names;
 mod outside;
@@ -32,7 +34,7 @@ pub use login::{Alias, Login, LoginTokenType, Renewal};
 pub use outside::{Act, Done, Failure, Means, Outside, Work};
 pub use parameters::{Field, Kind, Parameter, Parameters};
 pub use request::{Call, Caller, Captures, Headers, Operation, Request};
-pub use response::{Auth, Body, Chunks, Lease, Response, TokenType, WrapInfo};
+pub use response::{Auth, Body, Chunks, Lease, NewLease, Response, TokenType, WrapInfo};
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;
 pub use token_parameters::{OldNames, TokenFields, TokenParameters};

@@ -91,6 +91,10 @@ pub struct Caller {
     pub root: bool,
     /// The policy grants `sudo` on the path.
     pub sudo: bool,
+    /// What ends takes the caller's leases with it: its token, or the parent of its batch token.
+    pub lease_owner: Option<[u8; 32]>,
+    /// When a batch token ends; its leases end no later.
+    pub batch_end: Option<Timestamp>,
 }
 
 /// What a handler is given beside its parameters.

@@ -37,6 +37,17 @@ pub struct Lease {
     pub renewable: bool,
 }
 
+/// A lease that the core is to make for what is answered: what was made ends with it.
+#[derive(Debug, Clone)]
+pub struct NewLease {
+    pub ttl_secs: u64,
+    pub renewable: bool,
+    /// What is ended with it. With an empty target nothing is outside: the engine's records are all there is.
+    pub outside: crate::Outside,
+    /// Under which name live leases are counted: a role's.
+    pub counted_as: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TokenType {
     #[default]
@@ -87,6 +98,8 @@ pub struct Response {
     /// A caller logged in: the core makes `auth` of it.
     pub login: Option<Box<crate::Login>>,
     pub lease: Option<Lease>,
+    /// The core makes `lease` of it.
+    pub new_lease: Option<Box<NewLease>>,
     pub wrap_info: Option<WrapInfo>,
     /// The accessor of what is answered, if that has one beside a token's: shown with an answer that is wrapped.
     pub accessor: Option<String>,

@@ -1,17 +1,30 @@
 //! `sys/leases/*`, and the older `sys/renew`, `sys/revoke…` of HashiCorp Vault.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use holdfast_sdk::parameters::Seconds;
-use holdfast_sdk::{Call, Error, Map, Operation, Response, Result, Routes, Timestamp, Value, parameters};
+use holdfast_sdk::{
+    Call, Error, Lease, Map, Operation, Preparation, Prepared, Response, Result, Routes, Timestamp, Value, parameters,
+};
 
 use super::System;
+use crate::leases::{EngineLease, How, Of};
 use crate::tx::Tx;
-use crate::{jobs, leases, tokens};
+use crate::{Core, Open, intents, jobs, leases, tokens};
+
+/// Leases of engines that a request may end while its client waits; more are left to a job.
+pub const WHILE_ONE_WAITS: usize = 128;
+/// Irrevocable leases in a list that was asked for without a limit.
+const LISTED: usize = 10_000;
+/// How long `revoke-force` tries to revoke before it forgets.
+const BEFORE_FORGETTING: Duration = Duration::from_secs(10);
 
 parameters! {
     pub struct ById {
         /// The id of the lease.
         lease_id: Option<Value>,
-        /// Answer only when it is done; it always is.
+        /// Answer only when it is done (the default), or else when it is begun.
         sync: Option<bool>,
     }
 }
@@ -25,13 +38,13 @@ parameters! {
 }
 parameters! {
     pub struct Prefix {
-        /// Answer only when it is done: up to a hundred leases always are, more are left to a job.
+        /// Answer only when it is done (the default); more than a hundred leases are left to a job all the same.
         sync: Option<bool>,
     }
 }
 parameters! {
     pub struct Counted {
-        /// irrevocable is what can be asked for.
+        /// irrevocable, or live: those of engines, counted by mount and role.
         r#type: Option<String>,
         /// Count those of the namespaces below too.
         include_child_namespaces: Option<bool>,
@@ -43,21 +56,26 @@ parameters! {
 pub fn routes(mut routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes = routes
         .path("leases", "The leases that cannot be revoked.", |p| p.read(irrevocable).root_protected())
-        .path("leases/count", "How many leases cannot be revoked.", |p| p.read(count))
+        .path("leases/count", "How many leases there are, or cannot be revoked.", |p| p.read(count))
         .path("leases/tidy", "Remove what leases that are gone have left.", |p| p.update(tidy))
         .path("leases/lookup", "Look a lease up.", |p| p.update(lookup).list(list).root_protected_for(Operation::List))
         .path("leases/lookup/{prefix...}", "List leases.", |p| p.list(list).root_protected());
     for base in ["leases/", ""] {
+        for by_path in ["", "/{lease_id+}"] {
+            routes = routes
+                .path(&format!("{base}renew{by_path}"), "Renew a lease.", |p| {
+                    p.update(renew).prepared(Operation::Update, renew_outside)
+                })
+                .path(&format!("{base}revoke{by_path}"), "Revoke a lease.", |p| {
+                    p.update(revoke).prepared(Operation::Update, revoke_outside)
+                });
+        }
         routes = routes
-            .path(&format!("{base}renew"), "Renew a lease.", |p| p.update(renew))
-            .path(&format!("{base}renew/{{lease_id+}}"), "Renew a lease.", |p| p.update(renew))
-            .path(&format!("{base}revoke"), "Revoke a lease.", |p| p.update(revoke))
-            .path(&format!("{base}revoke/{{lease_id+}}"), "Revoke a lease.", |p| p.update(revoke))
             .path(&format!("{base}revoke-prefix/{{prefix+}}"), "Revoke all leases below a path.", |p| {
-                p.update(revoke_prefix).root_protected()
+                p.update(revoke_prefix).prepared(Operation::Update, revoke_prefix_outside).root_protected()
             })
             .path(&format!("{base}revoke-force/{{prefix+}}"), "Forget all leases below a path.", |p| {
-                p.update(revoke_prefix).root_protected()
+                p.update(revoke_force).prepared(Operation::Update, revoke_force_outside).root_protected()
             });
     }
     routes
@@ -79,18 +97,52 @@ fn named(call: &Call<'_>, given: Option<Value>) -> Result<String> {
 fn lookup(_: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Response> {
     let id = named(call, p.lease_id)?;
     let invalid = || Error::bad_request("invalid lease");
-    let (token, _) = leases::token(tx, &id)?.ok_or_else(invalid)?;
-    let e = tokens::load_valid(tx, &token, call.now)?.ok_or_else(invalid)?;
     let mut m = Map::new();
     m.insert("path".into(), id.rsplit_once('/').map_or("", |(path, _)| path).into());
+    match leases::find(tx, &id)?.ok_or_else(invalid)? {
+        Of::Token(token, _) => {
+            let e = tokens::load_valid(tx, &token, call.now)?.ok_or_else(invalid)?;
+            let renewed = (e.last_renewal_ns > 0).then_some(Timestamp(e.last_renewal_ns));
+            show(&mut m, e.issued(), e.expires, renewed, e.renewable, e.ttl_left_secs(call.now));
+        }
+        Of::Engine(e) => {
+            show(&mut m, e.issued(), Some(e.expires()), e.last_renewal(), e.renewable, e.ttl_left_secs(call.now));
+            if let Some(key) = e.ending() {
+                m.insert("ttl".into(), 0.into());
+                m.insert("revocation".into(), Value::Object(revocation(tx, key)?));
+            }
+        }
+    }
     m.insert("id".into(), id.into());
-    m.insert("issue_time".into(), e.issued().rfc3339().into());
-    m.insert("expire_time".into(), e.expires.map_or(Value::Null, |t| t.rfc3339().into()));
-    let renewed = (e.last_renewal_ns > 0).then(|| Timestamp(e.last_renewal_ns).rfc3339());
-    m.insert("last_renewal".into(), renewed.map_or(Value::Null, Value::from));
-    m.insert("renewable".into(), e.renewable.into());
-    m.insert("ttl".into(), e.ttl_left_secs(call.now).into());
     Ok(Response::data(m))
+}
+
+fn show(
+    m: &mut Map<String, Value>,
+    issued: Timestamp,
+    expires: Option<Timestamp>,
+    renewed: Option<Timestamp>,
+    renewable: bool,
+    ttl_secs: u64,
+) {
+    let text = |t: Option<Timestamp>| t.map_or(Value::Null, |t| t.rfc3339().into());
+    m.insert("issue_time".into(), issued.rfc3339().into());
+    m.insert("expire_time".into(), text(expires));
+    m.insert("last_renewal".into(), text(renewed));
+    m.insert("renewable".into(), renewable.into());
+    m.insert("ttl".into(), ttl_secs.into());
+}
+
+/// How far the end of a lease is.
+fn revocation(tx: &mut Tx, key: &intents::Key) -> Result<Map<String, Value>> {
+    let mut m = Map::new();
+    if let Some((state, tries, last_error)) = intents::why(tx, key)? {
+        m.insert("state".into(), if state == intents::State::GivenUp { "irrevocable" } else { "pending" }.into());
+        m.insert("tries".into(), tries.into());
+        m.insert("last_error".into(), last_error.map_or(Value::Null, Value::from));
+        m.insert("intent".into(), key.id().into());
+    }
+    Ok(m)
 }
 
 fn list(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
@@ -98,31 +150,153 @@ fn list(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     Response::list(leases::list(tx, &if folder.is_empty() { String::new() } else { format!("{folder}/") })?)
 }
 
-fn renew(_: &System, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Response> {
+/// What the work outside needs of the server.
+fn unsealed(sys: &System) -> Result<(Arc<Core>, Arc<Open>)> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    Ok((core, open))
+}
+
+fn renew_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Option<Preparation>> {
     let id = named(call, p.lease_id)?;
-    match leases::token(tx, &id)? {
-        Some(_) => Err(Error::bad_request("tokens cannot be renewed through this endpoint")),
-        None => Err(Error::bad_request("lease not found")),
+    let lease = match leases::find(tx, &id)? {
+        Some(Of::Token(..)) => return Err(Error::bad_request("tokens cannot be renewed through this endpoint")),
+        Some(Of::Engine(lease)) if lease.lives(call.now) => *lease,
+        _ => return Err(Error::bad_request("lease not found")),
+    };
+    if !lease.renewable {
+        return Err(Error::bad_request("lease is not renewable"));
     }
+    let increment = match p.increment {
+        Some(s) if s.0 < 0 => {
+            return Err(Error::bad_request(format!(
+                "error converting input for field \"increment\": cannot provide negative value '{}'",
+                s.0
+            )));
+        }
+        Some(s) => s.0.unsigned_abs(),
+        None => 0,
+    };
+    let (core, open) = unsealed(sys)?;
+    Ok(Some(Box::pin(async move {
+        let granted = leases::renew(&core, &open, lease, increment).await?;
+        Ok(Arc::new(granted) as Prepared)
+    })))
+}
+
+fn renew(_: &System, _: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Response> {
+    let id = named(call, p.lease_id)?;
+    let granted: &holdfast_sdk::lease::Granted =
+        call.prepared.and_then(|p| p.downcast_ref()).ok_or_else(|| Error::bad_request("lease not found"))?;
+    let lease = Lease { id, ttl_secs: granted.ttl_secs, renewable: true };
+    let warnings = granted.warning.iter().cloned().collect();
+    Ok(Response { lease: Some(lease), warnings, ..Response::default() })
+}
+
+fn revoke_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Option<Preparation>> {
+    let id = named(call, p.lease_id)?;
+    let Some(Of::Engine(lease)) = leases::find(tx, &id)? else { return Ok(None) };
+    if p.sync == Some(false) {
+        return Ok(None);
+    }
+    let (core, open) = unsealed(sys)?;
+    Ok(Some(Box::pin(async move {
+        let ended = leases::revoke_now(&core, &open, &lease).await;
+        ended.map_err(|e| Error::bad_request(format!("failed to revoke entry: {e}")))?;
+        Ok(Arc::new(()) as Prepared)
+    })))
 }
 
 fn revoke(_: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Response> {
     let id = named(call, p.lease_id)?;
-    if let Some((token, _)) = leases::token(tx, &id)? {
-        tokens::revoke_tree(tx, &token)?;
+    match leases::find(tx, &id)? {
+        Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
+        Some(Of::Engine(lease)) => match lease.ending() {
+            Some(key) => intents::hurry(tx, key)?,
+            None => leases::expire(tx, &id)?,
+        },
+        None => {}
     }
-    Ok(Response::empty())
+    Ok(answered(p.sync == Some(false)))
 }
 
-fn revoke_prefix(_: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Response> {
-    let prefix = call.capture("prefix").trim_end_matches('/');
-    if let Some((token, _)) = leases::token(tx, prefix)? {
-        tokens::revoke_tree(tx, &token)?;
+/// 202 where the work goes on behind.
+fn answered(behind: bool) -> Response {
+    Response { status: behind.then_some(202), ..Response::empty() }
+}
+
+fn prefix_of<'c>(call: &'c Call<'_>) -> &'c str {
+    call.capture("prefix").trim_end_matches('/')
+}
+
+/// Leases of engines below a prefix, unless they are too many to be waited for.
+fn to_wait_for(tx: &mut Tx, prefix: &str) -> Result<Vec<EngineLease>> {
+    let found = leases::engine_leases_below(tx, prefix, WHILE_ONE_WAITS + 1)?;
+    Ok(if found.len() > WHILE_ONE_WAITS { Vec::new() } else { found })
+}
+
+fn revoke_prefix_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) -> Result<Option<Preparation>> {
+    if p.sync == Some(false) {
+        return Ok(None);
     }
-    let folder = format!("{prefix}/");
-    if leases::revoke_below(tx, &folder, call.now)? {
-        jobs::add(tx, jobs::Kind::RevokeLeases { folder, before: call.now.0 })?;
+    let found = to_wait_for(tx, prefix_of(call))?;
+    if found.is_empty() {
+        return Ok(None);
     }
+    let (core, open) = unsealed(sys)?;
+    Ok(Some(Box::pin(async move {
+        let all = found.len();
+        let failed = leases::revoke_all(&core, &open, found).await;
+        match failed.first() {
+            None => Ok(Arc::new(()) as Prepared),
+            Some((id, e)) => Err(Error::bad_request(format!(
+                "failed to revoke {id:?} ({} / {all}): failed to revoke entry: {e}",
+                failed.len()
+            ))),
+        }
+    })))
+}
+
+fn revoke_prefix(_: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) -> Result<Response> {
+    let goes_on = end_below(tx, call, How::Revoke)?;
+    Ok(answered(goes_on || p.sync == Some(false)))
+}
+
+/// End what is below a prefix, and the lease of that name. True: a job goes on with it.
+fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<bool> {
+    let prefix = prefix_of(call);
+    match leases::find(tx, prefix)? {
+        Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
+        Some(Of::Engine(lease)) if how == How::Forget => leases::forget(tx, &lease)?,
+        Some(Of::Engine(_)) => leases::expire(tx, prefix)?,
+        None => {}
+    }
+    let (folder, mut cursor) = (format!("{prefix}/"), Vec::new());
+    let more = leases::end_below(tx, &folder, how, call.now, &mut cursor)?;
+    if more {
+        let forget = how == How::Forget;
+        jobs::add(tx, jobs::Kind::RevokeLeases { folder, before: call.now.0, cursor, forget })?;
+    }
+    Ok(more)
+}
+
+/// What can be revoked is revoked before everything is forgotten.
+fn revoke_force_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Option<Preparation>> {
+    let found = to_wait_for(tx, prefix_of(call))?;
+    let (core, open) = unsealed(sys)?;
+    Ok(Some(Box::pin(async move {
+        let tried = tokio::time::timeout(BEFORE_FORGETTING, leases::revoke_all(&core, &open, found)).await;
+        for (id, e) in tried.unwrap_or_default() {
+            tracing::warn!(lease = %id, error = %e, "a lease is forgotten by force; what it stands for may still be there");
+        }
+        Ok(Arc::new(()) as Prepared)
+    })))
+}
+
+fn revoke_force(_: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Response> {
+    let prefix = prefix_of(call);
+    tracing::warn!(prefix, "leases are forgotten by force");
+    end_below(tx, call, How::Forget)?;
     Ok(Response::empty())
 }
 
@@ -132,31 +306,88 @@ fn tidy(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
         .warn("Tidy operation successfully started. It is a job: see sys/jobs."))
 }
 
-/// Tokens are all that has leases, and nothing keeps a token from being revoked.
-fn only_irrevocable(p: &Counted) -> Result<()> {
+fn count(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Counted) -> Result<Response> {
     match p.r#type.as_deref() {
-        Some("irrevocable") => Ok(()),
+        Some("irrevocable") => count_irrevocable(sys, tx),
+        Some("live") => count_live(sys, tx),
         _ => Err(Error::NotFound),
     }
 }
 
-fn count(_: &System, _: &mut Tx, _: &Call<'_>, p: Counted) -> Result<Response> {
-    only_irrevocable(&p)?;
+fn count_irrevocable(sys: &System, tx: &mut Tx) -> Result<Response> {
+    let (mut after, mut total, mut counts) = (Vec::new(), 0u64, Map::new());
+    let core = sys.core()?;
+    loop {
+        let batch = leases::irrevocable(tx, &after, leases::BATCH)?;
+        for (_, lease) in &batch {
+            total += 1;
+            let accessor = accessor_of(&core, lease)?;
+            let so_far = counts.get(&accessor).and_then(Value::as_u64).unwrap_or(0);
+            counts.insert(accessor, (so_far + 1).into());
+        }
+        match batch.last() {
+            Some((key, _)) if batch.len() == leases::BATCH => after = key.bytes().to_vec(),
+            _ => break,
+        }
+    }
     let mut m = Map::new();
-    m.insert("lease_count".into(), 0.into());
-    m.insert("counts".into(), Value::Object(Map::new()));
+    m.insert("lease_count".into(), total.into());
+    m.insert("counts".into(), Value::Object(counts));
     Ok(Response::data(m))
 }
 
-fn irrevocable(_: &System, _: &mut Tx, _: &Call<'_>, p: Counted) -> Result<Response> {
-    only_irrevocable(&p)?;
-    if let Some(limit) = p.limit.as_deref().filter(|l| !l.is_empty() && *l != "none")
-        && limit.parse::<u64>().ok().is_none_or(|n| n == 0)
-    {
-        return Err(Error::bad_request("limit must be 'none' or a positive integer"));
+/// Of a mount in service its accessor, of another its path.
+fn accessor_of(core: &Arc<Core>, lease: &EngineLease) -> Result<String> {
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let router = core.router(&open)?;
+    let found = router.mounts().find(|m| m.entry.uuid == lease.mount);
+    Ok(found.map_or(lease.mount_path().to_owned(), |m| m.entry.accessor.clone()))
+}
+
+fn count_live(sys: &System, tx: &mut Tx) -> Result<Response> {
+    let (core, open) = unsealed(sys)?;
+    let (mut total, mut counts) = (0, Map::new());
+    for mount in core.router(&open)?.mounts().filter(|m| !m.entry.auth) {
+        let live = leases::count_live(tx, &mount.entry.uuid)?;
+        if live == 0 {
+            continue;
+        }
+        total += live;
+        let roles = leases::live_by_role(tx, &mount.entry.uuid, LISTED)?;
+        let mut shown = Map::new();
+        shown.insert("lease_count".into(), live.into());
+        shown.insert("roles".into(), Value::Object(roles.into_iter().map(|(r, n)| (r, n.into())).collect()));
+        counts.insert(mount.full_path.clone(), Value::Object(shown));
     }
     let mut m = Map::new();
-    m.insert("lease_count".into(), 0.into());
-    m.insert("leases".into(), Value::Array(Vec::new()));
+    m.insert("lease_count".into(), total.into());
+    m.insert("counts".into(), Value::Object(counts));
+    Ok(Response::data(m))
+}
+
+fn irrevocable(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Counted) -> Result<Response> {
+    if p.r#type.as_deref() != Some("irrevocable") {
+        return Err(Error::NotFound);
+    }
+    let limit = match p.limit.as_deref() {
+        None | Some("" | "none") => LISTED,
+        Some(text) => match text.parse::<usize>() {
+            Ok(n) if n > 0 => n.min(LISTED),
+            _ => return Err(Error::bad_request("limit must be 'none' or a positive integer")),
+        },
+    };
+    let core = sys.core()?;
+    let mut shown = Vec::new();
+    for (key, lease) in leases::irrevocable(tx, &[], limit)? {
+        let mut one = Map::new();
+        one.insert("lease_id".into(), lease.id.clone().into());
+        one.insert("mount_id".into(), accessor_of(&core, &lease)?.into());
+        let reason = intents::why(tx, &key)?.and_then(|(_, _, error)| error);
+        one.insert("error".into(), reason.map_or(Value::Null, Value::from));
+        shown.push(Value::Object(one));
+    }
+    let mut m = Map::new();
+    m.insert("lease_count".into(), shown.len().into());
+    m.insert("leases".into(), shown.into());
     Ok(Response::data(m))
 }

@@ -1,14 +1,17 @@
 //! `sys/mounts/*`, `sys/auth/*`: enabling, showing and disabling secret engines and auth methods.
 
 use holdfast_sdk::parameters::StringMap;
-use holdfast_sdk::{Call, Error, Map, Parameters, Response, Result, Routes, Value, parameters};
+use holdfast_sdk::{
+    Call, Error, Map, Operation, Parameters, Preparation, Prepared, Response, Result, Routes, Value, parameters,
+};
 
 use super::System;
+use super::leases::WHILE_ONE_WAITS;
 use super::tune::{self, Tuning};
-use crate::jobs;
 use crate::layout::Scope;
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
+use crate::{jobs, leases};
 
 parameters! {
     pub struct Enable {
@@ -40,7 +43,7 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
             p.read(tune::read_secret).update(tune::secret)
         })
         .path("mounts/{path+}", "Enable, read and disable a secret engine.", |p| {
-            p.read(read_secret).update(enable_secret).delete(disable_secret)
+            p.read(read_secret).update(enable_secret).delete(disable_secret).prepared(Operation::Delete, end_leases)
         })
         .path("auth", "List the auth methods.", |p| p.read(list_auth))
         .path("auth/{path+}/tune", "Read and change how an auth method is tuned.", |p| {
@@ -147,6 +150,27 @@ fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> 
     router::save(tx, &entry)?;
     tx.within(Scope::mount(entry.uuid), |tx| backend.mounted(tx))?;
     Ok(Response::empty())
+}
+
+/// What the mount made outside goes first, where that can be waited for: if it does not go, the mount stays, whole
+/// and to be mended. Of more leases than that a job takes care.
+fn end_leases(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let path = router::mount_path(call.capture("path"))?;
+    let Some(entry) = router::load(tx)?.into_iter().find(|e| !e.auth && e.path == path) else { return Ok(None) };
+    let found = leases::of_mount(tx, &entry.uuid, WHILE_ONE_WAITS + 1)?;
+    if found.is_empty() || found.len() > WHILE_ONE_WAITS {
+        return Ok(None);
+    }
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    Ok(Some(Box::pin(async move {
+        match leases::revoke_all(&core, &open, found).await.first() {
+            None => Ok(std::sync::Arc::new(()) as Prepared),
+            Some((id, e)) => Err(Error::bad_request(format!(
+                "{path:?} stays: its lease {id:?} cannot be revoked (sys/leases/revoke-force forgets it): {e}"
+            ))),
+        }
+    })))
 }
 
 fn disable(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{System, capabilities};
 use crate::policies::system_time;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, metrics, open_api};
+use crate::{jobs, leases, metrics, open_api};
 
 parameters! {
     pub struct Format {
@@ -101,16 +101,33 @@ impl crate::Core {
             log_bytes: store.log_bytes,
             key_slots_used: arena.slots_used,
             key_slots_total: arena.slots_total,
+            leases: self.leases_now().unwrap_or_default(),
             clock_apart_secs: self.clock.apart_secs(),
             clock_pauses: self.clock.pauses.load(std::sync::atomic::Ordering::Relaxed),
         }
+    }
+
+    /// Counted leases, while unsealed.
+    fn leases_now(&self) -> Option<metrics::Leases> {
+        let open = self.open()?;
+        let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
+        let mut now = metrics::Leases { irrevocable: leases::count_irrevocable(&mut tx).ok()?, ..Default::default() };
+        for mount in open.router.load().mounts() {
+            let live = leases::count_live(&mut tx, &mount.entry.uuid).ok()?;
+            now.live += live;
+            if live > 0 && now.by_mount.len() < metrics::MOUNTS_SHOWN {
+                now.by_mount.push((mount.full_path.clone(), live));
+            }
+        }
+        now.by_mount.sort();
+        Some(now)
     }
 }
 
 /// The lines of Prometheus' form as the API's JSON.
 fn as_json(text: &str) -> Map<String, Value> {
     let gauge = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
+        let (name, value) = line.rsplit_once(' ')?;
         Some(json!({"Name": name, "Value": value.parse::<f64>().unwrap_or(0.0), "Labels": {}}))
     };
     let gauges: Vec<Value> = text.lines().filter(|l| !l.starts_with('#')).filter_map(gauge).collect();

@@ -5,7 +5,7 @@ use holdfast_sdk::{Call, Error, Response, Result, Timestamp, TokenType, paramete
 
 use super::policies_of::{Asked, policies_of};
 use super::roles::{self, Role, matches};
-use super::routes::{capped, short, shown_auth};
+use super::routes::{capped, shown_auth};
 use super::{Issue, TokenBackend, TokenEntry, batch, load};
 use crate::tx::Tx;
 use crate::{cubbyhole, identity, random};
@@ -311,8 +311,8 @@ impl TokenBackend {
         if times.explicit_max > self.limits.max_secs {
             warnings.push(format!(
                 "Explicit max TTL specified during token creation of {} exceeds the maximum of {}; it is capped to it",
-                short(times.explicit_max),
-                short(self.limits.max_secs)
+                holdfast_sdk::duration::short_text(times.explicit_max),
+                holdfast_sdk::duration::short_text(self.limits.max_secs)
             ));
         }
         let wanted = if times.ttl > 0 { times.ttl } else { self.limits.default_secs };

@@ -174,6 +174,7 @@ fn strip(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
         expiry::remove(tx, key)?;
     }
     leases::remove_token(tx, id, entry)?;
+    leases::end_of_token(tx, id)?;
     tx.within(TOKENS, |tx| {
         tx.delete(Place::Id(ACCESSOR, &entry.accessor))?;
         if entry.num_uses > 0 {

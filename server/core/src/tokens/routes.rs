@@ -244,7 +244,8 @@ impl TokenBackend {
         }
         let ttl = wanted.min(left);
         if period == 0 && increment > 0 && ttl < e.ttl_left_secs(call.now) && ttl == increment as u64 {
-            warnings.push(format!("the token now ends in {}: earlier than before, as asked", short(ttl)));
+            warnings
+                .push(format!("the token now ends in {}: earlier than before, as asked", duration::short_text(ttl)));
         }
         e.ttl_secs = ttl;
         e.last_renewal_ns = call.now.0;
@@ -400,17 +401,11 @@ pub fn shown_auth(tx: &mut Tx, e: &TokenEntry, token: String, ttl: u64) -> Resul
     })
 }
 
-pub(super) fn short(secs: u64) -> String {
-    let text = duration::go_text(i128::from(secs) * 1_000_000_000);
-    let text = text.strip_suffix("m0s").map_or(text.clone(), |t| format!("{t}m"));
-    text.strip_suffix("h0m").map_or(text.clone(), |t| format!("{t}h"))
-}
-
 /// A warning that a duration is cut.
 pub fn capped(what: &str, wanted: u64, max: u64) -> String {
     format!(
         "{what} of {:?} exceeded the effective max_ttl of {:?}; {what} value is capped accordingly",
-        short(wanted),
-        short(max)
+        duration::short_text(wanted),
+        duration::short_text(max)
     )
 }

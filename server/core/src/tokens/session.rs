@@ -24,6 +24,8 @@ impl Session {
             token_id: id,
             root: entry.is_root(),
             sudo: false,
+            lease_owner: id.or(entry.parent),
+            batch_end: entry.expires.filter(|_| entry.batch),
         };
         let issued = entry.issued().rfc3339_secs();
         let audit = Arc::new(broker.known(&TokenFacts {

@@ -8,9 +8,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use holdfast_core::MountEntry;
+use holdfast_sdk::lease::{Limits, Terms};
 use holdfast_sdk::{
-    Act, Backend, Call, Class, Error, Failure, Found, Map, Means, Operation, Outside, Place, Preparation, Prepared,
-    Response, Result, Route, Routes, Table, Tx, Work,
+    Act, Backend, Call, Class, Error, Failure, Found, Map, Means, NewLease, Operation, Outside, Place, Preparation,
+    Prepared, Response, Result, Route, Routes, Table, Timestamp, Tx, Work,
 };
 use tokio::sync::watch;
 
@@ -33,6 +34,8 @@ pub enum Ending {
 /// What is outside, and its mood.
 pub struct World {
     users: Mutex<BTreeSet<String>>,
+    /// Until when users may log in, as a renewal said.
+    pub ends: Mutex<BTreeMap<String, Timestamp>>,
     mood: Mutex<Mood>,
     goes_on: watch::Sender<bool>,
     made: AtomicU64,
@@ -57,6 +60,7 @@ impl World {
         let new = || {
             Arc::new(World {
                 users: Mutex::default(),
+                ends: Mutex::default(),
                 mood: Mutex::new(Mood {
                     acts: BTreeMap::new(),
                     undo_fails: 0,
@@ -134,6 +138,10 @@ pub fn outside(mount: &MountEntry) -> std::result::Result<Arc<dyn Backend>, Stri
         .path("creds/{target}", "Make a user at a target.", |p| {
             p.read(made).prepared(Operation::Read, name).acts(Operation::Read, intend)
         })
+        .path("leased/{target}", "Make a user that has a lease.", |p| {
+            p.read(leased).prepared(Operation::Read, name).acts(Operation::Read, intend)
+        })
+        .path("note", "Something with a lease that is nowhere but in the store.", |p| p.update(noted))
         .path("users", "The users that the store knows.", |p| p.list(known));
     Ok(Arc::new(Engine { world: World::of(mount.option("world").unwrap_or("")), routes }))
 }
@@ -172,6 +180,31 @@ fn made(engine: &Engine, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response
         m.insert("username".into(), done.outside.name.clone().into());
     }
     Ok(Response::data(m))
+}
+
+/// How long leases of this engine live at first, and at most.
+pub const LEASE_SECS: (u64, u64) = (600, 3600);
+
+fn leased(engine: &Engine, tx: &mut Tx, call: &Call<'_>, p: ()) -> Result<Response> {
+    let response = made(engine, tx, call, p)?;
+    let Some(done) = call.done else { return Ok(response) };
+    let limits = Limits { default_secs: LEASE_SECS.0, max_secs: LEASE_SECS.1 };
+    let granted = limits.first(Terms::default(), call.caller, call.now);
+    let lease = NewLease {
+        ttl_secs: granted.ttl_secs,
+        renewable: true,
+        outside: done.outside.clone(),
+        counted_as: done.outside.target.clone(),
+    };
+    Ok(Response { new_lease: Some(Box::new(lease)), ..response })
+}
+
+fn noted(engine: &Engine, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let name = format!("note-{}", engine.world.made.fetch_add(1, Ordering::SeqCst));
+    tx.put(Place::Name(USERS, &name), Vec::new())?;
+    let outside = Outside { target: String::new(), name, record: Vec::new() };
+    let lease = NewLease { ttl_secs: 60, renewable: false, outside, counted_as: String::new() };
+    Ok(Response { new_lease: Some(Box::new(lease)), ..Response::data(Map::new()) })
 }
 
 fn known(_: &Engine, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -245,6 +278,24 @@ impl Backend for Engine {
             self.world.users.lock().unwrap().remove(&outside.name);
             Ok(())
         })
+    }
+
+    fn lease_terms(&self, _: &mut Tx, _: &Outside) -> Result<Terms> {
+        Ok(Terms { default_secs: LEASE_SECS.0, max_secs: LEASE_SECS.1 })
+    }
+
+    fn extend<'a>(&'a self, outside: &'a Outside, _: &'a Means, until: Timestamp) -> Work<'a, Result<()>> {
+        Box::pin(async move {
+            if !self.world.users.lock().unwrap().contains(&outside.name) {
+                return Err(Error::bad_request("no such user"));
+            }
+            self.world.ends.lock().unwrap().insert(outside.name.clone(), until);
+            Ok(())
+        })
+    }
+
+    fn lease_ended(&self, tx: &mut Tx, outside: &Outside) -> Result<()> {
+        tx.delete(Place::Name(USERS, &outside.name))
     }
 
     fn clean(&self, _: &mut Tx) -> Result<bool> {

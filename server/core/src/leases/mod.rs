@@ -1,0 +1,131 @@
+//! Leases: what ends at a time, by the path it was asked for at.
+//!
+//! A lease's name is that path and a last part. It is of a token, whose own record says when it ends, or of
+//! what an engine made ([`EngineLease`]). Ending one that has something outside is an intent
+//! ([`crate::intents`]): the lease is there until what it stands for is undone.
+
+mod engine;
+mod outside;
+
+use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
+
+pub use engine::{
+    EngineLease, count_irrevocable, count_live, end_of_mount, end_of_token, end_rest_of_token, expire, forget,
+    irrevocable, issue, live_by_role, of_mount, undone,
+};
+pub use outside::{renew, revoke_all, revoke_now};
+
+use crate::layout::{LEASES, SYSTEM};
+use crate::tokens::{self, TokenEntry};
+use crate::tx::Tx;
+
+/// Leases ended in one commit.
+pub const BATCH: usize = 128;
+/// In front of a token's stored id.
+const TOKEN: u8 = 1;
+/// In front of an [`EngineLease`].
+const ENGINE: u8 = 2;
+
+/// What a lease is of.
+pub enum Of {
+    Token([u8; 32], Box<TokenEntry>),
+    Engine(Box<EngineLease>),
+}
+
+/// A token's lease, if it has one: not where it never ends, and not where it only carries a wrapped answer.
+pub fn of_token(id: &[u8; 32], entry: &TokenEntry) -> Option<String> {
+    (entry.expires.is_some() && !entry.is_wrapping()).then(|| format!("{}/h{}", entry.path, hex::encode(id)))
+}
+
+pub fn put_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
+    match of_token(id, entry) {
+        Some(lease) => tx.within(SYSTEM, |tx| tx.put(Place::Name(LEASES, &lease), [&[TOKEN][..], id].concat())),
+        None => Ok(()),
+    }
+}
+
+pub fn remove_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
+    match of_token(id, entry) {
+        Some(lease) => tx.within(SYSTEM, |tx| tx.delete(Place::Name(LEASES, &lease))),
+        None => Ok(()),
+    }
+}
+
+/// A lease by its id, whether or not it has ended.
+pub fn find(tx: &mut Tx, id: &str) -> Result<Option<Of>> {
+    // Parts that are empty are none of a lease's.
+    if id.is_empty() || id.ends_with('/') {
+        return Ok(None);
+    }
+    match tx.within(SYSTEM, |tx| tx.get(Place::Name(LEASES, id)))? {
+        Some(bytes) => read(tx, &bytes),
+        None => Ok(None),
+    }
+}
+
+fn read(tx: &mut Tx, bytes: &[u8]) -> Result<Option<Of>> {
+    match bytes.split_first() {
+        Some((&TOKEN, id)) => {
+            let id = id.try_into().map_err(|_| Error::Internal("a lease's record is broken".into()))?;
+            Ok(tokens::load(tx, &id)?.map(|entry| Of::Token(id, Box::new(entry))))
+        }
+        Some((&ENGINE, lease)) => Ok(Some(Of::Engine(Box::new(record::read(lease)?)))),
+        _ => Err(Error::Internal("a lease is of a kind that this version does not know".into())),
+    }
+}
+
+/// Names right below a folder (empty, or with a slash at its end).
+pub fn list(tx: &mut Tx, folder: &str) -> Result<Vec<String>> {
+    tx.within(SYSTEM, |tx| tx.names(LEASES, folder, "", 0))
+}
+
+/// How leases below a folder end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// What was made is taken back, as often as it has to be tried.
+    Revoke,
+    /// The leases go, and what was made stays.
+    Forget,
+}
+
+/// End leases below a folder that were there at `before`: a batch behind `cursor`. True: there may be more.
+pub fn end_below(tx: &mut Tx, folder: &str, how: How, before: Timestamp, cursor: &mut Vec<u8>) -> Result<bool> {
+    let batch = tx.within(SYSTEM, |tx| tx.below(LEASES, folder, cursor, BATCH))?;
+    for (_, bytes) in batch.entries {
+        match read(tx, &bytes)? {
+            Some(Of::Token(id, entry)) if entry.issued() <= before => tokens::revoke_tree(tx, &id)?,
+            Some(Of::Engine(lease)) if lease.issued() <= before => match how {
+                How::Revoke => engine::begin_end(tx, *lease)?,
+                How::Forget => forget(tx, &lease)?,
+            },
+            _ => {}
+        }
+    }
+    let more = batch.after.is_some();
+    *cursor = batch.after.unwrap_or_default();
+    Ok(more)
+}
+
+/// Leases of engines below a folder, and the one of that name; at most `limit`.
+pub fn engine_leases_below(tx: &mut Tx, prefix: &str, limit: usize) -> Result<Vec<EngineLease>> {
+    let mut found = Vec::new();
+    if let Some(Of::Engine(lease)) = find(tx, prefix)? {
+        found.push(*lease);
+    }
+    let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let mut cursor = Vec::new();
+    loop {
+        let batch = tx.within(SYSTEM, |tx| tx.below(LEASES, &folder, &cursor, BATCH))?;
+        for (_, bytes) in &batch.entries {
+            if let Some((&ENGINE, lease)) = bytes.split_first() {
+                found.push(record::read(lease)?);
+            }
+        }
+        match batch.after {
+            Some(after) if found.len() < limit => cursor = after,
+            _ => break,
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
+}
