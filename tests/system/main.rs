@@ -14,6 +14,7 @@ mod http2;
 mod memory;
 mod needles;
 mod openapi;
+mod remount;
 mod seal_hsm;
 mod secrets_at_rest;
 mod start;

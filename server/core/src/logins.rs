@@ -48,6 +48,7 @@ pub fn complete(
         batch,
         entity_id,
         auth_mount: Some(mount.entry.uuid),
+        mount_moves: mount.entry.moves,
         internal: login.internal,
         metadata: login.metadata,
         ..Issue::default()

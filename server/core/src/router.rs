@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use holdfast_sdk::{Backend, Error, Map, Place, Result, Routes, Transaction, Value, record};
+use holdfast_sdk::{Backend, Error, Map, Place, Record, Result, Routes, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
 use crate::identity::IdentityBackend;
@@ -62,8 +62,20 @@ pub struct MountEntry {
     pub without_options: Option<bool>,
     #[n(21)]
     pub external_entropy_access: Option<bool>,
+    /// How often it was moved. The tokens of an auth mount end with each move.
+    #[n(22)]
+    #[cbor(default)]
+    pub moves: u32,
 }
 holdfast_sdk::record!(MountEntry);
+
+/// What a request reads of an auth mount's record: the rest would be decoded for nothing.
+#[derive(Decode)]
+struct Moves {
+    #[n(22)]
+    #[cbor(default)]
+    moves: u32,
+}
 
 /// When a login method locks a user out; 0 is the server's own setting. Times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Encode, Decode)]
@@ -105,6 +117,7 @@ impl MountEntry {
             lockout: None,
             without_options: None,
             external_entropy_access: None,
+            moves: 0,
         })
     }
 
@@ -223,6 +236,14 @@ pub fn load(tx: &mut Tx) -> Result<Vec<MountEntry>> {
 
 pub fn save(tx: &mut Tx, entry: &MountEntry) -> Result<()> {
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(MOUNTS, &entry.uuid), entry))
+}
+
+/// How often a mount was moved; `None` if it is not there any more.
+pub fn moves_of(tx: &mut Tx, mount: &[u8; 16]) -> Result<Option<u32>> {
+    let Some(bytes) = tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, mount)))? else { return Ok(None) };
+    let (version, rest) = bytes.split_first().ok_or_else(|| Error::Internal("a mount's record is empty".into()))?;
+    let found: Moves = record::decode(*version, MountEntry::VERSION, rest)?;
+    Ok(Some(found.moves))
 }
 
 /// Whether a mount is there still.

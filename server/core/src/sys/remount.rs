@@ -1,5 +1,6 @@
 //! `sys/remount`: a mount gets another path. What it stores is found by its UUID, so that moving it is
-//! one small commit; the status is kept for clients that ask for it afterwards.
+//! one small commit; the status is kept for clients that ask for it afterwards. The tokens of an auth
+//! mount end with the move, as they name its path.
 
 use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Transaction, Value, parameters, record};
 use minicbor::{Decode, Encode};
@@ -7,7 +8,7 @@ use minicbor::{Decode, Encode};
 use super::{System, mounts};
 use crate::layout::{MOVES, SYSTEM};
 use crate::tx::Tx;
-use crate::{random, router};
+use crate::{jobs, random, router};
 
 /// Moves whose status is kept.
 const KEPT: usize = 100;
@@ -62,7 +63,12 @@ fn remount(_: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response
     if let Some(other) = mounts::in_the_way(&entries, &entry.path, entry.auth) {
         return Err(Error::bad_request(format!("path already in use at {:?}", other.full_path())));
     }
+    entry.moves += 1;
     router::save(tx, &entry)?;
+    if entry.auth {
+        // Its tokens are no good from here on; what is stored of them goes by and by.
+        jobs::add(tx, jobs::Kind::tidy_tokens())?;
+    }
     let id = time_ordered_id(call.now.0 / 1_000_000)?;
     remember(tx, &id, &Moved { from, to })?;
     let mut m = Map::new();

@@ -74,13 +74,18 @@ pub struct TokenEntry {
     #[n(23)]
     #[cbor(default)]
     pub internal: Vec<(String, String)>,
+    /// How often that mount had been moved.
+    #[n(24)]
+    #[cbor(default)]
+    pub mount_moves: u32,
     #[cbor(skip)]
     pub expires: Option<Timestamp>,
 }
 
 impl holdfast_sdk::Record for TokenEntry {
-    /// 1 had no networks and no mark of a token that is leaving its children behind, 2 no auth mount.
-    const VERSION: u8 = 3;
+    /// 1 had no networks and no mark of a token that is leaving its children behind, 2 no auth mount, 3 did
+    /// not know of its moves.
+    const VERSION: u8 = 4;
     fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
         let mut copy = self.clone();
         copy.expires_ns = self.expires.map(|t| t.0);
@@ -111,6 +116,7 @@ pub struct Issue {
     pub batch: bool,
     pub entity_id: String,
     pub auth_mount: Option<[u8; 16]>,
+    pub mount_moves: u32,
     pub internal: Vec<(String, String)>,
 }
 
@@ -154,6 +160,7 @@ impl TokenEntry {
             orphaning: false,
             auth_mount: issue.auth_mount,
             internal: issue.internal,
+            mount_moves: issue.mount_moves,
             expires,
         }
     }

@@ -25,10 +25,10 @@ use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
 
 use crate::Core;
 use crate::expiry::{self, Due};
-use crate::layout::{ACCESSOR, CHILDREN, MOUNTS, SYSTEM, TOKEN, TOKENS, USES};
+use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
-use crate::{cubbyhole, jobs, leases, random};
+use crate::{cubbyhole, jobs, leases, random, router};
 
 /// The system's default and maximum TTL, in seconds, unless configured.
 pub const SYSTEM_TTL_SECS: u64 = 768 * 3600;
@@ -119,10 +119,11 @@ pub fn load_valid(tx: &mut Tx, id: &[u8; 32], now: Timestamp) -> Result<Option<T
     }
 }
 
-/// Whether the auth mount that gave a token is still there: its tokens end with it.
+/// Whether the auth mount that gave a token is still there, where it was: its tokens end with it, and
+/// when it is moved.
 pub fn has_its_mount(tx: &mut Tx, entry: &TokenEntry) -> Result<bool> {
     match &entry.auth_mount {
-        Some(uuid) => Ok(tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, uuid)))?.is_some()),
+        Some(uuid) => Ok(router::moves_of(tx, uuid)? == Some(entry.mount_moves)),
         None => Ok(true),
     }
 }
