@@ -454,7 +454,7 @@ impl Way<'_> {
         };
         let Body::Data(data) = &mut response.body else { return Ok(()) };
         let Some(Value::Array(keys)) = data.get_mut("keys") else { return Ok(()) };
-        let now = system_time(self.now);
+        let now = system_time(self.core.policy_time());
         let shows = |key: &str| policies.acl.shows(filter, &self.request.path, key, now);
         keys.retain(|key| key.as_str().is_some_and(shows));
         if keys.is_empty() {

@@ -9,6 +9,7 @@ use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY, Tem
 use holdfast_sdk::{Error, Place, Result, Timestamp, record};
 use minicbor::{Decode, Encode};
 
+use crate::Core;
 use crate::identity::Resolved;
 use crate::layout::{POLICIES, SYSTEM};
 use crate::tx::Tx;
@@ -110,6 +111,15 @@ pub fn system_time(t: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(t.0)
 }
 
+impl Core {
+    /// The time by which policies and their rules end: cluster time. It does not go back, so that a union
+    /// which was compiled without what had ended is never used when that has not ended yet; and a wall
+    /// clock that jumped ends neither a right nor a ban.
+    pub(crate) fn policy_time(&self) -> Timestamp {
+        self.clock.cluster()
+    }
+}
+
 impl PolicyCache {
     /// The batch of `index`, which is about to be published, changed a policy.
     pub fn invalidate(&self, index: u64) {
@@ -205,7 +215,7 @@ mod tests {
 
     use super::*;
     use crate::testing::unsealed;
-    use crate::{Core, Open, clock};
+    use crate::{Open, clock};
 
     fn reader(core: &Core, open: &Open) -> Tx {
         Tx::read_only(core.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened)

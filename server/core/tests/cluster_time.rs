@@ -198,3 +198,31 @@ async fn a_clock_that_is_set_back_while_the_server_is_down_brings_no_token_back(
     site.clocks.pass(2601);
     assert!(!site.is_good(&lives).await);
 }
+
+/// A union of policies is kept: what it was compiled without must not count again, nor the other way round.
+#[tokio::test]
+async fn a_wall_clock_that_jumps_ends_no_policy_and_time_that_passes_does() {
+    let site = Site::new().await;
+    let server = &site.server;
+    let write = async |name: &str, rules: &str, ttl: &str| {
+        server.write(&format!("sys/policies/acl/{name}"), json!({"policy": rules, "ttl": ttl})).await.expect(204);
+    };
+    write("reads", r#"path "sys/host-info" { capabilities = ["read"] }"#, "30m").await;
+    write("bans", r#"path "sys/mounts" { capabilities = ["deny"] }"#, "30m").await;
+    write("mounts", r#"path "sys/mounts" { capabilities = ["read"] }"#, "0").await;
+    let token = server.token(&server.root, "auth/token/create", json!({"policies": ["reads", "bans", "mounts"]})).await;
+    let may = async |path: &str| server.ask(&token, Operation::Read, path, Value::Null).await.status == 200;
+    let both = async || (may("sys/host-info").await, may("sys/mounts").await);
+
+    assert_eq!(both().await, (true, false));
+    site.clocks.set_wall_by(HOUR);
+    assert_eq!(both().await, (true, false), "the wall clock alone is ahead");
+    assert_eq!(server.read("sys/policies/acl/bans").await.status, 200);
+    site.clocks.set_wall_by(-HOUR);
+    assert_eq!(both().await, (true, false));
+    site.clocks.pass(31 * 60);
+    assert_eq!(both().await, (false, true));
+    assert_eq!(server.read("sys/policies/acl/bans").await.status, 404);
+    site.clocks.set_wall_by(-HOUR);
+    assert_eq!(both().await, (false, true), "cluster time does not go back");
+}

@@ -34,7 +34,8 @@ pub struct Rule {
     pub path: String,
     /// Where the rule begins in the text.
     pub position: Position,
-    /// What is allowed. `deny` stands alone.
+    /// What is allowed. `deny` stands alone; it also stands for a rule that asks for an approval which
+    /// nothing here can ask for ([`Rule::needs_approval`]).
     pub capabilities: Capabilities,
     /// Parameters that a request must have, in lower case.
     pub required_parameters: Vec<String>,
@@ -52,9 +53,9 @@ pub struct Rule {
     pub response_filter: Option<Arc<ResponseFilter>>,
     /// From when on the rule does not exist.
     pub expiration: Option<SystemTime>,
-    /// Vault's control group, kept as given and not enforced.
+    /// Vault's control group, as given: who else must agree to a request.
     pub control_group: Option<ParameterValue>,
-    /// Vault's MFA methods, kept as given and not enforced.
+    /// Vault's MFA methods, as given: the factors that a request must show.
     pub mfa_methods: Vec<String>,
     /// Vault's event types, kept as given.
     pub subscribe_event_types: Vec<String>,
@@ -99,7 +100,7 @@ impl Rule {
         for item in &block.body.items {
             rule.take(item.name(), &item.node)?;
         }
-        if rule.capabilities.contains(Capability::Deny) {
+        if rule.capabilities.contains(Capability::Deny) || rule.needs_approval() {
             rule.capabilities = Capabilities::NONE.with(Capability::Deny);
         }
         if let (Some(min), Some(max)) = (rule.min_wrapping_ttl, rule.max_wrapping_ttl)
@@ -109,6 +110,13 @@ impl Rule {
             return Err(PolicyError::new(position, PolicyErrorKind::WrappingTtl));
         }
         Ok(rule)
+    }
+
+    /// Whether the rule grants only what others agree to, or what a second factor is shown for. Nothing
+    /// enforces that, so that such a rule refuses: who wrote it never meant to grant without.
+    pub fn needs_approval(&self) -> bool {
+        let has_factors = |group: &ParameterValue| !matches!(group, ParameterValue::Map(m) if m.is_empty());
+        self.control_group.as_ref().is_some_and(has_factors) || !self.mfa_methods.is_empty()
     }
 
     /// Takes one attribute. Given twice, lists and maps unite and of all else

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use holdfast_policy::{ParameterValue, Policy, Rule};
+use holdfast_policy::{Capabilities, Capability, ParameterValue, Policy, Rule};
 
 fn rule(text: &str) -> Rule {
     Policy::parse("p", text).unwrap().rules()[0].clone()
@@ -176,4 +176,22 @@ fn what_is_wrong_is_said_with_its_place() {
         "path \"a/\" { list_scan_response_keys_filter_path = \"{{ .nothing }}\" }",
         "at 1:51: path \"a/\": list_scan_response_keys_filter_path resulted in same path for two different keys; it must hold {{ .key }}",
     );
+}
+
+/// Who wrote such a rule never meant to grant without the approval, and nothing here asks for one.
+#[test]
+fn a_rule_that_asks_for_an_approval_denies() {
+    for asks in [
+        r#"mfa_methods = ["m"]"#,
+        r#"control_group = { factor "f" { identity { group_names = ["g"] approvals = 2 } } }"#,
+        r#"control_group { ttl = "4h" }"#,
+    ] {
+        let rule = body(&format!(r#"capabilities = ["read", "sudo"] {asks}"#));
+        assert!(rule.needs_approval(), "{asks}");
+        assert_eq!(rule.capabilities, Capabilities::NONE.with(Capability::Deny), "{asks}");
+    }
+    for asks in ["mfa_methods = []", "control_group = {}"] {
+        let rule = body(&format!(r#"capabilities = ["read"] {asks}"#));
+        assert!(!rule.needs_approval() && rule.capabilities.contains(Capability::Read), "{asks}");
+    }
 }

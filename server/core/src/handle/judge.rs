@@ -168,7 +168,8 @@ impl Way<'_> {
             },
         };
         facts.identity_policies = who.as_ref().map(|w| w.policies.clone()).unwrap_or_default();
-        let union = self.open.policies.union(&mut tx, &session.entry.policies, who.as_ref(), self.now)?;
+        let time = self.core.policy_time();
+        let union = self.open.policies.union(&mut tx, &session.entry.policies, who.as_ref(), time)?;
         if *operation == Operation::Update
             && let (Some(mount), Some(found)) = (self.mount, self.found)
         {
@@ -184,7 +185,7 @@ impl Way<'_> {
             parameters: Some(&self.request.data),
             wrap_ttl: self.request.wrap_ttl,
             root_protected: self.found.is_some_and(|f| f.root_protected),
-            now: system_time(self.now),
+            now: system_time(time),
         });
         facts.allowed = decision.allowed;
         facts.granting = decision.granting_policies.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value, parameters};
+use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters};
 
 use super::System;
 use crate::policies::{Compiled, system_time};
@@ -37,14 +37,9 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 }
 
 /// What a token of these policies and this entity may do. None: its entity is gone or disabled.
-fn union(
-    sys: &System,
-    tx: &mut Tx,
-    names: &[String],
-    entity_id: &str,
-    now: Timestamp,
-) -> Result<Option<Arc<Compiled>>> {
+fn union(sys: &System, tx: &mut Tx, names: &[String], entity_id: &str) -> Result<Option<Arc<Compiled>>> {
     let core = sys.core()?;
+    let now = core.policy_time();
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     if entity_id.is_empty() {
         return open.policies.union(tx, names, None, now).map(Some);
@@ -55,13 +50,7 @@ fn union(
     }
 }
 
-fn answer(
-    sys: &System,
-    tx: &mut Tx,
-    (names, entity_id): (&[String], &str),
-    p: &Asked,
-    now: Timestamp,
-) -> Result<Response> {
+fn answer(sys: &System, tx: &mut Tx, (names, entity_id): (&[String], &str), p: &Asked) -> Result<Response> {
     let paths = p
         .paths
         .as_ref()
@@ -71,13 +60,14 @@ fn answer(
     if paths.iter().any(String::is_empty) {
         return Err(Error::bad_request("missing path"));
     }
-    let union = union(sys, tx, names, entity_id, now)?.ok_or(Error::PermissionDenied)?;
+    let union = union(sys, tx, names, entity_id)?.ok_or(Error::PermissionDenied)?;
+    let now = system_time(sys.core()?.policy_time());
     let mut m = Map::new();
     for path in paths {
-        m.insert(path.clone(), union.acl.capabilities(path, system_time(now)).into());
+        m.insert(path.clone(), union.acl.capabilities(path, now).into());
     }
     if let [only] = paths.as_slice() {
-        m.insert("capabilities".into(), union.acl.capabilities(only, system_time(now)).into());
+        m.insert("capabilities".into(), union.acl.capabilities(only, now).into());
     }
     Ok(Response::both(m))
 }
@@ -85,11 +75,11 @@ fn answer(
 fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
     let token = p.token.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("no token found"))?;
     let held = tokens::find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
-    answer(sys, tx, (&held.entry.policies, &held.entry.entity_id), &p, call.now)
+    answer(sys, tx, (&held.entry.policies, &held.entry.entity_id), &p)
 }
 
 fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
-    answer(sys, tx, (&call.caller.policies, &call.caller.entity_id), &p, call.now)
+    answer(sys, tx, (&call.caller.policies, &call.caller.entity_id), &p)
 }
 
 fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
@@ -98,14 +88,14 @@ fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<R
     let invalid = || Error::bad_request("invalid accessor");
     let id = tokens::by_accessor(tx, &accessor)?.ok_or_else(invalid)?;
     let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(invalid)?;
-    answer(sys, tx, (&entry.policies, &entry.entity_id), &p, call.now)
+    answer(sys, tx, (&entry.policies, &entry.entity_id), &p)
 }
 
 /// The policies of the token that came with an unauthenticated request, if it is a good one.
 pub(super) fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
     let Some(token) = &call.request.token else { return Ok(None) };
     match tokens::find_valid(tx, token.expose(), call.now)?.filter(|h| h.entry.admits(call.request.remote)) {
-        Some(held) => union(sys, tx, &held.entry.policies, &held.entry.entity_id, call.now),
+        Some(held) => union(sys, tx, &held.entry.policies, &held.entry.entity_id),
         None => Ok(None),
     }
 }
@@ -116,10 +106,11 @@ fn ui_mounts(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respon
         return Err(Error::PermissionDenied);
     }
     let (mut secret, mut auth) = (Map::new(), Map::new());
+    let now = system_time(sys.core()?.policy_time());
     let mut entries = router::load(tx)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     for e in entries {
-        let usable = union.as_ref().is_some_and(|u| u.acl.reaches(&e.full_path(), system_time(call.now)));
+        let usable = union.as_ref().is_some_and(|u| u.acl.reaches(&e.full_path(), now));
         if !usable && e.listing_visibility != "unauth" {
             continue;
         }
@@ -156,7 +147,7 @@ fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
     let union = own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
     let router = core.router(&open)?;
     let (mount, _) = router.find(path).ok_or_else(refused)?;
-    if !union.acl.reaches(&mount.full_path, system_time(call.now)) {
+    if !union.acl.reaches(&mount.full_path, system_time(core.policy_time())) {
         return Err(refused());
     }
     let mut m = router::shown(&mount.entry);
@@ -171,7 +162,7 @@ fn ui_namespaces(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Re
 }
 
 fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let union = union(sys, tx, &call.caller.policies, &call.caller.entity_id, call.now)?;
+    let union = union(sys, tx, &call.caller.policies, &call.caller.entity_id)?;
     let union = union.ok_or(Error::PermissionDenied)?;
     let mut m = Map::new();
     let (mut exact, mut globs) = (Map::new(), Map::new());

@@ -1,6 +1,6 @@
 //! `sys/policies/acl/*`, `sys/policies/detailed/acl/*`, `sys/policy/*`.
 
-use holdfast_policy::Policy;
+use holdfast_policy::{Policy, Rule};
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Timestamp, Transaction, Value, parameters};
 
@@ -69,35 +69,36 @@ const ROOT: &str = "root";
 const HIDDEN: &str = "response-wrapping";
 
 /// The policies of a folder with their texts, in the order of lists; those that have ended are not there.
-fn living(tx: &mut Tx, call: &Call<'_>) -> Result<Vec<(String, StoredPolicy)>> {
+fn living(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Vec<(String, StoredPolicy)>> {
     let folder = call.captures.get("name").unwrap_or_default().trim_matches('/').to_lowercase();
     let folder = if folder.is_empty() { folder } else { format!("{folder}/") };
+    let now = sys.core()?.policy_time();
     let names = tx.within(SYSTEM, |tx| names::below(tx, POLICIES, &folder))?;
     let mut found = Vec::with_capacity(names.len() + 1);
     for name in names.into_iter().filter(|n| n != HIDDEN) {
-        if let Some(policy) = policies::read(tx, &name)?.filter(|p| !p.has_ended(call.now)) {
+        if let Some(policy) = policies::read(tx, &name)?.filter(|p| !p.has_ended(now)) {
             found.push((name, policy));
         }
     }
     Ok(found)
 }
 
-fn listed(tx: &mut Tx, call: &Call<'_>) -> Result<Vec<String>> {
-    let mut names: Vec<String> = living(tx, call)?.into_iter().map(|(name, _)| name).collect();
+fn listed(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Vec<String>> {
+    let mut names: Vec<String> = living(sys, tx, call)?.into_iter().map(|(name, _)| name).collect();
     if call.captures.get("name").unwrap_or_default().trim_matches('/').is_empty() {
         names.push(ROOT.into());
     }
     Ok(names)
 }
 
-fn list(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    Response::list(listed(tx, call)?)
+fn list(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    Response::list(listed(sys, tx, call)?)
 }
 
-fn list_old(system: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let names = listed(tx, call)?;
+fn list_old(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let names = listed(sys, tx, call)?;
     if names.is_empty() {
-        return list(system, tx, call, ());
+        return list(sys, tx, call, ());
     }
     let mut m = Map::new();
     m.insert("keys".into(), names.clone().into());
@@ -105,8 +106,8 @@ fn list_old(system: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Resp
     Ok(Response::both(m))
 }
 
-fn list_detailed(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let mut all = living(tx, call)?;
+fn list_detailed(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let mut all = living(sys, tx, call)?;
     all.push((ROOT.into(), StoredPolicy::default()));
     let mut m = Map::new();
     m.insert("keys".into(), all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().into());
@@ -120,7 +121,7 @@ fn name_of(call: &Call<'_>) -> String {
 }
 
 /// The policy of the path, which must not have ended.
-fn found(tx: &mut Tx, call: &Call<'_>) -> Result<(String, StoredPolicy)> {
+fn found(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<(String, StoredPolicy)> {
     let name = name_of(call);
     if name.is_empty() {
         return Err(Error::UnsupportedOperation);
@@ -128,7 +129,8 @@ fn found(tx: &mut Tx, call: &Call<'_>) -> Result<(String, StoredPolicy)> {
     if name == ROOT {
         return Ok((name, StoredPolicy::default()));
     }
-    let policy = policies::read(tx, &name)?.filter(|p| !p.has_ended(call.now)).ok_or(Error::NotFound)?;
+    let now = sys.core()?.policy_time();
+    let policy = policies::read(tx, &name)?.filter(|p| !p.has_ended(now)).ok_or(Error::NotFound)?;
     Ok((name, policy))
 }
 
@@ -149,17 +151,17 @@ fn shown(name: &str, p: &StoredPolicy, key: &str) -> Map<String, Value> {
     m
 }
 
-fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let (name, policy) = found(tx, call)?;
+fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let (name, policy) = found(sys, tx, call)?;
     Ok(Response::data(shown(&name, &policy, "policy")))
 }
 
-fn read_old(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let (name, policy) = found(tx, call)?;
+fn read_old(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let (name, policy) = found(sys, tx, call)?;
     Ok(Response::both(shown(&name, &policy, "rules")))
 }
 
-fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
+fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
     let name = writable(call)?;
     if p.policy.as_deref().is_none_or(str::is_empty) {
         return Err(Error::bad_request("'policy' parameter not supplied or empty"));
@@ -172,11 +174,11 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response>
     }
     // What is not named is taken away.
     let version = before.map_or(0, |b| b.cas);
-    changed(tx, call, &name, StoredPolicy { cas: version, ..StoredPolicy::default() }, p)?;
-    Ok(Response::empty())
+    let warnings = changed(sys, tx, call, &name, StoredPolicy { cas: version, ..StoredPolicy::default() }, p)?;
+    Ok(Response { warnings, ..Response::empty() })
 }
 
-fn write_old(system: &System, tx: &mut Tx, call: &Call<'_>, p: WriteOld) -> Result<Response> {
+fn write_old(sys: &System, tx: &mut Tx, call: &Call<'_>, p: WriteOld) -> Result<Response> {
     let old_name = p.policy.is_none() && p.rules.is_some();
     let p = Write {
         policy: p.policy.or(p.rules),
@@ -187,19 +189,20 @@ fn write_old(system: &System, tx: &mut Tx, call: &Call<'_>, p: WriteOld) -> Resu
         allow_slashes_in_identity_templates: p.allow_slashes_in_identity_templates,
         allow_wildcards_in_identity_templates: p.allow_wildcards_in_identity_templates,
     };
-    let response = write(system, tx, call, p)?;
+    let response = write(sys, tx, call, p)?;
     Ok(if old_name { response.warn("'rules' is deprecated, please use 'policy' instead") } else { response })
 }
 
-fn patch(_: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
+fn patch(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
     let name = writable(call)?;
     if p.policy.as_deref().is_some_and(str::is_empty) {
         return Err(Error::bad_request("'policy' parameter not supplied or empty"));
     }
-    let before = policies::read(tx, &name)?.filter(|b| !b.has_ended(call.now));
+    let now = sys.core()?.policy_time();
+    let before = policies::read(tx, &name)?.filter(|b| !b.has_ended(now));
     let before = before.ok_or_else(|| Error::bad_request("policy not found"))?;
-    changed(tx, call, &name, before, p)?;
-    Ok(Response { status: Some(200), ..Response::empty() })
+    let warnings = changed(sys, tx, call, &name, before, p)?;
+    Ok(Response { status: Some(200), warnings, ..Response::empty() })
 }
 
 fn writable(call: &Call<'_>) -> Result<String> {
@@ -210,8 +213,15 @@ fn writable(call: &Call<'_>) -> Result<String> {
     }
 }
 
-/// Store a policy with what the request names changed.
-fn changed(tx: &mut Tx, call: &Call<'_>, name: &str, mut policy: StoredPolicy, p: Write) -> Result<()> {
+/// Store a policy with what the request names changed. What the caller should know about it comes back.
+fn changed(
+    sys: &System,
+    tx: &mut Tx,
+    call: &Call<'_>,
+    name: &str,
+    mut policy: StoredPolicy,
+    p: Write,
+) -> Result<Vec<String>> {
     match (p.cas, policy.cas) {
         (None, _) | (Some(0 | -1), 0) => {}
         (Some(-1), _) => return Err(Error::bad_request("check-and-set parameter set to -1 on existing entry")),
@@ -224,9 +234,10 @@ fn changed(tx: &mut Tx, call: &Call<'_>, name: &str, mut policy: StoredPolicy, p
     }
     if let Some(text) = p.policy {
         policy.text = decoded(text);
-        Policy::parse(name, &policy.text).map_err(|e| Error::bad_request(format!("failed to parse policy: {e}")))?;
     }
-    if let Some(end) = end_of(p.expiration.as_deref(), p.ttl, call.now)? {
+    let parsed = Policy::parse(name, &policy.text);
+    let parsed = parsed.map_err(|e| Error::bad_request(format!("failed to parse policy: {e}")))?;
+    if let Some(end) = end_of(p.expiration.as_deref(), p.ttl, sys.core()?.policy_time())? {
         policy.expires = Some(end);
     }
     policy.cas_required = p.cas_required.unwrap_or(policy.cas_required);
@@ -234,7 +245,16 @@ fn changed(tx: &mut Tx, call: &Call<'_>, name: &str, mut policy: StoredPolicy, p
     policy.allow_wildcards = p.allow_wildcards_in_identity_templates.unwrap_or(policy.allow_wildcards);
     policy.cas += 1;
     policy.modified = call.now.secs();
-    policies::write(tx, name, &policy)
+    policies::write(tx, name, &policy)?;
+    Ok(parsed.rules().iter().filter(|r| r.needs_approval()).map(refuses).collect())
+}
+
+fn refuses(rule: &Rule) -> String {
+    format!(
+        "path {:?} ({}) asks for control_group or mfa_methods, which this version cannot ask for: the rule refuses \
+         every request, as deny does, until it is written without them",
+        rule.path, rule.position
+    )
 }
 
 /// When a policy ends, in Unix seconds.

@@ -161,7 +161,7 @@ fn openapi(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Spec) -> Result<Respon
     let core = sys.core()?;
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     let union = capabilities::own_policies(sys, tx, call)?;
-    let now = system_time(call.now);
+    let now = system_time(core.policy_time());
     let reaches = union.as_ref().map(|u| move |mount: &str| u.acl.reaches(mount, now));
     let view = open_api::View {
         reaches: reaches.as_ref().map(|r| r as &dyn Fn(&str) -> bool),

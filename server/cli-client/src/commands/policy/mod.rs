@@ -83,7 +83,10 @@ fn write(call: &Call) -> Outcome {
     let mut body = Map::new();
     body.insert("policy".into(), String::from_utf8_lossy(&rules).into());
     let request = Request::new("PUT", format!("sys/policies/acl/{name}")).json(&Value::Object(body));
-    client.send(&request).explain("Error uploading policy")?;
+    let answer = client.secret(request).explain("Error uploading policy")?;
+    if let Some(answer) = &answer {
+        output::warnings(call, answer);
+    }
     call.success(format_args!("Uploaded policy: {name}"))
 }
 
