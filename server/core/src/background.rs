@@ -107,7 +107,10 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
         let router = core.router(open)?;
         match caught(core.transact(open, |tx| jobs::step(core, tx, &router, &id))).await {
             // What is done may have made other jobs.
-            Ok(Step::Done | Step::More) => {
+            Ok(step @ (Step::Done | Step::More)) => {
+                if step == Step::Done {
+                    core.job_done.notify_waiters();
+                }
                 pauses.remove(&id);
                 more = true;
             }

@@ -25,7 +25,7 @@ use crate::router::{Handler, Mount};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, intents, leases, logins, wrapping};
+use crate::{Answer, Core, Open, intents, jobs, leases, logins, random, wrapping};
 
 /// The lease would end with the token, before its answer is read.
 const LAST_USE: &str =
@@ -353,7 +353,7 @@ impl Way<'_> {
         };
         let operation = self.operation;
         let mut effects = Vec::new();
-        let response =
+        let mut response =
             if operation.writes() || acted.is_some() || self.request.wrap_ttl.is_some() || !authorised.counted {
                 let (mut first, mut routed_at) = (true, self.routed_at);
                 let committed = self
@@ -423,6 +423,14 @@ impl Way<'_> {
                 effects = tx.take_effects();
                 response
             };
+        for effect in &effects {
+            if let Effect::AwaitJob(id) = effect
+                && !jobs::done(self.core, self.open, id).await?
+            {
+                response.status = Some(202);
+                response.warnings.push(format!("It goes on as the job {}: see sys/jobs.", random::uuid_text(id)));
+            }
+        }
         Ok((response, effects))
     }
 

@@ -1,13 +1,15 @@
 //! Jobs: what may touch many keys. A stored record made in the commit that takes the thing out of
 //! service, worked off in bounded batches, resumed at unseal, seen at `sys/jobs`.
 
+use std::time::Duration;
+
 use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
 use crate::layout::{JOBS, MOUNTS, SYSTEM, Scope};
 use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
-use crate::{Core, clock, cubbyhole, intents, leases, random, tokens};
+use crate::{Core, Open, clock, cubbyhole, intents, leases, random, tokens};
 
 /// Keys that one batch of a job changes.
 const BATCH_KEYS: usize = 256;
@@ -136,13 +138,40 @@ pub struct Job {
 }
 holdfast_sdk::record!(Job);
 
-/// Store a job; it starts when the transaction is committed.
-pub fn add(tx: &mut Tx, kind: Kind) -> Result<()> {
+/// Store a job; it starts when the transaction is committed. Returns its id.
+pub fn add(tx: &mut Tx, kind: Kind) -> Result<[u8; 16]> {
     let id: [u8; 16] = random::uuid()?;
     let job = Job { kind, created: clock::now().secs(), batches: 0, last_error: None };
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(JOBS, &id), &job))?;
     tx.effect(Effect::RunJobs);
-    Ok(())
+    Ok(id)
+}
+
+/// How long an answer waits for a job: as long as the reference lets a request take.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
+/// How often a job is looked at that nobody has told to be done.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Wait until a job is done. False: it was not within the time, or the server was sealed meanwhile.
+pub async fn done(core: &Core, open: &Open, id: &[u8; 16]) -> Result<bool> {
+    let wait = async {
+        loop {
+            let told = core.job_done.notified();
+            tokio::pin!(told);
+            // From here on nothing is missed.
+            told.as_mut().enable();
+            let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+            if tx.within(SYSTEM, |tx| tx.get(Place::Ordered(JOBS, id)))?.is_none() {
+                return Ok(true);
+            }
+            drop(tx);
+            let _either_way_it_is_looked_at = tokio::time::timeout(LOOK_AGAIN, told).await;
+        }
+    };
+    tokio::select! {
+        () = core.closing(open) => Ok(false),
+        outcome = tokio::time::timeout(LONGEST_WAIT, wait) => outcome.unwrap_or(Ok(false)),
+    }
 }
 
 /// All jobs that are not done, at most 1,000.

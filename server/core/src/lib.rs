@@ -126,6 +126,8 @@ pub struct Core {
     pub failpoints: failpoint::Failpoints,
     /// Woken when a job was stored.
     pub(crate) job_stored: Arc<tokio::sync::Notify>,
+    /// Tells those who wait for a job that one is done.
+    pub(crate) job_done: tokio::sync::Notify,
     /// Woken when the server was sealed: connections end after their answer.
     pub sealed: tokio::sync::Notify,
     /// Raised at every seal.
@@ -211,6 +213,7 @@ impl Core {
             #[cfg(feature = "failpoints")]
             failpoints: failpoint::Failpoints::default(),
             job_stored: Arc::default(),
+            job_done: tokio::sync::Notify::new(),
             sealed: tokio::sync::Notify::new(),
             seal_count: AtomicU64::new(0),
         });

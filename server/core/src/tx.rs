@@ -45,6 +45,8 @@ pub enum Effect {
     Seal,
     /// A job was stored.
     RunJobs,
+    /// The answer waits until this job is done.
+    AwaitJob([u8; 16]),
     /// Something outside is to be undone.
     Undo,
 }

@@ -10,7 +10,7 @@ use holdfast_sdk::{
 
 use super::System;
 use crate::leases::{EngineLease, How, Of};
-use crate::tx::Tx;
+use crate::tx::{Effect, Tx};
 use crate::{Core, Open, intents, jobs, leases, tokens};
 
 /// Leases of engines that a request may end while its client waits; more are left to a job.
@@ -38,7 +38,7 @@ parameters! {
 }
 parameters! {
     pub struct Prefix {
-        /// Answer only when it is done (the default); more than a hundred leases are left to a job all the same.
+        /// Answer only when it is done (the default); more than a hundred leases of engines are left to a job all the same.
         sync: Option<bool>,
     }
 }
@@ -258,12 +258,18 @@ fn revoke_prefix_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) 
 }
 
 fn revoke_prefix(_: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) -> Result<Response> {
-    let goes_on = end_below(tx, call, How::Revoke)?;
-    Ok(answered(goes_on || p.sync == Some(false)))
+    let Some(job) = end_below(tx, call, How::Revoke)? else { return Ok(answered(p.sync == Some(false))) };
+    // The job only begins to end what engines made; what was to be waited for has ended by now.
+    let of_engines = !leases::engine_leases_below(tx, prefix_of(call), 1)?.is_empty();
+    let behind = p.sync == Some(false) || of_engines;
+    if !behind {
+        tx.effect(Effect::AwaitJob(job));
+    }
+    Ok(answered(behind))
 }
 
-/// End what is below a prefix, and the lease of that name. True: a job goes on with it.
-fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<bool> {
+/// End what is below a prefix, and the lease of that name. What is returned is the job that goes on with it.
+fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<Option<[u8; 16]>> {
     let prefix = prefix_of(call);
     match leases::find(tx, prefix)? {
         Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
@@ -272,12 +278,11 @@ fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<bool> {
         None => {}
     }
     let (folder, mut cursor) = (format!("{prefix}/"), Vec::new());
-    let more = leases::end_below(tx, &folder, how, call.now, &mut cursor)?;
-    if more {
-        let forget = how == How::Forget;
-        jobs::add(tx, jobs::Kind::RevokeLeases { folder, before: call.now.0, cursor, forget })?;
+    if !leases::end_below(tx, &folder, how, call.now, &mut cursor)? {
+        return Ok(None);
     }
-    Ok(more)
+    let forget = how == How::Forget;
+    jobs::add(tx, jobs::Kind::RevokeLeases { folder, before: call.now.0, cursor, forget }).map(Some)
 }
 
 /// What can be revoked is revoked before everything is forgotten.

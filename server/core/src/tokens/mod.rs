@@ -231,7 +231,8 @@ pub fn revoke_orphaning(tx: &mut Tx, id: &[u8; 32]) -> Result<()> {
     // Whatever ends its ancestors must not reach the children through it.
     (entry.orphaning, entry.parent, entry.expires, entry.expiry_key) = (true, None, None, None);
     tx.within(TOKENS, |tx| record::put(tx, Place::Ordered(TOKEN, id), &entry))?;
-    jobs::add(tx, jobs::Kind::OrphanChildren { parent: *id })
+    jobs::add(tx, jobs::Kind::OrphanChildren { parent: *id })?;
+    Ok(())
 }
 
 /// Take the parent from a batch of a token's children. True: there are more.

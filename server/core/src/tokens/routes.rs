@@ -367,7 +367,10 @@ fn metadata_value(pairs: &[(String, String)]) -> Value {
 /// Start the walk through the token store, unless it is under way.
 pub fn start_tidy(tx: &mut Tx) -> Result<()> {
     let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
-    if runs { Ok(()) } else { jobs::add(tx, jobs::Kind::tidy_tokens()) }
+    if !runs {
+        jobs::add(tx, jobs::Kind::tidy_tokens())?;
+    }
+    Ok(())
 }
 
 /// The policies that a token has through its entity.
