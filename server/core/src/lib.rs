@@ -497,6 +497,8 @@ fn commit_failure(e: CommitError) -> Error {
         CommitError::Refused(text) if text == "permission denied" => Error::PermissionDenied,
         CommitError::Refused(text) => Error::bad_request(text),
         CommitError::Full(_) => Error::Status(507, vec![e.to_string()]),
+        // Nothing was written; the one that leads now does it.
+        CommitError::NotActive => Error::Status(503, vec!["this node is no longer the active one; try again".into()]),
         CommitError::Closed => Error::Unavailable("the server is shutting down".into()),
         CommitError::Conflict(_) | CommitError::Retry => Error::Conflict,
         CommitError::Unknown(_) => Error::Status(503, vec![e.to_string()]),

@@ -200,6 +200,11 @@ impl Compaction {
         Ok(())
     }
 
+    /// The copy under way, if there is one, does not end.
+    pub fn give_up(&self) {
+        self.work().too_many = true;
+    }
+
     /// It could not be begun after all.
     pub fn failed(&self, error: String) {
         let mut work = self.work();

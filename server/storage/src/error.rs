@@ -28,6 +28,11 @@ pub enum StoreError {
     /// Its file cannot be read or written, which says nothing about what is in it.
     #[error("state machine: {0}")]
     StateIo(io::Error),
+    #[error(
+        "the store at {path} is a member's of a cluster: use storage \"raft\", with which it was last opened",
+        path = path.display()
+    )]
+    Member { path: PathBuf },
     #[error("the store is closed")]
     Closed,
 }
@@ -95,6 +100,9 @@ pub enum CommitError {
     /// A merge refused the old value (a counter at its end).
     #[error("{0}")]
     Refused(String),
+    /// Another member of the cluster is the active one. Nothing was written.
+    #[error("this node is not the active one")]
+    NotActive,
     /// The disk is full. Nothing was written.
     #[error("the disk that holds the store is full: {0}; free some space, writes go on by themselves")]
     Full(String),

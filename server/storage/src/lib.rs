@@ -12,6 +12,7 @@
 //! * [`log`]: segment files, the only thing that is synced for a commit.
 //! * [`state`]: redb, committed without a sync of its own and checkpointed; replayed after a crash.
 //! * [`pipeline`]: optimistic validation, the overlay of proposals in flight, latches.
+//! * [`RaftLog`], [`Replica`]: the same for a store that is one of several, which agree on each group.
 //! * [`compaction`]: the state machine's file shrinks while the store serves.
 //! * [`disk`]: files as the log and redb use them.
 //! * [`sim`]: a disk in memory that fails, and forgets what was not synced, for tests.
@@ -25,8 +26,11 @@ pub mod compaction;
 pub mod disk;
 mod error;
 pub mod log;
+mod member_writer;
 pub mod pipeline;
+mod raft_log;
 mod redb_file;
+mod replicated;
 pub mod sim;
 pub mod state;
 mod store;
@@ -34,8 +38,11 @@ mod writer;
 
 pub use compaction::{CompactError, CompactionInfo, Phase};
 pub use error::{CommitError, StoreError};
+pub use member_writer::members_parts;
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
-pub use state::Snapshot;
+pub use raft_log::{Done, RaftLog, Record, Vote};
+pub use replicated::{Agreement, Answer, Committed, Disagreement, Frozen, Received, Replica, payload};
+pub use state::{Mark, Snapshot};
 pub use store::{Applied, Options, Store, StoreInfo};
 
 /// A storage key: opaque, ordered bytes.

@@ -72,6 +72,16 @@ pub struct Log {
     buffer: Vec<u8>,
 }
 
+/// Where an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The first index of its segment.
+    pub segment: u64,
+    pub offset: u64,
+    /// Bytes of its payload.
+    pub len: u32,
+}
+
 /// The segment in which the log goes on after recovery.
 struct Tail {
     first: u64,
@@ -139,6 +149,16 @@ impl Log {
         applied: u64,
         mut replay: impl FnMut(Entry) -> Result<(), StoreError>,
     ) -> Result<Log, StoreError> {
+        Log::open_with_places(disk, store_id, applied, |entry, _| replay(entry))
+    }
+
+    /// As [`Log::open`]; every entry comes with its place.
+    pub fn open_with_places(
+        disk: Arc<dyn Disk>,
+        store_id: [u8; 16],
+        applied: u64,
+        mut replay: impl FnMut(Entry, Place) -> Result<(), StoreError>,
+    ) -> Result<Log, StoreError> {
         let mut log = Log {
             segments: segments(&*disk)?,
             disk,
@@ -159,7 +179,7 @@ impl Log {
     fn recover(
         &mut self,
         applied: u64,
-        replay: &mut impl FnMut(Entry) -> Result<(), StoreError>,
+        replay: &mut impl FnMut(Entry, Place) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut next = None;
         let mut tail: Option<Tail> = None;
@@ -202,7 +222,8 @@ impl Log {
             let mut durable = first - 1;
             while let Some(e) = parse(&bytes[at..]).filter(|e| e.index == index) {
                 if e.index > applied {
-                    replay(Entry { term: e.term, index: e.index, payload: e.payload.to_vec() })?;
+                    let place = Place { segment: first, offset: at as u64, len: e.payload.len() as u32 };
+                    replay(Entry { term: e.term, index: e.index, payload: e.payload.to_vec() }, place)?;
                 }
                 starts.push(at);
                 durable = e.durable;
@@ -273,16 +294,24 @@ impl Log {
 
     /// Append the payloads as consecutive entries and make them durable with one sync.
     pub fn append(&mut self, term: u64, payloads: &[Vec<u8>]) -> Result<(), AppendError> {
+        self.append_each(payloads.iter().map(|p| (term, &p[..])))
+    }
+
+    /// As [`Log::append`], each entry with a term of its own.
+    pub fn append_each<'p>(
+        &mut self,
+        entries: impl Iterator<Item = (u64, &'p [u8])> + Clone,
+    ) -> Result<(), AppendError> {
         if self.broken {
             let error = io::Error::other("an earlier sync failed");
             return Err(AppendError::Broken { error, unknown: false });
         }
-        if let Some(long) = payloads.iter().find(|p| p.len() > MAX_ENTRY_BYTES) {
+        if let Some((_, long)) = entries.clone().find(|(_, p)| p.len() > MAX_ENTRY_BYTES) {
             let text = format!("an entry of {} bytes, at most {MAX_ENTRY_BYTES} can be read back", long.len());
             return Err(AppendError::Nothing(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         self.clear()?;
-        self.encode(term, payloads);
+        let count = self.encode(entries);
         let size = self.buffer.len() as u64;
         if self.file.is_none() || self.offset + size > self.allocated {
             self.start_segment(size)?;
@@ -304,7 +333,7 @@ impl Log {
             return Err(AppendError::Broken { error, unknown: true });
         }
         self.offset += size;
-        self.next_index += payloads.len() as u64;
+        self.next_index += count;
         self.durable_index = self.next_index - 1;
         if self.buffer.capacity() > 4 << 20 {
             self.buffer = Vec::new();
@@ -312,20 +341,93 @@ impl Log {
         Ok(())
     }
 
-    fn encode(&mut self, term: u64, payloads: &[Vec<u8>]) {
+    fn encode<'p>(&mut self, entries: impl Iterator<Item = (u64, &'p [u8])>) -> u64 {
         self.buffer.clear();
-        for (i, payload) in payloads.iter().enumerate() {
+        let mut count = 0;
+        for (term, payload) in entries {
             let start = self.buffer.len();
             self.buffer.extend_from_slice(&(payload.len() as u32).to_le_bytes());
             self.buffer.extend_from_slice(&[0; 4]);
             self.buffer.extend_from_slice(&term.to_le_bytes());
-            self.buffer.extend_from_slice(&(self.next_index + i as u64).to_le_bytes());
+            self.buffer.extend_from_slice(&(self.next_index + count).to_le_bytes());
             self.buffer.extend_from_slice(&self.durable_index.to_le_bytes());
             self.buffer.extend_from_slice(payload);
             let crc = crc32fast::hash(&self.buffer[start + 8..]) ^ payload.len() as u32;
             self.buffer[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
             self.buffer.resize(start + aligned(self.buffer.len() - start), 0);
+            count += 1;
         }
+        count
+    }
+
+    /// Where the last entries are, whose payloads had these lengths: they were appended together.
+    pub(crate) fn places_of_last(&self, lengths: &[usize]) -> Vec<Place> {
+        let Some(&segment) = self.segments.last() else { return Vec::new() };
+        let size = |len: &usize| aligned(ENTRY_HEADER + len) as u64;
+        let mut offset = self.offset - lengths.iter().map(size).sum::<u64>();
+        let place = |len: &usize| {
+            let place = Place { segment, offset, len: *len as u32 };
+            offset += size(len);
+            place
+        };
+        lengths.iter().map(place).collect()
+    }
+
+    /// An open segment, for those who read what they know to be there.
+    pub(crate) fn segment_file(disk: &dyn Disk, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
+        disk.open(&name_of(segment), false)
+    }
+
+    /// The payload of the entry at a place.
+    pub(crate) fn read_payload(file: &dyn DiskFile, place: Place) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; ENTRY_HEADER + place.len as usize];
+        file.read_at(place.offset, &mut bytes)?;
+        let entry = parse(&bytes).filter(|e| e.payload.len() == place.len as usize);
+        let entry = entry.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a log entry cannot be read"))?;
+        Ok(entry.payload.to_vec())
+    }
+
+    /// Take the entries from `first` on away, the first of which is at `place`: another leader's come there.
+    pub(crate) fn truncate_from(&mut self, first: u64, place: Place) -> Result<(), AppendError> {
+        let broken = |error| AppendError::Broken { error, unknown: true };
+        while let Some(last) = self.segments.last().copied().filter(|last| *last > place.segment) {
+            self.disk.remove(&name_of(last)).map_err(broken)?;
+            self.segments.pop();
+            self.file = None;
+        }
+        self.disk.sync_folder().map_err(broken)?;
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.disk.open(&name_of(place.segment), false).map_err(broken)?,
+        };
+        self.allocated = file.len().map_err(broken)?;
+        let zeroes = vec![0; (self.allocated - place.offset) as usize];
+        let cleared = file.write_at(place.offset, &zeroes).and_then(|()| file.sync());
+        self.file = Some(file);
+        self.offset = place.offset;
+        self.uncleared = 0;
+        self.next_index = first;
+        self.durable_index = first - 1;
+        cleared.map_err(|error| {
+            self.broken = true;
+            AppendError::Broken { error, unknown: true }
+        })
+    }
+
+    /// Forget every entry; the next one is `next`.
+    pub(crate) fn start_anew(&mut self, next: u64) -> io::Result<()> {
+        while let Some(last) = self.segments.last().copied() {
+            match self.disk.remove(&name_of(last)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => self.segments.pop(),
+            };
+        }
+        self.disk.sync_folder()?;
+        self.file = None;
+        (self.offset, self.allocated, self.uncleared) = (0, 0, 0);
+        self.next_index = next;
+        self.durable_index = next - 1;
+        Ok(())
     }
 
     /// Zero what a failed append may have left, so that it is not taken for entries after a crash.

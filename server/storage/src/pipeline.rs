@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     pub refusing: Option<String>,
     /// Why writes are refused until the store is opened again.
     pub broken: Option<String>,
+    /// Another member is the active one.
+    pub standby: bool,
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,6 +145,7 @@ impl Pipeline {
                 closed: false,
                 refusing: None,
                 broken: None,
+                standby: false,
             }),
             latches: (0..LATCHES).map(|_| Arc::default()).collect(),
             max_entry_bytes,
@@ -184,6 +187,9 @@ impl Pipeline {
         let mut shared = self.shared();
         if shared.closed {
             return Err(CommitError::Closed);
+        }
+        if shared.standby {
+            return Err(CommitError::NotActive);
         }
         shared.validate(&proposal)?;
         if proposal.writes.is_empty() {
@@ -311,6 +317,24 @@ impl Shared {
         }
     }
 
+    /// This member becomes the active one. Everything that was read before is void: what is proposed from now on
+    /// stands on the state that the returned proposal, which changes nothing, leaves when it is applied.
+    pub(crate) fn take_over(&mut self) -> oneshot::Receiver<Result<(), CommitError>> {
+        let index = self.next_index.max(self.snapshot.index() + 1);
+        self.overlay.clear();
+        self.overlay_order.clear();
+        self.written.clear();
+        self.commits.clear();
+        self.queue.clear();
+        self.known_after = index;
+        self.next_index = index + 1;
+        self.standby = false;
+        self.in_flight = 1;
+        let (done, applied) = oneshot::channel();
+        self.queue.push_back(Queued { index, changes: Vec::new(), bytes: 0, done });
+        applied
+    }
+
     /// The log refused: forget everything in flight. Its keys count as written by an index of their
     /// own, behind all that was given out, so that whoever read what did not happen runs again.
     pub(crate) fn roll_back(&mut self) -> RolledBack {
@@ -408,7 +432,13 @@ pub(crate) fn encoded_len(changes: &[Change]) -> usize {
 pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_len(changes));
     out.push(1);
-    out.extend_from_slice(&(changes.len() as u32).to_le_bytes());
+    encode_changes(&mut out, changes.len(), changes.iter());
+    out
+}
+
+/// The count of changes, and the changes.
+pub(crate) fn encode_changes<'c>(out: &mut Vec<u8>, count: usize, changes: impl Iterator<Item = &'c Change>) {
+    out.extend_from_slice(&(count as u32).to_le_bytes());
     for (key, value) in changes {
         out.extend_from_slice(&(key.len() as u32).to_le_bytes());
         out.extend_from_slice(key);
@@ -421,11 +451,15 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
             None => out.push(0),
         }
     }
-    out
 }
 
 /// The changes of a log entry, or `None` if the payload is not one.
-pub fn decode(mut b: &[u8]) -> Option<Vec<Change>> {
+pub fn decode(b: &[u8]) -> Option<Vec<Change>> {
+    decode_changes(b.strip_prefix(&[1])?)
+}
+
+/// As [`encode_changes`] wrote them.
+pub(crate) fn decode_changes(mut b: &[u8]) -> Option<Vec<Change>> {
     fn take<'a>(b: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
         let (head, rest) = b.split_at_checked(n)?;
         *b = rest;
@@ -433,9 +467,6 @@ pub fn decode(mut b: &[u8]) -> Option<Vec<Change>> {
     }
     fn number(b: &mut &[u8]) -> Option<usize> {
         Some(u32::from_le_bytes(take(b, 4)?.try_into().ok()?) as usize)
-    }
-    if take(&mut b, 1)? != [1] {
-        return None;
     }
     let count = number(&mut b)?;
     let mut changes = Vec::new();

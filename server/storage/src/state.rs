@@ -17,6 +17,11 @@ use crate::{Key, StoreError, Value};
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
+/// What a member of a cluster keeps beside: where it is in the replicated log, and who the members are.
+const RAFT_TERM: &str = "raft term";
+const RAFT_INDEX: &str = "raft index";
+const RAFT: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
+const MEMBERS: &str = "members";
 /// redb's own cache; what is beyond it comes from the page cache.
 pub(crate) const CACHE_BYTES: usize = 24 << 20;
 pub(crate) const FILE: &str = "state.redb";
@@ -27,6 +32,13 @@ const NEW_FILE: &str = "state.redb.new";
 
 /// One change of one key; `None` removes it.
 pub type Change = (Key, Option<Value>);
+
+/// A place in a replicated log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mark {
+    pub term: u64,
+    pub index: u64,
+}
 
 pub struct State {
     /// redb closes a database when it is dropped, though somebody still reads: whoever reads keeps it.
@@ -140,6 +152,18 @@ impl State {
 
     /// Apply changes in order; they are visible in the next snapshot, and durable at the next checkpoint.
     pub fn apply<'a>(&self, changes: impl Iterator<Item = &'a Change>, index: u64) -> Result<(), StoreError> {
+        self.apply_replicated(changes, index, None, None)
+    }
+
+    /// As [`State::apply`], with the place in the replicated log that it comes from, and the members from there
+    /// on if they change.
+    pub(crate) fn apply_replicated<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change>,
+        index: u64,
+        mark: Option<Mark>,
+        members: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
         guarded(|| {
             let mut write = self.database.begin_write()?;
             write.set_durability(Durability::None)?;
@@ -151,9 +175,32 @@ impl State {
                         None => entries.remove(&**key)?,
                     };
                 }
-                write.open_table(META)?.insert(APPLIED, index)?;
+                let mut meta = write.open_table(META)?;
+                meta.insert(APPLIED, index)?;
+                if let Some(mark) = mark {
+                    meta.insert(RAFT_TERM, mark.term)?;
+                    meta.insert(RAFT_INDEX, mark.index)?;
+                }
+                if let Some(members) = members {
+                    write.open_table(RAFT)?.insert(MEMBERS, members)?;
+                }
             }
             Ok::<_, StoreError>(write.commit()?)
+        })
+    }
+
+    /// Where it is in the replicated log, and who the members are; `None`: it never was a member's.
+    pub(crate) fn replicated(&self) -> Result<Option<(Mark, Vec<u8>)>, StoreError> {
+        guarded(|| {
+            let read = self.database.begin_read()?;
+            let meta = read.open_table(META)?;
+            let (Some(term), Some(index)) = (meta.get(RAFT_TERM)?, meta.get(RAFT_INDEX)?) else { return Ok(None) };
+            let members = match read.open_table(RAFT) {
+                Ok(table) => table.get(MEMBERS)?.map_or_else(Vec::new, |m| m.value().to_vec()),
+                Err(redb::TableError::TableDoesNotExist(_)) => Vec::new(),
+                Err(e) => return Err(StoreError::from(e)),
+            };
+            Ok(Some((Mark { term: term.value(), index: index.value() }, members)))
         })
     }
 
@@ -197,12 +244,16 @@ impl Snapshot {
     }
 
     /// The number of entries.
-    pub(crate) fn len(&self) -> Result<u64, StoreError> {
+    pub fn len(&self) -> Result<u64, StoreError> {
         guarded(|| self.table.len())
     }
 
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.len()? == 0)
+    }
+
     /// Entries from `start` on, in order, until there are so many bytes of them.
-    pub(crate) fn chunk(&self, start: Bound<&[u8]>, bytes: usize) -> Result<Vec<(Key, Value)>, StoreError> {
+    pub fn chunk(&self, start: Bound<&[u8]>, bytes: usize) -> Result<Vec<(Key, Value)>, StoreError> {
         guarded(|| {
             let (mut out, mut left) = (Vec::new(), bytes);
             for item in self.table.range::<&[u8]>((start, Bound::Unbounded))? {

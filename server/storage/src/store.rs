@@ -12,10 +12,12 @@ use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
+use crate::raft_log::RaftLog;
 use crate::redb_file::Patience;
+use crate::replicated::{self, Proposer, Replica};
 use crate::state::{Snapshot, State};
 use crate::writer::Writer;
-use crate::{CommitError, CompactError, CompactionInfo, Key, StoreError, Value, compaction};
+use crate::{CommitError, CompactError, CompactionInfo, Key, StoreError, Value, compaction, member_writer};
 
 /// The format of the files in the folder.
 const FORMAT: u32 = 1;
@@ -46,7 +48,15 @@ pub struct StoreInfo {
 pub struct Store {
     inner: Arc<Inner>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    /// Of a cluster's member.
+    member: Option<Member>,
     compacting: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+struct Member {
+    shared: Arc<replicated::Shared>,
+    log: RaftLog,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 pub(crate) struct Inner {
@@ -63,8 +73,40 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    fn new(
+        state: &State,
+        disk: Option<Arc<dyn Disk>>,
+        max_entry_bytes: usize,
+        log_bytes: u64,
+    ) -> Result<Arc<Inner>, StoreError> {
+        let snapshot = state.snapshot()?;
+        let pipeline = Arc::new(Pipeline::new(snapshot.clone(), max_entry_bytes.min(MAX_ENTRY_BYTES)));
+        let inner = Arc::new(Inner {
+            pipeline,
+            current: ArcSwap::new(snapshot),
+            wake: Condvar::new(),
+            wake_lock: Mutex::new(false),
+            applied: OnceLock::new(),
+            log_bytes: log_bytes.into(),
+            compaction: Compaction::default(),
+            patience: state.patience().clone(),
+            disk,
+        });
+        let told = Arc::downgrade(&inner);
+        inner.patience.begin(Box::new(move |reason| {
+            if let Some(inner) = told.upgrade() {
+                inner.pipeline.shared().refusing = reason;
+            }
+        }));
+        Ok(inner)
+    }
+
     pub fn patience(&self) -> &Arc<Patience> {
         &self.patience
+    }
+
+    pub fn disk(&self) -> Option<&Arc<dyn Disk>> {
+        self.disk.as_ref()
     }
 
     pub fn wake_writer(&self) {
@@ -98,10 +140,12 @@ impl Store {
         let before = size(&*disk)?;
         let id = identify(&*disk)?;
         let (mut state, applied) = State::open(Some(&*disk))?;
-        let mut log = recover(disk.clone(), id, &state, applied)?;
-        state.checkpoint()?;
-        let held = state.snapshot()?.index();
-        log.forget_through(held).map_err(StoreError::io("cannot remove old segments in", folder))?;
+        if state.replicated()?.is_none() {
+            let mut log = recover(disk.clone(), id, &state, applied)?;
+            state.checkpoint()?;
+            let held = state.snapshot()?.index();
+            log.forget_through(held).map_err(StoreError::io("cannot remove old segments in", folder))?;
+        }
         while state.compact()? {}
         drop(state);
         Ok((before, size(&*disk)?))
@@ -113,9 +157,53 @@ impl Store {
         Store::opened(disk, max_entry_bytes).map_err(|e| e.while_opening(&folder))
     }
 
+    /// Open a store that is a member's of a cluster, or shall be. Nothing can be written before this member is the
+    /// active one.
+    pub fn open_member(options: &Options) -> Result<(Store, Replica), StoreError> {
+        let disk: Option<Arc<dyn Disk>> = match &options.folder {
+            None => None,
+            Some(folder) => Some(Arc::new(RealDisk::open(folder)?)),
+        };
+        Store::open_member_on(disk, options.max_entry_bytes)
+    }
+
+    /// As [`Store::open_member`], on any disk.
+    pub fn open_member_on(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<(Store, Replica), StoreError> {
+        let folder = disk.as_ref().map(|d| d.path("")).unwrap_or_default();
+        Store::opened_member(disk, max_entry_bytes).map_err(|e| e.while_opening(&folder))
+    }
+
+    fn opened_member(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<(Store, Replica), StoreError> {
+        let identity = disk.as_deref().map(identify).transpose()?.unwrap_or_default();
+        let (state, applied) = State::open(disk.as_deref())?;
+        let found = state.replicated()?;
+        if let (None, Some(disk)) = (&found, &disk) {
+            // Nobody's member until now: all that its log holds was agreed on.
+            drop(recover(disk.clone(), identity, &state, applied)?);
+            state.checkpoint()?;
+        }
+        let log = RaftLog::open(disk.clone(), identity)?;
+        if let Some(disk) = &disk {
+            disk.recovered().map_err(StoreError::io("cannot settle", disk.path("")))?;
+        }
+        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, 0)?;
+        inner.pipeline.shared().standby = true;
+        let shared = Arc::<replicated::Shared>::default();
+        member_writer::opened(&shared, found);
+        let writer = Writer::new(inner.clone(), state, None, disk.clone(), 0).of_member(shared.clone());
+        let thread = start(writer)?;
+        let proposer = Proposer { inner: inner.clone(), shared: shared.clone(), disk, full: false }.start()?;
+        let replica = Replica::new(inner.clone(), log.clone(), shared.clone());
+        let member = Some(Member { shared, log, thread: Mutex::new(Some(proposer)) });
+        Ok((Store { inner, thread: Mutex::new(Some(thread)), member, compacting: Mutex::default() }, replica))
+    }
+
     fn opened(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?;
         let (state, applied) = State::open(disk.as_deref())?;
+        if let (Some(_), Some(disk)) = (state.replicated()?, &disk) {
+            return Err(StoreError::Member { path: disk.path("") });
+        }
         let log = match (&disk, identity) {
             (Some(disk), Some(identity)) => Some(recover(disk.clone(), identity, &state, applied)?),
             _ => None,
@@ -125,32 +213,34 @@ impl Store {
         }
         // What was replayed is in the log only.
         let unsaved = log.as_ref().filter(|l| l.next_index() > applied + 1).map_or(0, Log::size_bytes);
-        let snapshot = state.snapshot()?;
-        let pipeline = Arc::new(Pipeline::new(snapshot.clone(), max_entry_bytes.min(MAX_ENTRY_BYTES)));
-        let inner = Arc::new(Inner {
-            pipeline,
-            current: ArcSwap::new(snapshot),
-            wake: Condvar::new(),
-            wake_lock: Mutex::new(false),
-            applied: OnceLock::new(),
-            log_bytes: log.as_ref().map_or(0, Log::size_bytes).into(),
-            compaction: Compaction::default(),
-            patience: state.patience().clone(),
-            disk: disk.clone(),
-        });
-        let told = Arc::downgrade(&inner);
-        inner.patience.begin(Box::new(move |reason| {
-            if let Some(inner) = told.upgrade() {
-                inner.pipeline.shared().refusing = reason;
+        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, log.as_ref().map_or(0, Log::size_bytes))?;
+        let thread = start(Writer::new(inner.clone(), state, log, disk, unsaved))?;
+        Ok(Store { inner, thread: Mutex::new(Some(thread)), member: None, compacting: Mutex::default() })
+    }
+
+    /// This member leads and shall be the active one: whatever was read of the store until now is void. Returns
+    /// when an entry of its own was applied, so that everything before it is too.
+    pub async fn take_over(&self) -> Result<(), CommitError> {
+        let applied = self.inner.pipeline.shared().take_over();
+        self.wake();
+        applied.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// This member is no longer the active one: nothing is proposed until it takes over again.
+    pub fn stand_by(&self) {
+        if self.member.is_some() {
+            self.inner.pipeline.shared().standby = true;
+        }
+    }
+
+    fn wake(&self) {
+        match &self.member {
+            None => self.inner.wake_writer(),
+            Some(member) => {
+                *lock(&member.shared.proposed_lock) = true;
+                member.shared.proposed.notify_one();
             }
-        }));
-        let writer = Writer::new(inner.clone(), state, log, disk, unsaved);
-        let thread = thread::Builder::new()
-            .name(crate::redb_file::WRITER.into())
-            .stack_size(512 << 10)
-            .spawn(move || writer.run())
-            .map_err(StoreError::io("cannot start the log thread", Path::new("")))?;
-        Ok(Store { inner, thread: Mutex::new(Some(thread)), compacting: Mutex::default() })
+        }
     }
 
     /// Called with the keys of every applied group before it becomes visible. May be set once.
@@ -181,7 +271,7 @@ impl Store {
     /// Validate, number and queue a proposal.
     pub fn propose(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
         let ticket = self.inner.pipeline.propose(proposal)?;
-        self.inner.wake_writer();
+        self.wake();
         Ok(ticket)
     }
 
@@ -224,13 +314,29 @@ impl Store {
         self.inner.pipeline.shared().closed = true;
         self.inner.compaction.stop();
         self.inner.patience.end();
+        self.wake();
+        if let Some(thread) = self.member.as_ref().and_then(|m| lock(&m.thread).take()) {
+            let _panicked = thread.join();
+        }
         self.inner.wake_writer();
         for thread in [&self.compacting, &self.thread] {
             if let Some(thread) = lock(thread).take() {
                 let _panicked = thread.join();
             }
         }
+        if let Some(member) = &self.member {
+            member.log.close();
+        }
     }
+}
+
+/// Start the log thread.
+fn start(writer: Writer) -> Result<thread::JoinHandle<()>, StoreError> {
+    thread::Builder::new()
+        .name(crate::redb_file::WRITER.into())
+        .stack_size(512 << 10)
+        .spawn(move || writer.run())
+        .map_err(StoreError::io("cannot start the log thread", Path::new("")))
 }
 
 impl Drop for Store {
@@ -291,7 +397,7 @@ fn vote(term: u64) -> Vec<u8> {
 }
 
 /// Write a small file so that it is there whole or not at all.
-fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}.new");
     let file = disk.open(&temporary, true)?;
     file.set_len(0)?;

@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::log::{AppendError, Log, SEGMENT_BYTES};
 use crate::pipeline::{Queued, encode, lock};
 use crate::redb_file::is_full;
+use crate::replicated::Shared as Member;
 use crate::state::{CACHE_BYTES, COPY_FILE, FILE, State};
 use crate::store::Inner;
 use crate::{CommitError, CompactError, Key, StoreError};
@@ -22,30 +23,36 @@ const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// or when it is this old and something was written.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
 /// Writes are refused while less than this is free, so that what is accepted can be applied.
-const RESERVE_BYTES: u64 = 8 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
 /// Room for what a checkpoint writes beside entries.
 const CHECKPOINT_SLACK_BYTES: u64 = 1 << 20;
 /// How long the thread sleeps when nothing wakes it,
 const IDLE: Duration = Duration::from_secs(5);
 /// and how often it looks for room on a full disk.
-const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
+pub(crate) const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
 
 pub(crate) struct Writer {
-    inner: Arc<Inner>,
-    state: State,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) state: State,
     log: Option<Log>,
-    disk: Option<Arc<dyn Disk>>,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    /// Of a cluster's member: what is applied comes from there, and the log is not ours.
+    member: Option<Arc<Member>>,
     term: u64,
     last_checkpoint: Instant,
     /// Log bytes since the last checkpoint.
-    unsaved: u64,
+    pub(crate) unsaved: u64,
     /// The disk was full when something was last written.
     full: bool,
     broken: bool,
 }
 
 /// Why a group was not committed.
-enum Failure {
+pub(crate) enum Failure {
+    /// This member of a cluster does not lead: nothing of it was written.
+    NotActive,
+    /// This member may have lost the lead meanwhile; the group is applied by the next one, or never.
+    Lost(String),
     /// Nothing of it was written.
     Nothing(io::Error),
     /// It may be there after a crash; the next write clears it away.
@@ -87,6 +94,7 @@ impl Writer {
             state,
             log,
             disk,
+            member: None,
             term: 1,
             last_checkpoint: Instant::now(),
             unsaved,
@@ -95,13 +103,27 @@ impl Writer {
         }
     }
 
+    /// The log thread of a cluster's member.
+    pub fn of_member(self, member: Arc<Member>) -> Writer {
+        Writer { member: Some(member), ..self }
+    }
+
     pub fn run(mut self) {
         let _epitaph = Epitaph(self.inner.clone());
         loop {
-            let group = self.next_group();
-            if !group.is_empty() {
-                self.commit(group);
-            } else if self.inner.pipeline.shared().closed {
+            self.wait();
+            let did_something = match self.member.clone() {
+                Some(member) => self.work(&member),
+                None => {
+                    let group = self.next_group();
+                    let some = !group.is_empty();
+                    if some {
+                        self.commit(group);
+                    }
+                    some
+                }
+            };
+            if !did_something && self.inner.pipeline.shared().closed {
                 break;
             }
             self.look_for_room();
@@ -116,15 +138,18 @@ impl Writer {
         }
     }
 
-    /// Take what is queued, waiting for it if there is nothing.
-    fn next_group(&self) -> Vec<Queued> {
+    /// Until there is something to do, or to look at.
+    fn wait(&self) {
         let mut woken = lock(&self.inner.wake_lock);
         if !*woken {
             let waited = self.inner.wake.wait_timeout(woken, if self.full { LOOK_FOR_ROOM } else { IDLE });
             woken = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
         *woken = false;
-        drop(woken);
+    }
+
+    /// Take what is queued.
+    fn next_group(&self) -> Vec<Queued> {
         let mut shared = self.inner.pipeline.shared();
         let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(next) = shared.queue.front() {
@@ -182,57 +207,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Take back what is in flight, and tell each what became of it.
-    fn fail(&mut self, group: Vec<Queued>, failure: Failure) {
-        let full = match &failure {
-            Failure::Nothing(e) | Failure::Unknown(e) if is_full(e) => Some(e.to_string()),
-            _ => None,
-        };
-        let broken = match &failure {
-            Failure::Broken { reason, .. } => Some(refusal(reason)),
-            _ => None,
-        };
-        self.full |= full.is_some();
-        let rolled_back = {
-            let mut shared = self.inner.pipeline.shared();
-            let rolled_back = shared.roll_back();
-            if let Some(text) = &full {
-                shared.refusing = Some(text.clone());
-            }
-            if let Some(text) = &broken {
-                tracing::error!("{text}");
-                self.broken = true;
-                shared.broken.get_or_insert_with(|| text.clone());
-            }
-            // Before anybody can read what is true now, caches forget what was not.
-            if let Some(hook) = self.inner.applied.get() {
-                hook(&rolled_back.keys, rolled_back.index);
-            }
-            rolled_back
-        };
-        for (i, q) in group.into_iter().enumerate() {
-            let error = match &failure {
-                Failure::Unknown(e) => CommitError::Unknown(e.to_string()),
-                Failure::Broken { reason, unknown: true } => CommitError::Unknown(refusal(reason)),
-                Failure::Broken { reason, unknown: false } => CommitError::Failed(refusal(reason)),
-                Failure::Nothing(e) if is_full(e) => CommitError::Full(e.to_string()),
-                Failure::Nothing(e) if i == 0 => CommitError::Failed(e.to_string()),
-                Failure::Nothing(_) => CommitError::Retry,
-            };
-            let _nobody_waits = q.done.send(Err(error));
-        }
-        let behind = || match (&broken, &full) {
-            (Some(text), _) => CommitError::Failed(text.clone()),
-            (None, Some(text)) => CommitError::Full(text.clone()),
-            (None, None) => CommitError::Retry,
-        };
-        for q in rolled_back.queued {
-            let _nobody_waits = q.done.send(Err(behind()));
-        }
-        for reader in rolled_back.readers {
-            // What it wrote is nothing, and it can read again.
-            let _nobody_waits = reader.send(Err(CommitError::Retry));
-        }
+    pub(crate) fn fail(&mut self, group: Vec<Queued>, failure: Failure) {
+        let failed = fail(&self.inner, group, failure);
+        self.full |= failed.full;
+        self.broken |= failed.broken;
     }
 
     /// Accept writes again when the disk has room for them and for a new log segment.
@@ -267,7 +245,12 @@ impl Writer {
         }
         let current = self.inner.current.load_full();
         let changes = changes_of(&current, self.inner.compaction.take_changed()?)?;
-        fresh.apply(changes.iter(), current.index())?;
+        match self.state.replicated()? {
+            Some((mark, members)) => {
+                fresh.apply_replicated(changes.iter(), current.index(), Some(mark), Some(&members))?;
+            }
+            None => fresh.apply(changes.iter(), current.index())?,
+        }
         let snapshot = fresh.snapshot()?;
         let (copied, stored) = (snapshot.len()?, current.len()?);
         if copied != stored {
@@ -288,9 +271,9 @@ impl Writer {
         Ok(old)
     }
 
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         let applied = self.inner.current.load().index();
-        if self.log.is_none() {
+        if self.log.is_none() && self.member.is_none() {
             return;
         }
         self.last_checkpoint = Instant::now();
@@ -301,15 +284,82 @@ impl Writer {
     }
 
     /// The state machine holds everything up to here: the log need not.
-    fn is_durable(&mut self, applied: u64) {
+    pub(crate) fn is_durable(&mut self, applied: u64) {
         self.last_checkpoint = Instant::now();
         self.unsaved = 0;
+        if let Some(member) = &self.member {
+            let mark = lock(&member.state).0;
+            *lock(&member.checkpointed) = mark;
+        }
         let Some(log) = &mut self.log else { return };
         if let Err(e) = log.forget_through(applied) {
             tracing::error!(error = %e, "log segments that a checkpoint holds cannot be removed; they are tried again");
         }
         self.inner.log_bytes.store(log.size_bytes(), Ordering::Relaxed);
     }
+}
+
+/// Take back what is in flight, and tell each what became of it.
+pub(crate) fn fail(inner: &Inner, group: Vec<Queued>, failure: Failure) -> Failed {
+    let full = match &failure {
+        Failure::Nothing(e) | Failure::Unknown(e) if is_full(e) => Some(e.to_string()),
+        _ => None,
+    };
+    let broken = match &failure {
+        Failure::Broken { reason, .. } => Some(refusal(reason)),
+        _ => None,
+    };
+    let rolled_back = {
+        let mut shared = inner.pipeline.shared();
+        let rolled_back = shared.roll_back();
+        if let Some(text) = &full {
+            shared.refusing = Some(text.clone());
+        }
+        shared.standby |= matches!(failure, Failure::NotActive | Failure::Lost(_));
+        if let Some(text) = &broken {
+            tracing::error!("{text}");
+            shared.broken.get_or_insert_with(|| text.clone());
+        }
+        // Before anybody can read what is true now, caches forget what was not.
+        if let Some(hook) = inner.applied.get() {
+            hook(&rolled_back.keys, rolled_back.index);
+        }
+        rolled_back
+    };
+    for (i, q) in group.into_iter().enumerate() {
+        let error = match &failure {
+            Failure::Unknown(e) => CommitError::Unknown(e.to_string()),
+            Failure::Broken { reason, unknown: true } => CommitError::Unknown(refusal(reason)),
+            Failure::Broken { reason, unknown: false } => CommitError::Failed(refusal(reason)),
+            Failure::Nothing(e) if is_full(e) => CommitError::Full(e.to_string()),
+            Failure::Nothing(e) if i == 0 => CommitError::Failed(e.to_string()),
+            Failure::Nothing(_) => CommitError::Retry,
+            Failure::NotActive => CommitError::NotActive,
+            Failure::Lost(text) => CommitError::Unknown(text.clone()),
+        };
+        let _nobody_waits = q.done.send(Err(error));
+    }
+    let lost = matches!(failure, Failure::NotActive | Failure::Lost(_));
+    let behind = || match (&broken, &full) {
+        _ if lost => CommitError::NotActive,
+        (Some(text), _) => CommitError::Failed(text.clone()),
+        (None, Some(text)) => CommitError::Full(text.clone()),
+        (None, None) => CommitError::Retry,
+    };
+    for q in rolled_back.queued {
+        let _nobody_waits = q.done.send(Err(behind()));
+    }
+    for reader in rolled_back.readers {
+        // What it wrote is nothing, and it can read again.
+        let _nobody_waits = reader.send(Err(CommitError::Retry));
+    }
+    Failed { full: full.is_some(), broken: broken.is_some() }
+}
+
+/// What a failure means for what comes.
+pub(crate) struct Failed {
+    pub full: bool,
+    pub broken: bool,
 }
 
 fn refusal(reason: &str) -> String {

@@ -1,0 +1,319 @@
+//! The running member: openraft with our log, state machine and messages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_storage::{Agreement, Disagreement, Received, Replica, Value};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::storage::Snapshot;
+use openraft::{ChangeMembers, Instant, Raft, ServerState, SnapshotPolicy};
+use tokio::runtime::Handle;
+
+use super::log::LogStore;
+use super::machine::{Data, Machine, Meta};
+use super::network::{Network, Peers, Question, Reply, WrittenId};
+use super::types::{self, Changes, Member, NodeId, Stored, Types};
+
+/// Milliseconds, for a `performance_multiplier` of 1.
+const HEARTBEAT_MS: u64 = 40;
+const ELECTION_MS: (u64, u64) = (160, 320);
+/// A proposal on which no majority agrees within this is given up: it may be agreed on later.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+/// How long the one to which leadership is handed may take.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a member runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub node_id: String,
+    pub performance_multiplier: u64,
+    pub snapshot_threshold: u64,
+    pub trailing_logs: u64,
+}
+
+/// A running member.
+#[derive(Clone)]
+pub struct Group {
+    raft: Raft<Types, Machine>,
+    id: NodeId,
+    replica: Replica,
+    lease: Duration,
+}
+
+/// Who leads, as this member knows.
+#[derive(Debug, Clone, Default)]
+pub struct Lead {
+    /// This member does, and a majority has said so within the time in which nobody else can.
+    pub here: bool,
+    pub term: u64,
+    pub leader: Option<(String, Member)>,
+    /// Log indexes, counted as the log does.
+    pub committed: u64,
+    pub applied: u64,
+    pub last: u64,
+    /// Why this member takes part no longer.
+    pub broken: Option<String>,
+}
+
+/// A change of the members.
+pub enum Change {
+    /// Join, without a vote.
+    Add(String, Member),
+    /// Say anew where a member is.
+    Move(String, Member),
+    Promote(String),
+    Demote(String),
+    Remove(String),
+}
+
+/// Why members were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error("this node does not lead")]
+    NotLeader,
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// How a member that follows is, as the leader knows.
+pub struct Progress {
+    /// Up to where its log is known to be equal.
+    pub matched: u64,
+    /// Since it last answered.
+    pub silent: Option<Duration>,
+}
+
+impl Group {
+    /// Start taking part.
+    pub async fn start(settings: &Settings, replica: Replica, peers: Arc<dyn Peers>) -> Result<Group, String> {
+        let m = settings.performance_multiplier.max(1);
+        let config = openraft::Config {
+            cluster_name: "holdfast".into(),
+            heartbeat_interval: HEARTBEAT_MS * m,
+            election_timeout_min: ELECTION_MS.0 * m,
+            election_timeout_max: ELECTION_MS.1 * m,
+            install_snapshot_timeout: 600_000,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_threshold.max(1)),
+            max_in_snapshot_log_to_keep: settings.trailing_logs,
+            purge_batch_size: 256,
+            enable_pre_vote: Some(true),
+            ..openraft::Config::default()
+        };
+        let lease = Duration::from_millis(config.election_timeout_min);
+        let config = Arc::new(config.validate().map_err(|e| e.to_string())?);
+        let id = NodeId(settings.node_id.clone());
+        let machine = Machine::new(replica.clone());
+        let log = LogStore::new(&replica);
+        let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
+        Ok(Group { raft, id, replica, lease })
+    }
+
+    /// Bytes by which a store that belongs to no cluster becomes the first member of one.
+    pub fn first_members(id: &str, member: Member) -> Vec<u8> {
+        let id = NodeId(id.to_owned());
+        let nodes = BTreeMap::from([(id.clone(), member)]);
+        types::encode_members(vec![BTreeSet::from([id])], nodes)
+    }
+
+    /// Take the lead at once: there is nobody else to wait for.
+    pub async fn elect(&self) {
+        let _it_is_said_by_the_metrics = self.raft.trigger().elect(false).await;
+    }
+
+    pub fn lead(&self) -> Lead {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let leads = m.state == ServerState::Leader;
+        let alone = m.membership_config.voter_ids().count() == 1;
+        let heard = m.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < self.lease);
+        let leader = m.current_leader.as_ref();
+        let leader = leader.and_then(|id| Some((id.0.clone(), m.membership_config.get_node(id)?.clone())));
+        let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);
+        Lead {
+            here: leads && (alone || heard),
+            term: m.current_term,
+            leader,
+            committed: index(&m.cluster_committed),
+            applied: index(&m.last_applied),
+            last: m.last_log_index.map_or(0, |i| i + 1),
+            broken: m.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Wait until something of [`Group::lead`] may have changed.
+    pub async fn changed(&self) {
+        let mut metrics = self.raft.server_metrics();
+        let _gone = metrics.changed().await;
+    }
+
+    /// The members, whether each votes, and the log index of the last change.
+    pub fn members(&self) -> (Vec<(String, Member, bool)>, u64) {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let voters: BTreeSet<NodeId> = m.membership_config.voter_ids().collect();
+        let members = m.membership_config.nodes();
+        let members = members.map(|(id, node)| (id.0.clone(), node.clone(), voters.contains(id))).collect();
+        (members, m.membership_config.log_id().as_ref().map_or(0, |id| types::mark(id).index))
+    }
+
+    /// How those who follow are, where this member leads.
+    pub fn progress(&self) -> BTreeMap<String, Progress> {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let mut all = BTreeMap::new();
+        for (id, matched) in m.replication.iter().flatten() {
+            let silent = m.heartbeat.as_ref().and_then(|h| h.get(id)).and_then(|at| Some(at.as_ref()?.elapsed()));
+            let matched = matched.as_ref().map_or(0, |id| types::mark(id).index);
+            all.insert(id.0.clone(), Progress { matched, silent });
+        }
+        all
+    }
+
+    pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        let one = |id: String| BTreeSet::from([NodeId(id)]);
+        let (changes, retain) = match change {
+            Change::Add(id, member) => (ChangeMembers::AddNodes(BTreeMap::from([(NodeId(id), member)])), true),
+            Change::Move(id, member) => (ChangeMembers::SetNodes(BTreeMap::from([(NodeId(id), member)])), true),
+            Change::Promote(id) => (ChangeMembers::AddVoterIds(one(id)), true),
+            Change::Demote(id) => (ChangeMembers::RemoveVoters(one(id)), true),
+            Change::Remove(id) if self.votes(&id) => (ChangeMembers::RemoveVoters(one(id)), false),
+            Change::Remove(id) => (ChangeMembers::RemoveNodes(one(id)), false),
+        };
+        match self.raft.change_membership(changes, retain).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ChangeError::NotLeader),
+            Err(e) => Err(ChangeError::Refused(e.to_string())),
+        }
+    }
+
+    fn votes(&self, id: &str) -> bool {
+        self.raft.voter_ids().any(|v| v.0 == id)
+    }
+
+    /// Hand leadership to the member that is furthest. False: there is none that could take it.
+    pub async fn hand_over(&self) -> bool {
+        let progress = self.progress();
+        let others = self.raft.voter_ids().filter(|id| *id != self.id);
+        let best = others.filter(|id| progress.get(&id.0).is_some_and(|p| p.silent.is_some()));
+        let Some(to) = best.max_by_key(|id| progress.get(&id.0).map(|p| p.matched)) else { return false };
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let left = async {
+            while self.raft.is_leader() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(HAND_OVER_WITHIN, left).await.is_ok()
+    }
+
+    /// Answer another member's question.
+    pub async fn answer(&self, head: &[u8], payloads: Vec<Value>) -> Vec<u8> {
+        let reply = match serde_json::from_slice(head) {
+            Ok(question) => self.reply(question, payloads).await.unwrap_or_else(|e| Reply::Failed(e.to_string())),
+            Err(e) => Reply::Failed(e.to_string()),
+        };
+        serde_json::to_vec(&reply).unwrap_or_default()
+    }
+
+    async fn reply(&self, question: Question, payloads: Vec<Value>) -> io::Result<Reply> {
+        match question {
+            Question::Append { vote, previous, entries, committed } => {
+                let request = AppendEntriesRequest::<Types> {
+                    vote: vote.vote(),
+                    prev_log_id: previous.map(WrittenId::id),
+                    entries: Question::entries(entries, payloads)?,
+                    leader_commit: committed.map(WrittenId::id),
+                };
+                Ok(match self.raft.append_entries(request).await.map_err(io::Error::other)? {
+                    AppendEntriesResponse::Success => Reply::Appended,
+                    AppendEntriesResponse::PartialSuccess(at) => Reply::AppendedUpTo(at.as_ref().map(WrittenId::from)),
+                    AppendEntriesResponse::Conflict => Reply::Conflict,
+                    AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote((&vote).into()),
+                })
+            }
+            Question::Vote { vote, last, transfer, before } => {
+                let request = VoteRequest::<Types> {
+                    vote: vote.vote(),
+                    last_log_id: last.map(WrittenId::id),
+                    leadership_transfer: transfer,
+                };
+                let answer = match before {
+                    true => self.raft.pre_vote(request).await,
+                    false => self.raft.vote(request).await,
+                };
+                let answer = answer.map_err(io::Error::other)?;
+                let last = answer.last_log_id.as_ref().map(WrittenId::from);
+                Ok(Reply::Voted { vote: (&answer.vote).into(), granted: answer.vote_granted, last })
+            }
+            Question::Transfer { from, to, last } => {
+                let request = TransferLeaderRequest::new(from.vote(), to, last.map(WrittenId::id));
+                match self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)? {
+                    Ok(()) => Ok(Reply::Transferred),
+                    Err(_) => Ok(Reply::NotTransferred),
+                }
+            }
+            Question::Snapshot { .. } => Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot without its data")),
+        }
+    }
+
+    /// An empty state machine for a snapshot that a leader sends.
+    pub fn receive(&self) -> io::Result<Received> {
+        self.replica.receive().map_err(io::Error::other)
+    }
+
+    /// Take a snapshot whose data came.
+    pub async fn take_snapshot(&self, head: &[u8], received: Received) -> Vec<u8> {
+        let taken = async {
+            let question = serde_json::from_slice(head).map_err(io::Error::other)?;
+            let Question::Snapshot { vote, last, members_at, members } = question else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "data without a snapshot"));
+            };
+            let members = serde_json::to_vec(&members).map_err(io::Error::other)?;
+            let members = Stored::new(members_at.map(WrittenId::id), types::decode_members(&members)?);
+            let meta = Meta { last_log_id: last.map(WrittenId::id), last_membership: members };
+            let snapshot = Snapshot { meta, snapshot: Data::Received(Box::new(received)) };
+            let answer = self.raft.install_full_snapshot(vote.vote(), snapshot).await.map_err(io::Error::other)?;
+            Ok(Reply::Installed((&answer.vote).into()))
+        };
+        let reply = taken.await.unwrap_or_else(|e| Reply::Failed(e.to_string()));
+        serde_json::to_vec(&reply).unwrap_or_default()
+    }
+
+    /// Take part no longer; what waits for an agreement is told so.
+    pub async fn stop(&self) {
+        if self.raft.shutdown().await.is_err() {
+            tracing::error!("a part of the cluster's member had failed");
+        }
+    }
+
+    /// How the store's proposals are agreed on.
+    pub fn agreement(&self, runtime: Handle) -> Arc<dyn Agreement> {
+        Arc::new(Agreed { group: self.clone(), runtime })
+    }
+}
+
+struct Agreed {
+    group: Group,
+    runtime: Handle,
+}
+
+impl Agreement for Agreed {
+    fn commit(&self, payload: Vec<u8>) -> Result<(), Disagreement> {
+        let agreed = async {
+            let write = self.group.raft.client_write(Changes(payload.into()));
+            match tokio::time::timeout(COMMIT_WITHIN, write).await {
+                Ok(Ok(_)) => Ok(()),
+                // openraft says so only of what it had not appended.
+                Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Disagreement::NotLeader),
+                Ok(Err(e)) => Err(Disagreement::Unknown(e.to_string())),
+                Err(_) => Err(Disagreement::Unknown("no majority of the members answers".into())),
+            }
+        };
+        self.runtime.block_on(agreed)
+    }
+}

@@ -1,0 +1,18 @@
+//! openraft, behind this module: nothing outside names one of its types. See docs/decisions/0005-openraft.md.
+//!
+//! * [`types`]: what openraft is told of us, and how an entry is written.
+//! * [`log`], [`machine`]: the store's log and state machine as openraft calls them.
+//! * [`network`]: its messages to other members.
+//! * [`group`]: the running whole.
+
+mod group;
+mod log;
+mod machine;
+mod network;
+#[cfg(test)]
+mod suite;
+mod types;
+
+pub use group::{Change, ChangeError, Group, Lead, Settings};
+pub use network::{Peers, Sent};
+pub use types::Member;

@@ -1,0 +1,263 @@
+//! openraft's messages to other members, over whatever carries them.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use holdfast_storage::{Frozen, Mark, Record};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Data, WholeSnapshot};
+use super::types::{self, Entry, LogId, Member, NodeId, Types, Vote};
+
+/// What is on its way.
+pub type Sent<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// Carries messages to members.
+pub trait Peers: Send + Sync + 'static {
+    /// Ask a member: a head (JSON) and the payloads of entries. Returns the head of its answer.
+    fn ask(&self, id: &str, member: &Member, head: Vec<u8>, payloads: Vec<holdfast_storage::Value>) -> Sent<Vec<u8>>;
+    /// Send a whole state machine, with a head before it.
+    fn send_snapshot(&self, id: &str, member: &Member, head: Vec<u8>, frozen: Box<Frozen>) -> Sent<Vec<u8>>;
+}
+
+/// A question of one member to another, without the payloads of entries.
+#[derive(Serialize, Deserialize)]
+pub enum Question {
+    Append { vote: WrittenVote, previous: Option<WrittenId>, entries: Vec<WrittenId>, committed: Option<WrittenId> },
+    Vote { vote: WrittenVote, last: Option<WrittenId>, transfer: bool, before: bool },
+    Transfer { from: WrittenVote, to: NodeId, last: Option<WrittenId> },
+    Snapshot { vote: WrittenVote, last: Option<WrittenId>, members_at: Option<WrittenId>, members: serde_json::Value },
+}
+
+/// The answer.
+#[derive(Serialize, Deserialize)]
+pub enum Reply {
+    Appended,
+    AppendedUpTo(Option<WrittenId>),
+    Conflict,
+    HigherVote(WrittenVote),
+    Voted { vote: WrittenVote, granted: bool, last: Option<WrittenId> },
+    Transferred,
+    NotTransferred,
+    Installed(WrittenVote),
+    Failed(String),
+}
+
+/// Term and index, counted as openraft does.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct WrittenId(u64, u64);
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct WrittenVote(u64, NodeId, bool);
+
+impl From<&LogId> for WrittenId {
+    fn from(id: &LogId) -> WrittenId {
+        WrittenId(id.leader_id.term, id.index)
+    }
+}
+
+impl WrittenId {
+    pub fn id(self) -> LogId {
+        LogId::new(types::CommittedLeader { term: self.0 }, self.1)
+    }
+
+    pub fn mark(self) -> Mark {
+        types::mark(&self.id())
+    }
+}
+
+impl From<&Vote> for WrittenVote {
+    fn from(vote: &Vote) -> WrittenVote {
+        WrittenVote(vote.leader_id.term, vote.leader_id.voted_for.clone(), vote.committed)
+    }
+}
+
+impl WrittenVote {
+    pub fn vote(self) -> Vote {
+        match self.2 {
+            true => Vote::new_committed(self.0, self.1),
+            false => Vote::new(self.0, self.1),
+        }
+    }
+}
+
+fn id(id: &Option<LogId>) -> Option<WrittenId> {
+    id.as_ref().map(WrittenId::from)
+}
+
+impl Question {
+    /// Entries of an append, of the heads here and payloads that came beside.
+    pub fn entries(heads: Vec<WrittenId>, payloads: Vec<holdfast_storage::Value>) -> io::Result<Vec<Entry>> {
+        if heads.len() != payloads.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "entries and payloads differ in number"));
+        }
+        let records = heads.into_iter().zip(payloads).map(|(h, payload)| Record { mark: h.mark(), payload });
+        records.map(types::entry).collect()
+    }
+}
+
+/// Makes the way to each member.
+#[derive(Clone)]
+pub struct Network {
+    pub peers: Arc<dyn Peers>,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Link {
+        Link { peers: self.peers.clone(), target, member: node.clone() }
+    }
+}
+
+/// The way to one member.
+pub struct Link {
+    peers: Arc<dyn Peers>,
+    target: NodeId,
+    member: Member,
+}
+
+fn failed(e: &io::Error) -> RPCError<Types> {
+    match e.kind() {
+        // openraft waits before it tries an unreachable one again.
+        io::ErrorKind::InvalidData => RPCError::Network(NetworkError::new(e)),
+        _ => RPCError::Unreachable(Unreachable::new(e)),
+    }
+}
+
+fn unexpected() -> RPCError<Types> {
+    failed(&io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"))
+}
+
+impl Link {
+    async fn ask(
+        &self,
+        question: &Question,
+        payloads: Vec<holdfast_storage::Value>,
+        option: &RPCOption,
+    ) -> Result<Reply, RPCError<Types>> {
+        let head = serde_json::to_vec(question).map_err(|e| failed(&io::Error::other(e)))?;
+        let asked = self.peers.ask(&self.target.0, &self.member, head, payloads);
+        let answer = match tokio::time::timeout(option.hard_ttl(), asked).await {
+            Ok(answer) => answer.map_err(|e| failed(&e))?,
+            Err(_) => return Err(failed(&io::ErrorKind::TimedOut.into())),
+        };
+        match serde_json::from_slice(&answer) {
+            Ok(Reply::Failed(text)) => Err(failed(&io::Error::other(text))),
+            Ok(reply) => Ok(reply),
+            Err(e) => Err(failed(&io::Error::new(io::ErrorKind::InvalidData, e))),
+        }
+    }
+
+    async fn ask_vote(
+        &self,
+        r: VoteRequest<Types>,
+        before: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let question = Question::Vote {
+            vote: (&r.vote).into(),
+            last: id(&r.last_log_id),
+            transfer: r.leadership_transfer,
+            before,
+        };
+        match self.ask(&question, Vec::new(), option).await? {
+            Reply::Voted { vote, granted, last } => {
+                Ok(VoteResponse { vote: vote.vote(), vote_granted: granted, last_log_id: last.map(WrittenId::id) })
+            }
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Data;
+
+    async fn append_entries(
+        &mut self,
+        r: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let question = Question::Append {
+            vote: (&r.vote).into(),
+            previous: id(&r.prev_log_id),
+            entries: r.entries.iter().map(|e| (&e.log_id).into()).collect(),
+            committed: id(&r.leader_commit),
+        };
+        let payloads = r.entries.iter().map(|e| types::encode(&e.payload)).collect();
+        match self.ask(&question, payloads, &option).await? {
+            Reply::Appended => Ok(AppendEntriesResponse::Success),
+            Reply::AppendedUpTo(at) => Ok(AppendEntriesResponse::PartialSuccess(at.map(WrittenId::id))),
+            Reply::Conflict => Ok(AppendEntriesResponse::Conflict),
+            Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.vote())),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(&mut self, r: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(r, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        r: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(r, true, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: WholeSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let Data::Frozen(frozen) = snapshot.snapshot else {
+            return Err(StreamingError::from(unexpected()));
+        };
+        let members = &snapshot.meta.last_membership;
+        let question = Question::Snapshot {
+            vote: (&vote).into(),
+            last: id(&snapshot.meta.last_log_id),
+            members_at: id(members.log_id()),
+            members: serde_json::from_slice(&types::encode_config(members.membership())).unwrap_or_default(),
+        };
+        let head = serde_json::to_vec(&question).map_err(|e| StreamingError::from(failed(&io::Error::other(e))))?;
+        let sending = self.peers.send_snapshot(&self.target.0, &self.member, head, frozen);
+        let answer = tokio::select! {
+            answer = sending => answer.map_err(|e| StreamingError::from(failed(&e)))?,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        match serde_json::from_slice(&answer) {
+            Ok(Reply::Installed(vote)) => Ok(SnapshotResponse { vote: vote.vote() }),
+            Ok(Reply::Failed(text)) => Err(StreamingError::from(failed(&io::Error::other(text)))),
+            _ => Err(StreamingError::from(unexpected())),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        r: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let question = Question::Transfer {
+            from: r.from_leader().into(),
+            to: r.to_node_id().clone(),
+            last: r.last_log_id().map(WrittenId::from),
+        };
+        match self.ask(&question, Vec::new(), &option).await? {
+            Reply::Transferred => Ok(Ok(())),
+            Reply::NotTransferred => Err(failed(&io::Error::other("leadership was not taken"))),
+            _ => Err(unexpected()),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The types that openraft is made with, and entries as the log holds them.
+//!
+//! openraft counts entries from 0, the log from 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+
+use holdfast_storage::{Mark, Record, Value, payload};
+use openraft::{EntryPayload, Membership, StoredMembership};
+use serde::{Deserialize, Serialize};
+
+openraft::declare_raft_types!(
+    /// openraft's parameters.
+    pub Types:
+        D = Changes,
+        R = (),
+        NodeId = NodeId,
+        Node = Member,
+        LeaderId = openraft::vote::leader_id_std::LeaderId<u64, NodeId>,
+);
+
+pub type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;
+pub type LogId = openraft::LogId<CommittedLeader>;
+pub type Vote = openraft::Vote<openraft::vote::leader_id_std::LeaderId<u64, NodeId>>;
+pub type Payload = EntryPayload<Changes, NodeId, Member>;
+pub type Entry = openraft::Entry<CommittedLeader, Payload>;
+pub type Stored = StoredMembership<CommittedLeader, NodeId, Member>;
+pub type Config = Membership<NodeId, Member>;
+
+/// The name of a member, as `node_id` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub String);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// openraft's own suite numbers its members.
+impl From<u64> for NodeId {
+    fn from(n: u64) -> NodeId {
+        NodeId(n.to_string())
+    }
+}
+
+/// What every member knows of a member.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Where other members reach it, `host:port`.
+    pub cluster_addr: String,
+    /// Where clients reach it, a URL.
+    pub api_addr: String,
+    /// SHA-256 of its identity's public key, in hex.
+    pub key_hash: String,
+    /// It never gets a vote by itself.
+    #[serde(default)]
+    pub never_votes: bool,
+}
+
+/// A group of proposals: an entry's payload as the log holds it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Changes(pub Value);
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+pub fn mark(id: &LogId) -> Mark {
+    Mark { term: id.leader_id.term, index: id.index + 1 }
+}
+
+pub fn log_id(mark: Mark) -> LogId {
+    LogId::new(CommittedLeader { term: mark.term }, mark.index.saturating_sub(1))
+}
+
+/// Members as they are written: sets of voters (two while they change), and everybody.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    voters: Vec<BTreeSet<NodeId>>,
+    members: BTreeMap<NodeId, Member>,
+}
+
+pub fn encode_members(voters: Vec<BTreeSet<NodeId>>, members: BTreeMap<NodeId, Member>) -> Vec<u8> {
+    // Texts and sets of them: that cannot fail.
+    serde_json::to_vec(&Written { voters, members }).unwrap_or_default()
+}
+
+pub fn encode_config(config: &Config) -> Vec<u8> {
+    let members = config.nodes().map(|(id, m)| (id.clone(), m.clone())).collect();
+    encode_members(config.get_joint_config().clone(), members)
+}
+
+pub fn decode_members(bytes: &[u8]) -> io::Result<Config> {
+    let written: Written = serde_json::from_slice(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Config::new(written.voters, written.members).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+/// As the state machine keeps them.
+pub fn stored_members(kept: &[u8]) -> io::Result<Stored> {
+    match holdfast_storage::members_parts(kept) {
+        None => Ok(Stored::default()),
+        Some((at, members)) => Ok(Stored::new(Some(log_id(at)), decode_members(members)?)),
+    }
+}
+
+/// The bytes that [`stored_members`] reads.
+pub fn keep_members(members: &Stored) -> Vec<u8> {
+    let Some(at) = members.log_id().as_ref().map(mark) else { return Vec::new() };
+    [&at.term.to_le_bytes()[..], &at.index.to_le_bytes(), &encode_config(members.membership())].concat()
+}
+
+pub fn encode(payload: &Payload) -> Value {
+    match payload {
+        EntryPayload::Blank => [payload::BLANK][..].into(),
+        EntryPayload::Normal(changes) => changes.0.clone(),
+        EntryPayload::Membership(members) => [&[payload::MEMBERS][..], &encode_config(members)].concat().into(),
+    }
+}
+
+pub fn record(entry: &Entry) -> Record {
+    Record { mark: mark(&entry.log_id), payload: encode(&entry.payload) }
+}
+
+pub fn entry(record: Record) -> io::Result<Entry> {
+    let payload = match record.payload.split_first() {
+        Some((&payload::BLANK, _)) => EntryPayload::Blank,
+        Some((&payload::MEMBERS, members)) => EntryPayload::Membership(decode_members(members)?),
+        Some(_) => EntryPayload::Normal(Changes(record.payload)),
+        None => return Err(io::Error::new(io::ErrorKind::InvalidData, "an entry without a payload")),
+    };
+    Ok(Entry { log_id: log_id(record.mark), payload })
+}
+
+pub fn vote(kept: holdfast_storage::Vote) -> Vote {
+    match kept.committed {
+        true => Vote::new_committed(kept.term, NodeId(kept.node)),
+        false => Vote::new(kept.term, NodeId(kept.node)),
+    }
+}
+
+pub fn keep_vote(vote: &Vote) -> holdfast_storage::Vote {
+    holdfast_storage::Vote {
+        term: vote.leader_id.term,
+        node: vote.leader_id.voted_for.0.clone(),
+        committed: vote.committed,
+    }
+}

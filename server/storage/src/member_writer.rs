@@ -1,0 +1,134 @@
+//! What the log thread of a cluster's member does: it applies what was agreed on, makes it durable, and takes
+//! whole state machines from elsewhere.
+
+use std::sync::Arc;
+
+use crate::pipeline::lock;
+use crate::replicated::{Committed, Frozen, RECEIVED_FILE, Received, Shared, Work, changes_of_entry, payload};
+use crate::state::{Change, FILE, Mark};
+use crate::writer::{Failure, Writer};
+use crate::{Key, StoreError};
+
+/// Bytes that an entry takes in the log beside its payload, about.
+const ENTRY_OVERHEAD: u64 = 40;
+
+impl Writer {
+    /// Do what is asked for. False: there was nothing.
+    pub(crate) fn work(&mut self, member: &Arc<Shared>) -> bool {
+        let mut did_something = false;
+        loop {
+            let Some(work) = lock(&member.work).pop_front() else { return did_something };
+            did_something = true;
+            match work {
+                Work::Apply(entries, answer) => {
+                    let outcome = self.apply_entries(member, &entries);
+                    if let Err(e) = &outcome {
+                        self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: true });
+                    }
+                    let _nobody_waits = answer.send(outcome);
+                }
+                Work::Checkpoint(answer) => {
+                    if self.unsaved > 0 || *lock(&member.checkpointed) != lock(&member.state).0 {
+                        self.checkpoint();
+                    }
+                    let _nobody_waits = answer.send(Ok(*lock(&member.checkpointed)));
+                }
+                Work::Snapshot(answer) => {
+                    let (mark, members) = lock(&member.state).clone();
+                    let _nobody_waits =
+                        answer.send(self.state.snapshot().map(|s| Frozen { snapshot: s, mark, members }));
+                }
+                Work::Install(received, answer) => {
+                    let _nobody_waits = answer.send(self.install(member, *received));
+                }
+            }
+        }
+    }
+
+    fn apply_entries(&mut self, member: &Arc<Shared>, entries: &[Committed]) -> Result<(), StoreError> {
+        let Some(mark) = entries.last().map(|e| e.mark) else { return Ok(()) };
+        let path = self.disk.as_ref().map(|d| d.path("log")).unwrap_or_default();
+        let mut version = self.inner.current.load().index();
+        let mut changes: Vec<Change> = Vec::new();
+        let mut members = None;
+        for entry in entries {
+            if let Some((at, of_entry)) = changes_of_entry(entry, &path)? {
+                version = version.max(at);
+                changes.extend(of_entry);
+            }
+            if let Some(found) = entry.payload.strip_prefix(&[payload::MEMBERS]) {
+                members = Some(members_from(entry.mark, found));
+                // The first member of a cluster begins with it.
+                version = version.max(1);
+            }
+        }
+        self.state.apply_replicated(changes.iter(), version, Some(mark), members.as_deref())?;
+        let snapshot = self.state.snapshot()?;
+        self.unsaved += entries.iter().map(|e| e.payload.len() as u64 + ENTRY_OVERHEAD).sum::<u64>();
+        {
+            let mut state = lock(&member.state);
+            state.0 = mark;
+            if let Some(members) = members {
+                state.1 = members;
+            }
+        }
+        let keys: Vec<Key> = changes.into_iter().map(|(k, _)| k).collect();
+        if let Some(hook) = self.inner.applied.get() {
+            hook(&keys, version);
+        }
+        {
+            let mut shared = self.inner.pipeline.shared();
+            shared.publish(snapshot.clone(), keys.iter().cloned());
+            self.inner.current.store(snapshot);
+        }
+        self.inner.compaction.note(keys.iter());
+        Ok(())
+    }
+
+    fn install(&mut self, member: &Arc<Shared>, received: Received) -> Result<(), StoreError> {
+        let Received { state, version, mark, members } = received;
+        // What is copied meanwhile is of a state machine that goes.
+        self.inner.compaction.give_up();
+        let version = version.max(self.inner.current.load().index());
+        state.apply_replicated(std::iter::empty(), version, Some(mark), Some(&members))?;
+        state.checkpoint()?;
+        if let Some(disk) = &self.disk {
+            let path = disk.path(FILE);
+            disk.rename(RECEIVED_FILE, FILE).map_err(StoreError::io("cannot replace", &path))?;
+            disk.sync_folder().map_err(StoreError::io("cannot sync the folder of", &path))?;
+        }
+        let snapshot = state.snapshot()?;
+        self.state = state;
+        *lock(&member.state) = (mark, members);
+        {
+            let mut shared = self.inner.pipeline.shared();
+            shared.publish(snapshot.clone(), std::iter::empty());
+            self.inner.current.store(snapshot);
+        }
+        if let Some(hook) = member.replaced.get() {
+            hook();
+        }
+        self.is_durable(mark.index);
+        Ok(())
+    }
+}
+
+/// Members with the place in the log from which on they are.
+fn members_from(mark: Mark, members: &[u8]) -> Vec<u8> {
+    [&mark.term.to_le_bytes()[..], &mark.index.to_le_bytes(), members].concat()
+}
+
+/// What [`members_from`] was made of.
+pub fn members_parts(kept: &[u8]) -> Option<(Mark, &[u8])> {
+    let (term, rest) = kept.split_first_chunk::<8>()?;
+    let (index, members) = rest.split_first_chunk::<8>()?;
+    Some((Mark { term: u64::from_le_bytes(*term), index: u64::from_le_bytes(*index) }, members))
+}
+
+/// Where a member's state machine is when it is opened.
+pub(crate) fn opened(member: &Shared, found: Option<(Mark, Vec<u8>)>) {
+    if let Some((mark, members)) = found {
+        *lock(&member.checkpointed) = mark;
+        *lock(&member.state) = (mark, members);
+    }
+}
