@@ -1,4 +1,20 @@
 #![forbid(unsafe_code)]
-//! A cluster of nodes: openraft over the store.
+//! A cluster of nodes: openraft over the store, and what nodes say to each other.
+//!
+//! * [`raft`]: agreement. Nothing else names a type of openraft.
+//! * [`identity`], [`tls`]: the key by which others know a node, and channels on which both sides have shown theirs.
+//! * [`frame`], [`links`], [`listener`]: what goes over a channel, and both of its ends.
+//! * [`forward`]: clients' requests, from a node that stands by to the active one.
+//! * [`node`]: this node, as the core sees it.
 
+mod forward;
+mod frame;
+pub mod identity;
+mod links;
+mod listener;
+pub mod node;
 pub mod raft;
+mod snapshot;
+mod tls;
+
+pub use node::{Node, Set};

@@ -10,7 +10,8 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
-use crate::{Answer, Core, InitRequest, OldRoutes, Refusal, ceremony};
+use crate::cluster::{Cluster, Peer};
+use crate::{Answer, Core, InitRequest, OldRoutes, Refusal, Standing, ceremony};
 
 /// The version that clients are told.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,7 +55,7 @@ impl Core {
             "sys/unseal" if writes => self.unseal(r.body).await,
             "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
             "sys/seal" | "sys/step-down" if !writes => Answer::errors(405, &[]),
-            "sys/seal" if self.open().is_none() => Answer::json(204, Vec::new()),
+            "sys/seal" if !self.is_unsealed() => Answer::json(204, Vec::new()),
             _ => return self.old_route(r).await,
         };
         Some(answer)
@@ -117,8 +118,34 @@ impl Core {
 
     fn leader(&self) -> Answer {
         let mut m = Map::new();
-        m.insert("ha_enabled".into(), false.into());
+        let Some(cluster) = &self.options.cluster else {
+            m.insert("ha_enabled".into(), false.into());
+            return Answer::bare(200, &m);
+        };
+        if !self.is_unsealed() {
+            return Answer::sealed();
+        }
+        let lead = cluster.lead();
+        let active = matches!(self.standing(), Standing::Active);
+        m.insert("ha_enabled".into(), true.into());
+        m.insert("is_self".into(), active.into());
+        if let Some(since) = self.active_since().filter(|_| active) {
+            m.insert("active_time".into(), since.rfc3339().into());
+        }
+        let leader = if active { Some(self.own_peer(cluster.as_ref())) } else { lead.leader.map(|(_, peer)| peer) };
+        if let Some(peer) = leader {
+            m.insert("leader_address".into(), peer.api_addr.into());
+            m.insert("leader_cluster_address".into(), cluster_url(&peer.cluster_addr).into());
+        }
+        m.insert("raft_committed_index".into(), lead.committed.into());
+        m.insert("raft_applied_index".into(), lead.applied.into());
         Answer::bare(200, &m)
+    }
+
+    /// This node as the others know it.
+    pub(crate) fn own_peer(&self, cluster: &dyn Cluster) -> Peer {
+        let (members, _) = cluster.members();
+        members.into_iter().find(|m| m.id == cluster.node_id()).map(|m| m.peer).unwrap_or_default()
     }
 
     fn health(&self, query: &[(String, String)]) -> Answer {
@@ -137,36 +164,41 @@ impl Core {
             }
         };
         let codes = (|| {
-            flag("standbyok")?;
+            let standby_ok = flag("standbyok")?;
             flag("perfstandbyok")?;
-            code("standbycode", 429)?;
+            let standby = code("standbycode", 429)?;
             code("drsecondarycode", 472)?;
             code("performancestandbycode", 473)?;
-            Ok::<_, ()>((code("activecode", 200)?, code("sealedcode", 503)?, code("uninitcode", 501)?))
+            let active = code("activecode", 200)?;
+            let standby = if standby_ok { active } else { standby };
+            Ok::<_, ()>((active, standby, code("sealedcode", 503)?, code("uninitcode", 501)?))
         })();
-        let Ok((active, sealed_code, uninit)) = codes else { return Answer::errors(400, &[]) };
+        let Ok((active, standby_code, sealed_code, uninit)) = codes else { return Answer::errors(400, &[]) };
         let initialised = match self.is_initialised() {
             Ok(i) => i,
             Err(e) => return Answer::error(500, &e),
         };
         let cluster = self.cluster();
         let sealed = cluster.is_none();
+        let standby = !matches!(self.standing(), Standing::Active);
         let status = match (initialised, sealed) {
             (false, _) => uninit,
             (true, true) => sealed_code,
+            (true, false) if standby => standby_code,
             (true, false) => active,
         };
         let mode = if sealed { "unknown" } else { "disabled" };
+        let performance = if !sealed && self.options.cluster.is_some() { "primary" } else { mode };
         let mut m = Map::new();
         let mut set = |k: &str, v: Value| {
             m.insert(k.into(), v);
         };
         set("initialized", initialised.into());
         set("sealed", sealed.into());
-        set("standby", sealed.into());
+        set("standby", standby.into());
         // Only Vault has it; vaultrs reads no health without it.
         set("performance_standby", false.into());
-        set("replication_performance_mode", mode.into());
+        set("replication_performance_mode", performance.into());
         set("replication_dr_mode", mode.into());
         set("server_time_utc", self.clock.wall().secs().into());
         if let Some(ahead) = self.clock.apart_secs() {
@@ -241,6 +273,11 @@ impl Core {
             Err(Refusal(status, text)) => Answer::error(status, &text),
         }
     }
+}
+
+/// A cluster address as clients are told it.
+pub(crate) fn cluster_url(address: &str) -> String {
+    if address.is_empty() { String::new() } else { format!("https://{address}") }
 }
 
 pub(crate) fn strict_object(body: &[u8]) -> Result<Map<String, Value>, String> {

@@ -67,6 +67,9 @@ impl Core {
             let core = self.clone();
             core.seal_now().await;
         }
+        if effects.contains(&Effect::StepDown) {
+            self.step_down().await;
+        }
         answer
     }
 

@@ -1,6 +1,7 @@
 //! Initialising: the first locks, keys and records of a store, and who gets what of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use holdfast_hsm::memory::{Key, Secret};
@@ -17,6 +18,9 @@ use crate::seal_state::{Refusal, add_missing_mounts, failed, refuse};
 use crate::tokens::{self, Issue, TokenEntry};
 use crate::tx::Tx;
 use crate::{Core, clock, policies, random};
+
+/// How long the first member of a cluster may take to lead it.
+const LEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Parameters of `sys/init`.
 #[derive(Debug, Default, Clone)]
@@ -48,6 +52,7 @@ impl Core {
         if self.is_initialised().map_err(failed)? {
             return refuse("Vault is already initialized");
         }
+        self.lead_to_initialise().await?;
         let now = clock::now();
         let cluster_id = random::uuid().map_err(failed)?;
         let root = Key::random(32).map_err(failed)?;
@@ -75,10 +80,27 @@ impl Core {
                 list.locks.push(lock);
                 let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
                 let root_token = self.write_first(&root, &list, verifier, now).await?;
-                self.activate(root, None).await?;
+                self.unlock(root, None).await?;
                 recipients.seal(Initialised { keys: Vec::new(), recovery_keys, root_token })
             }
         }
+    }
+
+    /// The node that initialises a cluster is its first member, and the active one for that moment.
+    async fn lead_to_initialise(&self) -> Result<(), Refusal> {
+        let Some(cluster) = &self.options.cluster else { return Ok(()) };
+        if !cluster.is_member() {
+            cluster.found().await.map_err(failed)?;
+        }
+        let leads = async {
+            while !cluster.lead().here {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(LEAD_WITHIN, leads).await.is_err() {
+            return Err(Refusal(503, "this node does not lead its cluster: initialise it at the one that does".into()));
+        }
+        self.store.take_over().await.map_err(failed)
     }
 
     /// The OpenPGP keys of a request, read before anything is made.
@@ -193,6 +215,7 @@ impl Core {
         proposal.writes.push(Write::Put(KEYRING.into(), keyring.seal(root).map_err(failed)?.into()));
         let ticket = self.store.propose(proposal).map_err(failed)?;
         ticket.committed().await.map_err(failed)?;
+        self.store.stand_by();
         tracing::info!(cluster = %list.cluster_name, "the store is initialised");
         Ok(Secret::new(token))
     }

@@ -7,6 +7,7 @@
 
 mod answer;
 pub mod audit;
+mod autopilot;
 mod background;
 pub mod bare;
 mod body;
@@ -14,6 +15,7 @@ mod cache;
 mod caught;
 pub mod ceremony;
 pub mod clock;
+pub mod cluster;
 mod cubbyhole;
 mod expiry;
 pub mod failpoint;
@@ -38,6 +40,7 @@ pub mod random;
 mod router;
 mod seal_state;
 pub mod settings;
+mod standing;
 mod sys;
 mod targets;
 #[cfg(test)]
@@ -55,6 +58,7 @@ pub use old_routes::OldRoutes;
 pub use router::Lockout;
 pub use router::{EngineTable, Factory, MountEntry};
 pub use seal_state::Refusal;
+pub use standing::Standing;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -82,8 +86,10 @@ pub struct Options {
     pub engines: EngineTable,
     /// The device of the seal stanza; `None`: shares open the store.
     pub device: Option<Arc<dyn SealDevice>>,
-    /// `inmem`, `file`.
+    /// `inmem`, `file`, `raft`.
     pub storage_type: String,
+    /// The cluster that the store is one of.
+    pub cluster: Option<Arc<dyn cluster::Cluster>>,
     pub audit: Vec<audit::DeviceConfig>,
     pub limits: TtlLimits,
     /// From the configuration; else a random one is made at initialisation.
@@ -113,6 +119,8 @@ pub struct Core {
     /// Set while the server is unsealed.
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
+    pub(crate) standings: standing::Standings,
+    pub(crate) watched: autopilot::Watched,
     pub metrics: metrics::Metrics,
     pub log: Arc<log::Log>,
     pub(crate) in_flight: in_flight::InFlight,
@@ -146,6 +154,7 @@ pub struct Settings {
     pub engines: EngineTable,
     pub device: Option<Arc<dyn SealDevice>>,
     pub storage_type: String,
+    pub cluster: Option<Arc<dyn cluster::Cluster>>,
     pub audit: Vec<audit::DeviceConfig>,
     pub limits: TtlLimits,
     pub cluster_name: Option<String>,
@@ -190,6 +199,7 @@ impl Core {
             engines: options.engines,
             device: options.device,
             storage_type: options.storage_type,
+            cluster: options.cluster,
             audit: options.audit,
             limits: options.limits,
             cluster_name: options.cluster_name,
@@ -203,6 +213,8 @@ impl Core {
             node: std::sync::OnceLock::new(),
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
+            standings: standing::Standings::default(),
+            watched: autopilot::Watched::default(),
             metrics: metrics::Metrics::default(),
             log: options.log,
             in_flight: in_flight::InFlight::default(),
@@ -237,11 +249,7 @@ impl Core {
         self.node.get_or_init(Node::default)
     }
 
-    pub fn is_unsealed(&self) -> bool {
-        self.open.load().is_some()
-    }
-
-    /// What there is while unsealed.
+    /// What there is while this node is unsealed and active.
     pub(crate) fn open(&self) -> Option<Arc<Open>> {
         self.open.load_full()
     }
@@ -372,7 +380,7 @@ impl Core {
     fn mount_of(self: &Arc<Self>, entry: MountEntry, before: Option<&Router>) -> Result<Mount> {
         let full_path = entry.full_path();
         let handler = match (entry.kind.as_str(), entry.auth) {
-            ("system", false) => sys::handler(Arc::downgrade(self)),
+            ("system", false) => sys::handler(Arc::downgrade(self), self.options.cluster.is_some()),
             ("token", true) => tokens::handler(Arc::downgrade(self), entry.limits(self.options.limits)),
             ("identity", false) => identity::handler(),
             ("cubbyhole", false) => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),

@@ -18,7 +18,7 @@ use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, background, clock, random, undo};
+use crate::{Core, Open, audit, autopilot, background, clock, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -105,7 +105,7 @@ impl Core {
             recovery,
             device_trouble: match (&read, lock(&self.seal.device_trouble).clone()) {
                 (_, Some(trouble)) => Some(trouble),
-                (Some(read), None) if self.open().is_none() => self.foreign_device(&read.list),
+                (Some(read), None) if !self.is_unsealed() => self.foreign_device(&read.list),
                 _ => None,
             },
         })
@@ -126,16 +126,11 @@ impl Core {
         self.options.device.as_ref().map_or_else(|| "shamir".into(), |d| d.backend().to_owned())
     }
 
-    /// Cluster name and id while unsealed.
-    pub fn cluster(&self) -> Option<(String, String)> {
-        self.open().map(|o| (o.cluster_name.clone(), o.cluster_id.clone()))
-    }
-
     /// `sys/unseal`: take one share. True: the server is unsealed.
     pub async fn unseal_share(self: &Arc<Self>, share: Secret<Vec<u8>>) -> Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
-        if self.open().is_some() {
+        if self.is_unsealed() {
             return Ok(());
         }
         let Some(wanted) = read.list.shares_lock().cloned() else {
@@ -186,12 +181,12 @@ impl Core {
             SealError::WrongShares => Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")),
             other => failed(other),
         })?;
-        self.activate(root, Some(key)).await
+        self.unlock(root, Some(key)).await
     }
 
     /// Forget the shares given so far.
     pub fn reset_unseal(&self) -> Result<(), Refusal> {
-        if self.open().is_some() {
+        if self.is_unsealed() {
             return refuse("vault is unsealed");
         }
         *lock(&self.seal.progress) = Progress::default();
@@ -234,13 +229,19 @@ impl Core {
         self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
         open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
         self.open.store(Some(open.clone()));
+        self.is_unlocked();
+        background::start(self, &open);
+        undo::start(self, &open);
+        autopilot::start(self, &open);
+        tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
+        Ok(())
+    }
+
+    /// What was needed to get the root key is needed no longer.
+    pub(crate) fn is_unlocked(&self) {
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
         *lock(&self.seal.progress) = Progress::default();
         *lock(&self.seal.device_trouble) = None;
-        background::start(self, &open);
-        undo::start(self, &open);
-        tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
-        Ok(())
     }
 
     /// Open the declared audit devices; each has a salt kept in the barrier.
@@ -276,24 +277,35 @@ impl Core {
     /// Forget every key and cache. Requests in flight end first, for a moment.
     pub async fn seal_now(self: &Arc<Self>) {
         let _one = self.seal.act.lock().await;
-        let Some(open) = self.open.swap(None) else { return };
+        let open = self.open.swap(None);
+        if !self.forget_held() && open.is_none() {
+            return;
+        }
         self.seal.sealed_by_hand.store(true, Ordering::SeqCst);
-        open.closing.store(true, Ordering::SeqCst);
-        open.closed.send_replace(true);
-        self.job_stored.notify_waiters();
         self.seal_count.fetch_add(1, Ordering::SeqCst);
         self.sealed.notify_waiters();
         self.log.end_watches();
+        if let Some(open) = open {
+            self.end(open).await;
+        }
+        trim_heap();
+        scrub_workers().await;
+        tracing::info!("the server is sealed");
+        // Whoever takes the lead has the keys.
+        self.step_down().await;
+    }
+
+    /// End the loops and wait for a moment for those who still work with what was open.
+    pub(crate) async fn end(&self, open: Arc<Open>) {
+        open.closing.store(true, Ordering::SeqCst);
+        open.closed.send_replace(true);
+        self.job_stored.notify_waiters();
         for _ in 0..200 {
             if Arc::strong_count(&open) == 1 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        drop(open);
-        trim_heap();
-        scrub_workers().await;
-        tracing::info!("the server is sealed");
     }
 
     /// Ask the device until it opens the store. Runs for as long as the process.
@@ -301,7 +313,7 @@ impl Core {
         let Some(device) = self.options.device.clone() else { return };
         let mut wait = RETRY.0;
         loop {
-            if self.open().is_none() && !self.seal.sealed_by_hand.load(Ordering::SeqCst) {
+            if !self.is_unsealed() && !self.seal.sealed_by_hand.load(Ordering::SeqCst) {
                 match self.try_device(&device).await {
                     Ok(()) => wait = RETRY.0,
                     Err((text, retry)) => {
@@ -356,10 +368,10 @@ impl Core {
             tokio::task::spawn_blocking(move || device.unwrap(&wanted, &locks::wrap_context(&cluster_id, &wanted.id)));
         let root = opened.await.map_err(|e| (e.to_string(), true))?.map_err(|e| (e.text, e.retry))?;
         let _one = self.seal.act.lock().await;
-        if self.open().is_some() {
+        if self.is_unsealed() {
             return Ok(());
         }
-        self.activate(root, None).await.map_err(|Refusal(_, text)| (text, true))
+        self.unlock(root, None).await.map_err(|Refusal(_, text)| (text, true))
     }
 
     /// A new keyring term seals from now on.

@@ -43,6 +43,8 @@ pub struct Below {
 pub enum Effect {
     /// Seal the server once the answer is written.
     Seal,
+    /// Hand leadership over once the answer is made.
+    StepDown,
     /// A job was stored.
     RunJobs,
     /// The answer waits until this job is done.

@@ -40,6 +40,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         engines: EngineTable { secrets: &[], auth: &[] },
         device: None,
         storage_type: "inmem".into(),
+        cluster: None,
         audit,
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         user_lockout: Vec::new(),

@@ -82,6 +82,10 @@ impl Writer {
             self.inner.current.store(snapshot);
         }
         self.inner.compaction.note(keys.iter());
+        // What opens the store must be there after a loss of power, before anybody leads.
+        if keys.iter().any(|k| k.first() == Some(&0)) {
+            self.checkpoint();
+        }
         Ok(())
     }
 

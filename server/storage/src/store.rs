@@ -233,6 +233,11 @@ impl Store {
         }
     }
 
+    /// Whether nothing can be proposed here.
+    pub fn is_standing_by(&self) -> bool {
+        self.inner.pipeline.shared().standby
+    }
+
     fn wake(&self) {
         match &self.member {
             None => self.inner.wake_writer(),

@@ -6,12 +6,13 @@ mod listeners;
 mod logging;
 mod shown_config;
 mod start;
+mod storage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// The storages and seals that this program has.
-pub const STORAGES: &[&str] = &["inmem", "file"];
+pub const STORAGES: &[&str] = &["inmem", "file", "raft"];
 pub const SEALS: &[&str] = &["pkcs11", "shamir", "software"];
 
 /// Run the server until it is told to stop.

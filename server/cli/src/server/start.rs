@@ -10,12 +10,12 @@ use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
-use holdfast_storage::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::flags::Flags;
 use super::listeners::{self, Planned};
+use super::storage::{self, Opened};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::seal_device::{DeviceSetUp, WrappingDevice};
@@ -142,16 +142,11 @@ async fn serve(
                 .map_err(|e| format!("cannot listen on {}: {e}", shown(&p.address)))?,
         );
     }
-    let (folder, storage_type) = match &config.storage {
-        Some(Storage::File { path }) => (Some(path.clone()), "file"),
-        _ => (None, "inmem"),
+    let addresses = Node {
+        api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
+        cluster_addr: storage::cluster_url(config, &planned),
     };
-    // In memory the request's size is the limit.
-    let max_entry_bytes = match storage_type {
-        "inmem" => usize::MAX,
-        _ => usize::try_from(config.max_entry_size_bytes).unwrap_or(usize::MAX),
-    };
-    let store = Store::open(&holdfast_storage::Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
+    let Opened { store, storage_type, max_entry_bytes, member } = storage::open(config, &planned, &addresses).await?;
     let device: Option<Arc<dyn SealDevice>> = match device {
         None => None,
         Some(d) => Some(Arc::new(WrappingDevice::new(d, spawner.clone())?)),
@@ -162,6 +157,7 @@ async fn serve(
         engines: ENGINES,
         device,
         storage_type: storage_type.into(),
+        cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
         audit: config.audit.iter().map(audit_device).collect::<Result<_, _>>()?,
         limits: TtlLimits {
             default_secs: config.default_lease_ttl.as_secs(),
@@ -174,10 +170,10 @@ async fn serve(
         log,
         shown_config: shown_config::shown(config),
     });
-    core.set_node(Node {
-        api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
-        cluster_addr: config.cluster_addr.clone().unwrap_or_default(),
-    });
+    core.set_node(addresses);
+    if member.is_some() {
+        tokio::spawn(core.clone().follow_lead());
+    }
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
 
     if flags.dev {
@@ -209,6 +205,9 @@ async fn serve(
     core.log.end_watches();
     while tasks.join_next().await.is_some() {}
     core.seal_now().await;
+    if let Some(member) = member {
+        member.stop().await;
+    }
     core.shut_down();
     drop(spawner);
     Ok(())

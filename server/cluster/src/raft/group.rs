@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
 use holdfast_storage::{Agreement, Disagreement, Received, Replica, Value};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
-use super::types::{self, Changes, Member, NodeId, Stored, Types};
+use super::types::{self, Changes, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
 const HEARTBEAT_MS: u64 = 40;
@@ -42,49 +43,6 @@ pub struct Group {
     id: NodeId,
     replica: Replica,
     lease: Duration,
-}
-
-/// Who leads, as this member knows.
-#[derive(Debug, Clone, Default)]
-pub struct Lead {
-    /// This member does, and a majority has said so within the time in which nobody else can.
-    pub here: bool,
-    pub term: u64,
-    pub leader: Option<(String, Member)>,
-    /// Log indexes, counted as the log does.
-    pub committed: u64,
-    pub applied: u64,
-    pub last: u64,
-    /// Why this member takes part no longer.
-    pub broken: Option<String>,
-}
-
-/// A change of the members.
-pub enum Change {
-    /// Join, without a vote.
-    Add(String, Member),
-    /// Say anew where a member is.
-    Move(String, Member),
-    Promote(String),
-    Demote(String),
-    Remove(String),
-}
-
-/// Why members were not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    #[error("this node does not lead")]
-    NotLeader,
-    #[error("{0}")]
-    Refused(String),
-}
-
-/// How a member that follows is, as the leader knows.
-pub struct Progress {
-    /// Up to where its log is known to be equal.
-    pub matched: u64,
-    /// Since it last answered.
-    pub silent: Option<Duration>,
 }
 
 impl Group {
@@ -113,14 +71,17 @@ impl Group {
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
-    pub fn first_members(id: &str, member: Member) -> Vec<u8> {
+    pub fn first_members(id: &str, peer: Peer) -> Vec<u8> {
         let id = NodeId(id.to_owned());
-        let nodes = BTreeMap::from([(id.clone(), member)]);
+        let nodes = BTreeMap::from([(id.clone(), peer)]);
         types::encode_members(vec![BTreeSet::from([id])], nodes)
     }
 
-    /// Take the lead at once: there is nobody else to wait for.
-    pub async fn elect(&self) {
+    /// Where there is nobody else to wait for: take the lead at once.
+    pub async fn lead_if_alone(&self) {
+        if !self.is_alone() {
+            return;
+        }
         let _it_is_said_by_the_metrics = self.raft.trigger().elect(false).await;
     }
 
@@ -134,7 +95,8 @@ impl Group {
         let leader = leader.and_then(|id| Some((id.0.clone(), m.membership_config.get_node(id)?.clone())));
         let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);
         Lead {
-            here: leads && (alone || heard),
+            here: leads,
+            sure: leads && (alone || heard),
             term: m.current_term,
             leader,
             committed: index(&m.cluster_committed),
@@ -150,14 +112,26 @@ impl Group {
         let _gone = metrics.changed().await;
     }
 
-    /// The members, whether each votes, and the log index of the last change.
-    pub fn members(&self) -> (Vec<(String, Member, bool)>, u64) {
+    /// The members, and the log index from which on they are.
+    pub fn members(&self) -> (Vec<Member>, u64) {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
         let voters: BTreeSet<NodeId> = m.membership_config.voter_ids().collect();
         let members = m.membership_config.nodes();
-        let members = members.map(|(id, node)| (id.0.clone(), node.clone(), voters.contains(id))).collect();
-        (members, m.membership_config.log_id().as_ref().map_or(0, |id| types::mark(id).index))
+        let member =
+            |(id, peer): (&NodeId, &Peer)| Member { id: id.0.clone(), peer: peer.clone(), votes: voters.contains(id) };
+        let since = m.membership_config.log_id().as_ref().map_or(0, |id| types::mark(id).index);
+        (members.map(member).collect(), since)
+    }
+
+    /// Whether this member may try to lead. One that is the only one that votes always may.
+    pub fn may_lead(&self, may: bool) {
+        self.raft.runtime_config().elect(may || self.is_alone());
+    }
+
+    fn is_alone(&self) -> bool {
+        let mut voters = self.raft.voter_ids();
+        voters.next().is_some_and(|id| id == self.id) && voters.next().is_none()
     }
 
     /// How those who follow are, where this member leads.
@@ -176,8 +150,8 @@ impl Group {
     pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
         let one = |id: String| BTreeSet::from([NodeId(id)]);
         let (changes, retain) = match change {
-            Change::Add(id, member) => (ChangeMembers::AddNodes(BTreeMap::from([(NodeId(id), member)])), true),
-            Change::Move(id, member) => (ChangeMembers::SetNodes(BTreeMap::from([(NodeId(id), member)])), true),
+            Change::Add(id, peer) => (ChangeMembers::AddNodes(BTreeMap::from([(NodeId(id), peer)])), true),
+            Change::Correct(id, peer) => (ChangeMembers::SetNodes(BTreeMap::from([(NodeId(id), peer)])), true),
             Change::Promote(id) => (ChangeMembers::AddVoterIds(one(id)), true),
             Change::Demote(id) => (ChangeMembers::RemoveVoters(one(id)), true),
             Change::Remove(id) if self.votes(&id) => (ChangeMembers::RemoveVoters(one(id)), false),

@@ -4,18 +4,19 @@ use std::io;
 use std::ops::Bound;
 
 use futures_util::{Stream, StreamExt};
+use holdfast_core::cluster::Peer;
 use holdfast_storage::{Committed, Frozen, Received, Replica};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 
-use super::types::{self, CommittedLeader, LogId, Member, NodeId, Stored, Types};
+use super::types::{self, CommittedLeader, LogId, NodeId, Stored, Types};
 
 /// Bytes of entries that are applied in one step.
 const STEP_BYTES: usize = 4 << 20;
 /// Bytes that are copied at a time.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-pub type Meta = SnapshotMeta<CommittedLeader, NodeId, Member>;
-pub type WholeSnapshot = Snapshot<CommittedLeader, NodeId, Member, Data>;
+pub type Meta = SnapshotMeta<CommittedLeader, NodeId, Peer>;
+pub type WholeSnapshot = Snapshot<CommittedLeader, NodeId, Peer, Data>;
 
 /// A whole state machine on its way from one member to another.
 pub enum Data {

@@ -13,6 +13,5 @@ mod network;
 mod suite;
 mod types;
 
-pub use group::{Change, ChangeError, Group, Lead, Settings};
+pub use group::{Group, Settings};
 pub use network::{Peers, Sent};
-pub use types::Member;

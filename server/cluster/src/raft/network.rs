@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use holdfast_core::cluster::Peer;
 use holdfast_storage::{Frozen, Mark, Record};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -15,7 +16,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Data, WholeSnapshot};
-use super::types::{self, Entry, LogId, Member, NodeId, Types, Vote};
+use super::types::{self, Entry, LogId, NodeId, Types, Vote};
 
 /// What is on its way.
 pub type Sent<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -23,9 +24,9 @@ pub type Sent<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 /// Carries messages to members.
 pub trait Peers: Send + Sync + 'static {
     /// Ask a member: a head (JSON) and the payloads of entries. Returns the head of its answer.
-    fn ask(&self, id: &str, member: &Member, head: Vec<u8>, payloads: Vec<holdfast_storage::Value>) -> Sent<Vec<u8>>;
+    fn ask(&self, peer: &Peer, head: Vec<u8>, payloads: Vec<holdfast_storage::Value>) -> Sent<Vec<u8>>;
     /// Send a whole state machine, with a head before it.
-    fn send_snapshot(&self, id: &str, member: &Member, head: Vec<u8>, frozen: Box<Frozen>) -> Sent<Vec<u8>>;
+    fn send_snapshot(&self, peer: &Peer, head: Vec<u8>, frozen: Box<Frozen>) -> Sent<Vec<u8>>;
 }
 
 /// A question of one member to another, without the payloads of entries.
@@ -113,16 +114,15 @@ pub struct Network {
 impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> Link {
-        Link { peers: self.peers.clone(), target, member: node.clone() }
+    async fn new_client(&mut self, _target: NodeId, node: &Peer) -> Link {
+        Link { peers: self.peers.clone(), member: node.clone() }
     }
 }
 
 /// The way to one member.
 pub struct Link {
     peers: Arc<dyn Peers>,
-    target: NodeId,
-    member: Member,
+    member: Peer,
 }
 
 fn failed(e: &io::Error) -> RPCError<Types> {
@@ -145,7 +145,7 @@ impl Link {
         option: &RPCOption,
     ) -> Result<Reply, RPCError<Types>> {
         let head = serde_json::to_vec(question).map_err(|e| failed(&io::Error::other(e)))?;
-        let asked = self.peers.ask(&self.target.0, &self.member, head, payloads);
+        let asked = self.peers.ask(&self.member, head, payloads);
         let answer = match tokio::time::timeout(option.hard_ttl(), asked).await {
             Ok(answer) => answer.map_err(|e| failed(&e))?,
             Err(_) => return Err(failed(&io::ErrorKind::TimedOut.into())),
@@ -232,7 +232,7 @@ impl RaftNetworkV2<Types> for Link {
             members: serde_json::from_slice(&types::encode_config(members.membership())).unwrap_or_default(),
         };
         let head = serde_json::to_vec(&question).map_err(|e| StreamingError::from(failed(&io::Error::other(e))))?;
-        let sending = self.peers.send_snapshot(&self.target.0, &self.member, head, frozen);
+        let sending = self.peers.send_snapshot(&self.member, head, frozen);
         let answer = tokio::select! {
             answer = sending => answer.map_err(|e| StreamingError::from(failed(&e)))?,
             closed = cancel => return Err(StreamingError::Closed(closed)),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
+use holdfast_core::cluster::Peer;
 use holdfast_storage::{Mark, Record, Value, payload};
 use openraft::{EntryPayload, Membership, StoredMembership};
 use serde::{Deserialize, Serialize};
@@ -16,17 +17,17 @@ openraft::declare_raft_types!(
         D = Changes,
         R = (),
         NodeId = NodeId,
-        Node = Member,
+        Node = Peer,
         LeaderId = openraft::vote::leader_id_std::LeaderId<u64, NodeId>,
 );
 
 pub type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;
 pub type LogId = openraft::LogId<CommittedLeader>;
 pub type Vote = openraft::Vote<openraft::vote::leader_id_std::LeaderId<u64, NodeId>>;
-pub type Payload = EntryPayload<Changes, NodeId, Member>;
+pub type Payload = EntryPayload<Changes, NodeId, Peer>;
 pub type Entry = openraft::Entry<CommittedLeader, Payload>;
-pub type Stored = StoredMembership<CommittedLeader, NodeId, Member>;
-pub type Config = Membership<NodeId, Member>;
+pub type Stored = StoredMembership<CommittedLeader, NodeId, Peer>;
+pub type Config = Membership<NodeId, Peer>;
 
 /// The name of a member, as `node_id` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,20 +45,6 @@ impl From<u64> for NodeId {
     fn from(n: u64) -> NodeId {
         NodeId(n.to_string())
     }
-}
-
-/// What every member knows of a member.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Where other members reach it, `host:port`.
-    pub cluster_addr: String,
-    /// Where clients reach it, a URL.
-    pub api_addr: String,
-    /// SHA-256 of its identity's public key, in hex.
-    pub key_hash: String,
-    /// It never gets a vote by itself.
-    #[serde(default)]
-    pub never_votes: bool,
 }
 
 /// A group of proposals: an entry's payload as the log holds it.
@@ -88,10 +75,10 @@ pub fn log_id(mark: Mark) -> LogId {
 #[derive(Serialize, Deserialize)]
 struct Written {
     voters: Vec<BTreeSet<NodeId>>,
-    members: BTreeMap<NodeId, Member>,
+    members: BTreeMap<NodeId, Peer>,
 }
 
-pub fn encode_members(voters: Vec<BTreeSet<NodeId>>, members: BTreeMap<NodeId, Member>) -> Vec<u8> {
+pub fn encode_members(voters: Vec<BTreeSet<NodeId>>, members: BTreeMap<NodeId, Peer>) -> Vec<u8> {
     // Texts and sets of them: that cannot fail.
     serde_json::to_vec(&Written { voters, members }).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Timestamp,
 use serde_json::json;
 
 use super::System;
-use crate::bare::{BUILD_DATE, VERSION};
+use crate::bare::{BUILD_DATE, VERSION, cluster_url};
 use crate::clock;
 use crate::layout::{SYSTEM, VERSIONS};
 use crate::tx::Tx;
@@ -23,15 +23,36 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 fn ha_status(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     let core = sys.core()?;
     let mut m = Map::new();
-    let node = json!({
-        "hostname": std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim(),
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut node = json!({
+        "hostname": hostname.trim(),
         "api_address": core.node().api_addr,
         "cluster_address": core.node().cluster_addr,
         "active_node": true,
         "last_echo": null,
         "version": VERSION,
     });
-    m.insert("nodes".into(), Value::Array(vec![node]));
+    let Some(cluster) = &core.options.cluster else {
+        m.insert("nodes".into(), Value::Array(vec![node]));
+        return Ok(Response::both(m));
+    };
+    let progress = cluster.progress();
+    let mut nodes = Vec::new();
+    for member in cluster.members().0 {
+        let own = member.id == cluster.node_id();
+        let echo = progress.get(&member.id).and_then(|p| p.silent);
+        let echo = echo.map(|s| Timestamp(core.clock.wall().0.saturating_sub(s.as_nanos() as u64)).rfc3339());
+        // What only another node knows of itself is not made up here.
+        node["hostname"] = if own { hostname.trim() } else { "" }.into();
+        node["api_address"] = member.peer.api_addr.into();
+        node["cluster_address"] = cluster_url(&member.peer.cluster_addr).into();
+        node["active_node"] = own.into();
+        node["last_echo"] = if own { Value::Null } else { echo.into() };
+        node["version"] = if own { VERSION } else { "" }.into();
+        node["upgrade_version"] = node["version"].clone();
+        nodes.push(node.clone());
+    }
+    m.insert("nodes".into(), Value::Array(nodes));
     Ok(Response::both(m))
 }
 

@@ -16,6 +16,7 @@ mod mounts;
 mod password;
 mod plugins;
 mod policy;
+mod raft;
 mod raw;
 mod remount;
 pub(crate) mod rotate;
@@ -41,12 +42,13 @@ pub struct System {
 }
 
 /// What answers at `sys/`.
-pub fn handler(core: Weak<Core>) -> Handler {
-    Handler::System(Arc::new(System { core }), Arc::new(routes()))
+pub fn handler(core: Weak<Core>, clustered: bool) -> Handler {
+    Handler::System(Arc::new(System { core }), Arc::new(routes(clustered)))
 }
 
-fn routes() -> Routes<System, Tx> {
+fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = Routes::new();
+    let routes = if clustered { raft::routes(routes) } else { routes };
     let routes = mounts::routes(routes);
     let routes = remount::routes(routes);
     let routes = leases::routes(routes);
@@ -71,7 +73,7 @@ fn routes() -> Routes<System, Tx> {
     let routes = machine::routes(routes);
     let routes = plugins::routes(routes);
     let routes = ui_headers::routes(routes);
-    status::routes(routes)
+    status::routes(routes, clustered)
 }
 
 impl System {

@@ -24,10 +24,14 @@ parameters! {
     }
 }
 
-pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
+pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx> {
     routes
+        .path("step-down", "Hand leadership over.", |p| {
+            let p = p.update(step_down);
+            // Without others it changes nothing, and anybody may ask for it.
+            if clustered { p.root_protected() } else { p.unauthenticated() }
+        })
         .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
-        .path("step-down", "Hand leadership over.", |p| p.update(step_down).unauthenticated())
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
         .path("in-flight-req", "The requests that are being handled.", |p| p.read(in_flight))
         .path("config/state/sanitized", "The configuration, without its secrets.", |p| p.read(config))
@@ -43,7 +47,8 @@ fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 
-fn step_down(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+fn step_down(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    tx.effect(Effect::StepDown);
     Ok(Response::empty())
 }
 

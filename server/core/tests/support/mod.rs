@@ -92,6 +92,7 @@ pub fn options(store: Store) -> Options {
         engines: EngineTable { secrets: &[], auth: &[] },
         device: None,
         storage_type: "inmem".into(),
+        cluster: None,
         audit: Vec::new(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         user_lockout: Vec::new(),

@@ -1,0 +1,91 @@
+//! The store, as the configuration describes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use holdfast_cluster::{Node, Set};
+use holdfast_config::{Config, Listener, RaftStorage, Storage};
+use holdfast_core::Node as Addresses;
+use holdfast_http::Address;
+use holdfast_storage::{Options, Store};
+
+use super::listeners::Planned;
+
+/// Where members listen if nothing says so: at the port behind the API's.
+const CLUSTER_PORT: u16 = 8201;
+
+/// An open store.
+pub struct Opened {
+    pub store: Store,
+    pub storage_type: &'static str,
+    pub max_entry_bytes: usize,
+    /// The cluster that it is one of.
+    pub member: Option<Arc<Node>>,
+}
+
+pub async fn open(config: &Config, planned: &[Planned], addresses: &Addresses) -> Result<Opened, String> {
+    let limit = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let single = |folder, storage_type, max_entry_bytes| {
+        let store = Store::open(&Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
+        Ok(Opened { store, storage_type, max_entry_bytes, member: None })
+    };
+    match &config.storage {
+        Some(Storage::Raft(raft)) => member(config, raft, planned, addresses).await,
+        Some(Storage::File { path }) => single(Some(path.clone()), "file", limit(config.max_entry_size_bytes)),
+        // In memory the request's size is the limit.
+        _ => single(None, "inmem", usize::MAX),
+    }
+}
+
+async fn member(
+    config: &Config,
+    raft: &RaftStorage,
+    planned: &[Planned],
+    addresses: &Addresses,
+) -> Result<Opened, String> {
+    let bytes = raft.max_entry_size_bytes.unwrap_or(config.max_entry_size_bytes);
+    let max_entry_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let set = Set {
+        path: raft.path.clone(),
+        node_id: raft.node_id.clone(),
+        cluster_addr: addresses.cluster_addr.trim_start_matches("https://").to_owned(),
+        api_addr: addresses.api_addr.clone(),
+        max_entry_bytes,
+        performance_multiplier: raft.performance_multiplier,
+        snapshot_threshold: raft.snapshot_threshold,
+        trailing_logs: raft.trailing_logs,
+    };
+    let (store, node) = Node::open(set).await?;
+    if let Some(address) = listens_at(config, planned).filter(|_| !config.disable_clustering) {
+        node.listen(address).await?;
+    }
+    Ok(Opened { store, storage_type: "raft", max_entry_bytes, member: Some(node) })
+}
+
+/// The URL at which other members reach this node; empty where there are no others.
+pub fn cluster_url(config: &Config, planned: &[Planned]) -> String {
+    if let Some(url) = &config.cluster_addr {
+        return url.trim_end_matches('/').to_owned();
+    }
+    match (&config.storage, listens_at(config, planned)) {
+        (Some(Storage::Raft(_)), Some(address)) => format!("https://{address}"),
+        _ => String::new(),
+    }
+}
+
+/// Where this node listens for other members: `cluster_address` of the first listener, or the port behind its own.
+pub fn listens_at(config: &Config, planned: &[Planned]) -> Option<SocketAddr> {
+    let said = config.listeners.iter().find_map(|l| match l {
+        Listener::Tcp(t) => t.cluster_address.as_deref(),
+        Listener::Unix(_) => None,
+    });
+    let own = planned.iter().find_map(|p| match p.address {
+        Address::Tcp(address) => Some(address),
+        Address::Unix { .. } => None,
+    });
+    match (said.and_then(|s| s.parse().ok()), own) {
+        (Some(said), _) => Some(said),
+        (None, Some(own)) => Some(SocketAddr::new(own.ip(), own.port().checked_add(1).unwrap_or(CLUSTER_PORT))),
+        (None, None) => None,
+    }
+}

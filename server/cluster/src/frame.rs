@@ -1,0 +1,151 @@
+//! What goes over a channel between members: a question, then its answer, one after the other.
+//!
+//! ```text
+//! question  kind u8 | head: length u32, bytes | parts u32 | each part: length u32, bytes
+//! answer    head: length u32, bytes
+//! stream    chunks behind a question or an answer: length u32, bytes; the last one is empty
+//! ```
+//!
+//! Integers are big-endian. Each length has a bound, and a longer one ends the channel.
+
+use std::io;
+
+use holdfast_storage::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The head of a question or an answer at most.
+const HEAD_BYTES: u32 = 8 << 20;
+/// One part or chunk at most: the largest log entry, and some.
+const PART_BYTES: u32 = 80 << 20;
+/// Parts of one question at most.
+const PARTS: u32 = 100_000;
+
+/// What a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// openraft's; the parts are payloads of entries.
+    Raft = 1,
+    /// A state machine; a stream of entries follows.
+    Snapshot = 2,
+    /// A client's request for the active node; the part is its body. A stream follows the answer's head.
+    Request = 3,
+}
+
+/// A question as it came.
+pub struct Question {
+    pub kind: Kind,
+    pub head: Vec<u8>,
+    pub parts: Vec<Value>,
+}
+
+fn broken(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+pub async fn send_question(
+    to: &mut (impl AsyncWrite + Unpin),
+    kind: Kind,
+    head: &[u8],
+    parts: &[Value],
+) -> io::Result<()> {
+    let mut out = Vec::with_capacity(16 + head.len() + parts.iter().map(|p| 4 + p.len()).sum::<usize>());
+    out.push(kind as u8);
+    put(&mut out, head);
+    out.extend_from_slice(&(parts.len() as u32).to_be_bytes());
+    for part in parts {
+        put(&mut out, part);
+    }
+    to.write_all(&out).await?;
+    to.flush().await
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// The next question; `None`: the other side has closed the channel.
+pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Question>> {
+    let kind = match from.read_u8().await {
+        Ok(1) => Kind::Raft,
+        Ok(2) => Kind::Snapshot,
+        Ok(3) => Kind::Request,
+        Ok(_) => return Err(broken("a question of an unknown kind")),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let head = bytes(from, HEAD_BYTES).await?;
+    let count = from.read_u32().await?;
+    if count > PARTS {
+        return Err(broken("a question of too many parts"));
+    }
+    let mut parts = Vec::with_capacity(count.min(1024) as usize);
+    for _ in 0..count {
+        parts.push(bytes(from, PART_BYTES).await?.into());
+    }
+    Ok(Some(Question { kind, head, parts }))
+}
+
+pub async fn send_answer(to: &mut (impl AsyncWrite + Unpin), head: &[u8]) -> io::Result<()> {
+    let mut out = Vec::with_capacity(4 + head.len());
+    put(&mut out, head);
+    to.write_all(&out).await?;
+    to.flush().await
+}
+
+pub async fn answer(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    bytes(from, HEAD_BYTES).await
+}
+
+/// A chunk of a stream; an empty one ends it.
+pub async fn send_chunk(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> io::Result<()> {
+    to.write_all(&(chunk.len() as u32).to_be_bytes()).await?;
+    to.write_all(chunk).await?;
+    to.flush().await
+}
+
+/// The next chunk; an empty one is the last.
+pub async fn chunk(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    bytes(from, PART_BYTES).await
+}
+
+async fn bytes(from: &mut (impl AsyncRead + Unpin), most: u32) -> io::Result<Vec<u8>> {
+    let len = from.read_u32().await?;
+    if len > most {
+        return Err(broken("a part that is longer than any may be"));
+    }
+    let mut out = Vec::new();
+    // Room is made as it comes, not as it is promised.
+    let read = (&mut *from).take(len.into()).read_to_end(&mut out).await?;
+    if read as u32 != len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_arrives_as_it_was_sent_and_a_cut_one_does_not() {
+        let mut sent = Vec::new();
+        let parts: Vec<Value> = vec![b"one"[..].into(), b""[..].into()];
+        send_question(&mut sent, Kind::Raft, b"head", &parts).await.unwrap();
+        let got = next_question(&mut &sent[..]).await.unwrap().unwrap();
+        assert_eq!((got.kind, &got.head[..], got.parts), (Kind::Raft, &b"head"[..], parts));
+        for cut in 1..sent.len() {
+            assert!(next_question(&mut &sent[..cut]).await.is_err(), "{cut}");
+        }
+        assert!(next_question(&mut &sent[..0]).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_promises_too_much_is_refused_before_there_is_room_for_it() {
+        let huge = [&[1u8][..], &u32::MAX.to_be_bytes(), b"x"].concat();
+        assert!(next_question(&mut &huge[..]).await.is_err());
+        assert!(next_question(&mut &[9u8][..]).await.is_err());
+        let many = [&[1u8][..], &0u32.to_be_bytes(), &u32::MAX.to_be_bytes()].concat();
+        assert!(next_question(&mut &many[..]).await.is_err());
+    }
+}

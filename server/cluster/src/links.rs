@@ -1,0 +1,182 @@
+//! Channels to other members. Each carries one question at a time; idle ones are kept.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use holdfast_core::cluster::Peer;
+use holdfast_storage::{Frozen, Value};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::frame::{self, Kind};
+use crate::identity::Identity;
+use crate::raft::{Peers, Sent};
+use crate::tls;
+
+/// Idle channels that are kept to each member.
+const IDLE: usize = 8;
+/// A channel that was used so lately is taken for open.
+const FRESH: Duration = Duration::from_secs(30);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of a state machine that go in one chunk.
+const CHUNK_BYTES: usize = 256 << 10;
+/// The other side takes a chunk within this, and answers to a whole snapshot.
+const CHUNK_WITHIN: Duration = Duration::from_secs(60);
+const INSTALL_WITHIN: Duration = Duration::from_secs(600);
+
+pub type Channel = TlsStream<TcpStream>;
+
+/// Channels to all members.
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Arc<Identity>,
+    /// By the hash of a member's key.
+    known: Mutex<HashMap<String, Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    config: Option<Arc<ClientConfig>>,
+    address: String,
+    idle: Vec<(Channel, Instant)>,
+}
+
+impl Links {
+    pub fn new(identity: Arc<Identity>) -> Links {
+        Links { shared: Arc::new(Shared { identity, known: Mutex::default() }) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An idle channel to a member, if one is left. It may have been closed meanwhile.
+    fn idle(&self, peer: &Peer) -> Option<(Channel, Instant)> {
+        let mut known = self.known();
+        let known = known.get_mut(&peer.key_hash)?;
+        if known.address != peer.cluster_addr {
+            known.idle.clear();
+        }
+        known.idle.pop()
+    }
+
+    /// A new channel to a member.
+    pub async fn connect(&self, peer: &Peer) -> io::Result<Channel> {
+        let config = {
+            let mut known = self.known();
+            let known = known.entry(peer.key_hash.clone()).or_default();
+            known.address.clone_from(&peer.cluster_addr);
+            match &known.config {
+                Some(config) => config.clone(),
+                None => {
+                    let config = tls::client(&self.shared.identity, &peer.key_hash).map_err(io::Error::other)?;
+                    known.config.insert(config).clone()
+                }
+            }
+        };
+        let connecting = async {
+            let stream = TcpStream::connect(&peer.cluster_addr).await?;
+            stream.set_nodelay(true)?;
+            // Nothing looks at the name.
+            let name = ServerName::try_from("holdfast-node").map_err(io::Error::other)?;
+            TlsConnector::from(config).connect(name, stream).await
+        };
+        match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
+            Ok(channel) => channel,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// A channel on which nothing is under way: an idle one, or a new one. True: it was idle.
+    pub async fn channel(&self, peer: &Peer) -> io::Result<(Channel, bool)> {
+        match self.idle(peer) {
+            Some((channel, _)) => Ok((channel, true)),
+            None => Ok((self.connect(peer).await?, false)),
+        }
+    }
+
+    /// A channel that is surely open: one that was idle for a moment only, or a new one.
+    pub async fn fresh_channel(&self, peer: &Peer) -> io::Result<Channel> {
+        while let Some((channel, since)) = self.idle(peer) {
+            if since.elapsed() < FRESH && is_quiet(&channel) {
+                return Ok(channel);
+            }
+        }
+        self.connect(peer).await
+    }
+
+    /// Keep a channel on which nothing is under way.
+    pub fn give_back(&self, peer: &Peer, channel: Channel) {
+        let mut known = self.known();
+        let Some(known) = known.get_mut(&peer.key_hash) else { return };
+        if known.idle.len() < IDLE && known.address == peer.cluster_addr {
+            known.idle.push((channel, Instant::now()));
+        }
+    }
+
+    async fn ask_raft(self, peer: Peer, head: Vec<u8>, payloads: Vec<Value>) -> io::Result<Vec<u8>> {
+        loop {
+            let (mut channel, was_idle) = self.channel(&peer).await?;
+            let asked = async {
+                frame::send_question(&mut channel, Kind::Raft, &head, &payloads).await?;
+                frame::answer(&mut channel).await
+            };
+            match asked.await {
+                Ok(answer) => {
+                    self.give_back(&peer, channel);
+                    return Ok(answer);
+                }
+                // The other side may have been started anew; openraft's questions may be asked twice.
+                Err(_) if was_idle => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn stream_snapshot(self, peer: Peer, head: Vec<u8>, frozen: Box<Frozen>) -> io::Result<Vec<u8>> {
+        let mut channel = self.connect(&peer).await?;
+        frame::send_question(&mut channel, Kind::Snapshot, &head, &[]).await?;
+        let mut last: Option<Box<[u8]>> = None;
+        loop {
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let entries = frozen.snapshot.chunk(start, CHUNK_BYTES).map_err(io::Error::other)?;
+            let Some((key, _)) = entries.last() else { break };
+            last = Some(key.clone());
+            within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &crate::snapshot::pack(&entries))).await?;
+        }
+        let version = frozen.snapshot.index().to_be_bytes();
+        within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &[])).await?;
+        within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &version)).await?;
+        within(INSTALL_WITHIN, frame::answer(&mut channel)).await
+    }
+}
+
+/// The other side has neither said anything nor closed the channel, as far as this side has heard.
+fn is_quiet(channel: &Channel) -> bool {
+    let mut byte = [0];
+    matches!(channel.get_ref().0.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl Peers for Links {
+    fn ask(&self, peer: &Peer, head: Vec<u8>, payloads: Vec<Value>) -> Sent<Vec<u8>> {
+        Box::pin(self.clone().ask_raft(peer.clone(), head, payloads))
+    }
+
+    fn send_snapshot(&self, peer: &Peer, head: Vec<u8>, frozen: Box<Frozen>) -> Sent<Vec<u8>> {
+        Box::pin(self.clone().stream_snapshot(peer.clone(), head, frozen))
+    }
+}

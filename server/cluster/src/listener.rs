@@ -1,0 +1,115 @@
+//! What other members ask of this node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::frame::{self, Kind, Question};
+use crate::node::Node;
+use crate::raft::Group;
+use crate::{snapshot, tls};
+
+/// A handshake takes no longer.
+const SHAKE_HANDS_WITHIN: Duration = Duration::from_secs(5);
+/// Channels of others at most, each.
+const CHANNELS: usize = 1024;
+/// A channel on which nothing is asked for so long is closed.
+const IDLE: Duration = Duration::from_secs(600);
+/// A chunk of a snapshot comes within this.
+const CHUNK_WITHIN: Duration = Duration::from_secs(60);
+
+/// Listen to other members until the node ends.
+pub async fn listen(node: Arc<Node>, address: SocketAddr) -> Result<(), String> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| format!("cannot listen on {address} for other members (cluster_address): {e}"))?;
+    let config = tls::server(node.identity()).map_err(|e| e.to_string())?;
+    tracing::info!(%address, "listening for other members");
+    let handle = node.handle().clone();
+    handle.spawn(accept(Arc::downgrade(&node), listener, TlsAcceptor::from(config)));
+    Ok(())
+}
+
+async fn accept(node: std::sync::Weak<Node>, listener: TcpListener, tls: TlsAcceptor) {
+    let open = Arc::new(tokio::sync::Semaphore::new(CHANNELS));
+    loop {
+        let Ok(permit) = open.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!(error = %e, "a member could not be let in");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (Some(node), tls) = (node.upgrade(), tls.clone()) else { return };
+        tokio::spawn(async move {
+            let _held_while_it_is_open = permit;
+            if let Err(e) = serve(&node, stream, tls).await {
+                tracing::debug!(error = %e, "a channel of a member ended");
+            }
+        });
+    }
+}
+
+async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let from = stream.peer_addr()?;
+    let shaking = tokio::time::timeout(SHAKE_HANDS_WITHIN, tls.accept(stream));
+    let mut channel = shaking.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let certificate = channel.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
+    let hash = tls::key_hash(certificate).map_err(io::Error::other)?;
+    loop {
+        let Ok(question) = tokio::time::timeout(IDLE, frame::next_question(&mut channel)).await else {
+            return channel.shutdown().await;
+        };
+        let Some(question) = question? else { return Ok(()) };
+        // Asked each time: a member that was removed is heard no longer.
+        if !node.knows(&hash) {
+            tracing::warn!(%from, "a node that is no member of this cluster was refused");
+            return Err(io::Error::other("not a member"));
+        }
+        answer(node, &mut channel, question).await?;
+    }
+}
+
+async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: Question) -> io::Result<()> {
+    match question.kind {
+        Kind::Raft => {
+            let group = node.group().ok_or_else(|| io::Error::other("this node takes no part yet"))?;
+            let answer = group.answer(&question.head, question.parts).await;
+            frame::send_answer(channel, &answer).await
+        }
+        Kind::Snapshot => {
+            let group = node.group().ok_or_else(|| io::Error::other("this node takes no part yet"))?;
+            let answer = take_snapshot(&group, channel, &question.head).await?;
+            frame::send_answer(channel, &answer).await
+        }
+        Kind::Request => node.serve_request(channel, question).await,
+    }
+}
+
+async fn take_snapshot(group: &Group, channel: &mut TlsStream<TcpStream>, head: &[u8]) -> io::Result<Vec<u8>> {
+    tracing::info!("a snapshot comes from the leader");
+    let mut received = group.receive()?;
+    loop {
+        let chunk = tokio::time::timeout(CHUNK_WITHIN, frame::chunk(channel));
+        let chunk = chunk.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if chunk.is_empty() {
+            break;
+        }
+        let entries = snapshot::unpack(&chunk)?;
+        let put = tokio::task::block_in_place(|| received.put(entries));
+        put.map_err(io::Error::other)?;
+    }
+    let _length = channel.read_u32().await?;
+    received.is_version(channel.read_u64().await?);
+    Ok(group.take_snapshot(head, received).await)
+}

@@ -1,0 +1,248 @@
+//! This node: its store, its identity, and the cluster that it belongs to, once it does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use holdfast_core::cluster::{
+    Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, Later, Lead, Member, NotForwarded, Peer, Progress,
+};
+use holdfast_storage::{Options, Replica, Store};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::identity::Identity;
+use crate::links::Links;
+use crate::raft::{Group, Settings};
+use crate::{forward, listener};
+
+/// Threads of the cluster's own: what members say to each other does not wait behind requests.
+const THREADS: usize = 2;
+
+/// How to open a node.
+pub struct Set {
+    /// The folder of its store.
+    pub path: PathBuf,
+    pub node_id: Option<String>,
+    /// Where others reach it, `host:port`.
+    pub cluster_addr: String,
+    pub api_addr: String,
+    pub max_entry_bytes: usize,
+    pub performance_multiplier: u64,
+    pub snapshot_threshold: u64,
+    pub trailing_logs: u64,
+}
+
+/// This node.
+pub struct Node {
+    identity: Arc<Identity>,
+    own: Peer,
+    settings: Settings,
+    replica: Replica,
+    group: ArcSwapOption<Group>,
+    /// One member is started at a time.
+    starting: tokio::sync::Mutex<()>,
+    may_lead: AtomicBool,
+    links: Links,
+    front: OnceLock<Arc<dyn Front>>,
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
+    own_handle: Weak<Node>,
+}
+
+impl Node {
+    /// Open the store in its folder and take part in the cluster that it belongs to, if it does. A store that was
+    /// nobody's member until now, and is not empty, becomes the first member of a cluster.
+    pub async fn open(set: Set) -> Result<(Store, Arc<Node>), String> {
+        let options = Options { folder: Some(set.path.clone()), max_entry_bytes: set.max_entry_bytes };
+        let (store, replica) = Store::open_member(&options).map_err(|e| e.to_string())?;
+        let identity = Arc::new(Identity::of(&set.path, set.node_id.as_deref())?);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("cluster")
+            .thread_stack_size(1 << 20)
+            .enable_all()
+            .build()
+            .map_err(|e| format!("the cluster's threads cannot be started: {e}"))?;
+        let links = Links::new(identity.clone());
+        let node = Arc::new_cyclic(|own_handle| Node {
+            own_handle: own_handle.clone(),
+            own: Peer {
+                cluster_addr: set.cluster_addr,
+                api_addr: set.api_addr,
+                key_hash: identity.key_hash.clone(),
+                never_votes: false,
+            },
+            settings: Settings {
+                node_id: identity.id.clone(),
+                performance_multiplier: set.performance_multiplier,
+                snapshot_threshold: set.snapshot_threshold,
+                trailing_logs: set.trailing_logs,
+            },
+            identity,
+            replica,
+            group: ArcSwapOption::empty(),
+            starting: tokio::sync::Mutex::new(()),
+            may_lead: AtomicBool::new(false),
+            links,
+            front: OnceLock::new(),
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        });
+        if node.replica.state().is_none() && !node.replica.is_empty() {
+            node.clone().found_now().await?;
+        } else if node.replica.state().is_some() {
+            node.start().await?;
+        }
+        Ok((store, node))
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn group(&self) -> Option<Arc<Group>> {
+        self.group.load_full()
+    }
+
+    pub(crate) fn front(&self) -> Option<&Arc<dyn Front>> {
+        self.front.get()
+    }
+
+    /// Who answers requests that other nodes pass on. The first word counts.
+    pub fn set_front(&self, front: Arc<dyn Front>) {
+        let _first_counts = self.front.set(front);
+    }
+
+    /// Whether a key is a member's.
+    pub(crate) fn knows(&self, key_hash: &str) -> bool {
+        self.group().is_some_and(|g| g.members().0.iter().any(|m| m.peer.key_hash == key_hash))
+    }
+
+    /// Listen to other members until the node ends.
+    pub async fn listen(self: &Arc<Self>, address: SocketAddr) -> Result<(), String> {
+        listener::listen(self.clone(), address).await
+    }
+
+    async fn found_now(self: Arc<Self>) -> Result<(), String> {
+        if self.replica.state().is_none() {
+            let members = Group::first_members(&self.identity.id, self.own.clone());
+            self.replica.found(members).await.map_err(|e| e.to_string())?;
+        }
+        self.start().await
+    }
+
+    /// Take part.
+    async fn start(self: &Arc<Self>) -> Result<(), String> {
+        let _one = self.starting.lock().await;
+        if self.group().is_some() {
+            return Ok(());
+        }
+        let (settings, replica, links) = (self.settings.clone(), self.replica.clone(), self.links.clone());
+        let started = self.handle.spawn(async move { Group::start(&settings, replica, Arc::new(links)).await });
+        let group = started.await.map_err(|e| e.to_string())??;
+        self.replica.agree(group.agreement(self.handle.clone()));
+        group.may_lead(self.may_lead.load(Ordering::SeqCst));
+        group.lead_if_alone().await;
+        self.group.store(Some(Arc::new(group)));
+        Ok(())
+    }
+
+    /// As the leader, say where this node is, if the members know it otherwise.
+    pub async fn correct_own(&self) {
+        let Some(group) = self.group() else { return };
+        let known = group.members().0.into_iter().find(|m| m.id == self.identity.id);
+        let Some(known) = known.filter(|_| group.lead().here) else { return };
+        let own = Peer { never_votes: known.peer.never_votes, ..self.own.clone() };
+        if known.peer != own
+            && let Err(e) = group.change(Change::Correct(self.identity.id.clone(), own)).await
+        {
+            tracing::warn!(error = %e, "the members could not be told where this node is");
+        }
+    }
+
+    /// Take part no longer. Call it before the store is closed.
+    pub async fn stop(&self) {
+        if let Some(group) = self.group() {
+            group.stop().await;
+        }
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Cluster for Node {
+    fn node_id(&self) -> &str {
+        &self.identity.id
+    }
+
+    fn is_member(&self) -> bool {
+        self.replica.state().is_some()
+    }
+
+    fn found(&self) -> Later<Result<(), String>> {
+        match self.own_handle.upgrade() {
+            Some(node) => Box::pin(node.found_now()),
+            None => Box::pin(std::future::ready(Err("the server is shutting down".into()))),
+        }
+    }
+
+    fn lead(&self) -> Lead {
+        self.group().map(|g| g.lead()).unwrap_or_default()
+    }
+
+    fn changed(&self) -> Later<()> {
+        match self.group() {
+            Some(group) => Box::pin(async move { group.changed().await }),
+            None => Box::pin(tokio::time::sleep(Duration::from_millis(100))),
+        }
+    }
+
+    fn may_lead(&self, may: bool) {
+        self.may_lead.store(may, Ordering::SeqCst);
+        if let Some(group) = self.group() {
+            group.may_lead(may);
+        }
+    }
+
+    fn members(&self) -> (Vec<Member>, u64) {
+        self.group().map(|g| g.members()).unwrap_or_default()
+    }
+
+    fn progress(&self) -> BTreeMap<String, Progress> {
+        self.group().map(|g| g.progress()).unwrap_or_default()
+    }
+
+    fn change(&self, change: Change) -> Later<Result<(), ChangeError>> {
+        match self.group() {
+            Some(group) => Box::pin(async move { group.change(change).await }),
+            None => Box::pin(std::future::ready(Err(ChangeError::NotLeader))),
+        }
+    }
+
+    fn forward(&self, request: Forwarded, body: Vec<u8>) -> Later<Result<ForwardedAnswer, NotForwarded>> {
+        let leader = self.lead().leader.filter(|(id, _)| *id != self.identity.id);
+        let links = self.links.clone();
+        Box::pin(async move {
+            match leader {
+                Some((_, leader)) => forward::ask(links, leader, request, body).await,
+                None => Err(NotForwarded::NotSent("no node leads at present".into())),
+            }
+        })
+    }
+
+    fn hand_over(&self) -> Later<bool> {
+        match self.group() {
+            Some(group) => Box::pin(async move { group.hand_over().await }),
+            None => Box::pin(std::future::ready(false)),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A cluster, as the core sees it: who leads, who the members are, and what may be asked of them. Whoever puts the
+//! server together brings what does it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use holdfast_sdk::Chunks;
+use serde::{Deserialize, Serialize};
+
+/// What will be there.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What every member knows of a member.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Where other members reach it, `host:port`.
+    pub cluster_addr: String,
+    /// Where clients reach it, a URL.
+    pub api_addr: String,
+    /// SHA-256 of its identity's public key, in hex.
+    pub key_hash: String,
+    /// It gets no vote by itself.
+    #[serde(default)]
+    pub never_votes: bool,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub id: String,
+    pub peer: Peer,
+    pub votes: bool,
+}
+
+/// Who leads, as this member knows.
+#[derive(Debug, Clone, Default)]
+pub struct Lead {
+    /// This member does.
+    pub here: bool,
+    /// It does, and a majority has said so within the time in which nobody else can.
+    pub sure: bool,
+    pub term: u64,
+    pub leader: Option<(String, Peer)>,
+    /// Log indexes.
+    pub committed: u64,
+    pub applied: u64,
+    pub last: u64,
+    /// Why this member takes part no longer.
+    pub broken: Option<String>,
+}
+
+/// How a member that follows is, as the leader knows.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Up to where its log is known to be equal.
+    pub matched: u64,
+    /// Since it last answered.
+    pub silent: Option<Duration>,
+}
+
+/// A change of the members.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Join, without a vote.
+    Add(String, Peer),
+    /// Say anew where a member is, or whether it gets a vote.
+    Correct(String, Peer),
+    Promote(String),
+    Demote(String),
+    Remove(String),
+}
+
+/// Why members were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error("this node does not lead")]
+    NotLeader,
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A client's request on its way to the active node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Forwarded {
+    pub method: String,
+    /// Path and query, as the client wrote them.
+    pub uri: String,
+    pub headers: Vec<(String, String)>,
+    /// Where it came from, as the node that took it says.
+    pub client: Option<SocketAddr>,
+    pub certificate_serial: Option<String>,
+    /// What the listener that took it allows.
+    pub listener: ListenerAllows,
+}
+
+/// What a listener allows, as far as it matters to who answers.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct ListenerAllows {
+    pub rekey: bool,
+    pub generate_root: bool,
+    pub unauthenticated_metrics: bool,
+    pub unauthenticated_in_flight: bool,
+    pub max_json_strings: u64,
+    pub max_request_secs: u64,
+}
+
+/// What the active node answered.
+pub struct ForwardedAnswer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Box<dyn Chunks>,
+}
+
+/// Why a request was not answered by the active node.
+#[derive(Debug)]
+pub enum NotForwarded {
+    /// It never got there.
+    NotSent(String),
+    /// It may have been carried out.
+    Unknown(String),
+}
+
+/// Answers requests that other nodes pass on.
+pub trait Front: Send + Sync + 'static {
+    fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer>;
+}
+
+/// A cluster that this node belongs to, or may join.
+pub trait Cluster: Send + Sync + 'static {
+    /// The name of this node.
+    fn node_id(&self) -> &str;
+    /// Whether this node belongs to a cluster.
+    fn is_member(&self) -> bool;
+    /// Make this node the first member of a cluster.
+    fn found(&self) -> Later<Result<(), String>>;
+    /// Who leads.
+    fn lead(&self) -> Lead;
+    /// Wait until somebody else may lead.
+    fn changed(&self) -> Later<()>;
+    /// Whether this node may try to lead: it is unsealed.
+    fn may_lead(&self, may: bool);
+    /// The members, and the log index from which on they are.
+    fn members(&self) -> (Vec<Member>, u64);
+    /// Of the members that follow this one.
+    fn progress(&self) -> BTreeMap<String, Progress>;
+    fn change(&self, change: Change) -> Later<Result<(), ChangeError>>;
+    /// Let the node that leads answer a request.
+    fn forward(&self, request: Forwarded, body: Vec<u8>) -> Later<Result<ForwardedAnswer, NotForwarded>>;
+    /// Hand leadership to another member. False: there is none that could take it.
+    fn hand_over(&self) -> Later<bool>;
+}

@@ -1,0 +1,215 @@
+//! Sealed, active or standing by: what this node is, and how it becomes another.
+//!
+//! The active node is the one that leads, is unsealed, and has applied an entry of its own term: it alone has
+//! caches, jobs and loops ([`crate::Open`]). One that stands by has the root key and nothing else.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_hsm::memory::Key;
+use holdfast_sdk::Timestamp;
+
+use crate::cluster::{Cluster, Lead};
+use crate::seal_state::{Refusal, failed, refuse};
+use crate::{Core, clock, random};
+
+/// How long an unseal waits for this node to become active, or for another one to be.
+const SETTLE: Duration = Duration::from_secs(8);
+/// How often it is looked at who leads, where nobody says that it has changed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a node does with requests.
+#[derive(Debug)]
+pub enum Standing {
+    Sealed,
+    Active,
+    /// Another node is active, if one is known.
+    Standby(Box<Lead>),
+}
+
+/// What an unsealed node keeps, active or not.
+pub(crate) struct Held {
+    pub root: Key,
+    pub shares_key: Option<Key>,
+    pub cluster_id: String,
+    pub cluster_name: String,
+}
+
+/// A member's state beside its cluster.
+#[derive(Default)]
+pub(crate) struct Standings {
+    held: Mutex<Option<Held>>,
+    /// Since when this node is active, and the term in which it became so.
+    active: Mutex<Option<(Timestamp, u64)>>,
+}
+
+impl Standings {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn active(&self) -> MutexGuard<'_, Option<(Timestamp, u64)>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    /// What this node does with a request now.
+    pub fn standing(&self) -> Standing {
+        let Some(cluster) = &self.options.cluster else {
+            return if self.open.load().is_some() { Standing::Active } else { Standing::Sealed };
+        };
+        if self.standings.held().is_none() {
+            return Standing::Sealed;
+        }
+        let lead = cluster.lead();
+        if lead.sure && self.open.load().is_some() {
+            return Standing::Active;
+        }
+        Standing::Standby(Box::new(lead))
+    }
+
+    pub fn is_unsealed(&self) -> bool {
+        self.open.load().is_some() || self.standings.held().is_some()
+    }
+
+    /// Cluster name and id while unsealed.
+    pub fn cluster(&self) -> Option<(String, String)> {
+        if let Some(open) = self.open() {
+            return Some((open.cluster_name.clone(), open.cluster_id.clone()));
+        }
+        self.standings.held().as_ref().map(|h| (h.cluster_name.clone(), h.cluster_id.clone()))
+    }
+
+    /// Since when this node is active.
+    pub(crate) fn active_since(&self) -> Option<Timestamp> {
+        self.standings.active().map(|(since, _)| since)
+    }
+
+    /// Take the root key: the node is unsealed, and active if it leads or belongs to no cluster. The caller holds
+    /// the lock of acts.
+    pub(crate) async fn unlock(self: &Arc<Self>, root: Key, shares_key: Option<Key>) -> Result<(), Refusal> {
+        let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key).await };
+        let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
+        read.verify(&root).map_err(failed)?;
+        *self.standings.held() = Some(Held {
+            root,
+            shares_key,
+            cluster_id: random::uuid_text(&read.list.cluster_id),
+            cluster_name: read.list.cluster_name.clone(),
+        });
+        self.is_unlocked();
+        cluster.may_lead(true);
+        tracing::info!("the node is unsealed");
+        let settled = async {
+            loop {
+                self.match_lead().await?;
+                if self.open().is_some() || cluster.lead().leader.is_some_and(|(id, _)| id != cluster.node_id()) {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Nobody leads yet: it will be said by the standing.
+        tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
+    }
+
+    /// Follow who leads, for as long as the process runs.
+    pub async fn follow_lead(self: Arc<Self>) {
+        let Some(cluster) = self.options.cluster.clone() else { return };
+        let mut said = None;
+        loop {
+            tokio::select! {
+                () = cluster.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let broken = cluster.lead().broken;
+            if broken != said {
+                if let Some(reason) = &broken {
+                    tracing::error!(%reason, "this node takes part in the cluster no longer: look at its disk, then restart it");
+                }
+                said = broken;
+            }
+            if !self.is_out_of_step(&*cluster) {
+                continue;
+            }
+            let _one = self.seal.act.lock().await;
+            if let Err(Refusal(_, text)) = self.match_lead().await {
+                tracing::error!("this node leads and cannot become active: {text}");
+                cluster.hand_over().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// Whether the node is active and does not lead as it did, or leads and is not active.
+    fn is_out_of_step(&self, cluster: &dyn Cluster) -> bool {
+        let lead = cluster.lead();
+        match *self.standings.active() {
+            Some((_, term)) => !lead.here || lead.term != term || self.store.is_standing_by(),
+            None => lead.here && self.standings.held().is_some(),
+        }
+    }
+
+    /// Become active or stand by, as the lead is. The caller holds the lock of acts.
+    async fn match_lead(self: &Arc<Self>) -> Result<(), Refusal> {
+        let Some(cluster) = self.options.cluster.clone() else { return Ok(()) };
+        if !self.is_out_of_step(&*cluster) {
+            return Ok(());
+        }
+        if self.open().is_some() {
+            self.stand_by().await?;
+        }
+        let lead = cluster.lead();
+        if !lead.here {
+            return Ok(());
+        }
+        let (root, shares_key) = {
+            let held = self.standings.held();
+            let Some(held) = &*held else { return Ok(()) };
+            let shares_key = held.shares_key.as_ref().map(Key::try_clone).transpose().map_err(failed)?;
+            (held.root.try_clone().map_err(failed)?, shares_key)
+        };
+        self.store.take_over().await.map_err(failed)?;
+        if let Err(e) = self.activate(root, shares_key).await {
+            self.store.stand_by();
+            return Err(e);
+        }
+        *self.standings.active() = Some((clock::now(), lead.term));
+        tracing::info!(term = lead.term, "this node is the active one");
+        Ok(())
+    }
+
+    /// No longer active: caches, loops and watches end, the root key stays.
+    async fn stand_by(self: &Arc<Self>) -> Result<(), Refusal> {
+        self.store.stand_by();
+        *self.standings.active() = None;
+        let Some(open) = self.open.swap(None) else { return Ok(()) };
+        if let Some(held) = &mut *self.standings.held() {
+            // It may have been changed while this node was active.
+            held.root = open.root.load().try_clone().map_err(failed)?;
+            held.shares_key = open.shares_key.load().as_ref().map(|k| k.try_clone()).transpose().map_err(failed)?;
+        }
+        self.end(open).await;
+        tracing::info!("this node stands by");
+        Ok(())
+    }
+
+    /// Forget the keys that a member keeps. True: there were some.
+    pub(crate) fn forget_held(&self) -> bool {
+        if let Some(cluster) = &self.options.cluster {
+            cluster.may_lead(false);
+        }
+        *self.standings.active() = None;
+        self.store.stand_by();
+        self.standings.held().take().is_some()
+    }
+
+    /// Hand leadership over, if somebody can take it.
+    pub async fn step_down(&self) -> bool {
+        match &self.options.cluster {
+            Some(cluster) => cluster.hand_over().await,
+            None => false,
+        }
+    }
+}
