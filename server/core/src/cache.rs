@@ -4,8 +4,9 @@
 //! last invalidation is not inserted, so that a slow reader cannot bring back what was changed.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::hash::BuildHasher;
+
+use crate::sync::{Arc, PoisonError, RandomState, RwLock};
 
 const SHARDS: usize = 16;
 
@@ -27,7 +28,7 @@ impl<T> Cache<T> {
         let shard = || RwLock::new(Shard { entries: HashMap::new(), invalidated_at: 0 });
         Cache {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             per_shard: capacity / SHARDS,
         }
     }
@@ -63,25 +64,5 @@ impl<T> Cache<T> {
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
         shard.entries.remove(key);
         shard.invalidated_at = shard.invalidated_at.max(index);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_read_before_a_change_is_not_kept_after_it() {
-        let cache = Cache::new(100);
-        cache.insert(b"k", Arc::new(1), 5);
-        assert_eq!(cache.get(b"k").as_deref(), Some(&1));
-        cache.invalidate(b"k", 6);
-        assert!(cache.get(b"k").is_none());
-        cache.insert(b"k", Arc::new(1), 5);
-        assert!(cache.get(b"k").is_none());
-        cache.insert(b"k", Arc::new(2), 6);
-        assert_eq!(cache.get(b"k").as_deref(), Some(&2));
-        assert!(cache.get_at(b"k", 5).is_none(), "an older snapshot does not see it");
-        assert_eq!(cache.get_at(b"k", 7).as_deref(), Some(&2));
     }
 }

@@ -41,6 +41,7 @@ mod router;
 mod seal_state;
 pub mod settings;
 mod standing;
+mod sync;
 mod sys;
 mod targets;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod testing;
 mod tokens;
 mod tx;
 mod undo;
+mod unions;
 mod wrapping;
 
 pub use answer::Answer;

@@ -1,8 +1,6 @@
 //! Stored policies, and the compiled union of a token's policies.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY, TemplateValues};
@@ -13,6 +11,7 @@ use crate::Core;
 use crate::identity::Resolved;
 use crate::layout::{POLICIES, SYSTEM};
 use crate::tx::Tx;
+use crate::unions::Unions;
 
 /// Policies that no token may be given by name.
 pub const NOT_ASSIGNABLE: &[&str] = &["response-wrapping"];
@@ -66,44 +65,14 @@ pub struct Compiled {
     pub acl: Acl,
     /// Storage keys of the policies, present or not.
     pub keys: Vec<Vec<u8>>,
-    /// The index of the snapshot that it was made from.
-    read_at: u64,
 }
 
 /// Compiled unions by the list of their names. A change of any policy makes all of them anew.
-///
-/// A union is used for a snapshot only if no policy was changed between the one it was made from and
-/// now, and that one is not newer: a slow reader of an older snapshot cannot bring back what was changed.
-/// One that was made for an entity counts only as long as the entity stands as it was then.
-#[derive(Default)]
-pub struct PolicyCache {
-    /// The index of the last batch that changed a policy.
-    changed_at: AtomicU64,
-    unions: RwLock<Unions>,
-}
+pub struct PolicyCache(Unions<Compiled, Resolved>);
 
-#[derive(Default)]
-struct Unions {
-    by_names: HashMap<Vec<String>, OfNames>,
-    kept: usize,
-}
-
-/// The unions of a list of a token's policies.
-#[derive(Default)]
-struct OfNames {
-    without_entity: Option<Arc<Compiled>>,
-    by_entity: HashMap<[u8; 16], (Arc<Resolved>, Arc<Compiled>)>,
-}
-
-impl OfNames {
-    fn get(&self, who: Option<&Arc<Resolved>>) -> Option<&Arc<Compiled>> {
-        match who {
-            None => self.without_entity.as_ref(),
-            Some(who) => {
-                let (made_for, compiled) = self.by_entity.get(&who.entity.id)?;
-                Arc::ptr_eq(made_for, who).then_some(compiled)
-            }
-        }
+impl Default for PolicyCache {
+    fn default() -> PolicyCache {
+        PolicyCache(Unions::new(CACHED))
     }
 }
 
@@ -123,7 +92,7 @@ impl Core {
 impl PolicyCache {
     /// The batch of `index`, which is about to be published, changed a policy.
     pub fn invalidate(&self, index: u64) {
-        self.changed_at.fetch_max(index, Ordering::SeqCst);
+        self.0.invalidate(index);
     }
 
     /// The union of a token's policies and those of its entity; names that do not exist grant nothing.
@@ -134,32 +103,14 @@ impl PolicyCache {
         who: Option<&Arc<Resolved>>,
         now: Timestamp,
     ) -> Result<Arc<Compiled>> {
-        let view = tx.index();
-        let current = |read_at: u64| read_at <= view && self.changed_at.load(Ordering::SeqCst) <= read_at;
-        let unions = self.unions.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = unions.by_names.get(names).and_then(|of| of.get(who))
-            && current(found.read_at)
-            && found.acl.valid_until().is_none_or(|end| end > system_time(now))
-        {
-            return Ok(found.clone());
+        let (view, time) = (tx.index(), system_time(now));
+        let made_for = who.map(|who| (&who.entity.id, who));
+        let lives = |union: &Arc<Compiled>| union.acl.valid_until().is_none_or(|end| end > time);
+        if let Some(found) = self.0.get(view, names, made_for).filter(lives) {
+            return Ok(found);
         }
-        drop(unions);
         let compiled = Arc::new(united(tx, names, who, now)?);
-        if !current(view) {
-            return Ok(compiled);
-        }
-        let mut unions = self.unions.write().unwrap_or_else(PoisonError::into_inner);
-        if unions.kept >= CACHED {
-            *unions = Unions::default();
-        }
-        unions.kept += 1;
-        let of = unions.by_names.entry(names.to_vec()).or_default();
-        match who {
-            None => of.without_entity = Some(compiled.clone()),
-            Some(who) => {
-                of.by_entity.insert(who.entity.id, (who.clone(), compiled.clone()));
-            }
-        }
+        self.0.insert(view, names, made_for, compiled.clone());
         Ok(compiled)
     }
 }
@@ -180,7 +131,7 @@ fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Times
     }
     let values = who.map(|w| &**w as &dyn TemplateValues);
     let acl = Acl::new(&policies, values, system_time(now)).map_err(|e| Error::Status(400, vec![e.to_string()]))?;
-    Ok(Compiled { acl, keys, read_at: tx.index() })
+    Ok(Compiled { acl, keys })
 }
 
 fn compile(name: &str, stored: &StoredPolicy) -> Result<Policy> {

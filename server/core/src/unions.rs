@@ -1,0 +1,100 @@
+//! What is compiled of lists of names, kept as long as nothing that it was made of changes.
+//!
+//! A union is used for a snapshot only if nothing was changed between the one it was made from and
+//! now, and that one is not newer: a slow reader of an older snapshot cannot bring back what was changed.
+//! One that was made for an entity counts only as long as the entity stands as it was then.
+
+use std::collections::HashMap;
+
+use crate::sync::{Arc, AtomicU64, Ordering, PoisonError, RwLock};
+
+/// The entity that a union is made for, and its id.
+pub type For<'a, W> = Option<(&'a [u8; 16], &'a Arc<W>)>;
+
+/// Unions `C` by names, and by the entity `W` that they were made for.
+pub struct Unions<C, W> {
+    /// The index of the last batch that changed something that unions are made of.
+    changed_at: AtomicU64,
+    kept: RwLock<Kept<C, W>>,
+    /// Kept at most; then it starts over.
+    capacity: usize,
+}
+
+struct Kept<C, W> {
+    by_names: HashMap<Vec<String>, OfNames<C, W>>,
+    count: usize,
+}
+
+/// The unions of one list of names.
+struct OfNames<C, W> {
+    without_entity: Option<Made<C>>,
+    by_entity: HashMap<[u8; 16], (Arc<W>, Made<C>)>,
+}
+
+/// A union, and the index of the snapshot that it was made from.
+struct Made<C> {
+    union: Arc<C>,
+    read_at: u64,
+}
+
+impl<C, W> Unions<C, W> {
+    pub fn new(capacity: usize) -> Unions<C, W> {
+        Unions {
+            changed_at: AtomicU64::new(0),
+            kept: RwLock::new(Kept { by_names: HashMap::new(), count: 0 }),
+            capacity,
+        }
+    }
+
+    /// The batch of `index`, which is about to be published, changes something that unions are made of.
+    pub fn invalidate(&self, index: u64) {
+        self.changed_at.fetch_max(index, Ordering::SeqCst);
+    }
+
+    /// The union that is true in a snapshot of index `view`, if one is kept.
+    pub fn get(&self, view: u64, names: &[String], made_for: For<'_, W>) -> Option<Arc<C>> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let made = kept.by_names.get(names)?.get(made_for)?;
+        (made.read_at <= view && self.is_unchanged_since(made.read_at)).then(|| made.union.clone())
+    }
+
+    /// Keep a union that was made from a snapshot of index `view`.
+    pub fn insert(&self, view: u64, names: &[String], made_for: For<'_, W>, union: Arc<C>) {
+        if !self.is_unchanged_since(view) {
+            return;
+        }
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.count >= self.capacity {
+            *kept = Kept { by_names: HashMap::new(), count: 0 };
+        }
+        kept.count += 1;
+        let of = kept.by_names.entry(names.to_vec()).or_insert_with(OfNames::empty);
+        let made = Made { union, read_at: view };
+        match made_for {
+            None => of.without_entity = Some(made),
+            Some((id, who)) => {
+                of.by_entity.insert(*id, (who.clone(), made));
+            }
+        }
+    }
+
+    fn is_unchanged_since(&self, index: u64) -> bool {
+        self.changed_at.load(Ordering::SeqCst) <= index
+    }
+}
+
+impl<C, W> OfNames<C, W> {
+    fn empty() -> OfNames<C, W> {
+        OfNames { without_entity: None, by_entity: HashMap::new() }
+    }
+
+    fn get(&self, made_for: For<'_, W>) -> Option<&Made<C>> {
+        match made_for {
+            None => self.without_entity.as_ref(),
+            Some((id, who)) => {
+                let (before, made) = self.by_entity.get(id)?;
+                Arc::ptr_eq(before, who).then_some(made)
+            }
+        }
+    }
+}
