@@ -14,6 +14,7 @@ mod body;
 mod cache;
 mod caught;
 pub mod ceremony;
+mod chores;
 pub mod clock;
 pub mod cluster;
 mod cubbyhole;

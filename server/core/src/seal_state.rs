@@ -18,7 +18,7 @@ use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, autopilot, background, clock, random, undo};
+use crate::{Core, Open, audit, autopilot, background, chores, clock, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -232,6 +232,7 @@ impl Core {
         self.is_unlocked();
         background::start(self, &open);
         undo::start(self, &open);
+        chores::start(self, &open);
         autopilot::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
         Ok(())

@@ -429,6 +429,10 @@ impl Transaction for Tx {
         }
     }
 
+    fn generate_password(&mut self, policy: &str) -> Result<Option<String>> {
+        crate::sys::password::generate_by(self, policy)
+    }
+
     fn count(&mut self, place: Place<'_>) -> Result<i64> {
         let key = self.key(place)?;
         let stored = self.get_key(&key)?.map_or(0, |b| read_counter(&b));

@@ -38,6 +38,11 @@ pub trait Transaction: Send {
 
     /// A counter's value; 0 where there is none.
     fn count(&mut self, place: Place<'_>) -> Result<i64>;
+
+    /// Make a password by one of the system's password policies. `None`: there is no such policy.
+    fn generate_password(&mut self, _policy: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// A stored record: a version byte, then CBOR. A reader accepts every earlier version.

@@ -13,7 +13,7 @@ mod locked_users;
 mod log;
 mod machine;
 mod mounts;
-mod password;
+pub(crate) mod password;
 mod plugins;
 mod policy;
 mod raft;

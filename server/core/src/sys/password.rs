@@ -39,10 +39,21 @@ fn list(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Response::list(found)
 }
 
+fn stored(tx: &mut Tx, name: &str) -> Result<Option<String>> {
+    let stored: Option<Stored> = tx.within(SYSTEM, |tx| record::get(tx, Place::Name(PASSWORD_POLICIES, name)))?;
+    Ok(stored.map(|s| s.text))
+}
+
 fn text_of(tx: &mut Tx, call: &Call<'_>) -> Result<String> {
-    let stored: Option<Stored> =
-        tx.within(SYSTEM, |tx| record::get(tx, Place::Name(PASSWORD_POLICIES, call.capture("name"))))?;
-    stored.map(|s| s.text).ok_or_else(|| Error::Status(404, vec!["policy does not exist".into()]))
+    let absent = || Error::Status(404, vec!["policy does not exist".into()]);
+    stored(tx, call.capture("name"))?.ok_or_else(absent)
+}
+
+/// Make a password by a stored policy, if there is one of that name.
+pub fn generate_by(tx: &mut Tx, name: &str) -> Result<Option<String>> {
+    let Some(text) = stored(tx, name)? else { return Ok(None) };
+    let policy = PasswordPolicy::parse(&text).map_err(Error::internal)?;
+    policy.generate(random::below).map(Some)
 }
 
 fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {

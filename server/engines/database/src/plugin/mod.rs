@@ -1,0 +1,80 @@
+//! The databases: what each can do for the engine.
+
+mod pool;
+pub mod postgres;
+pub mod tls;
+
+use std::sync::Arc;
+
+use holdfast_sdk::{Failure, Map, Result, Timestamp, Value, Work};
+
+use crate::details::Details;
+
+/// A user that is to be made.
+pub struct NewUser {
+    pub name: String,
+    pub password: String,
+    /// When its lease ends.
+    pub until: Timestamp,
+    pub statements: Vec<String>,
+}
+
+/// A database that users are made in. Nothing is connected before the first call.
+pub trait Plugin: Send + Sync {
+    /// Connect and ask something harmless.
+    fn verify(&self) -> Work<'_, Result<()>>;
+
+    /// Whether the password that is stored, and none of the others, opens the connection.
+    fn verify_stored(&self) -> Work<'_, Result<bool>>;
+
+    fn create<'a>(&'a self, user: &'a NewUser) -> Work<'a, Result<(), Failure>>;
+
+    /// Let a user log in until then.
+    fn extend<'a>(&'a self, name: &'a str, until: Timestamp, statements: &'a [String]) -> Work<'a, Result<()>>;
+
+    fn set_password<'a>(
+        &'a self,
+        name: &'a str,
+        password: &'a str,
+        statements: &'a [String],
+    ) -> Work<'a, Result<(), Failure>>;
+
+    /// A user that is not there is dropped. With no statements in the database's own way.
+    fn drop_user<'a>(&'a self, name: &'a str, statements: &'a [String]) -> Work<'a, Result<()>>;
+
+    /// End idle connections; those in use end when they are given back.
+    fn close(&self);
+}
+
+/// What is configured of a connection, for its plugin.
+pub struct Settings<'a> {
+    pub details: &'a Details<'a>,
+    pub password: &'a str,
+    /// Tried in turn where the password is refused, the last first: a rotation may have broken off.
+    pub other_passwords: &'a [String],
+}
+
+/// A kind of database.
+pub struct Kind {
+    pub name: &'static str,
+    /// Of user names, unless the connection has its own.
+    pub username_template: &'static str,
+    /// Whether a connection may have a template of its own.
+    pub takes_template: bool,
+    pub needs_statements: bool,
+    /// Seconds that a user may log in past its lease: the lease ends it.
+    pub grace_secs: u64,
+    /// Check what is configured, without connecting.
+    pub open: fn(&Settings<'_>) -> Result<Arc<dyn Plugin>, String>,
+    /// What a read shows instead of a detail; none: the detail itself.
+    pub shown: fn(&str, &Value) -> Option<Value>,
+    /// What a write warns about.
+    pub warning: fn(&Map<String, Value>) -> Option<&'static str>,
+}
+
+/// All that this program has.
+pub const KINDS: &[&Kind] = &[&postgres::POSTGRES];
+
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.name == name).copied()
+}

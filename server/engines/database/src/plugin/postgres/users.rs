@@ -1,0 +1,189 @@
+//! What is done to users of PostgreSQL: in one transaction each, but for the default revocation.
+
+use holdfast_sdk::{Error, Failure, Result, Timestamp};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::{NewUser, Postgres, STATEMENT, STILL, words};
+use crate::go_time;
+use crate::statements::{self, Dialect, Values, fill};
+
+const RENEW: &str = "ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';";
+const ROTATE: &str = "ALTER ROLE \"{{username}}\" WITH PASSWORD '{{password}}';";
+
+fn expiration(until: Timestamp) -> String {
+    let until = Timestamp(until.0 + super::POSTGRES.grace_secs * 1_000_000_000);
+    go_time::format("2006-01-02 15:04:05-0700", until)
+}
+
+pub async fn create(db: &Postgres, user: &NewUser) -> Result<(), Failure> {
+    let (password, expiration) = (db.told(&user.password), expiration(user.until));
+    let values = Values { name: &user.name, password: &password, expiration: &expiration };
+    transaction(db, &user.statements, &values).await
+}
+
+pub async fn extend(db: &Postgres, name: &str, until: Timestamp, statements: &[String]) -> Result<()> {
+    let expiration = expiration(until);
+    let values = Values { name, expiration: &expiration, ..Values::default() };
+    let statements = or_default(statements, RENEW);
+    transaction(db, &statements, &values).await.map_err(Failure::into_error)
+}
+
+pub async fn set_password(db: &Postgres, name: &str, password: &str, statements: &[String]) -> Result<(), Failure> {
+    let password = db.told(password);
+    let values = Values { name, password: &password, ..Values::default() };
+    transaction(db, &or_default(statements, ROTATE), &values).await
+}
+
+fn or_default(statements: &[String], default: &str) -> Vec<String> {
+    if statements.is_empty() { vec![default.to_owned()] } else { statements.to_vec() }
+}
+
+/// All statements or none. What fails before the commit was sent has changed nothing: the server rolls back.
+async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) -> Result<(), Failure> {
+    let mut filled = Vec::new();
+    for statement in statements::split(statements) {
+        let text = fill(&statement, values, Dialect::Postgres);
+        filled.push(text.map_err(|e| Failure::Nothing(Error::Internal(e.to_string())))?);
+    }
+    let held = db.take().await.map_err(Failure::Nothing)?;
+    let client = &held.connection;
+    let failed = |what: &str, e: &tokio_postgres::Error| {
+        Error::Internal(format!("{what}: {}", statements::without(values.password, &words(e))))
+    };
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+        STATEMENT.as_millis(),
+        STILL.as_millis()
+    );
+    let begun = client.batch_execute(&begin).await;
+    begun.map_err(|e| Failure::Nothing(failed("unable to start transaction", &e)))?;
+    for statement in &filled {
+        if let Err(e) = client.batch_execute(statement).await {
+            let rolled_back = client.batch_execute("ROLLBACK").await.is_ok();
+            let error = failed("failed to execute query", &e);
+            if rolled_back {
+                db.pool.give_back(held);
+            }
+            return Err(Failure::Nothing(error));
+        }
+    }
+    match client.batch_execute("COMMIT").await {
+        Ok(()) => {
+            db.pool.give_back(held);
+            Ok(())
+        }
+        // The server has answered: it did not commit.
+        Err(e) if e.as_db_error().is_some() => Err(Failure::Nothing(failed("unable to commit", &e))),
+        Err(e) => Err(Failure::Uncertain(failed("nobody knows whether it was committed", &e))),
+    }
+}
+
+pub async fn drop_user(db: &Postgres, name: &str, statements: &[String]) -> Result<()> {
+    if statements.is_empty() {
+        return drop_by_default(db, name).await;
+    }
+    let values = Values { name, ..Values::default() };
+    let Err(e) = transaction(db, statements, &values).await else { return Ok(()) };
+    // A user that somebody else dropped is gone, whatever the statements say about it.
+    let held = db.take().await?;
+    match exists(&held.connection, name).await {
+        Ok(false) => {
+            db.pool.give_back(held);
+            Ok(())
+        }
+        _ => Err(e.into_error()),
+    }
+}
+
+async fn exists(client: &Client, name: &str) -> Result<bool, tokio_postgres::Error> {
+    let asked = format!("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {}", literal(name));
+    Ok(!rows(client, &asked).await?.is_empty())
+}
+
+/// The first column of all rows.
+async fn rows(client: &Client, query: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+    let messages = client.simple_query(query).await?;
+    Ok(messages
+        .iter()
+        .filter_map(|m| match m {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect())
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// The user's rights on tables go, its sessions end, then the user. Each step stands alone: if a later one fails,
+/// the earlier have done what they could.
+async fn drop_by_default(db: &Postgres, name: &str) -> Result<()> {
+    let held = db.take().await?;
+    let client = &held.connection;
+    let failed = |e: tokio_postgres::Error| Error::Internal(words(&e));
+    let time_out = format!("SET statement_timeout = {}", STATEMENT.as_millis());
+    client.batch_execute(&time_out).await.map_err(failed)?;
+    if !exists(client, name).await.map_err(failed)? {
+        db.pool.give_back(held);
+        return Ok(());
+    }
+    let user = identifier(name);
+    let schemas = format!(
+        "SELECT DISTINCT table_schema FROM information_schema.role_column_grants WHERE grantee = {}",
+        literal(name)
+    );
+    let mut schemas = rows(client, &schemas).await.map_err(failed)?;
+    if !schemas.iter().any(|s| s == "public") {
+        schemas.push("public".into());
+    }
+    let mut revocations = Vec::new();
+    for schema in schemas {
+        let schema = identifier(&schema);
+        revocations.push(format!("REVOKE ALL PRIVILEGES ON ALL TABLES IN SCHEMA {schema} FROM {user}"));
+        revocations.push(format!("REVOKE ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA {schema} FROM {user}"));
+        revocations.push(format!("REVOKE USAGE ON SCHEMA {schema} FROM {user}"));
+    }
+    let database = rows(client, "SELECT current_database()").await.map_err(failed)?;
+    if let Some(database) = database.first() {
+        revocations.push(format!("REVOKE CONNECT ON DATABASE {} FROM {user}", identifier(database)));
+    }
+    let mut last_error = None;
+    for revocation in revocations {
+        match client.batch_execute(&revocation).await {
+            Ok(()) => {}
+            // A database may have no schema of that name.
+            Err(e) if e.code() == Some(&SqlState::INVALID_SCHEMA_NAME) => {}
+            Err(e) => last_error = Some(e),
+        }
+    }
+    if let Some(e) = last_error {
+        return Err(Error::Internal(format!("could not perform all revocation statements: {}", words(&e))));
+    }
+    end_sessions(client, name, &user).await;
+    if let Err(e) = client.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await {
+        let _where_it_was_granted = client.batch_execute(&format!("REVOKE {user} FROM CURRENT_USER")).await;
+        return Err(failed(e));
+    }
+    db.pool.give_back(held);
+    Ok(())
+}
+
+/// Where the connection's user may do it. Sessions that go on have no rights any more.
+async fn end_sessions(client: &Client, name: &str, user: &str) {
+    let ended = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = {}",
+        literal(name)
+    );
+    // Who made a role may be made its member, and so may end its sessions.
+    for statement in [format!("GRANT {user} TO CURRENT_USER"), ended] {
+        if let Err(e) = client.batch_execute(&statement).await {
+            tracing::debug!(user = name, error = %words(&e), "sessions of a user that is dropped may go on");
+        }
+    }
+}
