@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use holdfast_sdk::{Auth, Body, Chunks, Error, Map, Response, Value};
+use holdfast_sdk::{Auth, Body, Chunks, Error, Map, Response, Value, json};
 
 /// What the HTTP layer sends.
 pub struct Answer {
@@ -25,7 +25,7 @@ impl Answer {
 
     pub fn errors(status: u16, texts: &[String]) -> Answer {
         let mut body = b"{\"errors\":".to_vec();
-        write(&mut body, texts);
+        let _cannot_fail = serde_json::to_writer(&mut body, texts);
         body.extend_from_slice(b"}\n");
         Answer::json(status, body)
     }
@@ -85,32 +85,11 @@ impl Answer {
     }
 }
 
-fn write<T: serde_json_like::Json + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    value.json(out);
-}
-
 fn to_vec(map: &Map<String, Value>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    write(&mut out, map);
+    json::write_map(map, &mut out);
     out.push(b'\n');
     out
-}
-
-/// Writing JSON into memory cannot fail; said once.
-mod serde_json_like {
-    use super::{Map, Value};
-
-    pub trait Json {
-        fn json(&self, out: &mut Vec<u8>);
-    }
-    macro_rules! json {
-        ($($t:ty),*) => {$(impl Json for $t {
-            fn json(&self, out: &mut Vec<u8>) {
-                let _cannot_fail = serde_json::to_writer(out, self);
-            }
-        })*};
-    }
-    json!([String], str, Map<String, Value>);
 }
 
 /// The keys of every answer.
@@ -123,16 +102,16 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"{\"request_id\":");
     // The id belongs to the answer that waits wrapped.
-    write(&mut out, if r.wrap_info.is_some() { "" } else { request_id });
+    json::write_text(if r.wrap_info.is_some() { "" } else { request_id }, &mut out);
     let (lease_id, ttl, renewable) = match &r.lease {
         Some(l) => (l.id.as_str(), l.ttl_secs, l.renewable),
         None => ("", 0, false),
     };
     out.extend_from_slice(b",\"lease_id\":");
-    write(&mut out, lease_id);
+    json::write_text(lease_id, &mut out);
     let _cannot_fail = write!(out, ",\"renewable\":{renewable},\"lease_duration\":{ttl},\"data\":");
     match body {
-        Body::Data(map) | Body::Both(map) if r.wrap_info.is_none() => write(&mut out, map),
+        Body::Data(map) | Body::Both(map) if r.wrap_info.is_none() => json::write_map(map, &mut out),
         _ => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"wrap_info\":");
@@ -148,14 +127,14 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
             if !w.wrapped_accessor.is_empty() {
                 m.insert("wrapped_accessor".into(), w.wrapped_accessor.clone().into());
             }
-            write(&mut out, &m);
+            json::write_map(&m, &mut out);
         }
     }
     out.extend_from_slice(b",\"warnings\":");
     if r.warnings.is_empty() {
         out.extend_from_slice(b"null");
     } else {
-        write(&mut out, &r.warnings[..]);
+        let _cannot_fail = serde_json::to_writer(&mut out, &r.warnings);
     }
     out.extend_from_slice(b",\"auth\":");
     match &r.auth {
@@ -164,14 +143,15 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
     }
     if !mount_type.is_empty() {
         out.extend_from_slice(b",\"mount_type\":");
-        write(&mut out, mount_type);
+        json::write_text(mount_type, &mut out);
     }
     if let Body::Both(map) = body {
         // A client's own words (a path `data` of sys/capabilities) do not replace what belongs to the envelope.
         for (k, v) in map.iter().filter(|(k, _)| !ENVELOPE.contains(&k.as_str())) {
             out.push(b',');
-            write(&mut out, k.as_str());
-            let _cannot_fail = write!(out, ":{v}");
+            json::write_text(k, &mut out);
+            out.push(b':');
+            json::write_value(v, &mut out);
         }
     }
     out.extend_from_slice(b"}\n");
@@ -198,5 +178,5 @@ fn auth(out: &mut Vec<u8>, a: &Auth) {
     set("orphan", a.orphan.into());
     set("mfa_requirement", Value::Null);
     set("num_uses", a.num_uses.into());
-    write(out, &m);
+    json::write_map(&m, out);
 }

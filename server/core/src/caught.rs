@@ -7,12 +7,15 @@ use std::task::Poll;
 
 use holdfast_sdk::{Error, Result};
 
+/// What is said to whose request or job it was.
+pub const DEFECT: &str = "internal error: a defect of the server, see its log";
+
 /// What `work` returns, or an error if it panics. The panic's own text is in the server's log.
 pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(polled) => polled,
-        Err(_) => Poll::Ready(Err(Error::Internal("internal error: a defect of the server, see its log".into()))),
+        Err(_) => Poll::Ready(Err(Error::Internal(DEFECT.into()))),
     })
     .await
 }

@@ -51,6 +51,10 @@ mod here {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
 
+        pub(crate) fn set_by_a_test(&self) -> bool {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        }
+
         pub(crate) async fn reach(&self, point: &'static str) {
             debug_assert!(POINTS.contains(&point), "{point}");
             let hook = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();

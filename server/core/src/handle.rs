@@ -1,9 +1,12 @@
-//! The way of a request, from top to bottom. Whether it may go it is decided in `judge`, what it makes outside in `act`.
+//! The way of a request, from top to bottom. Whether it may go it is decided in `judge`, what it makes outside in `act`;
+//! what never waits goes a shorter one, in `at_once`.
 
 mod act;
+mod at_once;
 mod judge;
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,10 +21,10 @@ use self::judge::Authorised;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::failpoint;
-use crate::in_flight::Flight;
+use crate::in_flight::{Entered, Flight};
 use crate::layout::CUBBYHOLE;
 use crate::policies::system_time;
-use crate::router::{Handler, Mount};
+use crate::router::{Handler, Mount, Router};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
 use crate::tx::{Effect, Tx};
@@ -30,6 +33,24 @@ use crate::{Answer, Core, Open, intents, jobs, leases, logins, random, wrapping}
 /// The lease would end with the token, before its answer is read.
 const LAST_USE: &str =
     "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.";
+
+/// Where a request goes.
+struct Located<'r> {
+    mount: Option<&'r Arc<Mount>>,
+    /// The path relative to the mount.
+    path: &'r str,
+    found: Option<Found>,
+}
+
+impl Router {
+    fn locate<'r>(&'r self, request: &'r Request) -> Located<'r> {
+        let located = self.find(&request.path);
+        let mount = located.map(|(m, _)| m);
+        let path = located.map_or("", |(_, at)| request.path.get(at..).unwrap_or("")).trim_start_matches('/');
+        let found = mount.and_then(|m| m.handler.find(request.operation, path));
+        Located { mount, path, found }
+    }
+}
 
 /// A request on its way.
 struct Way<'a> {
@@ -47,13 +68,53 @@ struct Way<'a> {
     routed_at: u64,
 }
 
+/// A request that was taken up.
+pub enum Begun {
+    /// Handled, but for the audit lines that are on their way: [`Core::given`].
+    Read(Answer, audit::Pending),
+    /// It runs to its end if it is polled to its end.
+    Waits(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
 impl Core {
     /// Handle one request. It runs to its end whoever waits for it.
     pub async fn handle(self: &Arc<Self>, request: Request) -> Answer {
+        match self.begin(request) {
+            Begun::Read(answer, lines) => self.given(answer, lines).await,
+            Begun::Waits(handling) => handling.await,
+        }
+    }
+
+    /// Take a request up. What only reads and never waits is carried out here, without a future of its own.
+    pub fn begin(self: &Arc<Self>, request: Request) -> Begun {
         let start = Instant::now();
-        let entered = self.in_flight.enter(request, self.clock.now(), &self.metrics.in_flight);
+        let entered = self.enter(request);
+        let Some(open) = self.open() else { return Begun::Read(Answer::sealed(), Vec::new()) };
+        match self.read_at_once(&open, &entered.flight) {
+            Some((answer, lines)) => {
+                self.metrics.handled(start);
+                Begun::Read(answer, lines)
+            }
+            None => {
+                let core = self.clone();
+                Begun::Waits(Box::pin(async move { core.handle_waiting(open, entered, start).await }))
+            }
+        }
+    }
+
+    /// The answer, once its audit lines were taken.
+    pub async fn given(&self, answer: Answer, lines: audit::Pending) -> Answer {
+        match audit::synced(lines).await {
+            Ok(()) => answer,
+            Err(e) => {
+                self.metrics.audit_failures.add(1);
+                Answer::failure(&e)
+            }
+        }
+    }
+
+    async fn handle_waiting(self: &Arc<Self>, open: Arc<Open>, entered: Entered, start: Instant) -> Answer {
         failpoint!(self, "received");
-        let Some(open) = self.open() else { return Answer::sealed() };
         let (mut answer, effects) = self.serve(&open, &entered.flight).await;
         let request = &entered.flight.request;
         if (request.operation.writes() || request.wrap_ttl.is_some()) && answer.status < 300 {
@@ -61,8 +122,7 @@ impl Core {
         }
         drop(entered);
         drop(open);
-        self.metrics.requests.add(1);
-        self.metrics.request_ns.add(start.elapsed().as_nanos() as u64);
+        self.metrics.handled(start);
         if effects.contains(&Effect::Seal) {
             let core = self.clone();
             core.seal_now().await;
@@ -91,10 +151,7 @@ impl Core {
         if !request.namespace.is_empty() {
             return (Answer::error(404, "namespace not found"), Vec::new());
         }
-        let located = router.find(&request.path);
-        let mount = located.map(|(m, _)| m);
-        let path = located.map_or("", |(_, at)| request.path.get(at..).unwrap_or("")).trim_start_matches('/');
-        let found = mount.and_then(|m| m.handler.find(request.operation, path));
+        let Located { mount, path, found } = router.locate(request);
         let now = self.clock.now();
 
         let operation = request.operation;
@@ -118,29 +175,17 @@ impl Core {
         failpoint!(self, "authorised");
 
         let texts = refused.map(|e| e.to_string());
-        let members: Vec<Vec<u8>> = open
-            .audit
-            .devices
-            .iter()
-            .enumerate()
-            .map(|(d, device)| audit::request_member(d, &device.hasher, &facts, &about))
-            .collect();
-        let before = |d: usize, out: &mut Vec<u8>| {
+        let members = open.audit.request_members(&facts, &about);
+        let line = |d: usize, _: &audit::Hasher, out: &mut Vec<u8>| {
             audit::request_line(d, now, &facts, &members[d], texts.as_deref(), out);
         };
-        // What only reads and never waits leaves both of its lines in one write: nothing of it shows before that.
-        let at_once =
-            !writes && authorised.as_ref().is_ok_and(|a| a.counted) && found.as_ref().is_none_or(|f| !f.waits);
-        let mut pending = Vec::new();
-        if !at_once {
-            pending = match open.audit.write(writes, |d, _, out| before(d, out)) {
-                Ok(p) => p,
-                Err(e) => {
-                    self.metrics.audit_failures.add(1);
-                    return (Answer::failure(&e), Vec::new());
-                }
-            };
-        }
+        let mut pending = match open.audit.write(writes, line) {
+            Ok(p) => p,
+            Err(e) => {
+                self.metrics.audit_failures.add(1);
+                return (Answer::failure(&e), Vec::new());
+            }
+        };
         failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
@@ -170,13 +215,10 @@ impl Core {
                 Ok(r) => Ok(r),
                 Err(_) => Err(error_text.as_deref().unwrap_or("")),
             };
-            if at_once {
-                before(d, out);
-                out.push(b'\n');
-            }
             audit::response_line(d, h, self.clock.now(), &facts, (&about, &members[d]), shown, out);
         };
-        let written = match open.audit.write(false, line) {
+        // Those of one group of commits come at the same time.
+        let written = match open.audit.write_together(line) {
             Ok(pending) => audit::synced(pending).await,
             Err(e) => Err(e),
         };
@@ -418,12 +460,8 @@ impl Way<'_> {
                 }
                 committed?
             } else {
-                let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
-                tx.enter(mount.scope);
-                let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
-                let mut response = mount.handler.apply(found, &mut tx, &call)?;
-                self.finish(&authorised, found, &mut response)?;
-                effects = tx.take_effects();
+                let (response, of_read) = self.read(mount, found, &authorised, prepared.as_ref())?;
+                effects = of_read;
                 response
             };
         for effect in &effects {
@@ -435,6 +473,22 @@ impl Way<'_> {
             }
         }
         Ok((response, effects))
+    }
+
+    /// What changes nothing, in one snapshot.
+    fn read(
+        &self,
+        mount: &Mount,
+        found: &Found,
+        authorised: &Authorised,
+        prepared: Option<&Prepared>,
+    ) -> Result<(Response, Vec<Effect>)> {
+        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+        tx.enter(mount.scope);
+        let call = self.call(&authorised.caller, self.operation, found, prepared);
+        let mut response = mount.handler.apply(found, &mut tx, &call)?;
+        self.finish(authorised, found, &mut response)?;
+        Ok((response, tx.take_effects()))
     }
 
     /// What has to be done before the transaction.

@@ -9,7 +9,7 @@ use holdfast_sdk::{Map, Operation, Request, Timestamp, Value};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::metrics::Gauge;
+use crate::Core;
 use crate::tokens::Session;
 
 /// Requests that come at the same time seldom meet in one shard.
@@ -29,11 +29,10 @@ pub(crate) struct Flight {
 }
 
 /// Takes the request out again when its handling ends, however it ends.
-pub(crate) struct Entered<'a> {
+pub(crate) struct Entered {
     pub flight: Arc<Flight>,
-    all: &'a InFlight,
+    core: Arc<Core>,
     number: u64,
-    gauge: &'a Gauge,
 }
 
 impl Default for InFlight {
@@ -43,14 +42,6 @@ impl Default for InFlight {
 }
 
 impl InFlight {
-    pub fn enter<'a>(&'a self, request: Request, started: Timestamp, gauge: &'a Gauge) -> Entered<'a> {
-        let flight = Arc::new(Flight { request, started, session: OnceLock::new() });
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.shard(number).insert(number, flight.clone());
-        gauge.up();
-        Entered { flight, all: self, number, gauge }
-    }
-
     /// Each request by its id.
     pub fn shown(&self) -> Map<String, Value> {
         let mut shown = Map::new();
@@ -66,17 +57,26 @@ impl InFlight {
     }
 }
 
-impl crate::Core {
+impl Core {
+    /// From now on the request is being handled.
+    pub(crate) fn enter(self: &Arc<Self>, request: Request) -> Entered {
+        let flight = Arc::new(Flight { request, started: self.clock.now(), session: OnceLock::new() });
+        let number = self.in_flight.next.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.shard(number).insert(number, flight.clone());
+        self.metrics.in_flight.up();
+        Entered { flight, core: self.clone(), number }
+    }
+
     /// The answer of `sys/in-flight-req`.
     pub fn requests_in_flight(&self) -> Map<String, Value> {
         self.in_flight.shown()
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Entered {
     fn drop(&mut self) {
-        self.all.shard(self.number).remove(&self.number);
-        self.gauge.down();
+        self.core.in_flight.shard(self.number).remove(&self.number);
+        self.core.metrics.in_flight.down();
     }
 }
 

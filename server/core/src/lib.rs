@@ -55,6 +55,7 @@ mod wrapping;
 
 pub use answer::Answer;
 pub use body::parse_body;
+pub use handle::Begun;
 pub use init::{InitRequest, Initialised};
 pub use lockout::UserLockout;
 pub use old_routes::OldRoutes;

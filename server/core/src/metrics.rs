@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// A number that only rises.
 #[derive(Default)]
@@ -66,6 +67,14 @@ pub struct Leases {
     pub live: i64,
     pub irrevocable: usize,
     pub by_mount: Vec<(String, i64)>,
+}
+
+impl Metrics {
+    /// A request that began then was handled.
+    pub fn handled(&self, start: Instant) {
+        self.requests.add(1);
+        self.request_ns.add(start.elapsed().as_nanos() as u64);
+    }
 }
 
 /// Figures of other parts at this moment.

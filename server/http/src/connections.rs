@@ -1,6 +1,6 @@
-//! Open connections: a client that dribbles its request's head is cut off.
+//! Open connections: a client that dribbles its request's head, or asks nothing for long, is cut off.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,16 @@ use tokio::sync::Notify;
 pub struct Connection {
     /// Milliseconds of the registry's clock since when a head is being read; 0: none.
     head_since_ms: AtomicU64,
+    /// When bytes were written last, by the same clock.
+    written_ms: AtomicU64,
+    /// How long nothing may be asked; 0: for ever.
+    idle_limit_ms: AtomicU64,
+    streaming: AtomicBool,
     pub cut: Notify,
 }
+
+/// An answer that goes on for as long as the client listens.
+pub struct Streaming(Arc<Connection>);
 
 pub struct Connections {
     start: Instant,
@@ -42,6 +50,7 @@ impl Connections {
         let connection = Arc::new(Connection::default());
         // From the first byte on, the handshake included, a head is being read.
         connection.head_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        connection.written_ms.store(self.now_ms(), Ordering::Relaxed);
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&connection));
         connection
     }
@@ -51,7 +60,11 @@ impl Connections {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| {
             let Some(c) = c.upgrade() else { return false };
             let since = c.head_since_ms.load(Ordering::Relaxed);
-            if since > 0 && now.saturating_sub(since) > limit {
+            let late = match since {
+                0 => c.is_idle_too_long(now),
+                _ => now.saturating_sub(since) > limit,
+            };
+            if late {
                 c.cut.notify_one();
             }
             true
@@ -61,6 +74,11 @@ impl Connections {
     /// Bytes arrived: a head has begun unless a request is being served.
     pub fn bytes_arrived(&self, c: &Connection) {
         let _began_already = c.head_since_ms.compare_exchange(0, self.now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Bytes are written: the client is there, or will be found to be slow.
+    pub fn bytes_left(&self, c: &Connection) {
+        c.written_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -73,5 +91,33 @@ impl Connection {
     /// The answer is on its way: the next byte begins a head.
     pub fn idle(&self) {
         self.head_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// From now on the connection is cut when nothing was asked for so long.
+    pub fn limit_idle(&self, limit: Duration) {
+        self.idle_limit_ms.store((limit.as_millis() as u64).max(1), Ordering::Relaxed);
+    }
+
+    fn is_idle_too_long(&self, now_ms: u64) -> bool {
+        let limit = self.idle_limit_ms.load(Ordering::Relaxed);
+        let idle = now_ms.saturating_sub(self.written_ms.load(Ordering::Relaxed));
+        limit > 0 && idle > limit && !self.streams()
+    }
+
+    pub fn streams(&self) -> bool {
+        self.streaming.load(Ordering::Relaxed)
+    }
+}
+
+impl Streaming {
+    pub fn on(connection: &Arc<Connection>) -> Streaming {
+        connection.streaming.store(true, Ordering::Relaxed);
+        Streaming(connection.clone())
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streaming.store(false, Ordering::Relaxed);
     }
 }

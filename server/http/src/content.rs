@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,16 +10,26 @@ use holdfast_sdk::Chunks;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
+use crate::connections::{Connection, Streaming};
+
 pub enum Content {
     Whole(Full<Bytes>),
-    Stream(Box<dyn Chunks>),
+    Stream { chunks: Box<dyn Chunks>, _while_sent: Option<Streaming> },
 }
 
 impl Content {
     pub fn new(body: Vec<u8>, stream: Option<Box<dyn Chunks>>) -> Content {
         match stream {
             None => Content::Whole(Full::new(Bytes::from(body))),
-            Some(chunks) => Content::Stream(chunks),
+            Some(chunks) => Content::Stream { chunks, _while_sent: None },
+        }
+    }
+
+    /// Sent on this connection, which sees that the client goes while there is nothing to send.
+    pub fn sent_on(self, connection: &Arc<Connection>) -> Content {
+        match self {
+            Content::Stream { chunks, .. } => Content::Stream { chunks, _while_sent: Some(Streaming::on(connection)) },
+            whole => whole,
         }
     }
 }
@@ -30,21 +41,23 @@ impl Body for Content {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Content::Whole(body) => Pin::new(body).poll_frame(cx),
-            Content::Stream(chunks) => chunks.poll_next(cx).map(|c| c.map(|bytes| Ok(Frame::data(bytes.into())))),
+            Content::Stream { chunks, .. } => {
+                chunks.poll_next(cx).map(|c| c.map(|bytes| Ok(Frame::data(bytes.into()))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Content::Whole(body) => body.is_end_stream(),
-            Content::Stream(_) => false,
+            Content::Stream { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Content::Whole(body) => body.size_hint(),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream { .. } => SizeHint::default(),
         }
     }
 }

@@ -215,16 +215,43 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Tells the registry when bytes arrive.
+/// Who sends more than so many bytes while it is given a stream is cut off.
+const MAX_AHEAD: usize = 64 << 10;
+
+/// Tells the registry when bytes arrive and leave, and hyper when the client goes while a stream has nothing to send.
 struct Watched<S> {
     inner: S,
     connection: Arc<Connection>,
     registry: Arc<Connections>,
+    /// What the client sent during a stream.
+    ahead: Vec<u8>,
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    fn client_is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut room = [0; 1024];
+        while self.ahead.len() < MAX_AHEAD {
+            let mut read = ReadBuf::new(&mut room);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut read) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => self.ahead.extend_from_slice(read.filled()),
+                Poll::Ready(_) => return true,
+            }
+        }
+        true
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        if !me.ahead.is_empty() {
+            let next = me.ahead.len().min(buf.remaining());
+            buf.put_slice(&me.ahead[..next]);
+            me.ahead.drain(..next);
+            me.registry.bytes_arrived(&me.connection);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut me.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -234,22 +261,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let me = self.get_mut();
+        me.registry.bytes_left(&me.connection);
+        Pin::new(&mut me.inner).poll_write(cx, buf)
     }
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let me = self.get_mut();
+        me.registry.bytes_left(&me.connection);
+        Pin::new(&mut me.inner).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let me = self.get_mut();
+        if me.connection.streams() && me.client_is_gone(cx) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut me.inner).poll_flush(cx)
     }
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
@@ -289,7 +324,7 @@ impl One {
 
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: Peer, h2: bool) {
         let One { core, options, connection, registry, mut stop } = self;
-        let io = TokioIo::new(Watched { inner: stream, connection: connection.clone(), registry });
+        let io = TokioIo::new(Watched { inner: stream, connection: connection.clone(), registry, ahead: Vec::new() });
         connection.idle();
         let sealed = core.clone();
         let sealed = sealed.sealed.notified();
@@ -302,7 +337,8 @@ impl One {
                     connection.head_read();
                     let response = request::serve(&core, &options, &peer, r).await;
                     connection.idle();
-                    Ok::<_, Infallible>(response)
+                    // The streams of HTTP/2 end by themselves.
+                    Ok::<_, Infallible>(if h2 { response } else { response.map(|c| c.sent_on(&connection)) })
                 }
             })
         };
@@ -333,12 +369,12 @@ impl One {
                 .max_header_list_size(MAX_HEAD_BYTES as u32);
             drive!(builder.serve_connection(io, service));
         } else {
+            // The registry's limits stand for hyper's own timer, which costs as much as a policy's check. And a client that
+            // goes cancels nothing: looking for that while its request is handled would cost hyper a new read buffer
+            // for every request.
+            connection.limit_idle(options.idle_timeout);
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(options.idle_timeout)
-                .max_buf_size(MAX_HEAD_BYTES)
-                .half_close(false);
+            builder.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).half_close(true);
             drive!(builder.serve_connection(io, service));
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_core::bare::BareRequest;
 use holdfast_core::settings::AuditedHeaders;
-use holdfast_core::{Answer, Core, random};
+use holdfast_core::{Answer, Begun, Core, random};
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Headers, Map, Operation, Request, Value, duration};
 use hyper::body::Incoming;
@@ -40,15 +39,18 @@ pub async fn serve(
     request: hyper::Request<Incoming>,
 ) -> Reply {
     let more = match cors::judge(core, request.method(), request.headers()) {
-        Verdict::Foreign => return answer(core, options, peer, request).await,
+        Verdict::Foreign => None,
         Verdict::Answered(refused) => return reply(refused),
-        Verdict::Allowed(headers) => headers,
+        Verdict::Allowed(headers) => Some(headers),
     };
     let mut response = answer(core, options, peer, request).await;
-    add_headers(response.headers_mut(), more);
+    if let Some(more) = more {
+        add_headers(response.headers_mut(), more);
+    }
     response
 }
 
+// hyper copies this future for every request, and it is wiped after it: what only some requests wait for is in boxes.
 async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, request: hyper::Request<Incoming>) -> Reply {
     let (parts, incoming) = request.into_parts();
     let api = match path::check(parts.uri.path()) {
@@ -81,7 +83,7 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
         // A client that asks before it sends is told at once; another is let finish.
         let asks = headers.contains_key(header::EXPECT);
         let drain = if asks { Duration::ZERO } else { options.read_timeout };
-        match body::read(incoming, declared, options.max_request_bytes, options.read_timeout, drain).await {
+        match Box::pin(body::read(incoming, declared, options.max_request_bytes, options.read_timeout, drain)).await {
             Ok(b) => b,
             Err(BodyError::TooLarge) => {
                 return reply(Answer::error(
@@ -182,20 +184,22 @@ fn metrics(core: &Arc<Core>, request: &Request) -> Answer {
 /// wait), and what has to wait goes on in a task of its own that no hang-up cancels.
 async fn run(core: &Arc<Core>, request: Request, time: Duration) -> Reply {
     let id = request.id.clone();
-    let core = core.clone();
-    let mut handling: Pin<Box<dyn Future<Output = Answer> + Send>> =
-        Box::pin(async move { core.handle(request).await });
+    let failed = || reply(Answer::error(500, &format!("internal error; request {id}")));
+    let mut handling = match std::panic::catch_unwind(AssertUnwindSafe(|| core.begin(request))) {
+        Ok(Begun::Read(answer, lines)) => return reply(core.given(answer, lines).await),
+        Ok(Begun::Waits(handling)) => handling,
+        Err(_) => return failed(),
+    };
     let first = std::future::poll_fn(|cx| {
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)));
         Poll::Ready(polled)
     });
-    let failed = || reply(Answer::error(500, &format!("internal error; request {id}")));
     match first.await {
         Ok(Poll::Ready(answer)) => return reply(answer),
         Ok(Poll::Pending) => {}
         Err(_) => return failed(),
     }
-    match tokio::time::timeout(time, tokio::spawn(handling)).await {
+    match Box::pin(tokio::time::timeout(time, tokio::spawn(handling))).await {
         Ok(Ok(answer)) => reply(answer),
         Ok(Err(_)) => failed(),
         Err(_) => reply(Answer::error(
@@ -212,7 +216,7 @@ async fn bare_in_task(core: &Arc<Core>, r: &BareRequest<'_>) -> Option<Answer> {
     if !r.path.starts_with("sys/") {
         return None;
     }
-    core.bare(r).await
+    Box::pin(core.bare(r)).await
 }
 
 /// The namespace asked for, with a slash at its end unless it is the root.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use hmac::{KeyInit, Mac};
-use holdfast_sdk::{Body, Headers, Map, Operation, Response, Timestamp, Value};
+use holdfast_sdk::{Body, Headers, Map, Operation, Response, Timestamp, Value, json};
 
 use crate::settings::AuditedHeaders;
 
@@ -75,9 +75,7 @@ impl Hasher {
                 out.push(b']');
             }
             Value::Object(map) => self.map(map, &[], out),
-            other => {
-                let _cannot_fail = write!(out, "{other}");
-            }
+            other => json::write_value(other, out),
         }
     }
 
@@ -90,7 +88,7 @@ impl Hasher {
             string(k, out);
             out.push(b':');
             if plain.iter().any(|p| p == k) {
-                let _cannot_fail = write!(out, "{v}");
+                json::write_value(v, out);
             } else {
                 self.value(v, out);
             }
@@ -100,7 +98,7 @@ impl Hasher {
 }
 
 fn string(text: &str, out: &mut Vec<u8>) {
-    let _cannot_fail = serde_json::to_writer(out, text);
+    json::write_text(text, out);
 }
 
 /// What is known of a token.

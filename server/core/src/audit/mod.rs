@@ -9,6 +9,7 @@ mod line;
 pub use file::{Durability, FileDevice};
 pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts, request_line, request_member, response_line};
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -53,22 +54,38 @@ pub struct Broker {
     pub devices: Vec<Device>,
 }
 
-/// Syncs to wait for before the answer.
+/// Writes and syncs to wait for before the answer.
 pub type Pending = Vec<oneshot::Receiver<bool>>;
+
+/// Both lines of a usual request.
+const LINES_BYTES: usize = 4096;
 
 impl Broker {
     /// Write a line to every device. `line` makes it with the device's number and hasher.
     pub fn write(&self, writes: bool, line: impl Fn(usize, &Hasher, &mut Vec<u8>)) -> Result<Pending> {
+        self.write_by(line, |sink, bytes| sink.append(bytes, writes))
+    }
+
+    /// The same for a line that nothing but its answer waits for: those of other requests may join it.
+    pub fn write_together(&self, lines: impl Fn(usize, &Hasher, &mut Vec<u8>)) -> Result<Pending> {
+        self.write_by(lines, |sink, bytes| sink.append_together(bytes))
+    }
+
+    fn write_by(
+        &self,
+        line: impl Fn(usize, &Hasher, &mut Vec<u8>),
+        append: impl Fn(&Arc<FileDevice>, &[u8]) -> io::Result<Option<oneshot::Receiver<bool>>>,
+    ) -> Result<Pending> {
         if self.devices.is_empty() {
             return Ok(Vec::new());
         }
         let (mut accepted, mut pending) = (false, Vec::new());
-        let mut buffer = Vec::with_capacity(2048);
+        let mut buffer = Vec::with_capacity(LINES_BYTES);
         for (number, device) in self.devices.iter().enumerate() {
             buffer.clear();
             line(number, &device.hasher, &mut buffer);
             buffer.push(b'\n');
-            match device.sink.append(&buffer, writes) {
+            match append(&device.sink, &buffer) {
                 Ok(sync) => {
                     accepted = true;
                     pending.extend(sync);
@@ -77,6 +94,11 @@ impl Broker {
             }
         }
         if accepted { Ok(pending) } else { Err(refused()) }
+    }
+
+    /// The member `request` of both lines, for each device.
+    pub fn request_members(&self, facts: &AuthFacts, about: &RequestFacts<'_>) -> Vec<Vec<u8>> {
+        self.devices.iter().enumerate().map(|(d, device)| request_member(d, &device.hasher, facts, about)).collect()
     }
 
     /// A token as each device's lines show it.

@@ -1,0 +1,77 @@
+//! The shorter way of what only reads and never waits: most requests of an application go it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use holdfast_sdk::Error;
+
+use super::{Located, Way, way_failure};
+use crate::audit::{self, Pending};
+use crate::caught::DEFECT;
+use crate::in_flight::Flight;
+use crate::{Answer, Core, Open};
+
+impl Core {
+    /// The answer and its audit lines, unless the request has to go the long way. Nothing is left of it then.
+    ///
+    /// Both lines are written together, since nothing of a read shows before its answer.
+    pub(super) fn read_at_once(self: &Arc<Self>, open: &Arc<Open>, flight: &Flight) -> Option<(Answer, Pending)> {
+        #[cfg(feature = "failpoints")]
+        if self.failpoints.set_by_a_test() {
+            return None;
+        }
+        let request = &flight.request;
+        let reads = !request.operation.writes() && request.wrap_ttl.is_none() && request.namespace.is_empty();
+        if !reads || request.data.contains_key("help") {
+            return None;
+        }
+        let routed_at = self.store.view().index();
+        let router = self.router(open).ok()?;
+        let Located { mount, path, found } = router.locate(request);
+        let mount = mount?;
+        let found = found.as_ref().filter(|f| f.supported && !f.waits && !f.acts)?;
+        let headers = open.audited_headers(self).ok()?;
+        let (operation, now) = (request.operation, self.clock.now());
+        let way = Way {
+            core: self,
+            open,
+            flight,
+            request,
+            mount: Some(mount),
+            path,
+            found: Some(found),
+            operation,
+            now,
+            routed_at,
+        };
+        let authorised = if found.unauthenticated { way.nobody() } else { way.authorise().1.ok()? };
+        // The use of a token is a write.
+        if !authorised.counted {
+            return None;
+        }
+        let about = way.request_facts(&headers);
+        let facts = &authorised.facts;
+        let members = open.audit.request_members(facts, &about);
+        let result = match catch_unwind(AssertUnwindSafe(|| way.read(mount, found, &authorised, None))) {
+            Ok(result) => result,
+            Err(_) => Err(Error::Internal(DEFECT.into())),
+        };
+        let result = result.map(|(response, _effects)| response);
+        let text = result.as_ref().err().map(Error::to_string);
+        let shown = result.as_ref().map_err(|_| text.as_deref().unwrap_or(""));
+        let lines = open.audit.write_together(|d, hasher, out| {
+            audit::request_line(d, now, facts, &members[d], None, out);
+            out.push(b'\n');
+            audit::response_line(d, hasher, self.clock.now(), facts, (&about, &members[d]), shown, out);
+        });
+        let answer = match (lines, result) {
+            (Err(e), _) => {
+                self.metrics.audit_failures.add(1);
+                return Some((Answer::failure(&e), Vec::new()));
+            }
+            (Ok(lines), Ok(response)) => (Answer::success(response, &request.id, &mount.entry.kind), lines),
+            (Ok(lines), Err(e)) => (way_failure(&e, false), lines),
+        };
+        Some(answer)
+    }
+}
