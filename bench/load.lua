@@ -1,6 +1,6 @@
 -- Sends one kind of request over and over and prints "BENCH {json}" at the end.
 -- The environment says which, so that no token is in an argument:
---   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty)
+--   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty), BENCH_WRAP_TTL (a duration, or empty)
 --   BENCH_KEYS   N > 0: append /1 … /N to the path; each of BENCH_THREADS takes its share, in turn
 --   BENCH_ONCE   1: a thread says FILLED when each of its keys has been answered (the caller then interrupts wrk)
 
@@ -17,6 +17,9 @@ end
 function init(args)
   wrk.method = os.getenv("BENCH_METHOD")
   wrk.headers["X-Vault-Token"] = os.getenv("BENCH_TOKEN")
+  if os.getenv("BENCH_WRAP_TTL") ~= "" then
+    wrk.headers["X-Vault-Wrap-TTL"] = os.getenv("BENCH_WRAP_TTL")
+  end
   local body = os.getenv("BENCH_BODY")
   if body ~= "" then
     local file = assert(io.open(body, "rb"))

@@ -22,6 +22,8 @@ class Request:
     path: str
     body: dict | None = None
     keys: int = 0        # spread over this many paths below `path`
+    token: str = ""      # instead of the application's
+    wrap_ttl: str = ""   # the answer is wrapped, and lasts so long
 
 
 def command(server, request, seconds, once=False):
@@ -31,7 +33,8 @@ def command(server, request, seconds, once=False):
         body = str(server.folder / "body.json")
         Path(body).write_text(json.dumps(request.body))
     env = {"PATH": os.environ["PATH"],
-           "BENCH_METHOD": request.method, "BENCH_TOKEN": server.token, "BENCH_BODY": body,
+           "BENCH_METHOD": request.method, "BENCH_TOKEN": request.token or server.token, "BENCH_BODY": body,
+           "BENCH_WRAP_TTL": request.wrap_ttl,
            "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0",
            "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(CONNECTIONS)}
     argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",

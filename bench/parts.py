@@ -8,12 +8,14 @@ from pathlib import Path
 import load
 from load import Request
 from process import Broken, Process
-from servers import SECRET, Bare, Bao, Client, Holdfast, free_port
+from servers import POLICY, SECRET, Bare, Bao, Client, Holdfast, free_port
 
 READ = Request("GET", "secret/data/read")
 WARM_UP_S = 2
 STARTS = 3
 DEV_STARTS = 5
+NAMES = 10_000
+POLICIES = 50
 
 
 class Site:
@@ -144,6 +146,71 @@ def one_key(site):
         yield ratio("64 writers on one key / on 64 keys", rates["one"], rates["many"], 0.5)
 
 
+def against_bao(site, part, figure, request, at_least):
+    """A request of both servers: `request` makes it for one of them."""
+    with ExitStack() as stack:
+        lanes = {}
+        for name, server in (("holdfast", site.holdfast()), ("bao", site.bao())):
+            stack.enter_context(server)
+            lanes[name] = (server, request(server))
+        rates = race(site, part, lanes)
+        yield ratio(f"{figure} / bao", rates["holdfast"], rates["bao"], at_least)
+        runs = {name: site.details[part][name] for name in lanes}
+        cpu = {name: statistics.median(r["cpu_us"] for r in runs[name]) for name in lanes}
+        yield Row(f"{figure}, CPU time of a request", cpu["holdfast"], "µs", note=f"bao {cpu['bao']:.0f} µs")
+
+
+def token_create(site):
+    """New service tokens, children of the application's."""
+    policy = {"maker": 'path "auth/token/create" { capabilities = ["update"] }'}
+    body = {"policies": ["maker"], "ttl": "1h"}
+    yield from against_bao(site, "token-create", "token create", lambda server: Request(
+        "POST", "auth/token/create", body, token=server.token_under(policy)), 8)
+
+
+def lookup(site):
+    """A token asks about itself."""
+    yield from against_bao(site, "lookup", "lookup-self", lambda _: Request("GET", "auth/token/lookup-self"), 8)
+
+
+def wrapped(site):
+    """A read of one secret of 1 KiB whose answer is wrapped: it stores a token and the answer."""
+    yield from against_bao(site, "wrapped", "wrapped read",
+                           lambda _: Request(READ.method, READ.path, wrap_ttl="60s"), 5)
+
+
+def listing(site):
+    """A list of 10,000 names."""
+    def filled(server):
+        load.once(server, Request("POST", "secret/data/names", {"data": {"a": "b"}}, keys=NAMES))
+        listed = server.client(server.token).ok("LIST", "secret/metadata/names")["data"]["keys"]
+        if len(listed) != NAMES:
+            raise Broken(f"{len(listed)} of {NAMES} names are listed")
+        # wrk knows no verb LIST.
+        return Request("GET", "secret/metadata/names?list=true")
+    yield from against_bao(site, "list", f"list of {NAMES:,} names", filled, 5)
+
+
+def policies(site):
+    """A read of one secret of 1 KiB under a token with 50 policies, against bao and against the same under one."""
+    rules = "".join(f'path "secret/data/team-%d/{n}/*" {{ capabilities = ["read"] }}\n' for n in range(4))
+    many = {f"team-{n}": (rules % (n, n, n, n)) for n in range(POLICIES - 1)}
+
+    def under_many(server):
+        return Request(READ.method, READ.path, token=server.token_under({**many, "application": POLICY}))
+
+    with ExitStack() as stack:
+        holdfast, bao = stack.enter_context(site.holdfast()), stack.enter_context(site.bao())
+        rates = race(site, "policies", {"one": (holdfast, READ), "holdfast": (holdfast, under_many(holdfast)),
+                                        "bao": (bao, under_many(bao))})
+        yield ratio(f"read under {POLICIES} policies / bao", rates["holdfast"], rates["bao"], 5)
+        one, of_many = ([r["cpu_us"] for r in site.details["policies"][name]] for name in ("one", "holdfast"))
+        yield Row(f"read under {POLICIES} policies / under one, CPU time",
+                  statistics.median(of_many) / statistics.median(one), at_most=1.2,
+                  note=f"{statistics.median(of_many):.1f} / {statistics.median(one):.1f} µs")
+        yield ratio(f"read under one policy / under {POLICIES}, rate", rates["one"], rates["holdfast"])
+
+
 def idle(site):
     """An empty server that has unsealed itself."""
     with site.holdfast() as holdfast:
@@ -246,4 +313,5 @@ def started(figure, times_ms, at_most=None):
                note=f"{len(times_ms)} starts, {min(times_ms):.0f}–{max(times_ms):.0f}")
 
 
-PARTS = {"read": read, "write": write, "one-key": one_key, "idle": idle, "secrets": secrets, "dev": dev}
+PARTS = {"read": read, "write": write, "one-key": one_key, "token-create": token_create, "lookup": lookup,
+         "wrapped": wrapped, "list": listing, "policies": policies, "idle": idle, "secrets": secrets, "dev": dev}

@@ -139,6 +139,13 @@ class Server:
             raise Broken(f"GET {path}: status {status}")
         return text
 
+    def token_under(self, policies):
+        """A service token under these policies, name → text."""
+        root = self.root()
+        for name, text in policies.items():
+            root.ok("PUT", f"sys/policies/acl/{name}", {"policy": text})
+        return root.ok("POST", "auth/token/create", {"policies": list(policies), "ttl": "24h"})["auth"]["client_token"]
+
     def start(self):
         """Start; initialise the first time. The milliseconds from the start of the process to unsealed."""
         begin = time.monotonic()
@@ -160,9 +167,7 @@ class Server:
         """A kv v2 mount at `secret`, one secret of 1 KiB, and a service token under a policy of its own."""
         root = self.root()
         root.ok("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}}, patience_s=15)
-        root.ok("PUT", "sys/policies/acl/application", {"policy": POLICY})
-        created = root.ok("POST", "auth/token/create", {"policies": ["application"], "ttl": "24h"})
-        self.token = created["auth"]["client_token"]
+        self.token = self.token_under({"application": POLICY})
         self.client(self.token).ok("POST", "secret/data/read", SECRET, patience_s=15)
         if not (self.folder / "audit.log").stat().st_size:
             raise Broken(f"{self.folder.name} writes no audit log")
