@@ -7,6 +7,7 @@ mod compact;
 mod engines;
 mod seal_device;
 mod server;
+mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,6 +22,9 @@ fn main() -> ExitCode {
         Some("server") => server::main(&args[2..]),
         Some("operator") if args.get(2).is_some_and(|a| a == "compact") && compact::names_files(&args[3..]) => {
             compact::main(&args[3..])
+        }
+        Some("operator") if args.get(2).is_some_and(|a| a == "validate-config") && !validate::asks_help(&args[3..]) => {
+            validate::main(&args[3..])
         }
         _ => {
             let code = holdfast_cli_client::run(args.into_iter().skip(1).collect());

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use holdfast_tests::program::run;
+use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::{Running, Setup, Site};
 use serde_json::{Value, json};
 
@@ -147,4 +147,25 @@ fn version_and_help_need_no_configuration() {
     assert!(run(help.args(["server", "-h"])).good().contains("-dev-root-token-id"));
     let mut nothing = holdfast_tests::program::command(holdfast_tests::program::holdfast());
     assert!(run(nothing.arg("server")).bad(1).contains("-config"));
+}
+
+#[test]
+fn a_configuration_can_be_checked_without_a_start() {
+    let site = Site::make(shamir());
+    let file = format!("-config={}", site.config_file().display());
+    let check = |args: &[&str]| run(command(holdfast()).args(["operator", "validate-config"]).args(args));
+    assert!(check(&[&file]).good().starts_with("Success!"));
+    assert_eq!(check(&["-format=json", &file]).json(), json!({ "valid": true, "error": null, "warnings": [] }));
+    site.write_config(&format!("{}\nno_such_key = 1\n", site.config()));
+    let said = check(&[&file]);
+    assert!(said.stderr.contains("no_such_key"), "{said:?}");
+    said.good();
+    site.write_config("listener \"tcp\" {\n  address = 127.0.0.1:8200\n}\n");
+    let said = check(&[&file]).bad(1);
+    assert!(said.contains("holdfast.hcl:2:") && said == site.start_in_vain(), "{said}");
+    assert!(check(&["-config=/absent"]).bad(1).contains("/absent"));
+    check(&[]).bad(3);
+    check(&["-format=xml", &file]).bad(1);
+    check(&["-nosuch=1"]).bad(1);
+    assert!(check(&["-h"]).good().contains("-config"));
 }

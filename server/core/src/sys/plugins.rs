@@ -97,9 +97,13 @@ fn of_type(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response>
     Ok(Response::both(m))
 }
 
-/// An old form of the path, whose answers have nothing.
-fn without_type(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    Ok(nothing_about(call.capture("type")))
+/// An old form of the path, whose answers have nothing. A type is only listed.
+fn without_type(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let name = call.capture("type");
+    match names(&sys.core()?.options.engines, name) {
+        Some(_) => Err(Error::UnsupportedOperation),
+        None => Ok(nothing_about(name)),
+    }
 }
 
 fn nothing_about(what: &str) -> Response {
