@@ -16,6 +16,7 @@
 pub mod certificates;
 pub mod client;
 pub mod connection;
+pub mod database;
 pub mod module;
 pub mod process;
 pub mod program;

@@ -9,6 +9,7 @@ mod clients;
 mod command_line;
 mod compaction;
 mod crash;
+mod databases;
 mod field_log;
 mod http2;
 mod memory;

@@ -67,9 +67,12 @@ impl Answer {
                     && response.lease.is_none()
                     && response.wrap_info.is_none()
                     && response.warnings.is_empty()
-                    && status.is_none_or(|s| s == 204) =>
+                    && status.is_none_or(|s| s == 204 || s == 202) =>
             {
-                Answer::json(204, Vec::new())
+                match status {
+                    Some(202) => Answer { content_type: String::new(), ..Answer::json(202, Vec::new()) },
+                    _ => Answer::json(204, Vec::new()),
+                }
             }
             _ => {
                 let mount_type = response.mount_type.as_deref().unwrap_or(mount_type);

@@ -4,7 +4,6 @@ use holdfast_sdk::{
     Call, Error, Map, Place, Preparation, Prepared, Response, Result, Tx, Value, parameters, record, uuid,
 };
 use minicbor::{Decode, Encode};
-use sha2::{Digest, Sha256};
 
 use std::sync::Arc;
 
@@ -34,14 +33,18 @@ pub struct Connection {
     pub password_policy: String,
     #[n(7)]
     pub root_rotation_statements: Vec<String>,
-    /// What the password may be too: those that rotations were about to set, and the last that one replaced.
+    /// What the password may be too: those that rotations were about to set, and those that they replaced.
     #[n(8)]
     pub other_passwords: Vec<String>,
-    /// SHA-256 of the password that the last rotation replaced.
-    #[cbor(n(9), with = "minicbor::bytes")]
-    replaced: Option<[u8; 32]>,
 }
 holdfast_sdk::record!(Connection);
+
+/// How a write is tried before it is kept.
+struct Trial {
+    verify: bool,
+    /// Its password is one that a rotation replaced.
+    brings_replaced: bool,
+}
 
 parameters! {
     pub struct Write {
@@ -74,10 +77,6 @@ const OWN_KEYS: &[&str] = &[
 
 /// How many passwords are tried beside the stored one.
 const OTHERS: usize = 8;
-
-fn hash(password: &str) -> [u8; 32] {
-    Sha256::digest(password).into()
-}
 
 impl Connection {
     pub fn load(tx: &mut Tx, name: &str) -> Result<Option<Connection>> {
@@ -144,7 +143,6 @@ impl Connection {
 
     /// A rotation is done.
     pub fn replace_password(&mut self, password: &str) -> Result<()> {
-        self.replaced = self.password.as_deref().map(hash);
         if let Some(old) = self.password.replace(password.to_owned()) {
             self.expect_password(&old)?;
         }
@@ -153,9 +151,8 @@ impl Connection {
         Ok(())
     }
 
-    /// What a write makes of it. The second: whether it is to be tried.
-    fn changed(existing: Option<Connection>, call: &Call<'_>, p: &Write) -> Result<(Connection, bool)> {
-        let was_there = existing.is_some();
+    /// What a write makes of it, and how that is to be tried.
+    fn changed(existing: Option<Connection>, call: &Call<'_>, p: &Write) -> Result<(Connection, Trial)> {
         let mut c = match existing {
             Some(c) => c,
             None => Connection {
@@ -168,7 +165,6 @@ impl Connection {
                 password_policy: String::new(),
                 root_rotation_statements: Vec::new(),
                 other_passwords: Vec::new(),
-                replaced: None,
             },
         };
         c.revision = uuid::bytes()?;
@@ -196,11 +192,12 @@ impl Connection {
                 details.insert(key.clone(), value.clone());
             }
         }
-        let mut verify = p.verify_connection.unwrap_or(true);
+        let mut trial = Trial { verify: p.verify_connection.unwrap_or(true), brings_replaced: false };
         match call.request.data.get("password") {
             None | Some(Value::Null) => {}
             Some(Value::String(password)) => {
-                if c.replaced == Some(hash(password)) && !verify {
+                trial.brings_replaced = c.other_passwords.contains(password);
+                if trial.brings_replaced && !trial.verify {
                     return Err(Error::bad_request(REPLACED));
                 }
                 c.password = Some(password.clone());
@@ -209,10 +206,8 @@ impl Connection {
             Some(Value::Number(n)) => c.password = Some(n.to_string()),
             Some(_) => return Err(creating("'password' expected type 'string'")),
         }
-        // An unverified one that is there may be repaired key by key.
-        verify &= p.verify_connection != Some(false) || !was_there;
         c.details = Value::Object(details).to_string();
-        Ok((c, verify))
+        Ok((c, trial))
     }
 
     fn check(&self) -> Result<()> {
@@ -278,10 +273,10 @@ pub fn exists(_: &Database, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>
 
 /// Try the connection before it is kept.
 pub fn verify(_: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Option<Preparation>> {
-    let (changed, verify) = Connection::changed(Connection::load(tx, name_of(call))?, call, &p)?;
+    let (changed, trial) = Connection::changed(Connection::load(tx, name_of(call))?, call, &p)?;
     changed.check()?;
     let opened = changed.open();
-    if !verify {
+    if !trial.verify {
         // What is malformed is refused all the same, but for the address itself.
         return match opened {
             Err(e) if !e.to_string().starts_with("cannot parse connection url") => Err(creating(&e.to_string())),
@@ -289,12 +284,10 @@ pub fn verify(_: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Op
         };
     }
     let plugin = opened.map_err(|e| creating(&e.to_string()))?;
-    let carries_replaced =
-        call.request.data.get("password").and_then(Value::as_str).is_some_and(|p| changed.replaced == Some(hash(p)));
     Ok(Some(Box::pin(async move {
         let verified = plugin.verify().await;
         plugin.close();
-        verified.map_err(|e| match carries_replaced {
+        verified.map_err(|e| match trial.brings_replaced {
             true => creating(&format!("{e}; {REPLACED}")),
             false => creating(&e.to_string()),
         })?;

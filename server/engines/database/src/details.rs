@@ -40,7 +40,11 @@ impl Details<'_> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(b)) => Ok(Some(*b)),
-            Some(Value::Number(n)) => Ok(Some(n.as_f64().is_some_and(|f| f != 0.0))),
+            Some(Value::Number(n)) => match n.as_i64() {
+                Some(0) => Ok(Some(false)),
+                Some(1) => Ok(Some(true)),
+                _ => Err(cannot()),
+            },
             Some(Value::String(s)) => match s.as_str() {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
                 "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),

@@ -90,8 +90,13 @@ impl Credentials {
     }
 }
 
-/// A duration that is not negative.
-pub fn seconds(field: &str, given: Seconds) -> Result<u64> {
+/// A duration in whole seconds that is not negative.
+pub fn seconds(call: &Call<'_>, field: &str, given: Seconds) -> Result<u64> {
+    if let Some(Value::Number(n)) = call.request.data.get(field)
+        && n.as_i64().is_none()
+    {
+        return Err(Error::bad_request(format!("error converting input for field {field:?}: {n} has no unit")));
+    }
     u64::try_from(given.0).map_err(|_| {
         Error::bad_request(format!(
             "error converting input for field {field:?}: cannot provide negative value '{}'",
@@ -127,10 +132,10 @@ pub fn write(_: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Res
         return Err(Error::bad_request("database name is required"));
     }
     if let Some(ttl) = p.default_ttl {
-        role.default_ttl_secs = seconds("default_ttl", ttl)?;
+        role.default_ttl_secs = seconds(call, "default_ttl", ttl)?;
     }
     if let Some(ttl) = p.max_ttl {
-        role.max_ttl_secs = seconds("max_ttl", ttl)?;
+        role.max_ttl_secs = seconds(call, "max_ttl", ttl)?;
     }
     if let Some(s) = p.creation_statements {
         role.creation = s.0;

@@ -75,7 +75,8 @@ pub fn fill(statement: &str, values: &Values<'_>, dialect: Dialect) -> Result<St
             }
             match inside {
                 Inside::Quotes(quote) => escape(&mut out, value, quote, dialect),
-                Inside::Nothing if is_harmless(value) => out.push_str(value),
+                // A time is our own words.
+                Inside::Nothing if name == "expiration" || is_harmless(value) => out.push_str(value),
                 Inside::Nothing => return Err(Unsafe(name)),
             }
             rest = after;
@@ -108,9 +109,10 @@ fn placeholder<'s, 'v>(rest: &'s str, values: &Values<'v>) -> Option<(&'static s
     named.into_iter().find_map(|(name, value)| Some((name, value, body.strip_prefix(name)?.strip_prefix("}}")?)))
 }
 
-/// A word or a number.
+/// Words, with single dashes between them: two would begin a comment.
 fn is_harmless(value: &str) -> bool {
-    !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    let is_word = |w: &str| !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    value.split('-').all(is_word)
 }
 
 fn escape(out: &mut String, value: &str, quote: char, dialect: Dialect) {
@@ -159,6 +161,13 @@ mod tests {
         assert_eq!(filled("'{{password}}'", Dialect::MySql).unwrap(), "'a''b\\\\'");
         assert_eq!(filled("'x\\'{{password}}'", Dialect::MySql).unwrap(), "'x\\'a''b\\\\'");
         assert_eq!(filled("DROP ROLE {{name}}", Dialect::Postgres), Err(Unsafe("name")));
+        let plain = Values { name: "v-token-x", expiration: "2030-01-01 00:00:00+0000", ..Values::default() };
+        let comment = fill("/* {{name}} {{expiration}} */", &plain, Dialect::Postgres).unwrap();
+        assert_eq!(comment, "/* v-token-x 2030-01-01 00:00:00+0000 */");
+        for bad in ["a--b", "-a", "a-", "", "a b", "a*/b"] {
+            let values = Values { name: bad, ..Values::default() };
+            assert!(fill("{{name}}", &values, Dialect::MySql).is_err(), "{bad}");
+        }
         let dollars = Values { password: "a$$b", ..Values::default() };
         assert_eq!(fill("DO $$ '{{password}}' $$", &dollars, Dialect::Postgres), Err(Unsafe("password")));
     }

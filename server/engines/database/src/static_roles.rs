@@ -147,7 +147,7 @@ impl StaticRole {
         if role.username.is_empty() {
             return Err(Error::bad_request("username is a required field to create a static account"));
         }
-        role.change_times(p.rotation_period, p.rotation_schedule, p.rotation_window)?;
+        role.change_times(call, p.rotation_period, p.rotation_schedule, p.rotation_window)?;
         if let Some(s) = p.rotation_statements {
             role.rotation = s.0;
         }
@@ -157,6 +157,7 @@ impl StaticRole {
 
     fn change_times(
         &mut self,
+        call: &Call<'_>,
         period: Option<Seconds>,
         schedule: Option<String>,
         window: Option<Seconds>,
@@ -168,7 +169,7 @@ impl StaticRole {
             ));
         }
         if let Some(period) = period {
-            let period = seconds("rotation_period", period)?;
+            let period = seconds(call, "rotation_period", period)?;
             if period < LEAST_PERIOD_SECS {
                 return Err(Error::bad_request(format!("rotation_period must be {LEAST_PERIOD_SECS} seconds or more")));
             }
@@ -182,7 +183,7 @@ impl StaticRole {
             return Err(Error::bad_request("rotation_period is required to create static accounts"));
         }
         if let Some(window) = window {
-            let window = seconds("rotation_window", window)?;
+            let window = seconds(call, "rotation_window", window)?;
             if self.rotation_schedule.is_empty() {
                 return Err(Error::bad_request("rotation_window is invalid with use of rotation_period"));
             }

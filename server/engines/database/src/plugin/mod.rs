@@ -1,7 +1,9 @@
 //! The databases: what each can do for the engine.
 
+pub mod mysql;
 mod pool;
 pub mod postgres;
+pub mod redis;
 pub mod tls;
 
 use std::sync::Arc;
@@ -62,8 +64,6 @@ pub struct Kind {
     /// Whether a connection may have a template of its own.
     pub takes_template: bool,
     pub needs_statements: bool,
-    /// Seconds that a user may log in past its lease: the lease ends it.
-    pub grace_secs: u64,
     /// Check what is configured, without connecting.
     pub open: fn(&Settings<'_>) -> Result<Arc<dyn Plugin>, String>,
     /// What a read shows instead of a detail; none: the detail itself.
@@ -73,7 +73,15 @@ pub struct Kind {
 }
 
 /// All that this program has.
-pub const KINDS: &[&Kind] = &[&postgres::POSTGRES];
+pub const KINDS: &[&Kind] = &[
+    &postgres::POSTGRES,
+    &mysql::MYSQL,
+    &mysql::MYSQL_LEGACY,
+    &mysql::MYSQL_AURORA,
+    &mysql::MYSQL_RDS,
+    &redis::REDIS,
+    &redis::VALKEY,
+];
 
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| k.name == name).copied()

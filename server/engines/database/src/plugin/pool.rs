@@ -42,7 +42,10 @@ impl Limits {
 
 /// What a pool holds.
 pub trait Connection: Send + 'static {
-    fn is_closed(&self) -> bool;
+    /// Whether it is known to be.
+    fn is_closed(&self) -> bool {
+        false
+    }
 }
 
 pub struct Pool<C> {
@@ -55,6 +58,7 @@ pub struct Pool<C> {
 /// A connection in use, until it is given back or dropped.
 pub struct Held<C> {
     pub connection: C,
+    pub was_idle: bool,
     born: Instant,
     _permit: OwnedSemaphorePermit,
 }
@@ -74,10 +78,10 @@ impl<C: Connection> Pool<C> {
         let permit = self.permits.clone().acquire_owned().await.map_err(Error::internal)?;
         while let Some((connection, born)) = self.pop() {
             if !connection.is_closed() && self.limits.lifetime.is_none_or(|l| born.elapsed() < l) {
-                return Ok(Held { connection, born, _permit: permit });
+                return Ok(Held { connection, was_idle: true, born, _permit: permit });
             }
         }
-        Ok(Held { connection: connect.await?, born: Instant::now(), _permit: permit })
+        Ok(Held { connection: connect.await?, was_idle: false, born: Instant::now(), _permit: permit })
     }
 
     fn pop(&self) -> Option<(C, Instant)> {

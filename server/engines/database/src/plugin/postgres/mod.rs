@@ -20,7 +20,6 @@ pub const POSTGRES: Kind = Kind {
     username_template: "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}",
     takes_template: true,
     needs_statements: true,
-    grace_secs: 5,
     open,
     shown,
     warning,

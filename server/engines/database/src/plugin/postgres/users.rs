@@ -8,11 +8,13 @@ use super::{NewUser, Postgres, STATEMENT, STILL, words};
 use crate::go_time;
 use crate::statements::{self, Dialect, Values, fill};
 
+/// A user may log in so much longer than its lease lives, which is what ends it.
+const GRACE_SECS: u64 = 5;
 const RENEW: &str = "ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';";
 const ROTATE: &str = "ALTER ROLE \"{{username}}\" WITH PASSWORD '{{password}}';";
 
 fn expiration(until: Timestamp) -> String {
-    let until = Timestamp(until.0 + super::POSTGRES.grace_secs * 1_000_000_000);
+    let until = until.plus_secs(GRACE_SECS);
     go_time::format("2006-01-02 15:04:05-0700", until)
 }
 

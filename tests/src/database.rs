@@ -1,0 +1,299 @@
+//! Real database servers: each in a folder of its own, on a loopback port of its own, as an ordinary user.
+//!
+//! Debian's packages bring the programs; nothing of their services is used. Without a program a test fails.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::program::run;
+use crate::{process, until};
+
+const START: Duration = Duration::from_secs(60);
+/// Database servers refuse to run as root.
+const NOBODY: u32 = 65534;
+
+/// The account that the engine is given.
+pub const ADMIN: &str = "boss";
+pub const ADMIN_PASSWORD: &str = "boss-password";
+
+/// A started server; it ends with this value.
+pub struct Database {
+    kind: Kind,
+    folder: TempDir,
+    pub port: u16,
+    child: Option<Child>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    MariaDb,
+    Redis,
+}
+
+fn program(name: &str) -> PathBuf {
+    let folders = ["/usr/lib/postgresql/15/bin", "/usr/sbin", "/usr/bin"];
+    let found = folders.iter().map(|f| Path::new(f).join(name)).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not there: `make setup` installs the databases"))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A program in a folder, not as root.
+fn ordinary(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program(name));
+    command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder).env("LC_ALL", "C.UTF-8");
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+fn give_away(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
+    }
+}
+
+impl Database {
+    /// PostgreSQL with the superuser `postgres`, the administrator with CREATEROLE, and a table `things` in `shop`.
+    pub fn postgres() -> Database {
+        let db = Database::make(Kind::Postgres);
+        let mut initdb = ordinary("initdb", db.folder.path());
+        initdb.args([
+            "-D",
+            "data",
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            "password",
+            "-E",
+            "UTF8",
+            "-N",
+        ]);
+        let password = db.folder.path().join("password");
+        fs::write(&password, "superuser").expect("a file");
+        give_away(&password);
+        run(&mut initdb).good();
+        let db = db.started();
+        db.sql_in("postgres", &format!("CREATE ROLE {ADMIN} LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD}'"));
+        db.sql_in("postgres", "CREATE DATABASE shop");
+        db.sql(&format!(
+            "CREATE TABLE things (n int, name text); INSERT INTO things VALUES (1, 'one'), (2, 'two'); \
+             GRANT ALL ON things TO {ADMIN} WITH GRANT OPTION"
+        ));
+        db
+    }
+
+    /// MariaDB with `root` on its socket, the administrator with all rights, and a table `things` in `shop`.
+    pub fn mariadb() -> Database {
+        let db = Database::make(Kind::MariaDb);
+        let mut install = ordinary("mariadb-install-db", db.folder.path());
+        install.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
+        install.arg(format!("--datadir={}", db.folder.path().join("data").display()));
+        run(&mut install).good();
+        let db = db.started();
+        db.sql(&format!(
+            "DELETE FROM mysql.global_priv WHERE User=''; FLUSH PRIVILEGES; \
+             CREATE USER '{ADMIN}'@'%' IDENTIFIED BY '{ADMIN_PASSWORD}'; \
+             GRANT ALL ON *.* TO '{ADMIN}'@'%' WITH GRANT OPTION; CREATE DATABASE shop; \
+             CREATE TABLE shop.things (n int, name text); INSERT INTO shop.things VALUES (1, 'one'), (2, 'two')"
+        ));
+        db
+    }
+
+    /// Redis with the administrator alone.
+    pub fn redis() -> Database {
+        let db = Database::make(Kind::Redis);
+        let users = db.folder.path().join("users.acl");
+        let text = format!("user default off\nuser {ADMIN} on ~* &* +@all >{ADMIN_PASSWORD}\n");
+        fs::write(&users, text).expect("a file");
+        give_away(&users);
+        db.started()
+    }
+
+    fn make(kind: Kind) -> Database {
+        let folder = tempfile::Builder::new().prefix("holdfast-db-").tempdir().expect("a temporary folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        give_away(folder.path());
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+        Database { kind, folder, port: free.port(), child: None }
+    }
+
+    fn started(mut self) -> Database {
+        self.start();
+        self
+    }
+
+    /// Start it; what it held is there again.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let log = self.folder.path().join("log");
+        let file = File::options().create(true).append(true).open(&log).expect("a log");
+        let both = file.try_clone().expect("a second handle");
+        let mut command = self.command();
+        let child = command.stdin(Stdio::null()).stdout(both).stderr(file).spawn().expect("it can be started");
+        self.child = Some(child);
+        until(START, &format!("the database's start; its log is {}", log.display()), || self.answers().then_some(()));
+    }
+
+    fn command(&self) -> Command {
+        let (folder, port) = (self.folder.path(), self.port);
+        match self.kind {
+            Kind::Postgres => {
+                let mut c = ordinary("postgres", folder);
+                c.args(["-D", "data", "-h", "127.0.0.1", "-p", &port.to_string()]);
+                for setting in ["unix_socket_directories=", "fsync=off", "shared_buffers=16MB", "max_connections=60"] {
+                    c.args(["-c", setting]);
+                }
+                c
+            }
+            Kind::MariaDb => {
+                let mut c = ordinary("mariadbd", folder);
+                c.args(["--no-defaults", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=8M", "--skip-log-bin"]);
+                c.args(["--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve"]);
+                for (key, value) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")] {
+                    c.arg(format!("--{key}={}", folder.join(value).display()));
+                }
+                c.arg(format!("--port={port}"));
+                c
+            }
+            Kind::Redis => {
+                let mut c = ordinary("redis-server", folder);
+                c.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                c.args(["--aclfile", &folder.join("users.acl").display().to_string(), "--daemonize", "no"]);
+                c
+            }
+        }
+    }
+
+    fn answers(&self) -> bool {
+        match self.kind {
+            Kind::Postgres => run(&mut self.psql("postgres", "superuser", "postgres", "SELECT 1")).code == Some(0),
+            Kind::MariaDb => run(&mut self.as_root("SELECT 1")).code == Some(0),
+            Kind::Redis => self.logs_in(ADMIN, ADMIN_PASSWORD),
+        }
+    }
+
+    /// The server is away, at once.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let signal = if self.kind == Kind::Postgres { Signal::QUIT } else { Signal::KILL };
+        process::signal(child.id(), signal);
+        child.wait().expect("it ends");
+    }
+
+    fn psql(&self, user: &str, password: &str, database: &str, text: &str) -> Command {
+        let mut c = ordinary("psql", self.folder.path());
+        c.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        c.args(["-U", user, "-d", database, "-c", text]).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
+        c
+    }
+
+    fn mysql(&self, user: &str, password: &str, text: &str) -> Command {
+        let mut c = ordinary("mariadb", self.folder.path());
+        c.args(["--no-defaults", "-N", "-B", "--protocol=tcp", "--host=127.0.0.1", &format!("--port={}", self.port)]);
+        c.args([&format!("--user={user}"), "-e", text]).env("MYSQL_PWD", password);
+        c
+    }
+
+    fn as_root(&self, text: &str) -> Command {
+        let mut c = ordinary("mariadb", self.folder.path());
+        let socket = self.folder.path().join("socket");
+        c.args(["--no-defaults", "-N", "-B", &format!("--socket={}", socket.display()), "--user=root", "-e", text]);
+        c
+    }
+
+    fn cli(&self, user: &str, password: &str, words: &[&str]) -> Command {
+        let mut c = ordinary("redis-cli", self.folder.path());
+        c.args(["-e", "-h", "127.0.0.1", "-p", &self.port.to_string(), "--no-auth-warning", "--user", user]);
+        c.args(words).env("REDISCLI_AUTH", password);
+        c
+    }
+
+    /// As the superuser; the lines of the answer.
+    #[track_caller]
+    pub fn sql(&self, text: &str) -> Vec<String> {
+        self.sql_in("shop", text)
+    }
+
+    #[track_caller]
+    fn sql_in(&self, database: &str, text: &str) -> Vec<String> {
+        let mut command = match self.kind {
+            Kind::Postgres => self.psql("postgres", "superuser", database, text),
+            Kind::MariaDb => self.as_root(text),
+            Kind::Redis => self.cli(ADMIN, ADMIN_PASSWORD, &text.split(' ').collect::<Vec<_>>()),
+        };
+        run(&mut command).good().lines().map(str::to_owned).filter(|l| !l.is_empty()).collect()
+    }
+
+    /// What a user is answered, or is told.
+    pub fn ask(&self, user: &str, password: &str, text: &str) -> Result<Vec<String>, String> {
+        let mut command = match self.kind {
+            Kind::Postgres => self.psql(user, password, "shop", text),
+            Kind::MariaDb => self.mysql(user, password, text),
+            Kind::Redis => self.cli(user, password, &text.split(' ').collect::<Vec<_>>()),
+        };
+        let output = run(&mut command);
+        match output.code {
+            // redis-cli goes on after a login that was refused.
+            Some(0) if !output.stderr.contains("AUTH failed") => Ok(output.stdout.lines().map(str::to_owned).collect()),
+            _ => Err(output.stderr + &output.stdout),
+        }
+    }
+
+    pub fn logs_in(&self, user: &str, password: &str) -> bool {
+        let text = if self.kind == Kind::Redis { "PING" } else { "SELECT 1" };
+        self.ask(user, password, text).is_ok() || self.ask(user, password, text).is_err_and(|e| e.contains("NOPERM"))
+    }
+
+    /// Names of the users that the engine made.
+    pub fn made_users(&self) -> Vec<String> {
+        match self.kind {
+            Kind::Postgres => self.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1"),
+            Kind::MariaDb => self.sql("SELECT user FROM mysql.user WHERE user LIKE 'v-%' ORDER BY 1"),
+            Kind::Redis => self.sql("ACL USERS").into_iter().filter(|u| u.starts_with("V_")).collect(),
+        }
+    }
+
+    /// The body of a connection that works.
+    pub fn config(&self) -> Value {
+        let at = format!("127.0.0.1:{}", self.port);
+        let mut body = json!({ "username": ADMIN, "password": ADMIN_PASSWORD, "allowed_roles": "*" });
+        match self.kind {
+            Kind::Postgres => {
+                body["plugin_name"] = "postgresql-database-plugin".into();
+                body["connection_url"] =
+                    format!("postgresql://{{{{username}}}}:{{{{password}}}}@{at}/shop?sslmode=disable").into();
+            }
+            Kind::MariaDb => {
+                body["plugin_name"] = "mysql-database-plugin".into();
+                body["connection_url"] = format!("{{{{username}}}}:{{{{password}}}}@tcp({at})/").into();
+            }
+            Kind::Redis => {
+                body["plugin_name"] = "redis-database-plugin".into();
+                (body["host"], body["port"]) = ("127.0.0.1".into(), self.port.into());
+            }
+        }
+        body
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,39 @@
+//! MariaDB 10.11.
+
+use holdfast_tests::database::{ADMIN, ADMIN_PASSWORD, Database};
+use serde_json::json;
+
+use super::{Site, users_end_with_their_leases};
+
+const CREATE: &str = "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'";
+const GRANT: &str = "GRANT SELECT ON shop.things TO '{{name}}'@'%'";
+
+#[test]
+fn users_of_mariadb_end_with_their_leases() {
+    users_end_with_their_leases(Database::mariadb(), &[CREATE, GRANT]);
+}
+
+#[test]
+fn a_user_of_mariadb_may_do_what_was_granted_and_one_that_is_half_made_goes() {
+    let site = Site::new(Database::mariadb());
+    site.role("reader", &[CREATE, GRANT], "1h");
+    let user = site.user("reader");
+    let ask = |text: &str| site.database.ask(&user.name, &user.password, text);
+    assert_eq!(ask("SELECT name FROM shop.things ORDER BY n").unwrap(), ["one", "two"]);
+    assert!(ask("INSERT INTO shop.things VALUES (3, 'three')").unwrap_err().contains("denied"));
+    site.revoke(&user).expect(204);
+    // Its statements commit each for itself.
+    site.role("half", &[CREATE, "GRANT SELECT ON shop.nowhere TO '{{name}}'@'%'"], "1h");
+    site.root().get("database/creds/half").expect(500);
+    holdfast_tests::until(super::SOON, "the end of half a user", || {
+        site.database.made_users().is_empty().then_some(())
+    });
+    site.root().post("database/rotate-root/shop", json!({})).expect(204);
+    assert!(!site.database.logs_in(ADMIN, ADMIN_PASSWORD));
+    site.user("reader");
+}
+
+#[test]
+fn no_user_of_mariadb_is_left_after_kill_9() {
+    super::no_user_is_left_after_kill_9(Database::mariadb(), &[CREATE, GRANT], 30);
+}

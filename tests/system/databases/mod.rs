@@ -1,0 +1,172 @@
+//! The secrets engine `database` on real databases: whatever happens, no user is left that no lease knows.
+
+mod mariadb;
+mod postgres;
+mod redis;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use holdfast_tests::database::Database;
+use holdfast_tests::{Client, Reply, Running, Server, Setup, until};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A server with the engine at `database/` and the connection `shop`.
+struct Site {
+    running: Running,
+    database: Database,
+}
+
+/// A user that was made.
+struct User {
+    name: String,
+    password: String,
+    lease: String,
+}
+
+impl Site {
+    #[track_caller]
+    fn new(database: Database) -> Site {
+        let running = Running::start(Setup::shamir().without_tls());
+        running.root.post("sys/mounts/database", json!({ "type": "database" })).expect(204);
+        running.root.post("database/config/shop", database.config()).expect(204);
+        Site { running, database }
+    }
+
+    fn root(&self) -> &Client {
+        &self.running.root
+    }
+
+    #[track_caller]
+    fn role(&self, name: &str, creation: &[&str], ttl: &str) {
+        let body = json!({ "db_name": "shop", "creation_statements": creation, "default_ttl": ttl, "max_ttl": "1h" });
+        self.root().post(&format!("database/roles/{name}"), body).expect(204);
+    }
+
+    #[track_caller]
+    fn user(&self, role: &str) -> User {
+        User::of(&self.root().get(&format!("database/creds/{role}")))
+    }
+
+    fn is_let_in(&self, user: &User) -> bool {
+        self.database.logs_in(&user.name, &user.password)
+    }
+
+    #[track_caller]
+    fn until_gone(&self, user: &User, within: Duration) {
+        until(within, "the end of a user", || (!self.database.made_users().contains(&user.name)).then_some(()));
+        assert!(!self.is_let_in(user));
+    }
+
+    /// Users that the leases below `database/` stand for, and those that the database has, are as many.
+    fn leases(&self, role: &str) -> usize {
+        let reply = self.root().list(&format!("sys/leases/lookup/database/creds/{role}"));
+        if reply.status == 404 {
+            return 0;
+        }
+        reply.expect(200).at("/data/keys").as_array().expect("a list").len()
+    }
+
+    fn revoke(&self, user: &User) -> Reply {
+        self.root().post("sys/leases/revoke", json!({ "lease_id": user.lease }))
+    }
+}
+
+impl User {
+    #[track_caller]
+    fn of(reply: &Reply) -> User {
+        let reply = reply.clone().expect(200);
+        User {
+            name: reply.text_at("/data/username"),
+            password: reply.text_at("/data/password"),
+            lease: reply.text_at("/lease_id"),
+        }
+    }
+}
+
+/// Users end with their leases: by revocation, by time, by their token, by their mount.
+fn users_end_with_their_leases(database: Database, creation: &[&str]) {
+    let site = Site::new(database);
+    site.role("brief", creation, "2s");
+    site.role("long", creation, "1h");
+    let (brief, revoked, kept) = (site.user("brief"), site.user("long"), site.user("long"));
+    for user in [&brief, &revoked, &kept] {
+        assert!(site.is_let_in(user), "{}", user.name);
+    }
+    assert!(!site.database.logs_in(&kept.name, "another"));
+    site.revoke(&revoked).expect(204);
+    assert!(!site.is_let_in(&revoked));
+    site.until_gone(&brief, SOON);
+    let token = site.running.token_with("asks", "path \"database/creds/*\" { capabilities = [\"read\"] }");
+    let of_token = User::of(&site.root().with_token(&token).get("database/creds/long"));
+    site.root().post("auth/token/revoke", json!({ "token": token })).expect(204);
+    site.until_gone(&of_token, SOON);
+    assert!(site.is_let_in(&kept));
+    site.root().delete("sys/mounts/database").expect(204);
+    site.until_gone(&kept, SOON);
+    assert!(site.database.made_users().is_empty());
+}
+
+/// A database that is away when a lease ends loses the user when it is back; meanwhile others are served.
+fn a_user_goes_when_its_database_is_back(database: Database, other: &Database, creation: &[&str]) {
+    let mut site = Site::new(database);
+    site.root().post("database/config/other", other.config()).expect(204);
+    site.role("brief", creation, "1s");
+    let user = site.user("brief");
+    site.database.stop();
+    until(SOON, "a try in vain", || {
+        let shown = site.root().post("sys/leases/lookup", json!({ "lease_id": user.lease })).expect(200);
+        shown.json().pointer("/data/revocation/last_error").is_some_and(|e| e.is_string()).then_some(())
+    });
+    let begun = std::time::Instant::now();
+    site.root().post("database/reset/other", json!({})).expect(204);
+    assert!(begun.elapsed() < Duration::from_secs(2), "the other database waits for nobody");
+    site.root().get("database/creds/brief").expect(500);
+    site.database.start();
+    until(Duration::from_secs(60), "the end of the lease", || {
+        (site.root().post("sys/leases/lookup", json!({ "lease_id": user.lease })).status == 400).then_some(())
+    });
+    assert!(site.database.made_users().is_empty());
+}
+
+/// Killed in the middle of making users: those that were handed out are there, and no others.
+fn no_user_is_left_after_kill_9(database: Database, creation: &[&str], enough: usize) {
+    let Site { running, database } = {
+        let site = Site::new(database);
+        site.role("long", creation, "1h");
+        site
+    };
+    let (made, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let pid = running.server.pid();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let client = running.root.with_token(running.root.token());
+                while !over.load(Ordering::SeqCst) {
+                    match client.try_call("GET", "database/creds/long", None) {
+                        Ok(reply) if reply.status == 200 => made.fetch_add(1, Ordering::SeqCst),
+                        _ => break,
+                    };
+                }
+            });
+        }
+        until(Duration::from_secs(60), "enough users", || (made.load(Ordering::SeqCst) >= enough).then_some(()));
+        holdfast_tests::process::signal(pid, rustix::process::Signal::KILL);
+        over.store(true, Ordering::SeqCst);
+    });
+    let site = Site { running: running.restart(Server::kill), database };
+    // What was under way is undone when its time is over.
+    until(Duration::from_secs(90), "the undoing of what broke off", || {
+        let intents = site.root().get("sys/intents").expect(200);
+        let open = intents.at("/data/intents").as_array().expect("a list").iter().any(|i| i["state"] != "undone");
+        (!open).then_some(())
+    });
+    let (users, leases) = (site.database.made_users().len(), site.leases("long"));
+    println!("{} users were handed out, {users} are there, {leases} leases", made.load(Ordering::SeqCst));
+    assert_eq!(users, leases);
+    assert!(users >= made.load(Ordering::SeqCst));
+    site.root().post("sys/leases/revoke-prefix/database/creds/long", json!({ "sync": false })).expect(202);
+    until(Duration::from_secs(60), "the end of all users", || site.database.made_users().is_empty().then_some(()));
+}
