@@ -5,8 +5,10 @@
 //! * [`identity`], [`tls`]: the key by which others know a node, and channels on which both sides have shown theirs.
 //! * [`frame`], [`links`], [`listener`]: what goes over a channel, and both of its ends.
 //! * [`forward`]: clients' requests, from a node that stands by to the active one.
+//! * [`api`]: the API of a node whose cluster is to be joined.
 //! * [`node`]: this node, as the core sees it.
 
+mod api;
 mod forward;
 mod frame;
 pub mod identity;

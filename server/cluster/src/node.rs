@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use holdfast_core::cluster::{
-    Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, Later, Lead, Member, NotForwarded, Peer, Progress,
+    Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, JoinFrom, Later, Lead, Member, NotForwarded, Peer,
+    Progress,
 };
+use holdfast_sdk::Value;
 use holdfast_storage::{Options, Replica, Store};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::identity::Identity;
 use crate::links::Links;
 use crate::raft::{Group, Settings};
-use crate::{forward, listener};
+use crate::{api, forward, listener};
 
 /// Threads of the cluster's own: what members say to each other does not wait behind requests.
 const THREADS: usize = 2;
@@ -48,9 +50,15 @@ pub struct Node {
     may_lead: AtomicBool,
     links: Links,
     front: OnceLock<Arc<dyn Front>>,
+    /// Who let this node in.
+    welcomed: Mutex<Vec<Peer>>,
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     own_handle: Weak<Node>,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Node {
@@ -89,6 +97,7 @@ impl Node {
             may_lead: AtomicBool::new(false),
             links,
             front: OnceLock::new(),
+            welcomed: Mutex::default(),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         });
@@ -121,9 +130,14 @@ impl Node {
         let _first_counts = self.front.set(front);
     }
 
-    /// Whether a key is a member's.
+    /// Whether a key is a member's, or one's that let this node in when it has no members yet.
     pub(crate) fn knows(&self, key_hash: &str) -> bool {
-        self.group().is_some_and(|g| g.members().0.iter().any(|m| m.peer.key_hash == key_hash))
+        let Some(group) = self.group() else { return false };
+        let members = group.members().0;
+        match members.is_empty() {
+            false => members.iter().any(|m| m.peer.key_hash == key_hash),
+            true => lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash),
+        }
     }
 
     /// Listen to other members until the node ends.
@@ -173,7 +187,7 @@ impl Node {
         if let Some(group) = self.group() {
             group.stop().await;
         }
-        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(runtime) = lock(&self.runtime).take() {
             runtime.shutdown_background();
         }
     }
@@ -186,6 +200,22 @@ impl Cluster for Node {
 
     fn is_member(&self) -> bool {
         self.replica.state().is_some()
+    }
+
+    fn own_peer(&self) -> Peer {
+        self.own.clone()
+    }
+
+    fn ask_leader(&self, from: JoinFrom, path: &str, body: Value) -> Later<Result<Value, String>> {
+        Box::pin(api::ask(from, path.to_owned(), body))
+    }
+
+    fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>> {
+        *lock(&self.welcomed) = members.into_iter().map(|(_, peer)| peer).collect();
+        match self.own_handle.upgrade() {
+            Some(node) => Box::pin(async move { node.start().await }),
+            None => Box::pin(std::future::ready(Err("the server is shutting down".into()))),
+        }
     }
 
     fn found(&self) -> Later<Result<(), String>> {

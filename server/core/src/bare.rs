@@ -10,7 +10,6 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Operation, Value};
 use holdfast_seal::RecoveryForm;
 
-use crate::cluster::{Cluster, Peer};
 use crate::{Answer, Core, InitRequest, OldRoutes, Refusal, Standing, ceremony};
 
 /// The version that clients are told.
@@ -25,6 +24,10 @@ pub const ROUTES: &[(&str, &str, &[Operation])] = &[
     ("sys/seal-status", "Whether the server is sealed, and how far an unseal is.", &[Operation::Read]),
     ("sys/unseal", "Give a share of the key.", &[Operation::Update]),
 ];
+
+/// What a node that stands by answers itself.
+const LOCAL: &[&str] =
+    &["sys/health", "sys/init", "sys/leader", "sys/seal", "sys/seal-status", "sys/storage/raft/join", "sys/unseal"];
 
 /// A request to a bare route.
 pub struct BareRequest<'a> {
@@ -46,7 +49,18 @@ impl Core {
             // What is no bare route has its help from its declaration.
             return crate::open_api::bare_help(r.path).map(|help| Answer::bare(200, &help));
         }
+        let clustered = self.options.cluster.is_some();
+        if clustered && !LOCAL.contains(&r.path) && matches!(self.standing(), Standing::Standby(_)) {
+            // The active node answers.
+            return None;
+        }
         let answer = match r.path {
+            "sys/storage/raft/join" if writes && clustered => self.join_route(r.body).await,
+            "sys/storage/raft/bootstrap/challenge" if writes && clustered => self.challenge_route(r.body).await,
+            "sys/storage/raft/bootstrap/answer" if writes && clustered => self.answer_route(r.body).await,
+            "sys/seal" if writes && clustered && matches!(self.standing(), Standing::Standby(_)) => {
+                Answer::error(400, "vault cannot seal when in standby mode; please restart instead")
+            }
             "sys/seal-status" if reads => self.seal_status(),
             "sys/leader" if reads => self.leader(),
             "sys/health" if reads || r.method == "HEAD" => self.health(r.query),
@@ -132,7 +146,7 @@ impl Core {
         if let Some(since) = self.active_since().filter(|_| active) {
             m.insert("active_time".into(), since.rfc3339().into());
         }
-        let leader = if active { Some(self.own_peer(cluster.as_ref())) } else { lead.leader.map(|(_, peer)| peer) };
+        let leader = if active { Some(cluster.own_peer()) } else { lead.leader.map(|(_, peer)| peer) };
         if let Some(peer) = leader {
             m.insert("leader_address".into(), peer.api_addr.into());
             m.insert("leader_cluster_address".into(), cluster_url(&peer.cluster_addr).into());
@@ -140,12 +154,6 @@ impl Core {
         m.insert("raft_committed_index".into(), lead.committed.into());
         m.insert("raft_applied_index".into(), lead.applied.into());
         Answer::bare(200, &m)
-    }
-
-    /// This node as the others know it.
-    pub(crate) fn own_peer(&self, cluster: &dyn Cluster) -> Peer {
-        let (members, _) = cluster.members();
-        members.into_iter().find(|m| m.id == cluster.node_id()).map(|m| m.peer).unwrap_or_default()
     }
 
     fn health(&self, query: &[(String, String)]) -> Answer {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use holdfast_sdk::Chunks;
+use holdfast_sdk::{Chunks, Value};
 use serde::{Deserialize, Serialize};
 
 /// What will be there.
@@ -82,6 +82,19 @@ pub enum ChangeError {
     Refused(String),
 }
 
+/// A node of the cluster that is to be joined, and how to call it.
+#[derive(Debug, Clone, Default)]
+pub struct JoinFrom {
+    /// Its API address.
+    pub api_addr: String,
+    /// The name that its certificate must have.
+    pub tls_servername: Option<String>,
+    /// PEM: the CA of its certificate, and our own certificate and key.
+    pub ca_cert: Option<String>,
+    pub client_cert: Option<String>,
+    pub client_key: Option<String>,
+}
+
 /// A client's request on its way to the active node.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Forwarded {
@@ -104,7 +117,7 @@ pub struct ListenerAllows {
     pub unauthenticated_metrics: bool,
     pub unauthenticated_in_flight: bool,
     pub max_json_strings: u64,
-    pub max_request_secs: u64,
+    pub max_request_ms: u64,
 }
 
 /// What the active node answered.
@@ -134,6 +147,12 @@ pub trait Cluster: Send + Sync + 'static {
     fn node_id(&self) -> &str;
     /// Whether this node belongs to a cluster.
     fn is_member(&self) -> bool;
+    /// This node as others shall know it.
+    fn own_peer(&self) -> Peer;
+    /// Ask a node of the cluster that is to be joined: a path of its API, and a body.
+    fn ask_leader(&self, from: JoinFrom, path: &str, body: Value) -> Later<Result<Value, String>>;
+    /// Take part in the cluster of these members, which knows this node now.
+    fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>>;
     /// Make this node the first member of a cluster.
     fn found(&self) -> Later<Result<(), String>>;
     /// Who leads.

@@ -27,6 +27,7 @@ pub mod index;
 mod init;
 mod intents;
 mod jobs;
+mod join;
 pub mod layout;
 mod leases;
 mod lockout;
@@ -125,6 +126,7 @@ pub struct Core {
     pub(crate) seal: seal_state::SealState,
     pub(crate) standings: standing::Standings,
     pub(crate) watched: autopilot::Watched,
+    pub(crate) joins: join::Joins,
     pub metrics: metrics::Metrics,
     pub log: Arc<log::Log>,
     pub(crate) in_flight: in_flight::InFlight,
@@ -219,6 +221,7 @@ impl Core {
             seal: seal_state::SealState::default(),
             standings: standing::Standings::default(),
             watched: autopilot::Watched::default(),
+            joins: join::Joins::default(),
             metrics: metrics::Metrics::default(),
             log: options.log,
             in_flight: in_flight::InFlight::default(),

@@ -80,7 +80,7 @@ impl Core {
     }
 
     pub fn is_initialised(&self) -> Result<bool, String> {
-        Ok(self.lock_list()?.is_some())
+        Ok(self.lock_list()?.is_some() || self.joining().is_some())
     }
 
     pub fn seal_facts(&self) -> Result<SealFacts, String> {
@@ -96,8 +96,12 @@ impl Core {
                 (shares, threshold) = (*n, *t);
             }
         }
+        let joining = self.joining();
+        if let (None, Some(LockKind::Shares { shares: n, threshold: t })) = (&read, joining.as_ref().map(|j| &j.kind)) {
+            (shares, threshold) = (*n, *t);
+        }
         Ok(SealFacts {
-            initialised: read.is_some(),
+            initialised: read.is_some() || joining.is_some(),
             shares,
             threshold,
             progress: progress.shares.len(),
@@ -129,7 +133,15 @@ impl Core {
     /// `sys/unseal`: take one share. True: the server is unsealed.
     pub async fn unseal_share(self: &Arc<Self>, share: Secret<Vec<u8>>) -> Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
-        let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
+        let Some(read) = self.lock_list().map_err(failed)? else {
+            let Some(LockKind::Shares { shares, threshold }) = self.joining().map(|j| j.kind) else {
+                return refuse("Vault is not initialized");
+            };
+            return match self.gather(share, (shares, threshold))? {
+                Some(given) => self.unseal_joining(&given, threshold).await,
+                None => Ok(()),
+            };
+        };
         if self.is_unsealed() {
             return Ok(());
         }
@@ -152,27 +164,7 @@ impl Core {
         let LockKind::Shares { shares, threshold } = wanted.kind else {
             return Err(failed("the lock is not one of shares"));
         };
-        let longest = holdfast_seal::shares::share_bytes(32, shares);
-        if share.expose().len() > longest {
-            return refuse(format!("invalid key: key is longer than maximum {longest} bytes"));
-        }
-        if share.expose().len() < longest {
-            return refuse(format!("invalid key: key is shorter than {longest} bytes"));
-        }
-        let given = {
-            let mut progress = lock(&self.seal.progress);
-            if progress.shares.iter().any(|s| s.ct_eq(share.expose())) {
-                return Ok(());
-            }
-            if progress.shares.is_empty() {
-                progress.nonce = random::uuid_text(&random::uuid().map_err(failed)?);
-            }
-            progress.shares.push(share);
-            if progress.shares.len() < threshold as usize {
-                return Ok(());
-            }
-            std::mem::take(&mut *progress).shares
-        };
+        let Some(given) = self.gather(share, (shares, threshold))? else { return Ok(()) };
         let opened = shares::join(&given, threshold).and_then(|key| {
             let root = locks::open_with_key(&wanted, &read.list.cluster_id, &key)?;
             Ok((root, key))
@@ -182,6 +174,33 @@ impl Core {
             other => failed(other),
         })?;
         self.unlock(root, Some(key)).await
+    }
+
+    /// Take one share; those that were given, if they are enough.
+    fn gather(
+        &self,
+        share: Secret<Vec<u8>>,
+        (shares, threshold): (u8, u8),
+    ) -> Result<Option<Vec<Secret<Vec<u8>>>>, Refusal> {
+        let longest = holdfast_seal::shares::share_bytes(32, shares);
+        if share.expose().len() > longest {
+            return refuse(format!("invalid key: key is longer than maximum {longest} bytes"));
+        }
+        if share.expose().len() < longest {
+            return refuse(format!("invalid key: key is shorter than {longest} bytes"));
+        }
+        let mut progress = lock(&self.seal.progress);
+        if progress.shares.iter().any(|s| s.ct_eq(share.expose())) {
+            return Ok(None);
+        }
+        if progress.shares.is_empty() {
+            progress.nonce = random::uuid_text(&random::uuid().map_err(failed)?);
+        }
+        progress.shares.push(share);
+        if progress.shares.len() < threshold as usize {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut *progress).shares))
     }
 
     /// Forget the shares given so far.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::Timestamp;
 
-use crate::cluster::{Cluster, Lead};
+use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, clock, random};
 
@@ -203,6 +203,14 @@ impl Core {
         *self.standings.active() = None;
         self.store.stand_by();
         self.standings.held().take().is_some()
+    }
+
+    /// Let the node that leads answer a request.
+    pub async fn forward(&self, request: Forwarded, body: Vec<u8>) -> Result<ForwardedAnswer, NotForwarded> {
+        match &self.options.cluster {
+            Some(cluster) => cluster.forward(request, body).await,
+            None => Err(NotForwarded::NotSent("there is no cluster".into())),
+        }
     }
 
     /// Hand leadership over, if somebody can take it.

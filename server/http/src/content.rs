@@ -15,6 +15,8 @@ use crate::connections::{Connection, Streaming};
 pub enum Content {
     Whole(Full<Bytes>),
     Stream { chunks: Box<dyn Chunks>, _while_sent: Option<Streaming> },
+    /// From another node; so many bytes, if that is known.
+    PassedOn(Box<dyn Chunks>, Option<u64>),
 }
 
 impl Content {
@@ -34,6 +36,12 @@ impl Content {
     }
 }
 
+impl Content {
+    pub fn passed_on(chunks: Box<dyn Chunks>, len: Option<u64>) -> Content {
+        Content::PassedOn(chunks, len)
+    }
+}
+
 impl Body for Content {
     type Data = Bytes;
     type Error = Infallible;
@@ -41,7 +49,7 @@ impl Body for Content {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Content::Whole(body) => Pin::new(body).poll_frame(cx),
-            Content::Stream { chunks, .. } => {
+            Content::Stream { chunks, .. } | Content::PassedOn(chunks, _) => {
                 chunks.poll_next(cx).map(|c| c.map(|bytes| Ok(Frame::data(bytes.into()))))
             }
         }
@@ -51,6 +59,7 @@ impl Body for Content {
         match self {
             Content::Whole(body) => body.is_end_stream(),
             Content::Stream { .. } => false,
+            Content::PassedOn(_, len) => *len == Some(0),
         }
     }
 
@@ -58,6 +67,7 @@ impl Body for Content {
         match self {
             Content::Whole(body) => body.size_hint(),
             Content::Stream { .. } => SizeHint::default(),
+            Content::PassedOn(_, len) => len.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

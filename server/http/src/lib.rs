@@ -8,6 +8,7 @@ mod body;
 mod connections;
 mod content;
 mod cors;
+mod forward;
 mod forwarded;
 mod listener;
 mod path;
@@ -15,5 +16,6 @@ mod query;
 mod request;
 pub mod tls;
 
+pub use forward::Front;
 pub use forwarded::ForwardedFor;
 pub use listener::{Address, ListenerOptions, Listening, bind};

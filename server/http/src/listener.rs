@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use holdfast_core::cluster::ListenerAllows;
 use holdfast_core::{Core, OldRoutes};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -68,6 +69,20 @@ impl Default for ListenerOptions {
             unauthenticated_in_flight: false,
             old_routes: OldRoutes::default(),
             forwarded_for: ForwardedFor::default(),
+        }
+    }
+}
+
+impl ListenerOptions {
+    /// What matters to whoever answers, which may be another node.
+    pub(crate) fn allows(&self) -> ListenerAllows {
+        ListenerAllows {
+            rekey: self.old_routes.rekey,
+            generate_root: self.old_routes.generate_root,
+            unauthenticated_metrics: self.unauthenticated_metrics,
+            unauthenticated_in_flight: self.unauthenticated_in_flight,
+            max_json_strings: self.max_json_strings,
+            max_request_ms: u64::try_from(self.max_request_duration.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

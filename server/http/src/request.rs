@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::bare::BareRequest;
+use holdfast_core::cluster::ListenerAllows;
 use holdfast_core::settings::AuditedHeaders;
-use holdfast_core::{Answer, Begun, Core, random};
+use holdfast_core::{Answer, Begun, Core, OldRoutes, Standing, random};
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Headers, Map, Operation, Request, Value, duration};
 use hyper::body::Incoming;
@@ -20,7 +21,7 @@ use crate::body::{self, BodyError};
 use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
-use crate::{ListenerOptions, query};
+use crate::{ListenerOptions, forward, query};
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ pub struct Peer {
     pub certificate_serial: Option<String>,
 }
 
-type Reply = HttpResponse<Content>;
+pub(crate) type Reply = HttpResponse<Content>;
 
 /// Serve one request.
 pub async fn serve(
@@ -104,17 +105,58 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
             "refused JSON input due to high complexity: it needs more than max_request_json_memory",
         ));
     }
-    if !namespace_of(headers).is_empty() && is_root_only(&api) {
+    let uri = parts.uri.path_and_query().map_or("/", |u| u.as_str());
+    let whole = Whole {
+        method: &parts.method,
+        uri,
+        path: api,
+        pairs,
+        headers,
+        body: &body,
+        address,
+        certificate_serial: peer.certificate_serial.as_deref(),
+        allows: options.allows(),
+    };
+    answer_whole(core, whole, true).await
+}
+
+/// A request whose body is there.
+pub(crate) struct Whole<'r> {
+    pub method: &'r Method,
+    /// Path and query as they came.
+    pub uri: &'r str,
+    /// Below `/v1/`.
+    pub path: String,
+    pub pairs: Vec<(String, String)>,
+    pub headers: &'r HeaderMap,
+    pub body: &'r [u8],
+    pub address: Option<SocketAddr>,
+    pub certificate_serial: Option<&'r str>,
+    pub allows: ListenerAllows,
+}
+
+/// Answer a request, or let the active node do it if that is another one and `forwards`.
+pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: bool) -> Reply {
+    let headers = whole.headers;
+    if !namespace_of(headers).is_empty() && is_root_only(&whole.path) {
         return reply(Answer::error(400, "operation unavailable in namespaces"));
     }
-    let method = parts.method.as_str();
-    let bare = BareRequest { method, path: &api, query: &pairs, body: &body, old_routes: options.old_routes };
+    let old_routes = OldRoutes { rekey: whole.allows.rekey, generate_root: whole.allows.generate_root };
+    let method = whole.method.as_str();
+    let bare = BareRequest { method, path: &whole.path, query: &whole.pairs, body: whole.body, old_routes };
     if let Some(answer) = bare_in_task(core, &bare).await {
-        let answer = if parts.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
+        let answer = if *whole.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
         return reply(answer);
     }
-    if !core.is_unsealed() {
-        return reply(Answer::sealed());
+    match core.standing() {
+        Standing::Active => {}
+        Standing::Sealed => return reply(Answer::sealed()),
+        Standing::Standby(_) if forwards => match Box::pin(forward::pass_on(core, &whole)).await {
+            Some(answer) => return answer,
+            // This node has become the active one meanwhile.
+            None => return Box::pin(answer_whole(core, whole, forwards)).await,
+        },
+        Standing::Standby(_) => return reply(forward::not_active()),
     }
     let seen = headers.get_all(holdfast_core::index::HEADER).into_iter().map(|v| v.to_str().unwrap_or("?"));
     if headers.contains_key(holdfast_core::index::HEADER)
@@ -122,36 +164,35 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     {
         return reply(refused);
     }
-    if parts.method == Method::HEAD {
+    if *whole.method == Method::HEAD {
         // No route has it; who may ask nothing is not told so.
         let status = if token(headers).is_some_and(|t| core.accepts(&t)) { 405 } else { 403 };
         return reply(Answer::json(status, Vec::new()));
     }
-    match sdk_request(&parts.method, api, pairs, &body, headers, address, peer) {
+    let allows = whole.allows;
+    match sdk_request(whole) {
         Err(answer) => reply(answer),
         Ok(mut request) => {
             request.headers = match core.audited_headers() {
                 Ok(audited) => audited.map_or_else(Vec::new, |a| kept(headers, &a)),
                 Err(e) => return reply(Answer::failure(&e)),
             };
-            if options.unauthenticated_metrics && request.path == "sys/metrics" && request.operation == Operation::Read
-            {
+            if allows.unauthenticated_metrics && request.path == "sys/metrics" && request.operation == Operation::Read {
                 return reply(metrics(core, &request));
             }
-            if options.unauthenticated_in_flight
+            if allows.unauthenticated_in_flight
                 && request.path == "sys/in-flight-req"
                 && request.operation == Operation::Read
             {
                 return reply(Answer::bare(200, &core.requests_in_flight()));
             }
-            let time = options.max_request_duration;
-            if options.max_json_strings > 0 && json_strings(&request.data) > options.max_json_strings {
+            if allows.max_json_strings > 0 && json_strings(&request.data) > allows.max_json_strings {
                 return reply(Answer::error(
                     400,
                     "refused JSON input due to high complexity: exceeded maximum number of strings",
                 ));
             }
-            run(core, request, time).await
+            run(core, request, Duration::from_millis(allows.max_request_ms)).await
         }
     }
 }
@@ -250,7 +291,7 @@ fn is_root_only(path: &str) -> bool {
     ROOTS.iter().any(|r| path.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
@@ -263,15 +304,8 @@ fn token(headers: &HeaderMap) -> Option<Secret<String>> {
     given.map(str::trim).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()))
 }
 
-fn sdk_request(
-    method: &Method,
-    path: String,
-    pairs: Vec<(String, String)>,
-    body: &[u8],
-    headers: &HeaderMap,
-    address: Option<SocketAddr>,
-    peer: &Peer,
-) -> Result<Request, Answer> {
+fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
+    let Whole { method, path, pairs, headers, body, address, certificate_serial, .. } = whole;
     let bad = |text: &str| Answer::error(400, text);
     let list = query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
     let scan = query::switch(&pairs, "scan").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
@@ -359,11 +393,11 @@ fn sdk_request(
         headers: Vec::new(),
         merge_patch,
         policy_override: text_of(headers, "x-vault-policy-override") == Some("true"),
-        client_certificate_serial: peer.certificate_serial.clone(),
+        client_certificate_serial: certificate_serial.map(str::to_owned),
     })
 }
 
-fn reply(answer: Answer) -> Reply {
+pub(crate) fn reply(answer: Answer) -> Reply {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = HttpResponse::new(Content::new(answer.body, answer.stream));
     *response.status_mut() = status;
@@ -379,7 +413,7 @@ fn reply(answer: Answer) -> Reply {
     response
 }
 
-fn add_headers(headers: &mut HeaderMap, more: Vec<(String, String)>) {
+pub(crate) fn add_headers(headers: &mut HeaderMap, more: Vec<(String, String)>) {
     for (name, value) in more {
         if let (Ok(n), Ok(v)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(n, v);

@@ -171,8 +171,13 @@ async fn serve(
         shown_config: shown_config::shown(config),
     });
     core.set_node(addresses);
-    if member.is_some() {
+    if let Some(member) = &member {
+        member.set_front(Arc::new(holdfast_http::Front::new(core.clone())));
         tokio::spawn(core.clone().follow_lead());
+        let (from, non_voter) = storage::joins(config)?;
+        if !from.is_empty() {
+            core.clone().join_in_background(from, non_voter);
+        }
     }
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
 

@@ -1,11 +1,13 @@
 //! The store, as the configuration describes it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_cluster::{Node, Set};
 use holdfast_config::{Config, Listener, RaftStorage, Storage};
 use holdfast_core::Node as Addresses;
+use holdfast_core::cluster::JoinFrom;
 use holdfast_http::Address;
 use holdfast_storage::{Options, Store};
 
@@ -48,7 +50,7 @@ async fn member(
     let set = Set {
         path: raft.path.clone(),
         node_id: raft.node_id.clone(),
-        cluster_addr: addresses.cluster_addr.trim_start_matches("https://").to_owned(),
+        cluster_addr: host_and_port(&addresses.cluster_addr),
         api_addr: addresses.api_addr.clone(),
         max_entry_bytes,
         performance_multiplier: raft.performance_multiplier,
@@ -62,10 +64,40 @@ async fn member(
     Ok(Opened { store, storage_type: "raft", max_entry_bytes, member: Some(node) })
 }
 
+fn host_and_port(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port || rest.is_empty() { rest.to_owned() } else { format!("{rest}:{CLUSTER_PORT}") }
+}
+
+/// The nodes that a new node asks to be let in, and whether it stays without a vote.
+pub fn joins(config: &Config) -> Result<(Vec<JoinFrom>, bool), String> {
+    let Some(Storage::Raft(raft)) = &config.storage else { return Ok((Vec::new(), false)) };
+    let text = |path: &Option<PathBuf>| -> Result<Option<String>, String> {
+        let read = |p: &PathBuf| std::fs::read_to_string(p).map_err(|e| format!("retry_join: {}: {e}", p.display()));
+        path.as_ref().map(read).transpose()
+    };
+    let mut all = Vec::new();
+    for join in &raft.retry_join {
+        all.push(JoinFrom {
+            api_addr: join.leader_api_addr.clone(),
+            tls_servername: join.leader_tls_servername.clone(),
+            ca_cert: match &join.leader_ca_cert {
+                Some(pem) => Some(pem.clone()),
+                None => text(&join.leader_ca_cert_file)?,
+            },
+            client_cert: text(&join.leader_client_cert_file)?,
+            client_key: text(&join.leader_client_key_file)?,
+        });
+    }
+    Ok((all, raft.retry_join_as_non_voter))
+}
+
 /// The URL at which other members reach this node; empty where there are no others.
 pub fn cluster_url(config: &Config, planned: &[Planned]) -> String {
     if let Some(url) = &config.cluster_addr {
-        return url.trim_end_matches('/').to_owned();
+        // Whatever is written, members speak TLS.
+        return format!("https://{}", host_and_port(url));
     }
     match (&config.storage, listens_at(config, planned)) {
         (Some(Storage::Raft(_)), Some(address)) => format!("https://{address}"),

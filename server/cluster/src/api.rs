@@ -1,0 +1,107 @@
+//! Calling the API of a node whose cluster is to be joined.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_core::cluster::JoinFrom;
+use holdfast_sdk::Value;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Uri, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// An answer's bytes at most.
+const ANSWER_BYTES: usize = 1 << 20;
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Ask for `path` below `/v1/` with a JSON body. The answer is an object; anything but 200 is an error.
+pub async fn ask(from: JoinFrom, path: String, body: Value) -> Result<Value, String> {
+    let asked = tokio::time::timeout(ANSWER_WITHIN, ask_patiently(&from, &path, &body));
+    asked.await.unwrap_or_else(|_| Err(format!("{} does not answer", from.api_addr)))
+}
+
+async fn ask_patiently(from: &JoinFrom, path: &str, body: &Value) -> Result<Value, String> {
+    let url = format!("{}/v1/{path}", from.api_addr.trim_end_matches('/'));
+    let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+    let host = uri.host().ok_or_else(|| format!("{url} names no host"))?.to_owned();
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(format!("{url} is no http or https URL")),
+    };
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let stream = TcpStream::connect((bare_host.as_str(), port)).await.map_err(|e| format!("{url}: {e}"))?;
+    if !tls {
+        return exchange(stream, &uri, &host, body).await;
+    }
+    let name = from.tls_servername.clone().unwrap_or(bare_host);
+    let name = ServerName::try_from(name).map_err(|e| format!("{url}: {e}"))?;
+    let stream = TlsConnector::from(config(from)?).connect(name, stream).await.map_err(|e| format!("{url}: {e}"))?;
+    exchange(stream, &uri, &host, body).await
+}
+
+fn config(from: &JoinFrom) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    match &from.ca_cert {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|e| format!("leader_ca_cert: {e}"))?;
+                roots.add(certificate).map_err(|e| format!("leader_ca_cert: {e}"))?;
+            }
+        }
+        None => {
+            let (_used, _unreadable) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(roots);
+    let config = match (&from.client_cert, &from.client_key) {
+        (Some(certificate), Some(key)) => {
+            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+            let chain = chain.map_err(|e| format!("leader_client_cert: {e}"))?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| format!("leader_client_key: {e}"))?;
+            builder.with_client_auth_cert(chain, key).map_err(|e| format!("leader_client_cert: {e}"))?
+        }
+        (None, None) => builder.with_no_client_auth(),
+        _ => return Err("leader_client_cert and leader_client_key belong together".into()),
+    };
+    Ok(Arc::new(config))
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    uri: &Uri,
+    host: &str,
+    body: &Value,
+) -> Result<Value, String> {
+    let fail = |e: hyper::Error| format!("{uri}: {e}");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(fail)?;
+    let driven = tokio::spawn(connection);
+    let request = Request::post(uri.path())
+        .header(header::HOST, host)
+        .header("X-Vault-Request", "true")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body.to_string())))
+        .map_err(|e| e.to_string())?;
+    let answer = sender.send_request(request).await.map_err(fail)?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await.map_err(|e| format!("{uri}: {e}"))?;
+    driven.abort();
+    let body = body.to_bytes();
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status.is_success() {
+        return Ok(value);
+    }
+    let texts = value.get("errors").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    Err(format!("{uri}: {status}: {}", texts.collect::<Vec<_>>().join("; ")))
+}

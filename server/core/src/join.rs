@@ -1,0 +1,414 @@
+//! Joining a cluster: the newcomer proves that it can unseal what the cluster holds, and each side learns the
+//! other's key from somebody who can.
+//!
+//! The active node makes a random key for the newcomer (the *challenge*) and closes it with what closes the store:
+//! the key that the shares make, or the device. The newcomer opens it with the shares that people give it, or with
+//! its device, and answers with a MAC over what it is called, where it is and which key it has. The active node
+//! adds it to the members, and says who they are under the same key.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use holdfast_hsm::memory::{Key, Secret};
+use holdfast_sdk::{Map, Value};
+use holdfast_seal::locks::{LockKind, Scope};
+use holdfast_seal::{Lock, locks, shares};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::Sha256;
+
+use crate::bare::{strict_bool, strict_object, strict_text};
+use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, Member, Peer};
+use crate::seal_state::{Refusal, failed, refuse};
+use crate::{Answer, Core, clock, random};
+
+/// Challenges that wait for their answer at most, and for how long each counts.
+const CHALLENGES: usize = 64;
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// How long the first snapshot may take to come.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(120);
+/// Waits between two tries to join.
+const RETRY: Duration = Duration::from_secs(2);
+/// Bytes of a node's name at most.
+const NAME_BYTES: usize = 128;
+
+/// Both sides of joining.
+#[derive(Default)]
+pub(crate) struct Joins {
+    /// By the newcomer's name: the key of its challenge, and the boot time when it was made.
+    challenges: Mutex<HashMap<String, (Key, Duration)>>,
+    /// The cluster that this node is about to join.
+    joining: Mutex<Option<Joining>>,
+}
+
+/// A cluster that waits for proof from this node.
+#[derive(Clone)]
+pub(crate) struct Joining {
+    from: JoinFrom,
+    non_voter: bool,
+    /// How the challenge is closed.
+    pub kind: LockKind,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Challenge {
+    /// The lock whose root is the key, CBOR in base64.
+    challenge: String,
+    cluster_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Proof {
+    server_id: String,
+    peer: Peer,
+    /// MAC of both, in base64.
+    answer: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Welcome {
+    /// The members, JSON.
+    members: String,
+    /// MAC of them, in base64.
+    mac: String,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn mac(key: &Key, what: &str, bytes: &[u8]) -> Result<Hmac<Sha256>, Refusal> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).map_err(failed)?;
+    mac.update(what.as_bytes());
+    mac.update(&[0]);
+    mac.update(bytes);
+    Ok(mac)
+}
+
+fn is_mac(key: &Key, what: &str, bytes: &[u8], given: &str) -> Result<bool, Refusal> {
+    let given = STANDARD.decode(given).unwrap_or_default();
+    Ok(mac(key, what, bytes)?.verify_slice(&given).is_ok())
+}
+
+const PROOF: &str = "holdfast join proof";
+const WELCOME: &str = "holdfast join welcome";
+
+fn proven(server_id: &str, peer: &Peer) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(&(server_id, peer)).map_err(failed)
+}
+
+fn not_joined() -> Refusal {
+    Refusal(500, "failed to join raft cluster: failed to get raft challenge".into())
+}
+
+impl Core {
+    /// How the challenge of the cluster that this node joins is closed.
+    pub(crate) fn joining(&self) -> Option<Joining> {
+        lock(&self.joins.joining).clone()
+    }
+
+    /// `sys/storage/raft/join`.
+    pub(crate) async fn join_route(self: &Arc<Self>, body: &[u8]) -> Answer {
+        match self.join_asked(body).await {
+            Ok(joined) => {
+                let mut m = Map::new();
+                m.insert("joined".into(), joined.into());
+                Answer::bare(200, &m)
+            }
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+
+    async fn join_asked(self: &Arc<Self>, body: &[u8]) -> Result<bool, Refusal> {
+        let bad = |text| Refusal(400, text);
+        let map = strict_object(body).map_err(bad)?;
+        let text = |name| strict_text(&map, name).map_err(bad);
+        let some = |name| text(name).map(|t| (!t.is_empty()).then_some(t));
+        let from = JoinFrom {
+            api_addr: text("leader_api_addr")?,
+            tls_servername: some("leader_tls_servername")?,
+            ca_cert: some("leader_ca_cert")?,
+            client_cert: some("leader_client_cert")?,
+            client_key: some("leader_client_key")?,
+        };
+        let retry = strict_bool(&map, "retry").map_err(bad)?;
+        let non_voter = strict_bool(&map, "non_voter").map_err(bad)?;
+        if !text("auto_join")?.is_empty() {
+            return refuse("auto_join is not offered: name the leader with leader_api_addr");
+        }
+        if self.is_initialised().map_err(failed)? {
+            return Ok(true);
+        }
+        if from.api_addr.is_empty() {
+            return Err(not_joined());
+        }
+        if retry {
+            self.clone().join_in_background(vec![from], non_voter);
+            return Ok(false);
+        }
+        self.join(from, non_voter).await?;
+        Ok(true)
+    }
+
+    /// Try to join one of these until it goes well, or this node has a store by other means.
+    pub fn join_in_background(self: Arc<Self>, from: Vec<JoinFrom>, non_voter: bool) {
+        tokio::spawn(async move {
+            let mut said = String::new();
+            loop {
+                for one in &from {
+                    if self.is_initialised().unwrap_or(false) {
+                        return;
+                    }
+                    match self.join(one.clone(), non_voter).await {
+                        Ok(()) => return,
+                        Err(Refusal(_, text)) if text != said => {
+                            tracing::warn!(leader = %one.api_addr, "this node has not joined yet: {text}");
+                            said = text;
+                        }
+                        Err(_) => {}
+                    }
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+
+    /// Join the cluster of a node. With a device that is all; else it waits for shares.
+    async fn join(self: &Arc<Self>, from: JoinFrom, non_voter: bool) -> Result<(), Refusal> {
+        let challenge = self.challenge(&from).await?;
+        let joining = Joining { from, non_voter, kind: challenge.0.kind };
+        match (&joining.kind, &self.options.device) {
+            (LockKind::Device { backend }, Some(device)) if backend == device.backend() => {
+                *lock(&self.joins.joining) = Some(joining);
+                let joined = self.prove(None).await;
+                *lock(&self.joins.joining) = None;
+                self.retry_device();
+                joined
+            }
+            (LockKind::Device { backend }, _) => Err(Refusal(
+                400,
+                format!(
+                    "the cluster is sealed by {backend:?}, and this node has no such device: correct the seal stanza"
+                ),
+            )),
+            (_, Some(device)) => Err(Refusal(
+                400,
+                format!(
+                    "the cluster is sealed by shares, and this node by {:?}: correct the seal stanza",
+                    device.backend()
+                ),
+            )),
+            _ => {
+                *lock(&self.joins.joining) = Some(joining);
+                tracing::info!("this node joins a cluster when its shares were given");
+                Ok(())
+            }
+        }
+    }
+
+    async fn challenge(&self, from: &JoinFrom) -> Result<(Lock, [u8; 16]), Refusal> {
+        let cluster = self.own_cluster()?;
+        let body = json!({"server_id": cluster.node_id()});
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/challenge", body).await;
+        let answer = answer.map_err(|e| {
+            tracing::debug!(error = %e, "no challenge came");
+            not_joined()
+        })?;
+        let challenge: Challenge = serde_json::from_value(answer).map_err(|_| not_joined())?;
+        let lock = STANDARD.decode(&challenge.challenge).map_err(|_| not_joined())?;
+        let lock = minicbor::decode(&lock).map_err(|_| not_joined())?;
+        Ok((lock, random::parse_uuid(&challenge.cluster_id).ok_or_else(not_joined)?))
+    }
+
+    fn own_cluster(&self) -> Result<Arc<dyn Cluster>, Refusal> {
+        self.options.cluster.clone().ok_or_else(|| Refusal(400, "raft storage is not in use".into()))
+    }
+
+    /// Answer the challenge of the cluster that this node joins, with the key that the shares make or with the
+    /// device, and wait for what the cluster holds.
+    pub(crate) async fn prove(self: &Arc<Self>, shares_key: Option<&Key>) -> Result<(), Refusal> {
+        let cluster = self.own_cluster()?;
+        let Some(joining) = self.joining() else { return refuse("Vault is not initialized") };
+        // A fresh one: people may have taken their time.
+        let (closed, cluster_id) = self.challenge(&joining.from).await?;
+        let key = match (shares_key, &self.options.device) {
+            (Some(key), _) => locks::open_with_key(&closed, &cluster_id, key)
+                .map_err(|e| Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")))?,
+            (None, Some(device)) => {
+                let device = device.clone();
+                let opened = tokio::task::spawn_blocking(move || {
+                    device.unwrap(&closed, &locks::wrap_context(&cluster_id, &closed.id))
+                });
+                opened.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?
+            }
+            (None, None) => return Err(failed("neither shares nor a device")),
+        };
+        let server_id = cluster.node_id().to_owned();
+        let peer = Peer { never_votes: joining.non_voter, ..cluster.own_peer() };
+        let answer = mac(&key, PROOF, &proven(&server_id, &peer)?)?.finalize().into_bytes();
+        let proof = Proof { server_id, peer, answer: STANDARD.encode(answer) };
+        let body = serde_json::to_value(&proof).map_err(failed)?;
+        let answer = cluster.ask_leader(joining.from, "sys/storage/raft/bootstrap/answer", body).await;
+        let answer = answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?;
+        let welcome: Welcome = serde_json::from_value(answer).map_err(failed)?;
+        if !is_mac(&key, WELCOME, welcome.members.as_bytes(), &welcome.mac)? {
+            return Err(Refusal(
+                500,
+                "failed to join raft cluster: the leader does not know the challenge's key".into(),
+            ));
+        }
+        let members: Vec<(String, Peer)> = serde_json::from_str(&welcome.members).map_err(failed)?;
+        cluster.enrol(members).await.map_err(failed)?;
+        let came = async {
+            while !matches!(self.lock_list(), Ok(Some(_))) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match tokio::time::timeout(SNAPSHOT_WITHIN, came).await {
+            Ok(()) => {
+                tracing::info!("this node has joined the cluster");
+                Ok(())
+            }
+            Err(_) => {
+                Err(Refusal(503, "the cluster has let this node in, and sends nothing: look at cluster_addr".into()))
+            }
+        }
+    }
+
+    /// Shares that open a challenge instead of a store: prove it, then open the store that came.
+    pub(crate) async fn unseal_joining(
+        self: &Arc<Self>,
+        given: &[Secret<Vec<u8>>],
+        threshold: u8,
+    ) -> Result<(), Refusal> {
+        let wrong = |e| Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}"));
+        let key = shares::join(given, threshold).map_err(wrong)?;
+        self.prove(Some(&key)).await?;
+        *lock(&self.joins.joining) = None;
+        let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("the locks have not come")) };
+        let own = read.list.shares_lock().ok_or_else(|| failed("the cluster has no lock of shares"))?;
+        let root = locks::open_with_key(own, &read.list.cluster_id, &key).map_err(wrong)?;
+        self.unlock(root, Some(key)).await
+    }
+
+    /// `sys/storage/raft/bootstrap/challenge`, at the active node.
+    pub(crate) async fn challenge_route(self: &Arc<Self>, body: &[u8]) -> Answer {
+        match self.make_challenge(body).await {
+            Ok(map) => Answer::bare(200, &map),
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+
+    async fn make_challenge(&self, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+        let bad = |text| Refusal(400, text);
+        let server_id = strict_text(&strict_object(body).map_err(bad)?, "server_id").map_err(bad)?;
+        if server_id.is_empty() || server_id.len() > NAME_BYTES {
+            return refuse("no server id provided");
+        }
+        let Some(open) = self.open() else { return Err(Refusal(503, "Vault is sealed".into())) };
+        let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("there are no locks")) };
+        let cluster_id = read.list.cluster_id;
+        let key = Key::random(32).map_err(failed)?;
+        let closed = match (&self.options.device, read.list.shares_lock(), &*open.shares_key.load()) {
+            (None, Some(Lock { kind: LockKind::Shares { shares, threshold }, .. }), Some(shares_key)) => {
+                locks::lock_with_key(&key, shares_key, &cluster_id, (*shares, *threshold), 0, 0).map_err(failed)?
+            }
+            (Some(device), _, _) => {
+                let (device, id) = (device.clone(), random::bytes::<16>().map_err(failed)?);
+                let again = key.try_clone().map_err(failed)?;
+                let wrapping = tokio::task::spawn_blocking(move || {
+                    let wrapped = device.wrap(&again, &locks::wrap_context(&cluster_id, &id))?;
+                    Ok::<_, holdfast_seal::DeviceRefusal>(Lock {
+                        id,
+                        kind: LockKind::Device { backend: device.backend().to_owned() },
+                        scope: Scope::Cluster,
+                        priority: 0,
+                        key_label: wrapped.key_label,
+                        key_id: wrapped.key_id,
+                        mechanism: wrapped.mechanism,
+                        public_part: wrapped.public_part,
+                        ciphertext: wrapped.ciphertext,
+                        proved: false,
+                        created: clock::now().secs(),
+                    })
+                });
+                wrapping.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?
+            }
+            _ => return Err(failed("this node has no key with which it could ask for proof")),
+        };
+        {
+            let mut challenges = lock(&self.joins.challenges);
+            let now = self.clock.boot();
+            challenges.retain(|_, (_, made)| now.saturating_sub(*made) < ANSWER_WITHIN);
+            if challenges.len() >= CHALLENGES && !challenges.contains_key(&server_id) {
+                return Err(Refusal(503, "too many nodes want to join at once; try again".into()));
+            }
+            challenges.insert(server_id, (key, now));
+        }
+        let (count, threshold) = match closed.kind {
+            LockKind::Shares { shares, threshold } => (shares, threshold),
+            LockKind::Device { .. } => (1, 1),
+        };
+        let mut m = Map::new();
+        m.insert("challenge".into(), STANDARD.encode(minicbor::to_vec(&closed).map_err(failed)?).into());
+        m.insert("cluster_id".into(), random::uuid_text(&cluster_id).into());
+        let config = json!({"type": self.seal_type(), "secret_shares": count, "secret_threshold": threshold});
+        m.insert("seal_config".into(), config);
+        Ok(m)
+    }
+
+    /// `sys/storage/raft/bootstrap/answer`, at the active node.
+    pub(crate) async fn answer_route(self: &Arc<Self>, body: &[u8]) -> Answer {
+        match self.let_in(body).await {
+            Ok(map) => Answer::bare(200, &map),
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+
+    async fn let_in(&self, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+        let cluster = self.own_cluster()?;
+        let proof: Proof =
+            serde_json::from_slice(body).map_err(|e| Refusal(400, format!("no answer to a challenge: {e}")))?;
+        let Proof { server_id, peer, answer } = proof;
+        // It counts once, right or wrong.
+        let challenge = lock(&self.joins.challenges).remove(&server_id);
+        let now = self.clock.boot();
+        let Some((key, _)) = challenge.filter(|(_, made)| now.saturating_sub(*made) < ANSWER_WITHIN) else {
+            return refuse("no challenge was made for this server id, or it is too old");
+        };
+        if !is_mac(&key, PROOF, &proven(&server_id, &peer)?, &answer)? {
+            return refuse("invalid answer given");
+        }
+        let known = cluster.members().0.into_iter().find(|m| m.id == server_id);
+        let change = match known {
+            Some(m) if m.peer.key_hash != peer.key_hash => {
+                return refuse(format!(
+                    "a member called {server_id:?} is known by another key: remove it first, or give the new node a \
+                     name of its own"
+                ));
+            }
+            Some(m) if m.peer == peer => None,
+            Some(_) => Some(Change::Correct(server_id.clone(), peer)),
+            None => Some(Change::Add(server_id.clone(), peer)),
+        };
+        if let Some(change) = change {
+            cluster.change(change).await.map_err(|e| match e {
+                ChangeError::NotLeader => Refusal(503, "this node is no longer the active one; try again".into()),
+                ChangeError::Refused(text) => Refusal(500, text),
+            })?;
+        }
+        tracing::info!(node = %server_id, "a node has joined");
+        let members: Vec<(String, Peer)> =
+            cluster.members().0.into_iter().map(|Member { id, peer, .. }| (id, peer)).collect();
+        let members = serde_json::to_string(&members).map_err(failed)?;
+        let mac = STANDARD.encode(mac(&key, WELCOME, members.as_bytes())?.finalize().into_bytes());
+        let mut m = Map::new();
+        m.insert("members".into(), members.into());
+        m.insert("mac".into(), mac.into());
+        Ok(m)
+    }
+}
