@@ -29,6 +29,8 @@ pub enum Kind {
     Snapshot = 2,
     /// A client's request for the active node; the part is its body. A stream follows the answer's head.
     Request = 3,
+    /// Where the one that calls is now: a member, JSON. Nothing is answered.
+    Hello = 4,
 }
 
 /// A question as it came.
@@ -70,6 +72,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(1) => Kind::Raft,
         Ok(2) => Kind::Snapshot,
         Ok(3) => Kind::Request,
+        Ok(4) => Kind::Hello,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),

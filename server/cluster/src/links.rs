@@ -40,6 +40,8 @@ pub struct Links {
 
 struct Shared {
     identity: Arc<Identity>,
+    /// This node, as it says itself whenever it calls.
+    own: Peer,
     /// By the hash of a member's key.
     known: Mutex<HashMap<String, Known>>,
 }
@@ -47,13 +49,20 @@ struct Shared {
 #[derive(Default)]
 struct Known {
     config: Option<Arc<ClientConfig>>,
+    /// Where the member said itself that it is, which may be newer than what the members know.
+    said: Option<String>,
     address: String,
     idle: Vec<(Channel, Instant)>,
 }
 
 impl Links {
-    pub fn new(identity: Arc<Identity>) -> Links {
-        Links { shared: Arc::new(Shared { identity, known: Mutex::default() }) }
+    pub fn new(identity: Arc<Identity>, own: Peer) -> Links {
+        Links { shared: Arc::new(Shared { identity, own, known: Mutex::default() }) }
+    }
+
+    /// A member said where it is.
+    pub fn heard(&self, key_hash: &str, cluster_addr: String) {
+        self.known().entry(key_hash.to_owned()).or_default().said = Some(cluster_addr);
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -72,24 +81,28 @@ impl Links {
 
     /// A new channel to a member.
     pub async fn connect(&self, peer: &Peer) -> io::Result<Channel> {
-        let config = {
+        let (config, address) = {
             let mut known = self.known();
             let known = known.entry(peer.key_hash.clone()).or_default();
             known.address.clone_from(&peer.cluster_addr);
-            match &known.config {
+            let config = match &known.config {
                 Some(config) => config.clone(),
                 None => {
                     let config = tls::client(&self.shared.identity, &peer.key_hash).map_err(io::Error::other)?;
                     known.config.insert(config).clone()
                 }
-            }
+            };
+            (config, known.said.clone().unwrap_or_else(|| peer.cluster_addr.clone()))
         };
+        let hello = serde_json::to_vec(&self.shared.own).map_err(io::Error::other)?;
         let connecting = async {
-            let stream = TcpStream::connect(&peer.cluster_addr).await?;
+            let stream = TcpStream::connect(&address).await?;
             stream.set_nodelay(true)?;
             // Nothing looks at the name.
             let name = ServerName::try_from("holdfast-node").map_err(io::Error::other)?;
-            TlsConnector::from(config).connect(name, stream).await
+            let mut channel = TlsConnector::from(config).connect(name, stream).await?;
+            frame::send_question(&mut channel, Kind::Hello, &hello, &[]).await?;
+            Ok(channel)
         };
         match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
             Ok(channel) => channel,

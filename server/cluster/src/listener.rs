@@ -76,6 +76,10 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
             tracing::warn!(%from, "a node that is no member of this cluster was refused");
             return Err(io::Error::other("not a member"));
         }
+        if question.kind == Kind::Hello {
+            node.heard(&hash, &question.head);
+            continue;
+        }
         answer(node, &mut channel, question).await?;
     }
 }
@@ -93,6 +97,7 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
             frame::send_answer(channel, &answer).await
         }
         Kind::Request => node.serve_request(channel, question).await,
+        Kind::Hello => Ok(()),
     }
 }
 

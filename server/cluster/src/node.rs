@@ -1,8 +1,8 @@
 //! This node: its store, its identity, and the cluster that it belongs to, once it does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::{api, forward, listener};
 
 /// Threads of the cluster's own: what members say to each other does not wait behind requests.
 const THREADS: usize = 2;
+/// How often it is looked whether members are where they are known to be.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How to open a node.
 pub struct Set {
@@ -50,11 +52,14 @@ pub struct Node {
     may_lead: AtomicBool,
     links: Links,
     front: OnceLock<Arc<dyn Front>>,
+    /// Where members said that they are, by the hash of their keys.
+    places: Mutex<HashMap<String, Peer>>,
     /// Who let this node in.
     welcomed: Mutex<Vec<Peer>>,
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     own_handle: Weak<Node>,
+    folder: PathBuf,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -75,15 +80,17 @@ impl Node {
             .enable_all()
             .build()
             .map_err(|e| format!("the cluster's threads cannot be started: {e}"))?;
-        let links = Links::new(identity.clone());
+        let own = Peer {
+            cluster_addr: set.cluster_addr,
+            api_addr: set.api_addr,
+            key_hash: identity.key_hash.clone(),
+            never_votes: false,
+        };
+        let links = Links::new(identity.clone(), own.clone());
         let node = Arc::new_cyclic(|own_handle| Node {
             own_handle: own_handle.clone(),
-            own: Peer {
-                cluster_addr: set.cluster_addr,
-                api_addr: set.api_addr,
-                key_hash: identity.key_hash.clone(),
-                never_votes: false,
-            },
+            folder: set.path.join("node"),
+            own,
             settings: Settings {
                 node_id: identity.id.clone(),
                 performance_multiplier: set.performance_multiplier,
@@ -97,6 +104,7 @@ impl Node {
             may_lead: AtomicBool::new(false),
             links,
             front: OnceLock::new(),
+            places: Mutex::default(),
             welcomed: Mutex::default(),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -166,19 +174,34 @@ impl Node {
         group.may_lead(self.may_lead.load(Ordering::SeqCst));
         group.lead_if_alone().await;
         self.group.store(Some(Arc::new(group)));
+        self.handle.spawn(keep_places(Arc::downgrade(self)));
         Ok(())
     }
 
-    /// As the leader, say where this node is, if the members know it otherwise.
-    pub async fn correct_own(&self) {
-        let Some(group) = self.group() else { return };
-        let known = group.members().0.into_iter().find(|m| m.id == self.identity.id);
-        let Some(known) = known.filter(|_| group.lead().here) else { return };
-        let own = Peer { never_votes: known.peer.never_votes, ..self.own.clone() };
-        if known.peer != own
-            && let Err(e) = group.change(Change::Correct(self.identity.id.clone(), own)).await
-        {
-            tracing::warn!(error = %e, "the members could not be told where this node is");
+    /// A member said where it is.
+    pub(crate) fn heard(&self, key_hash: &str, said: &[u8]) {
+        let Ok(said) = serde_json::from_slice::<Peer>(said) else { return };
+        self.links.heard(key_hash, said.cluster_addr.clone());
+        lock(&self.places).insert(key_hash.to_owned(), said);
+    }
+
+    /// As the leader, let the members know where each of them is now.
+    async fn correct_places(&self) {
+        let Some(group) = self.group().filter(|g| g.lead().sure) else { return };
+        for member in group.members().0 {
+            let said = match member.id == self.identity.id {
+                true => Some(self.own.clone()),
+                false => lock(&self.places).get(&member.peer.key_hash).cloned(),
+            };
+            let Some(said) = said else { continue };
+            let peer = Peer { cluster_addr: said.cluster_addr, api_addr: said.api_addr, ..member.peer.clone() };
+            if peer == member.peer {
+                continue;
+            }
+            tracing::info!(node = %member.id, address = %peer.cluster_addr, "a member has another address now");
+            if let Err(e) = group.change(Change::Correct(member.id, peer)).await {
+                tracing::warn!(error = %e, "the members could not be told where one of them is");
+            }
         }
     }
 
@@ -193,6 +216,14 @@ impl Node {
     }
 }
 
+async fn keep_places(node: Weak<Node>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(node) = node.upgrade() else { return };
+        node.correct_places().await;
+    }
+}
+
 impl Cluster for Node {
     fn node_id(&self) -> &str {
         &self.identity.id
@@ -200,6 +231,10 @@ impl Cluster for Node {
 
     fn is_member(&self) -> bool {
         self.replica.state().is_some()
+    }
+
+    fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn own_peer(&self) -> Peer {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -147,6 +148,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn node_id(&self) -> &str;
     /// Whether this node belongs to a cluster.
     fn is_member(&self) -> bool;
+    /// A folder of this node's own, for files that come and go.
+    fn folder(&self) -> &Path;
     /// This node as others shall know it.
     fn own_peer(&self) -> Peer;
     /// Ask a node of the cluster that is to be joined: a path of its API, and a body.

@@ -42,6 +42,7 @@ pub mod random;
 mod router;
 mod seal_state;
 pub mod settings;
+mod snapshot;
 mod standing;
 mod sync;
 mod sys;
@@ -63,7 +64,8 @@ pub use old_routes::OldRoutes;
 pub use router::Lockout;
 pub use router::{EngineTable, Factory, MountEntry};
 pub use seal_state::Refusal;
-pub use standing::Standing;
+pub use standing::{Standing, free_bytes};
+pub use sys::raft::ARCHIVE;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -238,9 +240,9 @@ impl Core {
         });
         let weak = Arc::downgrade(&core);
         core.store.on_applied(Box::new(move |keys, index| {
-            if let Some(core) = weak.upgrade()
-                && let Some(open) = &*core.open.load()
-            {
+            let Some(core) = weak.upgrade() else { return };
+            core.locks_may_have_changed(keys);
+            if let Some(open) = &*core.open.load() {
                 open.invalidate(keys, index);
             }
         }));

@@ -3,13 +3,17 @@
 //! The active node is the one that leads, is unsealed, and has applied an entry of its own term: it alone has
 //! caches, jobs and loops ([`crate::Open`]). One that stands by has the root key and nothing else.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::Timestamp;
+use holdfast_storage::RESTORE_KEY;
 
 use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded};
+use crate::layout::LOCKS;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, clock, random};
 
@@ -41,6 +45,8 @@ pub(crate) struct Standings {
     held: Mutex<Option<Held>>,
     /// Since when this node is active, and the term in which it became so.
     active: Mutex<Option<(Timestamp, u64)>>,
+    /// The locks were changed by what was applied: the root key that is held may be an old one.
+    locks_changed: AtomicBool,
 }
 
 impl Standings {
@@ -114,6 +120,40 @@ impl Core {
         tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
     }
 
+    /// These keys were applied, and can be seen in a moment. Where a snapshot takes the store's place, nothing that
+    /// was open is good any more.
+    pub(crate) fn locks_may_have_changed(&self, keys: &[holdfast_storage::Key]) {
+        if self.options.cluster.is_none() {
+            return;
+        }
+        let restored = keys.iter().any(|k| **k == *RESTORE_KEY);
+        if restored && let Some(open) = self.open.swap(None) {
+            open.closing.store(true, Ordering::SeqCst);
+            open.closed.send_replace(true);
+        }
+        if restored || keys.iter().any(|k| **k == *LOCKS) {
+            self.standings.locks_changed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Forget a root key that opens the store no longer. The caller holds the lock of acts.
+    fn check_root(&self) -> Result<(), Refusal> {
+        if !self.standings.locks_changed.swap(false, Ordering::SeqCst) || self.open().is_some() {
+            return Ok(());
+        }
+        let Some(read) = self.lock_list().map_err(failed)? else { return Ok(()) };
+        let opens = self.standings.held().as_ref().is_none_or(|held| read.verify(&held.root).is_ok());
+        if !opens {
+            self.forget_held();
+            self.retry_device();
+            tracing::warn!(
+                cluster = %read.list.cluster_name,
+                "the keys of this node open the store no longer: it is sealed until those of the cluster are given"
+            );
+        }
+        Ok(())
+    }
+
     /// Follow who leads, for as long as the process runs.
     pub async fn follow_lead(self: Arc<Self>) {
         let Some(cluster) = self.options.cluster.clone() else { return };
@@ -130,7 +170,7 @@ impl Core {
                 }
                 said = broken;
             }
-            if !self.is_out_of_step(&*cluster) {
+            if !self.is_out_of_step(&*cluster) && !self.standings.locks_changed.load(Ordering::SeqCst) {
                 continue;
             }
             let _one = self.seal.act.lock().await;
@@ -154,10 +194,11 @@ impl Core {
     /// Become active or stand by, as the lead is. The caller holds the lock of acts.
     async fn match_lead(self: &Arc<Self>) -> Result<(), Refusal> {
         let Some(cluster) = self.options.cluster.clone() else { return Ok(()) };
+        self.check_root()?;
         if !self.is_out_of_step(&*cluster) {
             return Ok(());
         }
-        if self.open().is_some() {
+        if self.standings.active().is_some() {
             self.stand_by().await?;
         }
         let lead = cluster.lead();
@@ -213,6 +254,11 @@ impl Core {
         }
     }
 
+    /// Where a listener may put the archive of a restore; `None`: this server takes none.
+    pub fn archive_folder(&self) -> Option<PathBuf> {
+        self.options.cluster.as_ref().map(|c| c.folder().to_owned())
+    }
+
     /// Hand leadership over, if somebody can take it.
     pub async fn step_down(&self) -> bool {
         match &self.options.cluster {
@@ -220,4 +266,10 @@ impl Core {
             None => false,
         }
     }
+}
+
+/// Bytes that are free on the disk of a path.
+pub fn free_bytes(path: &std::path::Path) -> std::io::Result<u64> {
+    let s = rustix::fs::statvfs(path)?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
 }

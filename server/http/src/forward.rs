@@ -45,6 +45,7 @@ pub fn not_active() -> Answer {
 /// Let the active node answer. `None`: this node is it now.
 pub async fn pass_on(core: &Arc<Core>, whole: &Whole<'_>) -> Option<Reply> {
     let redirects = NO_FORWARDING.iter().any(|name| text_of(whole.headers, name).is_some_and(|v| !v.is_empty()));
+    let reads = matches!(whole.method.as_str(), "GET" | "HEAD" | "LIST" | "SCAN");
     let begin = Instant::now();
     loop {
         let lead = match core.standing() {
@@ -59,6 +60,9 @@ pub async fn pass_on(core: &Arc<Core>, whole: &Whole<'_>) -> Option<Reply> {
             }
             match core.forward(head_of(whole), whole.body.to_vec()).await {
                 Ok(answer) => return Some(passed_back(answer)),
+                Err(NotForwarded::Unknown(text)) if reads => {
+                    tracing::debug!(error = %text, "the active node did not answer a read; it is asked again");
+                }
                 Err(NotForwarded::Unknown(text)) => {
                     tracing::warn!(error = %text, "the active node did not answer");
                     let text = "the active node did not answer; the outcome is unknown, the audit log will tell";
@@ -88,7 +92,8 @@ fn head_of(whole: &Whole<'_>) -> Forwarded {
     }
 }
 
-fn redirect(api_addr: &str, uri: &str) -> Reply {
+/// Send the client to another node.
+pub fn redirect(api_addr: &str, uri: &str) -> Reply {
     let mut response = reply(Answer { content_type: String::new(), ..Answer::json(307, Vec::new()) });
     if let Ok(place) = HeaderValue::try_from(format!("{}{uri}", api_addr.trim_end_matches('/'))) {
         response.headers_mut().insert(header::LOCATION, place);

@@ -4,6 +4,7 @@
 //! hyper reads and writes; [`request`] maps; [`holdfast_core::Core`] answers. A client that hangs
 //! up cancels nothing: each request runs in a task of its own.
 
+mod archive;
 mod body;
 mod connections;
 mod content;

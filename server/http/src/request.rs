@@ -21,7 +21,7 @@ use crate::body::{self, BodyError};
 use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
-use crate::{ListenerOptions, forward, query};
+use crate::{ListenerOptions, archive, forward, query};
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -80,7 +80,21 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let takes_body =
         !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) && parts.method.as_str() != "LIST";
-    let body = if takes_body {
+    let mut archive = None;
+    let body = if archive::is_one(core, &parts.method, &api) {
+        if let Standing::Standby(lead) = core.standing()
+            && let Some((_, leader)) = lead.leader.filter(|_| !lead.here)
+        {
+            // Too large to be passed on in one piece.
+            let uri = parts.uri.path_and_query().map_or("/", |u| u.as_str());
+            return forward::redirect(&leader.api_addr, uri);
+        }
+        let known = token(headers).is_some_and(|t| core.accepts(&t));
+        match archive::take(core, known, incoming, options.read_timeout).await {
+            Ok(taken) => Bytes::from(archive.insert(taken).body()),
+            Err(answer) => return reply(answer),
+        }
+    } else if takes_body {
         // A client that asks before it sends is told at once; another is let finish.
         let asks = headers.contains_key(header::EXPECT);
         let drain = if asks { Duration::ZERO } else { options.read_timeout };
@@ -117,7 +131,9 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
         certificate_serial: peer.certificate_serial.as_deref(),
         allows: options.allows(),
     };
-    answer_whole(core, whole, true).await
+    let answer = answer_whole(core, whole, true).await;
+    drop(archive);
+    answer
 }
 
 /// A request whose body is there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::pipeline::lock;
 use crate::replicated::{Committed, Frozen, RECEIVED_FILE, Received, Shared, Work, changes_of_entry, payload};
-use crate::state::{Change, FILE, Mark};
+use crate::state::{Change, FILE, Mark, RESTORE_KEY};
 use crate::writer::{Failure, Writer};
 use crate::{Key, StoreError};
 
@@ -62,6 +62,10 @@ impl Writer {
                 version = version.max(1);
             }
         }
+        if changes.iter().any(|(key, _)| **key == *RESTORE_KEY) {
+            // What is copied meanwhile is of a store that goes.
+            self.inner.compaction.give_up();
+        }
         self.state.apply_replicated(changes.iter(), version, Some(mark), members.as_deref())?;
         let snapshot = self.state.snapshot()?;
         self.unsaved += entries.iter().map(|e| e.payload.len() as u64 + ENTRY_OVERHEAD).sum::<u64>();
@@ -83,7 +87,7 @@ impl Writer {
         }
         self.inner.compaction.note(keys.iter());
         // What opens the store must be there after a loss of power, before anybody leads.
-        if keys.iter().any(|k| k.first() == Some(&0)) {
+        if keys.iter().any(|k| k.first() == Some(&0) || **k == *RESTORE_KEY) {
             self.checkpoint();
         }
         Ok(())

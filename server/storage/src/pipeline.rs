@@ -183,6 +183,15 @@ impl Pipeline {
     /// Validate and number a proposal. One without writes is validated too, and its ticket ends
     /// when all that it may have read is applied.
     pub fn propose(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
+        self.propose_and(proposal, |_| {})
+    }
+
+    /// As [`Pipeline::propose`]; `then` is done before anybody else can propose.
+    pub(crate) fn propose_and(
+        &self,
+        proposal: Proposal,
+        then: impl FnOnce(&mut Shared),
+    ) -> Result<Ticket, CommitError> {
         let (sender, done) = oneshot::channel();
         let mut shared = self.shared();
         if shared.closed {
@@ -220,6 +229,7 @@ impl Pipeline {
         shared.in_flight += 1;
         shared.remember(index, &changes);
         shared.queue.push_back(Queued { index, changes, bytes, done: sender });
+        then(&mut shared);
         Ok(Ticket { index, done })
     }
 }

@@ -8,7 +8,9 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 
 use crate::disk::Disk;
 use crate::redb_file::{Patience, RedbFile};
@@ -29,6 +31,18 @@ pub(crate) const FILE: &str = "state.redb";
 pub(crate) const COPY_FILE: &str = "state.redb.copy";
 /// What it is called while it is made.
 const NEW_FILE: &str = "state.redb.new";
+
+/// The first byte of keys that wait for a restore.
+pub const STAGED: u8 = 2;
+/// A member's change of this key puts what was staged under its value (16 bytes) in the place of everything else.
+pub const RESTORE_KEY: &[u8] = &[STAGED, 0xff];
+/// Entries that are moved at a time.
+const MOVED: usize = 1000;
+
+/// Where an entry of a restore waits.
+pub fn staged_key(id: &[u8; 16], key: &[u8]) -> Key {
+    [&[STAGED, 0][..], id, key].concat().into()
+}
 
 /// One change of one key; `None` removes it.
 pub type Change = (Key, Option<Value>);
@@ -51,6 +65,27 @@ pub struct Snapshot {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     index: u64,
     _database: Arc<Database>,
+}
+
+/// What was staged under `id` becomes everything there is.
+fn put_staged(entries: &mut redb::Table<'_, &[u8], &[u8]>, id: &[u8; 16]) -> Result<(), StoreError> {
+    let prefix = staged_key(id, &[]);
+    entries.retain(|key, _| key.starts_with(&prefix))?;
+    loop {
+        let mut some = Vec::new();
+        for item in entries.range::<&[u8]>(&*prefix..)?.take(MOVED) {
+            let (key, value) = item?;
+            let Some(to) = key.value().strip_prefix(&*prefix) else { break };
+            some.push((to.to_vec(), value.value().to_vec()));
+        }
+        if some.is_empty() {
+            return Ok(());
+        }
+        for (key, value) in some {
+            entries.remove(&*staged_key(id, &key))?;
+            entries.insert(&*key, &*value)?;
+        }
+    }
 }
 
 /// Make an empty one, so that it is there whole or not at all.
@@ -170,6 +205,12 @@ impl State {
             {
                 let mut entries = write.open_table(ENTRIES)?;
                 for (key, value) in changes {
+                    if **key == *RESTORE_KEY
+                        && let Some(id) = value.as_deref().and_then(|id| id.try_into().ok())
+                    {
+                        put_staged(&mut entries, id)?;
+                        continue;
+                    }
                     match value {
                         Some(v) => entries.insert(&**key, &**v)?,
                         None => entries.remove(&**key)?,

@@ -280,6 +280,13 @@ impl Store {
         Ok(ticket)
     }
 
+    /// As [`Store::propose`], of a member: nothing is proposed behind it until this member takes over anew.
+    pub fn propose_last(&self, proposal: Proposal) -> Result<Ticket, CommitError> {
+        let ticket = self.inner.pipeline.propose_and(proposal, |shared| shared.standby = true)?;
+        self.wake();
+        Ok(ticket)
+    }
+
     pub fn info(&self) -> StoreInfo {
         let in_flight = self.inner.pipeline.shared().in_flight;
         StoreInfo {

@@ -20,8 +20,8 @@ use super::network::{Network, Peers, Question, Reply, WrittenId};
 use super::types::{self, Changes, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
-const HEARTBEAT_MS: u64 = 40;
-const ELECTION_MS: (u64, u64) = (160, 320);
+const HEARTBEAT_MS: u64 = 30;
+const ELECTION_MS: (u64, u64) = (90, 150);
 /// A proposal on which no majority agrees within this is given up: it may be agreed on later.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the one to which leadership is handed may take.
@@ -61,7 +61,9 @@ impl Group {
             enable_pre_vote: Some(true),
             ..openraft::Config::default()
         };
-        let lease = Duration::from_millis(config.election_timeout_min);
+        // Those who follow give nobody else a vote for so long after they heard of the leader; some of it is kept back
+        // for clocks that do not run alike.
+        let lease = Duration::from_millis(config.election_timeout_max * 9 / 10);
         let config = Arc::new(config.validate().map_err(|e| e.to_string())?);
         let id = NodeId(settings.node_id.clone());
         let machine = Machine::new(replica.clone());

@@ -93,7 +93,12 @@ impl Log {
         let own = self.loggers.level(Loggers::of(module));
         let wanted = self.watches().least().map_or(own, |w| w.min(own));
         // Libraries trace what passes through them: secrets, and each line on its way to a watch.
-        if module.starts_with("holdfast") { wanted } else { wanted.max(Level::Info) }
+        match module {
+            m if m.starts_with("holdfast") => wanted,
+            // It tells every step that it takes.
+            m if m.starts_with("openraft") => wanted.max(Level::Warn),
+            _ => wanted.max(Level::Info),
+        }
     }
 }
 

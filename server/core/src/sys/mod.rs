@@ -16,7 +16,7 @@ mod mounts;
 pub(crate) mod password;
 mod plugins;
 mod policy;
-mod raft;
+pub(crate) mod raft;
 mod raw;
 mod remount;
 pub(crate) mod rotate;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::parameters::Nanos;
+use holdfast_sdk::parameters::{Anything, Nanos};
 use holdfast_sdk::{
-    Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, duration, parameters,
+    Body, Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, duration, parameters,
 };
 use serde_json::json;
 
 use super::System;
 use crate::autopilot::{self, Settings};
 use crate::cluster::{Change, ChangeError, Cluster, Member, Peer};
+use crate::snapshot;
 use crate::tx::Tx;
 
 parameters! {
@@ -50,6 +51,15 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         })
         .path("storage/raft/demote", "Take a member's vote.", |p| {
             p.update(done).prepared(Operation::Update, demote).root_protected()
+        })
+        .path("storage/raft/snapshot", "Save the store, or bring a saved one back.", |p| {
+            p.read(save).update(restored).prepared(Operation::Update, restore).root_protected().describe(
+                "A read gives an archive. A write of such an archive puts it in the place of all that the store holds; \
+                 the members of the cluster stay.",
+            )
+        })
+        .path("storage/raft/snapshot-force", "Bring a saved store back, whatever keys it has.", |p| {
+            p.update(restored).prepared(Operation::Update, restore_by_force).root_protected()
         })
         .path("storage/raft/autopilot/state", "How the members do.", |p| p.read(state))
         .path("storage/raft/autopilot/configuration", "How members are looked after.", |p| {
@@ -148,6 +158,44 @@ fn demote(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Pr
     }
     let changes = by_hand(&found, true).into_iter().chain([Change::Demote(id)]).collect();
     changed(cluster, changes)
+}
+
+/// The name under which the listener says where an archive is that a client sent.
+pub const ARCHIVE: &str = "archive";
+
+fn save(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let chunks = snapshot::save(&core, &open)?;
+    Ok(Response {
+        body: Body::Stream { content_type: "application/gzip".into(), chunks },
+        headers: vec![("Content-Disposition".into(), "attachment".into())],
+        ..Response::default()
+    })
+}
+
+fn restored(_: &System, _: &mut Tx, _: &Call<'_>, _: Anything) -> Result<Response> {
+    Ok(Response::empty())
+}
+
+fn restore(sys: &System, _: &mut Tx, call: &Call<'_>, _: Anything) -> Result<Option<Preparation>> {
+    restoring(sys, call, false)
+}
+
+fn restore_by_force(sys: &System, _: &mut Tx, call: &Call<'_>, _: Anything) -> Result<Option<Preparation>> {
+    restoring(sys, call, true)
+}
+
+fn restoring(sys: &System, call: &Call<'_>, force: bool) -> Result<Option<Preparation>> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let file = call.request.data.get(ARCHIVE).and_then(Value::as_str).map(std::path::PathBuf::from);
+    let file = file.ok_or_else(|| Error::bad_request("no snapshot was sent"))?;
+    Ok(Some(Box::pin(async move {
+        snapshot::restore(&core, &open, &file, force).await?;
+        let nothing: Prepared = Arc::new(());
+        Ok(nothing)
+    })))
 }
 
 fn state(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
