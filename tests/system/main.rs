@@ -6,6 +6,7 @@
 mod bad_input;
 mod cli_page;
 mod clients;
+mod cluster;
 mod command_line;
 mod compaction;
 mod crash;

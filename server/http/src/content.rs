@@ -14,7 +14,10 @@ use crate::connections::{Connection, Streaming};
 
 pub enum Content {
     Whole(Full<Bytes>),
-    Stream { chunks: Box<dyn Chunks>, _while_sent: Option<Streaming> },
+    Stream {
+        chunks: Box<dyn Chunks>,
+        _while_sent: Option<Streaming>,
+    },
     /// From another node; so many bytes, if that is known.
     PassedOn(Box<dyn Chunks>, Option<u64>),
 }

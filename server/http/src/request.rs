@@ -90,7 +90,7 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
             return forward::redirect(&leader.api_addr, uri);
         }
         let known = token(headers).is_some_and(|t| core.accepts(&t));
-        match archive::take(core, known, incoming, options.read_timeout).await {
+        match Box::pin(archive::take(core, known, incoming, options.read_timeout)).await {
             Ok(taken) => Bytes::from(archive.insert(taken).body()),
             Err(answer) => return reply(answer),
         }

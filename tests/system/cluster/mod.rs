@@ -1,0 +1,97 @@
+//! Three nodes as one service: real processes, killed while clients write.
+
+mod nodes;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use holdfast_tests::until;
+
+use nodes::{Nodes, WITHIN};
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_leaders_are_killed() {
+    let mut nodes = Nodes::start(3);
+    nodes.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    nodes.until_all_vote();
+    let (acknowledged, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+    let writer = {
+        let (clients, acknowledged, stop) = (nodes.roots(), acknowledged.clone(), stop.clone());
+        thread::spawn(move || {
+            for n in 0_u32.. {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let client = &clients[n as usize % clients.len()];
+                let written = client.try_call("POST", &format!("kv/{n}"), Some(&json!({"n": n})));
+                match written {
+                    Ok(reply) if reply.status == 204 => acknowledged.lock().unwrap().push(n),
+                    _ => thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        })
+    };
+    for _ in 0..2 {
+        let before = acknowledged.lock().unwrap().len();
+        let leader = nodes.until_led();
+        nodes.kill(leader);
+        until(WITHIN, "writes behind the kill", || (acknowledged.lock().unwrap().len() > before + 5).then_some(()));
+        nodes.start_again(leader);
+        nodes.until_all_vote();
+    }
+    stop.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    let acknowledged = acknowledged.lock().unwrap();
+    assert!(acknowledged.len() > 20, "{} writes only", acknowledged.len());
+    for n in acknowledged.iter() {
+        let reply = nodes.root(*n as usize % 3).get(&format!("kv/{n}"));
+        assert_eq!(reply.expect(200).at("/data/n"), *n, "written and acknowledged: {n}");
+    }
+}
+
+#[test]
+fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
+    let nodes = Nodes::start(3);
+    let standby = (nodes.until_led() + 1) % 3;
+    assert_eq!(nodes.client(standby).get("sys/health").status, 429);
+    assert_eq!(nodes.client(standby).get("sys/health?standbyok=true").status, 200);
+    let made = nodes.root(standby).post("auth/token/create", json!({"policies": ["default"]}));
+    let token = made.expect(200).text_at("/auth/client_token").to_owned();
+    for n in 0..3 {
+        nodes.client(n).with_token(&token).get("auth/token/lookup-self").expect(200);
+    }
+    nodes.root(standby).post("auth/token/revoke", json!({"token": token})).expect(204);
+    for n in 0..3 {
+        assert_eq!(nodes.client(n).with_token(&token).get("auth/token/lookup-self").status, 403, "node {n}");
+    }
+    let sent = nodes.root(standby).raw("GET", "/v1/sys/mounts", &[("X-Vault-No-Request-Forwarding", "true")], b"");
+    assert_eq!(sent.status, 307);
+    assert!(sent.header("location").is_some_and(|l| l.ends_with("/v1/sys/mounts")));
+}
+
+#[test]
+fn leadership_is_handed_over_without_an_error_and_all_nodes_come_back_from_a_loss_of_power() {
+    let mut nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    nodes.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    nodes.root(1).post("kv/a", json!({"v": 1})).expect(204);
+    let before = nodes.until_led();
+    nodes.root(before).post("sys/step-down", json!({})).expect(204);
+    let after = until(WITHIN, "another leader", || Some(nodes.until_led()).filter(|now| *now != before));
+    assert_ne!(before, after);
+    nodes.root(before).post("kv/b", json!({"v": 2})).expect(204);
+    for n in 0..3 {
+        nodes.kill(n);
+    }
+    for n in 0..3 {
+        nodes.start_again(n);
+    }
+    nodes.until_led();
+    for (key, value) in [("a", 1), ("b", 2)] {
+        assert_eq!(nodes.root(2).get(&format!("kv/{key}")).expect(200).at("/data/v"), value);
+    }
+}
