@@ -31,6 +31,8 @@ pub enum Kind {
     Request = 3,
     /// Where the one that calls is now: a member, JSON. Nothing is answered.
     Hello = 4,
+    /// Who the members are: the answer is JSON.
+    Members = 5,
 }
 
 /// A question as it came.
@@ -73,6 +75,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(2) => Kind::Snapshot,
         Ok(3) => Kind::Request,
         Ok(4) => Kind::Hello,
+        Ok(5) => Kind::Members,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),

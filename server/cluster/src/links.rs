@@ -137,6 +137,18 @@ impl Links {
         }
     }
 
+    /// Ask a member who the members are.
+    pub async fn members(&self, peer: &Peer) -> io::Result<Vec<Peer>> {
+        let asked = async {
+            let mut channel = self.connect(peer).await?;
+            frame::send_question(&mut channel, Kind::Members, &[], &[]).await?;
+            let answer = frame::answer(&mut channel).await?;
+            self.give_back(peer, channel);
+            serde_json::from_slice(&answer).map_err(io::Error::other)
+        };
+        within(CONNECT_WITHIN * 2, asked).await
+    }
+
     async fn ask_raft(self, peer: Peer, head: Vec<u8>, payloads: Vec<Value>) -> io::Result<Vec<u8>> {
         loop {
             let (mut channel, was_idle) = self.channel(&peer).await?;

@@ -72,7 +72,7 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
         };
         let Some(question) = question? else { return Ok(()) };
         // Asked each time: a member that was removed is heard no longer.
-        if !node.knows(&hash) {
+        if !node.knows(&hash) && !node.learns_of(&hash).await {
             tracing::warn!(%from, "a node that is no member of this cluster was refused");
             return Err(io::Error::other("not a member"));
         }
@@ -98,6 +98,11 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
         }
         Kind::Request => node.serve_request(channel, question).await,
         Kind::Hello => Ok(()),
+        Kind::Members => {
+            let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
+            let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();
+            frame::send_answer(channel, &serde_json::to_vec(&peers).map_err(io::Error::other)?).await
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use holdfast_core::cluster::{
@@ -25,6 +25,8 @@ use crate::{api, forward, listener};
 const THREADS: usize = 2;
 /// How often it is looked whether members are where they are known to be.
 const LOOK: Duration = Duration::from_secs(2);
+/// Members are not asked again sooner who the members are.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How to open a node.
 pub struct Set {
@@ -54,7 +56,9 @@ pub struct Node {
     front: OnceLock<Arc<dyn Front>>,
     /// Where members said that they are, by the hash of their keys.
     places: Mutex<HashMap<String, Peer>>,
-    /// Who let this node in.
+    /// When members were last asked who the members are.
+    asked: Mutex<Option<Instant>>,
+    /// Who let this node in, or who the members are as one of them said.
     welcomed: Mutex<Vec<Peer>>,
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
@@ -105,6 +109,7 @@ impl Node {
             links,
             front: OnceLock::new(),
             places: Mutex::default(),
+            asked: Mutex::default(),
             welcomed: Mutex::default(),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -138,14 +143,32 @@ impl Node {
         let _first_counts = self.front.set(front);
     }
 
-    /// Whether a key is a member's, or one's that let this node in when it has no members yet.
+    /// Whether a key is a member's, as this node knows or was told by a member.
     pub(crate) fn knows(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };
-        let members = group.members().0;
-        match members.is_empty() {
-            false => members.iter().any(|m| m.peer.key_hash == key_hash),
-            true => lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash),
+        group.members().0.iter().any(|m| m.peer.key_hash == key_hash)
+            || lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash)
+    }
+
+    /// A node that was off while others joined asks those that it knows. Once in a while only.
+    pub(crate) async fn learns_of(&self, key_hash: &str) -> bool {
+        let Some(group) = self.group() else { return false };
+        {
+            let mut asked = lock(&self.asked);
+            if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+                return false;
+            }
+            *asked = Some(Instant::now());
         }
+        for member in group.members().0.into_iter().filter(|m| m.id != self.identity.id) {
+            if let Ok(peers) = self.links.members(&member.peer).await
+                && !peers.is_empty()
+            {
+                *lock(&self.welcomed) = peers;
+                return self.knows(key_hash);
+            }
+        }
+        false
     }
 
     /// Listen to other members until the node ends.
@@ -221,6 +244,10 @@ async fn keep_places(node: Weak<Node>) {
         tokio::time::sleep(LOOK).await;
         let Some(node) = node.upgrade() else { return };
         node.correct_places().await;
+        if node.lead().leader.is_some() {
+            // The log says who the members are, and is heard again.
+            lock(&node.welcomed).clear();
+        }
     }
 }
 

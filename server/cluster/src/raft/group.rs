@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
@@ -43,6 +44,8 @@ pub struct Group {
     id: NodeId,
     replica: Replica,
     lease: Duration,
+    /// The lead is being handed over: another member may have it already.
+    handing_over: Arc<AtomicBool>,
 }
 
 impl Group {
@@ -69,7 +72,7 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
-        Ok(Group { raft, id, replica, lease })
+        Ok(Group { raft, id, replica, lease, handing_over: Arc::default() })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -98,7 +101,7 @@ impl Group {
         let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);
         Lead {
             here: leads,
-            sure: leads && (alone || heard),
+            sure: leads && (alone || heard) && !self.handing_over.load(Ordering::SeqCst),
             term: m.current_term,
             leader,
             committed: index(&m.cluster_committed),
@@ -176,6 +179,14 @@ impl Group {
         let others = self.raft.voter_ids().filter(|id| *id != self.id);
         let best = others.filter(|id| progress.get(&id.0).is_some_and(|p| p.silent.is_some()));
         let Some(to) = best.max_by_key(|id| progress.get(&id.0).map(|p| p.matched)) else { return false };
+        // From here on nothing is answered: the other one may lead before this one hears of it.
+        self.handing_over.store(true, Ordering::SeqCst);
+        let handed_over = self.transfer(to).await;
+        self.handing_over.store(false, Ordering::SeqCst);
+        handed_over
+    }
+
+    async fn transfer(&self, to: NodeId) -> bool {
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return false;
         }
