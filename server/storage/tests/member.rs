@@ -1,0 +1,160 @@
+//! A member's store: what its log holds after it was cut, forgotten and opened again, and what takes a store over.
+
+use std::sync::{Arc, mpsc};
+
+use holdfast_storage::disk::{Disk, SimDisk};
+use holdfast_storage::{
+    Agreement, Committed, Disagreement, Mark, Proposal, RESTORE_KEY, RaftLog, Record, Replica, Store, StoreError,
+    Value, Vote, Write, payload, staged_key,
+};
+
+const ENTRY: usize = 1 << 20;
+
+fn open(disk: &SimDisk) -> (Store, Replica) {
+    Store::open_member_on(Some(Arc::new(disk.clone()) as Arc<dyn Disk>), ENTRY).unwrap()
+}
+
+/// Give an order and wait until it is on the disk.
+fn done(order: impl FnOnce(holdfast_storage::Done)) -> std::io::Result<()> {
+    let (sender, outcome) = mpsc::channel();
+    order(Box::new(move |result| sender.send(result).unwrap()));
+    outcome.recv().unwrap()
+}
+
+fn record(term: u64, index: u64) -> Record {
+    let payload: Value = [&[payload::BLANK][..], format!("{term}.{index}").as_bytes()].concat().into();
+    Record { mark: Mark { term, index }, payload }
+}
+
+fn append(log: &RaftLog, records: Vec<Record>) {
+    done(|d| log.append(records, d)).unwrap();
+}
+
+fn all(log: &RaftLog) -> Vec<Record> {
+    log.read(0, u64::MAX, usize::MAX).unwrap()
+}
+
+#[test]
+fn what_was_cut_off_is_gone_and_what_came_in_its_place_is_there_after_a_loss_of_power() {
+    let disk = SimDisk::default();
+    let (_store, replica) = open(&disk);
+    let log = replica.log();
+    append(log, (1..=5).map(|i| record(1, i)).collect());
+    done(|d| log.truncate_after(2, d)).unwrap();
+    append(log, vec![record(2, 3), record(2, 4)]);
+    let wanted = vec![record(1, 1), record(1, 2), record(2, 3), record(2, 4)];
+    assert_eq!(all(log), wanted);
+    let (_store, again) = open(&disk.power_cut(|| false));
+    assert_eq!(all(again.log()), wanted);
+    assert_eq!(again.log().ends(), (None, Some(Mark { term: 2, index: 4 })));
+}
+
+#[test]
+fn entries_that_do_not_follow_are_refused() {
+    let (_store, replica) = open(&SimDisk::default());
+    append(replica.log(), vec![record(1, 1)]);
+    assert!(done(|d| replica.log().append(vec![record(1, 3)], d)).is_err());
+    append(replica.log(), vec![record(1, 2)]);
+}
+
+#[test]
+fn the_vote_and_what_was_forgotten_are_known_after_a_loss_of_power() {
+    let disk = SimDisk::default();
+    let (_store, replica) = open(&disk);
+    let log = replica.log();
+    append(log, (1..=9).map(|i| record(1, i)).collect());
+    let vote = Vote { term: 7, node: "n1".into(), committed: true };
+    done(|d| log.save_vote(vote.clone(), d)).unwrap();
+    done(|d| log.purge(Mark { term: 1, index: 6 }, d)).unwrap();
+    let (_store, again) = open(&disk.power_cut(|| false));
+    assert_eq!(again.log().vote(), Some(vote));
+    assert_eq!(again.log().ends(), (Some(Mark { term: 1, index: 6 }), Some(Mark { term: 1, index: 9 })));
+    assert_eq!(all(again.log()), (7..=9).map(|i| record(1, i)).collect::<Vec<_>>());
+    // Everything, and more than there is: as after a snapshot from elsewhere.
+    done(|d| again.log().purge(Mark { term: 3, index: 20 }, d)).unwrap();
+    append(again.log(), vec![record(3, 21)]);
+    assert_eq!(all(again.log()), [record(3, 21)]);
+}
+
+/// Whatever is proposed is agreed on: the only member of a cluster.
+struct Alone(Replica, std::sync::Mutex<u64>);
+
+impl Agreement for Alone {
+    fn commit(&self, payload: Vec<u8>) -> Result<(), Disagreement> {
+        let mut index = self.1.lock().unwrap();
+        *index += 1;
+        let entry = Committed { mark: Mark { term: 2, index: *index }, payload: payload.into() };
+        let applied = self.0.apply(vec![entry]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(applied).map_err(|e| Disagreement::Unknown(e.to_string()))
+    }
+}
+
+fn put(key: &[u8], value: &[u8]) -> Write {
+    Write::Put(key.into(), value.into())
+}
+
+async fn commit(store: &Store, writes: Vec<Write>) {
+    let proposal = Proposal { view_index: store.view().index(), writes, ..Proposal::default() };
+    store.propose(proposal).unwrap().committed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_nobodys_becomes_a_members_and_not_the_other_way_round() {
+    let disk = SimDisk::default();
+    let store = Store::open_on(Some(Arc::new(disk.clone())), ENTRY).unwrap();
+    commit(&store, vec![put(b"a", b"1")]).await;
+    let before = store.view().index();
+    drop(store);
+    let (store, replica) = open(&disk);
+    assert_eq!(replica.state(), None);
+    assert!(!replica.is_empty());
+    assert!(store.propose(Proposal::default()).is_err(), "nothing is proposed by one that is not the active one");
+    replica.found(b"members".to_vec()).await.unwrap();
+    let (mark, _) = replica.state().unwrap();
+    assert_eq!(mark, Mark { term: 1, index: before });
+    replica.agree(Arc::new(Alone(replica.clone(), mark.index.into())));
+    store.take_over().await.unwrap();
+    commit(&store, vec![put(b"b", b"2")]).await;
+    assert_eq!(store.snapshot().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.snapshot().get(b"b").unwrap().as_deref(), Some(&b"2"[..]));
+    drop((store, replica));
+    let refused = Store::open_on(Some(Arc::new(disk)), ENTRY);
+    assert!(matches!(refused, Err(StoreError::Member { .. })));
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_member_took_over_is_void() {
+    let (store, replica) = open(&SimDisk::default());
+    replica.found(Vec::new()).await.unwrap();
+    replica.agree(Arc::new(Alone(replica.clone(), 1.into())));
+    store.take_over().await.unwrap();
+    let old = store.view().index();
+    store.stand_by();
+    store.take_over().await.unwrap();
+    let stale = Proposal {
+        view_index: old,
+        reads: vec![(b"x"[..].into(), old)],
+        writes: vec![put(b"x", b"1")],
+        ..Proposal::default()
+    };
+    assert!(store.propose(stale).is_err());
+    commit(&store, vec![put(b"x", b"2")]).await;
+}
+
+#[tokio::test]
+async fn a_restore_replaces_everything_in_one_step() {
+    let disk = SimDisk::default();
+    let (store, replica) = open(&disk);
+    replica.found(Vec::new()).await.unwrap();
+    replica.agree(Arc::new(Alone(replica.clone(), 1.into())));
+    store.take_over().await.unwrap();
+    commit(&store, vec![put(b"\x01old", b"1"), put(b"\x01both", b"1")]).await;
+    let id = [9; 16];
+    commit(&store, vec![put(&staged_key(&id, b"\x01both"), b"2"), put(&staged_key(&id, b"\x01new"), b"2")]).await;
+    commit(&store, vec![put(&staged_key(&[8; 16], b"\x01given up"), b"3")]).await;
+    commit(&store, vec![put(RESTORE_KEY, &id)]).await;
+    let entries = store.snapshot().range(b"", None, 100).unwrap();
+    let keys: Vec<_> = entries.iter().map(|(k, v)| (&k[..], &v[..])).collect();
+    assert_eq!(keys, [(&b"\x01both"[..], &b"2"[..]), (&b"\x01new"[..], &b"2"[..])]);
+}
