@@ -174,9 +174,8 @@ struct Parts(Content);
 
 impl Chunks for Parts {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map(|frame| match frame {
-            Some(Ok(frame)) => Some(frame.into_data().unwrap_or_else(|_| Bytes::new()).to_vec()),
-            None => None,
-        })
+        Pin::new(&mut self.0)
+            .poll_frame(cx)
+            .map(|frame| frame.map(|Ok(frame)| frame.into_data().unwrap_or_else(|_| Bytes::new()).to_vec()))
     }
 }
