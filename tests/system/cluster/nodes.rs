@@ -101,7 +101,8 @@ impl Nodes {
     pub fn until_all_vote(&self) {
         until(WITHIN, "votes for all", || {
             let members = self.root(self.until_led()).try_call("GET", "sys/storage/raft/configuration", None).ok()?;
-            let servers = members.at("/data/config/servers").as_array()?;
+            let servers = members.at("/data/config/servers");
+            let servers = servers.as_array()?;
             (servers.len() == self.ports.len() && servers.iter().all(|s| s["voter"] == true)).then_some(())
         });
     }
