@@ -54,6 +54,8 @@ fn is_root() -> bool {
 fn ordinary(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(program(name));
     command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder).env("LC_ALL", "C.UTF-8");
+    // Several of MariaDB would take the same names in one.
+    command.env("TMPDIR", folder);
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }

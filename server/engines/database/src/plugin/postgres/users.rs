@@ -70,7 +70,7 @@ async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) 
             return Err(Failure::Nothing(error));
         }
     }
-    match client.batch_execute("COMMIT").await {
+    match client.batch_execute("commit").await {
         Ok(()) => {
             db.pool.give_back(held);
             Ok(())
