@@ -1,5 +1,6 @@
 //! Which device: what a helper is told in its first message.
 
+use crate::confinement::HelperLimits;
 use crate::device::{DeviceError, KeyDevice};
 use crate::pkcs11::{Pkcs11Config, Pkcs11Device};
 use crate::software::{SoftwareConfig, SoftwareDevice};
@@ -27,6 +28,14 @@ impl DeviceConfig {
             Self::Pkcs11(config) => Box::new(Pkcs11Device::new(*config)),
             Self::Software(config) => Box::new(SoftwareDevice::new(&config)?),
         })
+    }
+
+    /// What its helper may do beside what every helper may.
+    pub(crate) fn limits(&self) -> HelperLimits {
+        match self {
+            Self::Pkcs11(config) => config.limits.clone(),
+            Self::Software(_) => HelperLimits::default(),
+        }
     }
 
     /// For logs and error texts.

@@ -36,8 +36,11 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[allow(unsafe_code)]
+pub mod account;
 mod client;
 mod config;
+mod confinement;
 pub mod device;
 mod frame;
 mod gcm;
@@ -50,4 +53,5 @@ mod spawner;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
 pub use config::DeviceConfig;
+pub use confinement::HelperLimits;
 pub use spawner::Spawner;

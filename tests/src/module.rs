@@ -42,6 +42,11 @@ pub struct Shim {
 }
 
 impl Shim {
+    /// The keys of a seal that name it, and let its helper write where it writes.
+    pub fn keys(&self) -> String {
+        format!("lib = \"{}\"\nhelper_write_paths = [\"{}\"]", self.module.display(), self.folder.display())
+    }
+
     /// How often `C_Login` was called, by all processes so far.
     pub fn logins(&self) -> usize {
         fs::read_to_string(&self.log).expect("the log").lines().count()

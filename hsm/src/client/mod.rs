@@ -80,6 +80,15 @@ impl DeviceClient {
         }
     }
 
+    /// Takes another PIN, as [`DeviceClient::reconfigure`] does with a whole configuration. `false`: it is the one
+    /// that is known, and if the token refused it, it is not tried again.
+    pub fn take_pin(&self, pin: Secret<String>) -> bool {
+        match &*self.0 {
+            Backend::InProcess(_) => false,
+            Backend::Helper(supervisor) => supervisor.take_pin(pin),
+        }
+    }
+
     /// Logs out and ends the helper, as sealing does. The next call starts it again.
     pub fn log_out(&self) {
         match &*self.0 {

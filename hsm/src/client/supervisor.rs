@@ -3,11 +3,14 @@
 
 use super::link::{Link, Outcome};
 use crate::config::DeviceConfig;
+use crate::confinement::kernel_confines_files;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class};
+use crate::memory::Secret;
 use crate::spawner::Spawner;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
 
 /// After the second death in a row; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -35,10 +38,26 @@ struct State {
     refused: Option<DeviceError>,
 }
 
+impl State {
+    /// The configuration is another: a helper with the old one ends, and nothing is held against the new one.
+    fn changed(&mut self) {
+        self.refused = None;
+        self.deaths = 0;
+        self.not_before = None;
+        self.revision += 1;
+        if let Some(link) = self.link.take() {
+            link.end();
+        }
+    }
+}
+
 impl Supervisor {
     pub(super) fn new(spawner: Arc<Spawner>, config: DeviceConfig, timeout: Duration) -> Self {
         if let DeviceConfig::Software(_) = &config {
             tracing::warn!("keys are in SOFTWARE, not in a device: for development only, never for real secrets");
+        }
+        if !kernel_confines_files() {
+            tracing::warn!("this kernel has no Landlock: a device helper may use every file that its user may");
         }
         let state = State { config, link: None, deaths: 0, not_before: None, revision: 0, refused: None };
         Self { spawner, timeout, state: Mutex::new(state) }
@@ -86,13 +105,20 @@ impl Supervisor {
     pub(super) fn reconfigure(&self, config: DeviceConfig) {
         let mut state = self.state();
         state.config = config;
-        state.refused = None;
-        state.deaths = 0;
-        state.not_before = None;
-        state.revision += 1;
-        if let Some(link) = state.link.take() {
-            link.end();
+        state.changed();
+    }
+
+    /// Takes another PIN, if it is another: `false` if not. What was refused is refused still then.
+    pub(super) fn take_pin(&self, pin: Secret<String>) -> bool {
+        let mut state = self.state();
+        let DeviceConfig::Pkcs11(config) = &mut state.config else { return false };
+        let known = config.pin.as_ref().map_or(&b""[..], |pin| pin.expose().as_bytes());
+        if bool::from(known.ct_eq(pin.expose().as_bytes())) {
+            return false;
         }
+        config.pin = Some(pin);
+        state.changed();
+        true
     }
 
     pub(super) fn close(&self) {

@@ -5,6 +5,7 @@
 //! the socket is the end of the helper: it logs out, finalises the module and leaves.
 
 use crate::config::DeviceConfig;
+use crate::confinement::confine;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class, KeyDevice, decode, dispatch, encode};
 use crate::frame;
 use crate::memory::{allow_unlocked, harden_process, lock_process};
@@ -60,8 +61,9 @@ pub fn run(socket: OwnedFd) -> Result<(), DeviceError> {
     };
     let config: DeviceConfig = decode(&message)?;
     drop(message);
-    // A device that cannot be opened answers each call with why.
-    let device = config.open();
+    // Before any further thread, and before anything of the vendor's is loaded. A helper that cannot be confined, or a
+    // device that cannot be opened, answers each call with why.
+    let device = confine(&config).and_then(|()| config.open());
     let server = Arc::new(Server { device, writer: Mutex::new(writer) });
 
     let (queue, calls) = sync_channel(QUEUED);

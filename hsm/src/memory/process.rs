@@ -29,6 +29,12 @@ pub fn lock_process() -> Result<(), MemoryError> {
     Ok(())
 }
 
+/// What is locked stays locked; what comes is not, so that a process that may soon lock no more can go on.
+pub(crate) fn lock_present_only() {
+    // SAFETY: mlockall takes flags only. If it fails nothing was locked.
+    let _nothing_is_locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
+}
+
 /// Refuses core dumps (`RLIMIT_CORE` 0), being read by a debugger or through
 /// `/proc/<pid>/mem` (`PR_SET_DUMPABLE` 0), and new privileges by exec
 /// (`PR_SET_NO_NEW_PRIVS`).

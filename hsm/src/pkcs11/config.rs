@@ -1,5 +1,6 @@
 //! The `seal "pkcs11"` stanza, as far as the device is concerned.
 
+use crate::confinement::HelperLimits;
 use crate::device::{DeviceError, KeyRef, secret_text};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
@@ -38,6 +39,9 @@ pub struct Pkcs11Config {
     /// Whether to make the key if it is missing.
     #[n(8)]
     pub generate_key: bool,
+    /// What its helper may do.
+    #[n(9)]
+    pub limits: HelperLimits,
 }
 
 impl Pkcs11Config {
@@ -53,6 +57,7 @@ impl Pkcs11Config {
             key_id: None,
             mechanism: None,
             generate_key: false,
+            limits: HelperLimits::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
-use holdfast_hsm::{DeviceClient, Spawner, WrapKeyConfig, WrapKeyInfo};
+use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
 
 /// How the device is reached.
@@ -68,6 +68,20 @@ fn pin(source: &PinSource) -> Result<Secret<String>, String> {
 }
 
 impl WrappingDevice {
+    /// Read the PIN's file again. A PIN that the token refused is not tried again unless the file has another one.
+    pub fn read_pin_again(&self) {
+        let DeviceSetUp::Pkcs11(seal) = &self.set_up else { return };
+        let (Some(source @ PinSource::File(path)), Some((client, _))) = (&seal.pin, self.ready.get()) else { return };
+        match pin(source) {
+            Ok(pin) => {
+                if client.take_pin(pin) {
+                    tracing::info!(file = %path.display(), "the PIN was read again");
+                }
+            }
+            Err(text) => tracing::error!("{text}; the old PIN stays in use"),
+        }
+    }
+
     /// Set the device up; nothing of it is loaded before the first call.
     pub fn new(set_up: DeviceSetUp, spawner: Option<Arc<Spawner>>) -> Result<WrappingDevice, String> {
         let Some(spawner) = spawner else { return Err("the device's helper cannot be started".into()) };
@@ -123,6 +137,12 @@ fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
     config.key_id = p.key_id.as_ref().map(hex::encode);
     config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
     config.generate_key = p.generate_key;
+    let texts = |paths: &[std::path::PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
+    config.limits = HelperLimits {
+        user: p.helper_user.clone(),
+        read_paths: texts(&p.helper_read_paths),
+        write_paths: texts(&p.helper_write_paths),
+    };
     Ok(config)
 }
 

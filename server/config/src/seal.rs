@@ -73,6 +73,12 @@ pub struct Pkcs11Seal {
     pub rsa_oaep_hash: Option<String>,
     /// Make the key if it is not there.
     pub generate_key: bool,
+    /// The user that the device helper becomes, by name or number; `None`: the server's.
+    pub helper_user: Option<String>,
+    /// What the helper may read beside the module and the system's libraries.
+    pub helper_read_paths: Vec<PathBuf>,
+    /// What it may write too, as a vendor's folder for sockets or state.
+    pub helper_write_paths: Vec<PathBuf>,
 }
 
 /// The names of mechanisms that a seal may use.
@@ -167,6 +173,9 @@ fn pkcs11(s: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<Pkcs11Seal,
             s.choice("rsa_oaep_hash", &hashes)?.map(str::to_owned)
         },
         generate_key: s.bool("generate_key")?.unwrap_or(false),
+        helper_user: s.text("helper_user")?,
+        helper_read_paths: absolute(s, "helper_read_paths")?,
+        helper_write_paths: absolute(s, "helper_write_paths")?,
     })
 }
 
@@ -174,6 +183,14 @@ pub(crate) const SLOT_EXPECTED: &str = "the number of a slot, as in \"0\" or \"0
 pub(crate) const MECHANISM_EXPECTED: &str = "a mechanism, as in \"0x1087\", \"CKM_AES_GCM\" or \"CKM_RSA_PKCS_OAEP\"";
 pub(crate) const KEY_ID_EXPECTED: &str = "bytes in hex, as in \"0x1a2b\"";
 pub(crate) const BOOL_EXPECTED: &str = "true or false";
+
+fn absolute(s: &mut Stanza<'_>, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
+    let paths: Vec<PathBuf> = s.strings(key)?.unwrap_or_default().into_iter().map(PathBuf::from).collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(s.wrong(key, &path.display().to_string(), "paths from the root, as in \"/opt/vendor/etc\"")),
+        None => Ok(paths),
+    }
+}
 
 fn pin(s: &mut Stanza<'_>) -> Result<Option<PinSource>, ConfigError> {
     let sources = [

@@ -42,7 +42,7 @@ fn no_helper_outlives_its_server() {
 fn a_module_that_aborts_once_costs_nothing_but_a_try() {
     let site = Site::make(Setup::hardware());
     let shim = shim(site.folder());
-    let site = with_module(site, &shim.module);
+    let site = site.with_seal(&shim.keys());
     let server = site.start();
     site.initialise(&server.client());
     server.until_unsealed();
@@ -57,7 +57,7 @@ fn a_module_that_aborts_once_costs_nothing_but_a_try() {
 fn a_module_that_hangs_once_is_ended_and_asked_again() {
     let site = Site::make(Setup::hardware());
     let shim = shim(site.folder());
-    let site = with_module(site, &shim.module);
+    let site = site.with_seal(&shim.keys());
     let server = site.start();
     site.initialise(&server.client());
     server.until_unsealed();

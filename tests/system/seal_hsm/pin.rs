@@ -14,7 +14,7 @@ use super::trouble;
 fn with_shim(keys: impl FnOnce(&Site) -> String) -> (Site, Shim) {
     let site = Site::make(Setup::hardware());
     let shim = shim(site.folder());
-    let keys = format!("lib = \"{}\"\n{}", shim.module.display(), keys(&site));
+    let keys = format!("{}\n{}", shim.keys(), keys(&site));
     (site.with_seal(&keys), shim)
 }
 
@@ -78,6 +78,41 @@ fn the_pin_comes_from_a_file_or_the_environment_too() {
     let mut command = site.server_command();
     let server = Server::start(command.env("TOKEN_PIN", PIN), site.folder(), 1, site.client_config());
     server.until_unsealed();
+}
+
+#[test]
+fn a_corrected_pin_file_is_read_at_a_hangup_and_each_pin_is_tried_once() {
+    let (site, shim) = with_shim(|site| format!("pin_file = \"{}\"", site.folder().join("pin").display()));
+    let file = site.folder().join("pin");
+    fs::write(&file, PIN).expect("a PIN file");
+    let server = site.start();
+    site.initialise(&server.client());
+    server.until_unsealed();
+    server.stop();
+
+    fs::write(&file, "0000-wrong").expect("a wrong PIN");
+    let good = shim.logins();
+    let mut server = site.start();
+    trouble(&server, &["PIN"]);
+    for _ in 0..3 {
+        server.signal(Signal::HUP);
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(shim.logins(), good + 1, "logins with a wrong PIN");
+
+    // Another wrong one is another try, and one only.
+    fs::write(&file, "0001-wrong").expect("another wrong PIN");
+    server.signal(Signal::HUP);
+    server.until_logged("the PIN was read again");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(shim.logins(), good + 2, "logins with another wrong PIN");
+    assert!(server.is_alive());
+
+    fs::write(&file, format!("{PIN}\n")).expect("the right PIN");
+    server.signal(Signal::HUP);
+    server.until_unsealed();
+    assert!(!site.token.as_ref().expect("a token").has_seen_a_wrong_pin());
+    assert!(!server.log().contains("-wrong"), "the log tells a PIN");
 }
 
 #[test]

@@ -1,0 +1,168 @@
+//! The system calls that a helper does without.
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
+};
+use std::collections::BTreeMap;
+
+/// Refused with EPERM. Threads, files, sockets, signals and shared memory stay: vendors' libraries live on them.
+const REFUSED: &[libc::c_long] = &[
+    // other programs, and other processes' memory
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    // the tree of files, and ways around the rules for files
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    // the kernel itself
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_syslog,
+    libc::SYS_reboot,
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // the machine's clock and name, namespaces, other users
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_personality,
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_capset,
+];
+
+/// The same, of one architecture.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[libc::c_long] =
+    &[libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[libc::c_long] = &[];
+
+/// A new process that shares or leaves a namespace; `clone` tells by a bit each.
+const NAMESPACES: &[libc::c_int] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// Sets the filters. They stay, for every thread that this one starts.
+pub(super) fn confine() -> Result<(), String> {
+    let said = |error: seccompiler::Error| error.to_string();
+    for program in [other_numbers(), not_there()?, refused()?] {
+        seccompiler::apply_filter(&program).map_err(said)?;
+    }
+    Ok(())
+}
+
+fn refused() -> Result<BpfProgram, String> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, NAMESPACES.iter().map(|bit| with_bit(*bit)).collect::<Result<_, _>>()?);
+    filter(rules, libc::EPERM)
+}
+
+fn with_bit(bit: libc::c_int) -> Result<SeccompRule, String> {
+    let bit = u64::from(bit as u32);
+    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(|error| error.to_string())
+}
+
+/// `clone3` hides its flags from a filter. C libraries that hear that it does not exist use `clone`.
+fn not_there() -> Result<BpfProgram, String> {
+    filter(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+}
+
+/// Calls of another architecture end the process.
+fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, String> {
+    let arch = std::env::consts::ARCH.try_into().map_err(|_| "no filter for this architecture".to_owned())?;
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(|error| error.to_string())
+}
+
+/// x86-64 has each call a second time, for x32, under a number with bit 30: none of those is there. (Elsewhere no call
+/// has such a number.)
+fn other_numbers() -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, of seccomp_data.nr at 0
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const FIRST: u32 = 0x4000_0000;
+    let not_there = 0x0005_0000 | libc::ENOSYS as u32; // SECCOMP_RET_ERRNO
+    let allow = 0x7fff_0000; // SECCOMP_RET_ALLOW
+    let one = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        one(LOAD_NUMBER, 0, 0, 0),
+        one(JUMP_IF_AT_LEAST, 0, 1, FIRST),
+        one(RETURN, 0, 0, not_there),
+        one(RETURN, 0, 0, allow),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_are_made_and_refuse_what_they_name() {
+        assert!(refused().unwrap().len() > REFUSED.len());
+        not_there().unwrap();
+        // In a thread of its own: what it may not, it may never again.
+        std::thread::spawn(|| {
+            confine().unwrap();
+            let error = std::process::Command::new("/bin/true").spawn().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            assert_eq!(std::os::unix::fs::chroot("/").unwrap_err().raw_os_error(), Some(libc::EPERM));
+            std::thread::spawn(|| ()).join().unwrap();
+            assert!(std::fs::read("/proc/self/status").is_ok());
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,190 @@
+//! The files that a helper may use: Landlock rules.
+
+use super::Paths;
+use crate::config::DeviceConfig;
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The newest rules that are used where the kernel has them: files, their cutting off, devices' own calls, signals.
+const RULES: ABI = ABI::V6;
+
+/// Libraries, and what the C library, OpenSSL and smart-card stacks read at their start.
+const READ: &[&str] = &[
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/share",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/resolv.conf",
+    "/etc/gai.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/services",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/tls/certs",
+    "/etc/crypto-policies",
+    "/etc/softhsm",
+    "/etc/softhsm2.conf",
+    "/etc/opensc",
+    "/etc/pkcs11",
+    "/etc/opencryptoki",
+    "/etc/reader.conf.d",
+    "/etc/Chrystoki.conf",
+    "/run/pcscd",
+    "/proc",
+    "/sys",
+];
+
+/// Devices, and memory that a vendor's processes share.
+const WRITE: &[&str] =
+    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm", "/dev/bus/usb", "/dev/log"];
+
+/// Variables by which modules are told their configuration.
+const CONFIGURATIONS: &[&str] = &[
+    "SOFTHSM2_CONF",
+    "ChrystokiConfigurationPath",
+    "YUBIHSM_PKCS11_CONF",
+    "P11NETHSM_CONFIG_FILE",
+    "KRYOPTIC_CONF",
+    "CS_PKCS11_R3_CFG",
+    "OPENSC_CONF",
+    "OPENSSL_CONF",
+];
+
+/// What a device needs.
+pub(super) fn of(config: &DeviceConfig) -> Paths {
+    let mut paths =
+        Paths { read: READ.iter().map(PathBuf::from).collect(), write: WRITE.iter().map(PathBuf::from).collect() };
+    match config {
+        DeviceConfig::Pkcs11(config) => {
+            let module = PathBuf::from(&config.lib);
+            let real = module.canonicalize().unwrap_or_else(|_| module.clone());
+            paths.read.extend([&module, &real].into_iter().filter_map(|m| m.parent()).map(Path::to_owned));
+            paths.read.extend(CONFIGURATIONS.iter().filter_map(env::var_os).map(PathBuf::from));
+            let soft = soft_token_configuration();
+            paths.write.extend(soft.as_deref().and_then(token_folder));
+            paths.read.extend(soft);
+        }
+        DeviceConfig::Software(config) => {
+            let file = config.path.as_ref().map(PathBuf::from);
+            paths.write.extend(file.as_deref().and_then(Path::parent).map(Path::to_owned));
+        }
+    }
+    paths
+}
+
+/// Where SoftHSM finds its configuration.
+fn soft_token_configuration() -> Option<PathBuf> {
+    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".config/softhsm2/softhsm2.conf"));
+    let usual = ["/etc/softhsm/softhsm2.conf", "/etc/softhsm2.conf"].map(PathBuf::from);
+    let named = env::var_os("SOFTHSM2_CONF").map(PathBuf::from);
+    named.into_iter().chain(home).chain(usual).find(|path| path.is_file())
+}
+
+/// Where its tokens are.
+fn token_folder(configuration: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(configuration).ok()?;
+    let value = text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "directories.tokendir").then(|| value.trim())
+    })?;
+    Some(PathBuf::from(value))
+}
+
+/// Sets the rules for this thread and those that it starts. A path that is not there is no error: a module that needs
+/// it says so itself. Where the kernel has no Landlock nothing happens; [`kernel_confines_files`] tells.
+pub(super) fn confine(paths: &Paths) -> Result<(), RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // Devices are not made and programs are not run here.
+    let write = AccessFs::from_all(RULES) & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::MakeChar);
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RULES))?.scope(Scope::Signal)?.create()?;
+    for (allowed, rights) in [(&paths.read, read), (&paths.write, write)] {
+        for path in allowed.iter().filter(|path| path.is_absolute()) {
+            rules = add(rules, path, rights)?;
+        }
+    }
+    rules.restrict_self()?;
+    Ok(())
+}
+
+fn add(
+    rules: landlock::RulesetCreated,
+    path: &Path,
+    rights: BitFlags<AccessFs>,
+) -> Result<landlock::RulesetCreated, RulesetError> {
+    let (Ok(place), Ok(metadata)) = (PathFd::new(path), fs::metadata(path)) else { return Ok(rules) };
+    // A file has no entries of its own.
+    let rights = if metadata.is_dir() { rights } else { rights & AccessFs::from_file(RULES) };
+    rules.add_rule(PathBeneath::new(place, rights))
+}
+
+/// Whether this kernel has Landlock, switched on.
+#[allow(unsafe_code)]
+pub(crate) fn kernel_confines_files() -> bool {
+    const VERSION: libc::c_uint = 1; // LANDLOCK_CREATE_RULESET_VERSION
+    let nothing: *const libc::c_void = std::ptr::null();
+    // SAFETY: asked for the version, the call reads and makes nothing.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) > 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_reads_and_writes_where_it_may_and_nowhere_else() {
+        if !kernel_confines_files() {
+            eprintln!("this kernel has no Landlock: nothing is confined, as said in the log");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["read", "write", "store"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("file"), name).unwrap();
+        }
+        let place = |name: &str| folder.path().join(name);
+        let paths = Paths { read: vec![place("read"), place("missing")], write: vec![place("write")] };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                confine(&paths).unwrap();
+                let read = |name: &str| fs::read_to_string(place(name).join("file"));
+                let write = |name: &str| fs::write(place(name).join("new"), "x");
+                assert_eq!(read("read").unwrap(), "read");
+                assert_eq!(read("write").unwrap(), "write");
+                write("write").unwrap();
+                for denied in [read("store").map(drop), write("store"), write("read")] {
+                    assert_eq!(denied.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn the_folder_of_softhsms_tokens_is_read_from_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("softhsm2.conf");
+        fs::write(&file, "# directories.tokendir = /no\nlog.level = ERROR\n directories.tokendir = /var/tokens \n")
+            .unwrap();
+        assert_eq!(token_folder(&file), Some(PathBuf::from("/var/tokens")));
+        assert_eq!(token_folder(folder.path()), None);
+    }
+}
