@@ -49,6 +49,11 @@ impl Client {
         Connection::open(&self.address, self.tls.as_ref())
     }
 
+    /// The same behind a PROXY header.
+    pub fn connect_behind(&self, header: &[u8]) -> io::Result<Connection> {
+        Connection::open_behind(&self.address, self.tls.as_ref(), header)
+    }
+
     #[track_caller]
     pub fn get(&self, path: &str) -> Reply {
         self.call("GET", path, None)

@@ -64,6 +64,11 @@ impl<T: Read + Write> ReadWrite for T {}
 impl Connection {
     /// Connect, and shake hands where there is TLS.
     pub fn open(address: &Address, tls: Option<&Arc<ClientConfig>>) -> io::Result<Connection> {
+        Connection::open_behind(address, tls, b"")
+    }
+
+    /// The same over TCP with bytes in front of everything, TLS too: a PROXY header.
+    pub fn open_behind(address: &Address, tls: Option<&Arc<ClientConfig>>, header: &[u8]) -> io::Result<Connection> {
         let stream = match address {
             Address::Unix(path) => {
                 let s = UnixStream::connect(path)?;
@@ -71,10 +76,11 @@ impl Connection {
                 Stream::Unix(s)
             }
             Address::Tcp(a) => {
-                let s = TcpStream::connect_timeout(a, Duration::from_secs(10))?;
+                let mut s = TcpStream::connect_timeout(a, Duration::from_secs(10))?;
                 s.set_nodelay(true)?;
                 s.set_read_timeout(Some(LIMIT))?;
                 s.set_write_timeout(Some(LIMIT))?;
+                s.write_all(header)?;
                 match tls {
                     None => Stream::Tcp(s),
                     Some(config) => {

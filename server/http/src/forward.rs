@@ -17,8 +17,8 @@ use hyper::{Method, StatusCode, Uri};
 use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
-use crate::query;
 use crate::request::{Reply, Whole, add_headers, answer_whole, reply, text_of};
+use crate::{Redact, query};
 
 /// How long a request waits for a node to become active, where none is.
 const WAIT: Duration = Duration::from_secs(10);
@@ -153,6 +153,8 @@ async fn answer(core: &Arc<Core>, request: Forwarded, body: Vec<u8>) -> Reply {
         address: request.client,
         certificate_serial: request.certificate_serial.as_deref(),
         allows: request.listener,
+        // What is redacted is answered by the node that was asked.
+        redact: Redact::default(),
     };
     let mut response = answer_whole(core, whole, false).await;
     add_headers(response.headers_mut(), more);

@@ -19,9 +19,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::ForwardedFor;
 use crate::connections::{Connection, Connections};
+use crate::minded::Minded;
+use crate::proxy_protocol::Begun;
 use crate::request::{self, Peer};
+use crate::{ForwardedFor, Proxies, Redact, ResponseHeaders, Scope};
 
 /// Heads larger than this are refused.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -31,7 +33,14 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub enum Address {
     Tcp(SocketAddr),
-    Unix { path: PathBuf, mode: Option<u32> },
+    Unix { path: PathBuf, mode: Option<u32>, owner: Owner },
+}
+
+/// Whose a socket in the file system is; `None`: the server's user and group.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owner {
+    pub user: Option<u32>,
+    pub group: Option<u32>,
 }
 
 /// How a listener behaves.
@@ -52,6 +61,12 @@ pub struct ListenerOptions {
     /// Acts of key holders without a token.
     pub old_routes: OldRoutes,
     pub forwarded_for: ForwardedFor,
+    pub proxies: Proxies,
+    /// How long a write may make no progress; `None`: as long as the connection lives.
+    pub write_timeout: Option<Duration>,
+    pub scope: Scope,
+    pub redact: Redact,
+    pub response_headers: ResponseHeaders,
 }
 
 impl Default for ListenerOptions {
@@ -69,6 +84,11 @@ impl Default for ListenerOptions {
             unauthenticated_in_flight: false,
             old_routes: OldRoutes::default(),
             forwarded_for: ForwardedFor::default(),
+            proxies: Proxies::default(),
+            write_timeout: None,
+            scope: Scope::default(),
+            redact: Redact::default(),
+            response_headers: ResponseHeaders::default(),
         }
     }
 }
@@ -106,12 +126,14 @@ pub async fn bind(address: &Address) -> io::Result<Listening> {
             let address = Address::Tcp(listener.local_addr()?);
             Ok(Listening { socket: Socket::Tcp(listener), address })
         }
-        Address::Unix { path, mode } => {
+        Address::Unix { path, mode, owner } => {
             if std::os::unix::net::UnixStream::connect(path).is_err() {
                 // Nobody answers there: a left-over of a server that is gone.
                 let _was_not_there = std::fs::remove_file(path);
             }
             let listener = UnixListener::bind(path)?;
+            // First the owner: the mode may let the group in.
+            std::os::unix::fs::chown(path, owner.user, owner.group)?;
             let mode = mode.unwrap_or(0o600);
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
             Ok(Listening { socket: Socket::Unix(listener), address: address.clone() })
@@ -191,6 +213,7 @@ impl Socket {
 enum Stream {
     Tcp(tokio::net::TcpStream),
     Unix(tokio::net::UnixStream),
+    Minded(Box<Minded<tokio::net::TcpStream>>),
 }
 
 macro_rules! forward {
@@ -198,6 +221,7 @@ macro_rules! forward {
         match $self.get_mut() {
             Stream::Tcp($s) => $call,
             Stream::Unix($s) => $call,
+            Stream::Minded($s) => $call,
         }
     };
 }
@@ -317,6 +341,10 @@ struct One {
 
 impl One {
     async fn accept(self, stream: Stream, address: Option<SocketAddr>, tls: Option<TlsAcceptor>) {
+        let (stream, address) = match self.beginning(stream, address).await {
+            Some(begun) => begun,
+            None => return,
+        };
         let Some(acceptor) = tls else {
             let peer = Peer { address, certificate_serial: None };
             return self.http(stream, peer, false).await;
@@ -337,6 +365,35 @@ impl One {
         }
     }
 
+    /// The connection behind its PROXY header, and whom it is of; `None`: it is not served.
+    async fn beginning(&self, stream: Stream, address: Option<SocketAddr>) -> Option<(Stream, Option<SocketAddr>)> {
+        let (mut stream, peer) = match (stream, address) {
+            (Stream::Tcp(stream), Some(peer)) => (stream, peer),
+            other => return Some(other),
+        };
+        let begun = tokio::select! {
+            begun = self.options.proxies.read(&mut stream, peer) => begun,
+            // It took as long as a whole head may.
+            () = self.connection.cut.notified() => {
+                tracing::debug!(%peer, "a connection was closed: its beginning did not come in time");
+                return None;
+            }
+        };
+        match begun {
+            Ok(Begun { address, ahead }) if ahead.is_empty() && self.options.write_timeout.is_none() => {
+                Some((Stream::Tcp(stream), Some(address)))
+            }
+            Ok(Begun { address, ahead }) => {
+                let minded = Minded::new(stream, ahead, self.options.write_timeout);
+                Some((Stream::Minded(Box::new(minded)), Some(address)))
+            }
+            Err(e) => {
+                tracing::debug!(%peer, error = %e, "a connection was closed");
+                None
+            }
+        }
+    }
+
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: Peer, h2: bool) {
         let One { core, options, connection, registry, mut stop } = self;
         let io = TokioIo::new(Watched { inner: stream, connection: connection.clone(), registry, ahead: Vec::new() });
@@ -350,7 +407,11 @@ impl One {
                     (core.clone(), options.clone(), connection.clone(), peer.clone());
                 async move {
                     connection.head_read();
-                    let response = request::serve(&core, &options, &peer, r).await;
+                    let mut response = match options.scope.refusal(r.uri().path()) {
+                        Some(refused) => request::reply(refused),
+                        None => request::serve(&core, &options, &peer, r).await,
+                    };
+                    options.response_headers.add_to(response.status(), response.headers_mut());
                     connection.idle();
                     // The streams of HTTP/2 end by themselves.
                     Ok::<_, Infallible>(if h2 { response } else { response.map(|c| c.sent_on(&connection)) })

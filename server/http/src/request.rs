@@ -21,7 +21,7 @@ use crate::body::{self, BodyError};
 use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
-use crate::{ListenerOptions, archive, forward, query};
+use crate::{ListenerOptions, Redact, archive, forward, query};
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -130,6 +130,7 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
         address,
         certificate_serial: peer.certificate_serial.as_deref(),
         allows: options.allows(),
+        redact: options.redact,
     };
     let answer = answer_whole(core, whole, true).await;
     drop(archive);
@@ -149,6 +150,8 @@ pub(crate) struct Whole<'r> {
     pub address: Option<SocketAddr>,
     pub certificate_serial: Option<&'r str>,
     pub allows: ListenerAllows,
+    /// What who shows no token is not told.
+    pub redact: Redact,
 }
 
 /// Answer a request, or let the active node do it if that is another one and `forwards`.
@@ -161,6 +164,11 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
     let method = whole.method.as_str();
     let bare = BareRequest { method, path: &whole.path, query: &whole.pairs, body: whole.body, old_routes };
     if let Some(answer) = bare_in_task(core, &bare).await {
+        let redact = whole.redact;
+        let answer = match redact.concerns(&whole.path) && !token(headers).is_some_and(|t| core.accepts(&t)) {
+            true => redact.redacted(answer),
+            false => answer,
+        };
         let answer = if *whole.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer };
         return reply(answer);
     }

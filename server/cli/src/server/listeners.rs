@@ -3,10 +3,11 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-use holdfast_config::{Config, Listener, ProxyProtocol, TcpListener, TlsVersion};
+use holdfast_config::{Config, Listener, TcpListener, TlsVersion, UnixListener};
 use holdfast_core::OldRoutes;
+use holdfast_hsm::account::{self, AccountError};
 use holdfast_http::tls::{Certificates, TlsOptions};
-use holdfast_http::{Address, ForwardedFor, ListenerOptions};
+use holdfast_http::{Address, ForwardedFor, ListenerOptions, Owner, Proxies, Redact, ResponseHeaders, Scope};
 
 /// A listener before it is bound.
 pub struct Planned {
@@ -35,11 +36,8 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
         ..ListenerOptions::default()
     };
     match listener {
-        Listener::Unix(u) if u.socket_user.is_some() || u.socket_group.is_some() => {
-            Err(not_offered("socket_user and socket_group", "start the server as that user, or use socket_mode"))
-        }
         Listener::Unix(u) => Ok(Planned {
-            address: Address::Unix { path: u.path.clone(), mode: u.socket_mode },
+            address: Address::Unix { path: u.path.clone(), mode: u.socket_mode, owner: owner(u)? },
             options: base,
             certificates: None,
             tls: None,
@@ -53,18 +51,31 @@ fn not_offered(key: &str, instead: &str) -> String {
     format!("listener: {key} is not offered by this version: {instead}")
 }
 
+fn owner(u: &UnixListener) -> Result<Owner, String> {
+    let of = |key: &str, e: AccountError| format!("listener {}: {key}: {e}", u.path.display());
+    let user = u.socket_user.as_deref().map(account::user).transpose().map_err(|e| of("socket_user", e))?;
+    let group = u.socket_group.as_deref().map(account::group).transpose().map_err(|e| of("socket_group", e))?;
+    Ok(Owner { user: user.map(|u| u.id), group })
+}
+
 /// What a listener is asked for and would not do is refused, not passed over.
 fn refuse_what_is_missing(t: &TcpListener) -> Result<(), String> {
-    if t.proxy_protocol != ProxyProtocol::Off {
-        return Err(not_offered("proxy_protocol_behavior", "let the proxy send X-Forwarded-For"));
+    if !t.chroot_namespace.is_empty() {
+        return Err(not_offered("chroot_namespace", "let clients send X-Vault-Namespace"));
     }
-    if !t.custom_response_headers.is_empty() {
-        return Err(not_offered("custom_response_headers", "let a proxy add them"));
-    }
-    if t.metrics_only {
-        return Err(not_offered("telemetry metrics_only", "let a proxy pass sys/metrics alone"));
+    if t.metrics_only && t.disallow_metrics {
+        return Err("listener: metrics_only and disallow_metrics together leave nothing to answer".into());
     }
     Ok(())
+}
+
+/// `custom_response_headers`, with a word about those that cannot be.
+fn response_headers(t: &TcpListener) -> ResponseHeaders {
+    let (headers, left_out) = ResponseHeaders::new(&t.custom_response_headers);
+    for name in left_out {
+        tracing::warn!(listener = t.address, header = name, "custom_response_headers: this header is the server's own");
+    }
+    headers
 }
 
 fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
@@ -90,6 +101,15 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
             reject_not_authorized: t.forwarded_for_reject_not_authorized,
             reject_not_present: t.forwarded_for_reject_not_present,
         },
+        proxies: Proxies { behavior: t.proxy_protocol, authorized: t.proxy_protocol_authorized.clone() },
+        write_timeout: t.http_write_timeout,
+        scope: Scope { metrics_only: t.metrics_only, disallow_metrics: t.disallow_metrics },
+        redact: Redact {
+            addresses: t.redact_addresses,
+            cluster_name: t.redact_cluster_name,
+            version: t.redact_version,
+        },
+        response_headers: response_headers(t),
     };
     let certificates = match &t.tls {
         None => None,
