@@ -2,6 +2,8 @@
 
 mod config;
 mod dev;
+mod listener_keys;
 mod listeners;
+mod log_file;
 mod make_run;
 mod tls;

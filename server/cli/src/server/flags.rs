@@ -1,6 +1,10 @@
 //! The flags of `holdfast server`, with one dash or two.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_config::{LogFormat, LogLevel, LogSettings};
+use holdfast_sdk::duration;
 
 #[derive(Debug, Default)]
 pub struct Flags {
@@ -14,6 +18,41 @@ pub struct Flags {
     pub dev_kv_v1: bool,
     pub log_level: Option<String>,
     pub log_format: Option<String>,
+    pub log_file: Option<PathBuf>,
+    pub log_rotate_bytes: Option<String>,
+    pub log_rotate_duration: Option<String>,
+    pub log_rotate_max_files: Option<String>,
+}
+
+impl Flags {
+    /// What they say about the log counts more than the configuration.
+    pub fn apply_log(&self, log: &mut LogSettings) -> Result<(), String> {
+        if let Some(text) = &self.log_level {
+            log.level = LogLevel::parse(text).ok_or_else(|| format!("unknown log level {text:?}"))?;
+        }
+        if let Some(text) = &self.log_format {
+            log.format = LogFormat::parse(text).ok_or_else(|| format!("unknown log format {text:?}"))?;
+        }
+        if let Some(file) = &self.log_file {
+            log.file = Some(file.clone());
+        }
+        let number = |name: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(t) => t.parse::<u64>().map(Some).map_err(|_| format!("-{name} {t:?} is no number")),
+        };
+        if let Some(bytes) = number("log-rotate-bytes", &self.log_rotate_bytes)? {
+            log.rotate_bytes = (bytes > 0).then_some(bytes);
+        }
+        if let Some(files) = number("log-rotate-max-files", &self.log_rotate_max_files)? {
+            log.rotate_max_files = (files > 0).then_some(files);
+        }
+        if let Some(text) = &self.log_rotate_duration {
+            let ns = duration::parse(text).and_then(|ns| u64::try_from(ns).ok()).filter(|ns| *ns > 0);
+            let ns = ns.ok_or_else(|| format!("-log-rotate-duration {text:?} is no duration, as in 24h"))?;
+            log.rotate_duration = Duration::from_nanos(ns);
+        }
+        Ok(())
+    }
 }
 
 pub enum Parsed {
@@ -44,6 +83,15 @@ Options:
 
   -log-format=<format>
       standard or json. The default is standard.
+
+  -log-file=<path>
+      The log goes there, not to the standard error. A folder gets holdfast.log.
+
+  -log-rotate-bytes=<int>, -log-rotate-duration=<duration>
+      When a new file begins. The defaults are never, and 24h.
+
+  -log-rotate-max-files=<int>
+      How many old files are kept. The default is 0: all.
 
 Options of a server to try things out:
 
@@ -96,7 +144,16 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
             "exit-on-core-shutdown" | "non-interactive" => {
                 on(&value)?;
             }
-            "config" | "dev-root-token-id" | "dev-listen-address" | "dev-tls-cert-dir" | "log-level" | "log-format" => {
+            "config"
+            | "dev-root-token-id"
+            | "dev-listen-address"
+            | "dev-tls-cert-dir"
+            | "log-level"
+            | "log-format"
+            | "log-file"
+            | "log-rotate-bytes"
+            | "log-rotate-duration"
+            | "log-rotate-max-files" => {
                 let value = match value {
                     Some(v) => v,
                     None => rest.next().cloned().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
@@ -107,6 +164,10 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
                     "dev-listen-address" => flags.dev_listen_address = Some(value),
                     "dev-tls-cert-dir" => flags.dev_tls_cert_dir = Some(value.into()),
                     "log-level" => flags.log_level = Some(value),
+                    "log-file" => flags.log_file = Some(value.into()),
+                    "log-rotate-bytes" => flags.log_rotate_bytes = Some(value),
+                    "log-rotate-duration" => flags.log_rotate_duration = Some(value),
+                    "log-rotate-max-files" => flags.log_rotate_max_files = Some(value),
                     _ => flags.log_format = Some(value),
                 }
             }

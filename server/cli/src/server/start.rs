@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{Config, Listener, LockoutScope, LogFormat, LogLevel, Offer, Storage};
+use holdfast_config::{Config, Listener, LockoutScope, Offer, Storage};
 use holdfast_core::audit::DeviceConfig;
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
@@ -25,15 +25,8 @@ const RELOAD_EVERY: Duration = Duration::from_secs(10);
 
 /// Run until a signal ends the server.
 pub fn run(flags: &Flags) -> Result<(), String> {
-    let (config, warnings) = read_config(flags)?;
-    let level = match &flags.log_level {
-        Some(text) => LogLevel::parse(text).ok_or_else(|| format!("unknown log level {text:?}"))?,
-        None => config.log.level,
-    };
-    let format = match &flags.log_format {
-        Some(text) => LogFormat::parse(text).ok_or_else(|| format!("unknown log format {text:?}"))?,
-        None => config.log.format,
-    };
+    let (mut config, warnings) = read_config(flags)?;
+    flags.apply_log(&mut config.log)?;
     let device = match config.seals.iter().find(|s| !s.disabled) {
         None => None,
         Some(seal) => DeviceSetUp::of(&seal.kind)?,
@@ -47,12 +40,9 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     };
     protect(flags.dev, config.disable_mlock)?;
     raise_file_limit();
-    let log = logging::start(level, format);
+    let log = logging::start(&config.log)?;
     for w in &warnings {
         tracing::warn!("{w}");
-    }
-    if config.log.file.is_some() {
-        tracing::warn!("log_file is not offered by this version: the log goes to stderr");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -147,10 +137,8 @@ async fn serve(
         cluster_addr: storage::cluster_url(config, &planned),
     };
     let Opened { store, storage_type, max_entry_bytes, member } = storage::open(config, &planned, &addresses).await?;
-    let device: Option<Arc<dyn SealDevice>> = match device {
-        None => None,
-        Some(d) => Some(Arc::new(WrappingDevice::new(d, spawner.clone())?)),
-    };
+    let wrapping = device.map(|d| WrappingDevice::new(d, spawner.clone()).map(Arc::new)).transpose()?;
+    let device = wrapping.clone().map(|d| d as Arc<dyn SealDevice>);
     let sealed_by_device = device.is_some();
     let core = Core::new(Options {
         store,
@@ -204,7 +192,7 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    wait_for_signals(&core, &planned).await?;
+    wait_for_signals(&core, &planned, wrapping.as_deref()).await?;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
@@ -250,8 +238,13 @@ fn audit_device(d: &holdfast_config::AuditDevice) -> Result<DeviceConfig, String
     Ok(DeviceConfig { path, description: d.description.clone(), options: d.options.clone() })
 }
 
-/// SIGHUP reads certificates and audit files again; SIGTERM and Ctrl-C end the server.
-async fn wait_for_signals(core: &Arc<Core>, planned: &[Planned]) -> Result<(), String> {
+/// SIGHUP reads certificates again, opens the log and audit files anew, and asks the seal's device again, with the PIN that
+/// its file has now; SIGTERM and Ctrl-C end the server.
+async fn wait_for_signals(
+    core: &Arc<Core>,
+    planned: &[Planned],
+    device: Option<&WrappingDevice>,
+) -> Result<(), String> {
     let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
     let (mut hangup, mut terminate, mut interrupt) =
         (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -260,7 +253,11 @@ async fn wait_for_signals(core: &Arc<Core>, planned: &[Planned]) -> Result<(), S
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
+                core.log.reopen();
                 core.reopen_audit();
+                if let Some(device) = device {
+                    device.read_pin_again();
+                }
                 core.retry_device();
                 reload(planned);
             }

@@ -1,16 +1,17 @@
 //! The server's own log: levels that an operator changes while the server runs, and clients that read along.
 //!
-//! Every line goes to the standard error, if its logger's level lets it, and to each [`Watch`] by the watch's
+//! Every line goes to the standard error or a file, if its logger's level lets it, and to each [`Watch`] by the watch's
 //! own level. A line never holds a secret; that is the duty of whoever writes it.
 
+mod file;
 mod line;
 mod loggers;
 mod watch;
 
+pub use file::{LogFile, Rotation};
 pub use loggers::{Level, LoggerError};
 pub use watch::{TooManyWatches, Watch};
 
-use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::subscriber::Interest;
@@ -45,13 +46,27 @@ impl Format {
 pub struct Log {
     loggers: Loggers,
     format: Format,
+    /// `None`: the standard error.
+    file: Option<LogFile>,
     watches: Mutex<Watches>,
 }
 
 impl Log {
     /// A log whose loggers begin, and are set back to, at `level`.
     pub fn new(level: Level, format: Format) -> Arc<Log> {
-        Arc::new(Log { loggers: Loggers::new(level), format, watches: Mutex::new(Watches::default()) })
+        Log::to(level, format, None)
+    }
+
+    /// The same into a file.
+    pub fn to(level: Level, format: Format, file: Option<LogFile>) -> Arc<Log> {
+        Arc::new(Log { loggers: Loggers::new(level), format, file, watches: Mutex::new(Watches::default()) })
+    }
+
+    /// Open the file anew, if the log has one: it may have been moved away.
+    pub fn reopen(&self) {
+        if let Some(file) = &self.file {
+            file.reopen();
+        }
     }
 
     /// From now on every line of this process goes through this log.
@@ -117,8 +132,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         let logger = Loggers::of(event.metadata().target());
         let line = line::Line::new(clock::now(), Loggers::name(logger), event);
         if line.level >= log.loggers.level(logger) {
-            // Where the standard error is gone there is nobody to tell.
-            let _nobody_reads = std::io::stderr().lock().write_all(line.text(log.format).as_bytes());
+            let text = line.text(log.format);
+            match &log.file {
+                Some(file) => file.write(&text),
+                None => file::say(&text),
+            }
         }
         log.watches().pass(&line);
     }
