@@ -53,6 +53,15 @@ fn operator_compact_shrinks_the_store_of_a_running_server() {
     assert!(said.contains("Success!") && said.contains("KiB"), "{said}");
     let after = size(&running);
     assert!(after < before / 3, "{before} bytes before, {after} after");
+    running.server.until_logged("the store is being compacted");
+    running.server.until_logged("the store was compacted");
+    let metrics = running.root.get("sys/metrics?format=prometheus").expect(200).text();
+    for line in ["holdfast_storage_compactions 1", "holdfast_storage_compaction_running 0"] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    let value = |name: &str| metrics.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok());
+    assert_eq!(value("holdfast_storage_file_bytes "), Some(after as f64));
+    assert!(value("holdfast_storage_compaction_saved_bytes ") > Some(0.0), "{metrics}");
     all_is_there(&running);
     running.root.post("secret/data/new", json!({ "data": { "x": "y" } })).expect(200);
     let running = running.restart(Server::kill);

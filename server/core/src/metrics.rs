@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use holdfast_storage::{CompactionInfo, Phase};
+
 /// A number that only rises.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
@@ -83,6 +85,8 @@ pub struct Now {
     pub applied_index: u64,
     pub proposals_in_flight: usize,
     pub log_bytes: u64,
+    pub file_bytes: u64,
+    pub compaction: CompactionInfo,
     pub key_slots_used: usize,
     pub key_slots_total: usize,
     pub leases: Leases,
@@ -131,6 +135,21 @@ impl Metrics {
             now.proposals_in_flight as f64,
         );
         one("holdfast_storage_log_bytes", "gauge", "Size of the log.", now.log_bytes as f64);
+        one("holdfast_storage_file_bytes", "gauge", "Size of the store's file, free room too.", now.file_bytes as f64);
+        let c = &now.compaction;
+        let running = matches!(c.phase, Phase::Copying | Phase::Finishing);
+        one("holdfast_storage_compaction_running", "gauge", "1 during a compaction.", f64::from(u8::from(running)));
+        one("holdfast_storage_compactions", "counter", "Compactions that ended well.", c.times_done as f64);
+        one(
+            "holdfast_storage_compaction_failures",
+            "counter",
+            "Compactions that were given up.",
+            c.times_failed as f64,
+        );
+        let saved = if c.phase == Phase::Done { c.bytes_before.saturating_sub(c.bytes_after) } else { 0 };
+        one("holdfast_storage_compaction_saved_bytes", "gauge", "What the last compaction gave back.", saved as f64);
+        let took = c.took.as_secs_f64();
+        one("holdfast_storage_compaction_seconds", "gauge", "How long the last compaction took.", took);
         one("holdfast_key_slots_used", "gauge", "Slots of locked key memory in use.", now.key_slots_used as f64);
         one("holdfast_outside_acts", "counter", "Acts outside that were done.", self.acts.get() as f64);
         one("holdfast_outside_act_failures", "counter", "Acts outside that failed.", self.act_failures.get() as f64);

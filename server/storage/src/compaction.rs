@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,9 @@ pub struct CompactionInfo {
     pub bytes_after: u64,
     pub took: Duration,
     pub error: Option<String>,
+    /// How many ended well, and how many did not, since the store was opened.
+    pub times_done: u64,
+    pub times_failed: u64,
 }
 
 /// What the compacting thread and the log thread tell each other.
@@ -94,6 +97,8 @@ pub struct CompactionInfo {
 pub(crate) struct Compaction {
     work: Mutex<Work>,
     told: Condvar,
+    done: AtomicU64,
+    failed: AtomicU64,
     stop: AtomicBool,
     /// Nobody takes what is handed over any more.
     writer_is_gone: AtomicBool,
@@ -126,7 +131,11 @@ impl Compaction {
     }
 
     pub fn info(&self) -> CompactionInfo {
-        self.work().info.clone()
+        CompactionInfo {
+            times_done: self.done.load(Ordering::Relaxed),
+            times_failed: self.failed.load(Ordering::Relaxed),
+            ..self.work().info.clone()
+        }
     }
 
     /// A group that wrote these keys is published.
@@ -207,6 +216,7 @@ impl Compaction {
 
     /// It could not be begun after all.
     pub fn failed(&self, error: String) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
         let mut work = self.work();
         work.info.phase = Phase::Failed;
         work.info.error = Some(error);
@@ -222,6 +232,7 @@ pub(crate) fn changes_of(snapshot: &Snapshot, keys: Vec<Key>) -> Result<Vec<Chan
 pub(crate) fn run(inner: &Inner, disk: &dyn Disk) {
     let begin = Instant::now();
     let compaction = &inner.compaction;
+    tracing::info!(bytes = length(disk, FILE), "the store is being compacted, while it serves");
     let outcome = Copy { inner, disk, unsynced: 0 }.run();
     let mut work = compaction.work();
     work.recorded = Recorded::None;
@@ -230,6 +241,7 @@ pub(crate) fn run(inner: &Inner, disk: &dyn Disk) {
     work.info.took = begin.elapsed();
     match outcome {
         Ok(old) => {
+            compaction.done.fetch_add(1, Ordering::Relaxed);
             work.info.phase = Phase::Done;
             work.info.bytes_after = length(disk, FILE);
             let info = work.info.clone();
@@ -247,13 +259,15 @@ pub(crate) fn run(inner: &Inner, disk: &dyn Disk) {
             drop(left_over);
             let _tried_again_at_the_next_start = disk.remove(COPY_FILE);
             tracing::warn!(error = %e, "a compaction was given up");
+            compaction.failed.fetch_add(1, Ordering::Relaxed);
             work.info.phase = Phase::Failed;
             work.info.error = Some(e.to_string());
         }
     }
 }
 
-fn length(disk: &dyn Disk, name: &str) -> u64 {
+/// The size of a file; 0 if it cannot be told.
+pub(crate) fn length(disk: &dyn Disk, name: &str) -> u64 {
     disk.open(name, false).and_then(|f| f.len()).unwrap_or(0)
 }
 

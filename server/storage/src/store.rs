@@ -316,6 +316,11 @@ impl Store {
         }
     }
 
+    /// The size of the state machine's file, of which a part may be free; 0 in memory.
+    pub fn file_bytes(&self) -> u64 {
+        self.inner.disk.as_ref().map_or(0, |disk| compaction::length(&**disk, crate::state::FILE))
+    }
+
     /// How far the present compaction is, or what became of the last one.
     pub fn compaction(&self) -> CompactionInfo {
         self.inner.compaction.info()

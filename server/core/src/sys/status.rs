@@ -121,6 +121,8 @@ impl crate::Core {
             applied_index: store.applied_index,
             proposals_in_flight: store.in_flight,
             log_bytes: store.log_bytes,
+            file_bytes: self.store.file_bytes(),
+            compaction: self.store.compaction(),
             key_slots_used: arena.slots_used,
             key_slots_total: arena.slots_total,
             leases: self.leases_now().unwrap_or_default(),
