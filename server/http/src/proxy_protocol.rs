@@ -74,6 +74,15 @@ impl Proxies {
     }
 }
 
+/// The header in front of these bytes, by itself: for fuzz targets. Its length, and whom it speaks for; `None`: there is
+/// none, or not all of it.
+pub fn proxy_header(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, ProxyError> {
+    Ok(match parse(bytes)? {
+        Parsed::Header { length, source } => Some((length, source)),
+        Parsed::Incomplete | Parsed::Absent => None,
+    })
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed {
     /// More bytes will tell.

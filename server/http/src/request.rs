@@ -328,6 +328,29 @@ fn token(headers: &HeaderMap) -> Option<Secret<String>> {
     given.map(str::trim).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()))
 }
 
+/// A request decoded as a listener does, without a server: for fuzz targets. `None`: it is answered, or is none, before.
+pub fn decode(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Result<Request, Answer>> {
+    let method = Method::from_bytes(method.as_bytes()).ok()?;
+    let uri: hyper::Uri = target.parse().ok()?;
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(HeaderName::try_from(*name).ok()?, HeaderValue::try_from(*value).ok()?);
+    }
+    let Checked::Api(api) = path::check(uri.path()) else { return None };
+    Some(sdk_request(Whole {
+        method: &method,
+        uri: target,
+        path: api,
+        pairs: query::pairs(uri.query().unwrap_or("")),
+        headers: &map,
+        body,
+        address: None,
+        certificate_serial: None,
+        allows: ListenerAllows::default(),
+        redact: Redact::default(),
+    }))
+}
+
 fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
     let Whole { method, path, pairs, headers, body, address, certificate_serial, .. } = whole;
     let bad = |text: &str| Answer::error(400, text);

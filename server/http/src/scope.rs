@@ -2,7 +2,7 @@
 
 use holdfast_core::Answer;
 
-const METRICS: &str = "/v1/sys/metrics";
+use crate::path::{self, Checked};
 
 /// Which routes a listener has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,7 +17,8 @@ impl Scope {
         if !self.metrics_only && !self.disallow_metrics {
             return None;
         }
-        let metrics = path.trim_end_matches('/') == METRICS;
+        // However it is written.
+        let metrics = matches!(path::check(path), Checked::Api(api) if api.trim_end_matches('/') == "sys/metrics");
         match metrics {
             true if self.disallow_metrics => Some(plain(403, "metrics endpoint is disabled for this listener\n")),
             false if self.metrics_only => Some(plain(404, "this listener only serves the metrics endpoint\n")),

@@ -108,6 +108,7 @@ fn a_listener_is_for_metrics_alone_or_for_all_but_them() {
     client(1).get("sys/metrics").expect(403);
     client(2).get("sys/metrics").expect(200);
     assert_eq!(root(3).get("sys/metrics").expect(403).text(), "metrics endpoint is disabled for this listener\n");
+    root(3).raw("GET", "/v1/sys/%6detrics", &[], b"").expect(403);
     root(3).get("sys/health").expect(200);
 }
 
