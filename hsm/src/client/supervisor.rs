@@ -73,7 +73,7 @@ impl Supervisor {
             let (link, revision) = self.link(call)?;
             match link.ask(call, timeout) {
                 Outcome::Answered(result) => {
-                    self.answered(&result, revision);
+                    self.answered(&link, &result, revision);
                     return result;
                 }
                 Outcome::TimedOut => {
@@ -174,7 +174,7 @@ impl Supervisor {
         }
     }
 
-    fn answered(&self, result: &Result<Answer, DeviceError>, revision: u64) {
+    fn answered(&self, link: &Arc<Link>, result: &Result<Answer, DeviceError>, revision: u64) {
         let mut state = self.state();
         state.deaths = 0;
         state.not_before = None;
@@ -183,6 +183,13 @@ impl Supervisor {
             && state.revision == revision
         {
             state.refused = Some(error.clone());
+        }
+        // What was missing may come back in another place of the file system, which this helper's rules do not know:
+        // the next call gets a new one.
+        let missing = matches!(result, Err(error) if matches!(error.class, Class::Config | Class::Gone));
+        if missing && state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            state.link = None;
+            link.end();
         }
     }
 

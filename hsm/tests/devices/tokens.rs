@@ -124,10 +124,11 @@ fn comes_later(bench: &Bench) {
     let error = device.find(KeyRef::label("root")).unwrap_err();
     assert_eq!(error.class, Class::Config);
     assert!(error.text.contains("token 'late'") && error.text.contains("is not there"), "{error}");
-    let helper = device.helper_pid();
+    // Its rules may not know the place where the token comes to: another helper looks for it.
+    assert_eq!(device.helper_pid(), None);
     softhsm::token("late");
     assert_eq!(device.find(KeyRef::label("root")).unwrap(), []);
-    assert_eq!(device.helper_pid(), helper, "no new process was needed");
+    assert!(device.helper_pid().is_some());
 }
 
 fn slot_of(config: Pkcs11Config) -> u64 {
