@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use holdfast_config::{Config, Offer, Storage};
 use holdfast_storage::Store;
 
-use crate::server::{SEALS, STORAGES};
+use crate::server::{SEALS, STORAGES, leave_guarded_panics_untold};
 
 /// Whether the store of a configuration is meant, and not a server that runs.
 pub fn names_files(args: &[OsString]) -> bool {
@@ -28,6 +28,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             }
         }
     }
+    leave_guarded_panics_untold();
     match compact(&config) {
         Ok((before, after)) => {
             println!("Success! The store had {} KiB and has {} KiB now.", before >> 10, after >> 10);

@@ -42,7 +42,7 @@ pub use member_writer::members_parts;
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
 pub use raft_log::{Done, RaftLog, Record, Vote};
 pub use replicated::{Agreement, Answer, Committed, Disagreement, Frozen, Received, Replica, payload};
-pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, staged_key};
+pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, panics_are_errors, staged_key};
 pub use store::{Applied, Options, Store, StoreInfo};
 
 /// A storage key: opaque, ordered bytes.

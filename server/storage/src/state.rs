@@ -4,6 +4,7 @@
 //! the whole file once (0.6 s for 500 MB that the page cache holds), so that a flipped bit is found
 //! then and not answered to somebody. Where redb panics on what it reads, that is an error here.
 
+use std::cell::Cell;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -103,9 +104,21 @@ fn builder() -> redb::Builder {
     builder
 }
 
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is redb's at a damaged file, which becomes an error: a panic hook need not tell.
+pub fn panics_are_errors() -> bool {
+    GUARDED.get()
+}
+
 /// What redb does, with its panics as errors.
 fn guarded<R, E: Into<StoreError>>(work: impl FnOnce() -> Result<R, E>) -> Result<R, StoreError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    let outer = GUARDED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    match done {
         Ok(result) => result.map_err(Into::into),
         Err(_) => Err(StoreError::State("its structure cannot be read".into())),
     }

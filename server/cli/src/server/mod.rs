@@ -29,6 +29,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    leave_guarded_panics_untold();
     match start::run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -36,4 +37,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// A damaged store is told of in one line that says what to do; a panic of its library before that would only frighten.
+pub(crate) fn leave_guarded_panics_untold() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !holdfast_storage::panics_are_errors() {
+            tell(panic);
+        }
+    }));
 }
