@@ -493,6 +493,11 @@ fn read_vote(disk: &dyn Disk) -> Result<Option<Vote>, StoreError> {
     Ok(Some(parts.ok_or_else(|| unknown(disk, VOTE_FILE))?))
 }
 
+/// Whether a member of a cluster has voted here, or seen others vote.
+pub(crate) fn is_members(disk: &dyn Disk) -> Result<bool, StoreError> {
+    Ok(read_vote(disk)?.is_some())
+}
+
 fn unknown(disk: &dyn Disk, name: &str) -> StoreError {
     StoreError::Damaged { path: disk.path(name), detail: "it is not one of this version's".into() }
 }

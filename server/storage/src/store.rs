@@ -12,7 +12,7 @@ use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
-use crate::raft_log::RaftLog;
+use crate::raft_log::{self, RaftLog};
 use crate::redb_file::Patience;
 use crate::replicated::{self, Proposer, Replica};
 use crate::state::{Snapshot, State};
@@ -177,7 +177,9 @@ impl Store {
         let identity = disk.as_deref().map(identify).transpose()?.unwrap_or_default();
         let (state, applied) = State::open(disk.as_deref())?;
         let found = state.replicated()?;
-        if let (None, Some(disk)) = (&found, &disk) {
+        let was_member = disk.as_deref().map(raft_log::is_members).transpose()?.unwrap_or(false);
+        // One that was let in and lost power before it had anything has a log of others', and no state yet.
+        if let (None, Some(disk)) = (&found, disk.as_ref().filter(|_| !was_member)) {
             // Nobody's member until now: all that its log holds was agreed on.
             drop(recover(disk.clone(), identity, &state, applied)?);
             state.checkpoint()?;
@@ -201,7 +203,9 @@ impl Store {
     fn opened(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?;
         let (state, applied) = State::open(disk.as_deref())?;
-        if let (Some(_), Some(disk)) = (state.replicated()?, &disk) {
+        if let Some(disk) = &disk
+            && (state.replicated()?.is_some() || raft_log::is_members(&**disk)?)
+        {
             return Err(StoreError::Member { path: disk.path("") });
         }
         let log = match (&disk, identity) {

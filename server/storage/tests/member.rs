@@ -39,6 +39,8 @@ fn what_was_cut_off_is_gone_and_what_came_in_its_place_is_there_after_a_loss_of_
     let disk = SimDisk::default();
     let (_store, replica) = open(&disk);
     let log = replica.log();
+    let vote = Vote { term: 1, node: "n1".into(), committed: true };
+    done(|d| log.save_vote(vote, d)).unwrap();
     append(log, (1..=5).map(|i| record(1, i)).collect());
     done(|d| log.truncate_after(2, d)).unwrap();
     append(log, vec![record(2, 3), record(2, 4)]);
