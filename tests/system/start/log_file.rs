@@ -61,7 +61,7 @@ fn the_log_goes_to_its_file_is_reopened_at_a_hangup_and_outlives_its_folder() {
 #[test]
 fn a_large_file_is_rotated_and_a_file_that_cannot_be_made_is_refused_at_start() {
     let site = Site::make(Setup::shamir());
-    let (server, _) = logging(&site, "log_rotate_bytes = 100\nlog_rotate_max_files = 2");
+    let (server, _) = logging(&site, "log_rotate_bytes = 50\nlog_rotate_max_files = 2");
     let folder = site.folder().join("logs");
     for _ in 0..5 {
         let before = names(&folder);
