@@ -360,7 +360,7 @@ impl Transaction for Tx {
         self.encrypt_name(table, folder, &mut prefix)?;
         let parents = prefix[34..].to_vec();
         let end = prefix_end(&prefix);
-        let mut names = Vec::new();
+        let (mut names, mut segments) = (Vec::new(), self.barrier.segments());
         let mut start = prefix.clone();
         loop {
             let step = self.range(&start, end.as_deref(), SCAN_STEP)?;
@@ -373,7 +373,7 @@ impl Transaction for Tx {
                 let Some((length, rest)) = key[prefix.len()..].split_first_chunk::<2>() else { continue };
                 let length = usize::from(u16::from_be_bytes(*length));
                 let Some(segment) = rest.get(..length).filter(|_| length > 0) else { continue };
-                let name = self.barrier.decrypt_segment(&context, &parents, segment).map_err(Error::internal)?;
+                let name = segments.decrypt(&context, &parents, segment).map_err(Error::internal)?;
                 next = prefix_end(&key[..prefix.len() + 2 + length]);
                 names.push(name);
             }

@@ -118,14 +118,29 @@ impl Barrier {
 
     /// Decrypt one segment whose parents' encrypted form is `parents`.
     pub fn decrypt_segment(&self, context: &[u8], parents: &[u8], segment: &[u8]) -> Result<String, SealError> {
-        const WHAT: &str = "a stored name";
-        let plain = self.siv().decrypt([context, parents], segment).map_err(|_| SealError::Tampered(WHAT))?;
-        String::from_utf8(plain).map_err(|_| SealError::Encoding(WHAT))
+        self.segments().decrypt(context, parents, segment)
+    }
+
+    /// For many segments: the keys are scheduled once.
+    pub fn segments(&self) -> Segments {
+        Segments(self.siv())
     }
 
     /// The stored form of an id that a client may present.
     pub fn id(&self, domain: &[u8], id: &str) -> [u8; 32] {
         mac(self.keyring.ids.expose(), &[domain, id.as_bytes()])
+    }
+}
+
+/// Decrypts segments of names.
+pub struct Segments(Aes256Siv);
+
+impl Segments {
+    /// As [`Barrier::decrypt_segment`].
+    pub fn decrypt(&mut self, context: &[u8], parents: &[u8], segment: &[u8]) -> Result<String, SealError> {
+        const WHAT: &str = "a stored name";
+        let plain = self.0.decrypt([context, parents], segment).map_err(|_| SealError::Tampered(WHAT))?;
+        String::from_utf8(plain).map_err(|_| SealError::Encoding(WHAT))
     }
 }
 
