@@ -211,7 +211,11 @@ impl Core {
             let shares_key = held.shares_key.as_ref().map(Key::try_clone).transpose().map_err(failed)?;
             (held.root.try_clone().map_err(failed)?, shares_key)
         };
-        self.store.take_over().await.map_err(failed)?;
+        if let Err(e) = self.store.take_over().await {
+            // The lead was lost at once; whoever follows it looks again.
+            tracing::debug!(error = %e, "this node led for a moment");
+            return Ok(());
+        }
         if let Err(e) = self.activate(root, shares_key).await {
             self.store.stand_by();
             return Err(e);
