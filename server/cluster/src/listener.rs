@@ -66,22 +66,29 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
     let certificate = channel.get_ref().1.peer_certificates().and_then(|c| c.first());
     let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
     let hash = tls::key_hash(certificate).map_err(io::Error::other)?;
+    // Nothing that a stranger sends is read.
+    let_in(node, &hash, from).await?;
     loop {
         let Ok(question) = tokio::time::timeout(IDLE, frame::next_question(&mut channel)).await else {
             return channel.shutdown().await;
         };
         let Some(question) = question? else { return Ok(()) };
         // Asked each time: a member that was removed is heard no longer.
-        if !node.knows(&hash) && !node.learns_of(&hash).await {
-            tracing::warn!(%from, "a node that is no member of this cluster was refused");
-            return Err(io::Error::other("not a member"));
-        }
+        let_in(node, &hash, from).await?;
         if question.kind == Kind::Hello {
             node.heard(&hash, &question.head);
             continue;
         }
         answer(node, &mut channel, question).await?;
     }
+}
+
+async fn let_in(node: &Node, key_hash: &str, from: SocketAddr) -> io::Result<()> {
+    if node.knows(key_hash) || node.learns_of(key_hash).await {
+        return Ok(());
+    }
+    tracing::warn!(%from, "a node that is no member of this cluster was refused");
+    Err(io::Error::other("not a member"))
 }
 
 async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: Question) -> io::Result<()> {

@@ -96,8 +96,8 @@ pub struct JoinFrom {
     pub client_key: Option<String>,
 }
 
-/// A client's request on its way to the active node.
-#[derive(Debug, Serialize, Deserialize)]
+/// A client's request on its way to the active node. Its headers hold its token: there is no `Debug`.
+#[derive(Serialize, Deserialize)]
 pub struct Forwarded {
     pub method: String,
     /// Path and query, as the client wrote them.
