@@ -14,7 +14,6 @@ use holdfast_tests::until;
 use nodes::{Nodes, WITHIN};
 
 #[test]
-#[ignore = "waited in vain for writes behind a kill once, on a busy machine: not understood yet"]
 fn nothing_that_was_acknowledged_is_lost_when_leaders_are_killed() {
     let mut nodes = Nodes::start(3);
     nodes.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
@@ -36,18 +35,17 @@ fn nothing_that_was_acknowledged_is_lost_when_leaders_are_killed() {
             }
         })
     };
-    for _ in 0..2 {
+    for _ in 0..3 {
         let before = acknowledged.lock().unwrap().len();
         let leader = nodes.until_led();
         nodes.kill(leader);
-        until(WITHIN, "writes behind the kill", || (acknowledged.lock().unwrap().len() > before + 5).then_some(()));
+        until(WITHIN, "writes behind the kill", || (acknowledged.lock().unwrap().len() > before + 20).then_some(()));
         nodes.start_again(leader);
         nodes.until_all_vote();
     }
     stop.store(true, Ordering::SeqCst);
     writer.join().unwrap();
     let acknowledged = acknowledged.lock().unwrap();
-    assert!(acknowledged.len() > 20, "{} writes only", acknowledged.len());
     for n in acknowledged.iter() {
         let reply = nodes.root(*n as usize % 3).get(&format!("kv/{n}"));
         assert_eq!(reply.expect(200).at("/data/n"), *n, "written and acknowledged: {n}");
@@ -75,7 +73,6 @@ fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
 }
 
 #[test]
-#[ignore = "an unseal was answered with an error while the lead changed: corrected, and not run again yet"]
 fn leadership_is_handed_over_without_an_error_and_all_nodes_come_back_from_a_loss_of_power() {
     let mut nodes = Nodes::start(3);
     nodes.until_all_vote();

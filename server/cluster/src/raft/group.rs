@@ -21,8 +21,8 @@ use super::network::{Network, Peers, Question, Reply, WrittenId};
 use super::types::{self, Changes, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
-const HEARTBEAT_MS: u64 = 30;
-const ELECTION_MS: (u64, u64) = (90, 150);
+const HEARTBEAT_MS: u64 = 24;
+const ELECTION_MS: (u64, u64) = (70, 115);
 /// A proposal on which no majority agrees within this is given up: it may be agreed on later.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the one to which leadership is handed may take.
