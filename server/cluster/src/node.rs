@@ -70,6 +70,15 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Drop for Node {
+    /// Also where a start has failed, which is no place to wait for threads.
+    fn drop(&mut self) {
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Node {
     /// Open the store in its folder and take part in the cluster that it belongs to, if it does. A store that was
     /// nobody's member until now, and is not empty, becomes the first member of a cluster.
@@ -194,9 +203,15 @@ impl Node {
         let started = self.handle.spawn(async move { Group::start(&settings, replica, Arc::new(links)).await });
         let group = started.await.map_err(|e| e.to_string())??;
         self.replica.agree(group.agreement(self.handle.clone()));
+        if self.replica.state().is_some() {
+            group.knows_its_members().await?;
+        }
         group.may_lead(self.may_lead.load(Ordering::SeqCst));
         group.lead_if_alone().await;
-        self.group.store(Some(Arc::new(group)));
+        let group = Arc::new(group);
+        self.group.store(Some(group.clone()));
+        // Who was unsealed meanwhile has found no group to tell.
+        group.may_lead(self.may_lead.load(Ordering::SeqCst));
         self.handle.spawn(keep_places(Arc::downgrade(self)));
         Ok(())
     }

@@ -25,6 +25,8 @@ const HEARTBEAT_MS: u64 = 24;
 const ELECTION_MS: (u64, u64) = (70, 115);
 /// A proposal on which no majority agrees within this is given up: it may be agreed on later.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+/// openraft's start may take so long on a busy machine.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 /// How long the one to which leadership is handed may take.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,17 @@ impl Group {
         let id = NodeId(id.to_owned());
         let nodes = BTreeMap::from([(id.clone(), peer)]);
         types::encode_members(vec![BTreeSet::from([id])], nodes)
+    }
+
+    /// Wait until openraft says who votes, as the store has it: it does so a moment after its start.
+    pub async fn knows_its_members(&self) -> Result<(), String> {
+        let known = async {
+            while self.raft.voter_ids().next().is_none() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let late = |_| "openraft does not say who the members are".to_owned();
+        tokio::time::timeout(KNOWN_WITHIN, known).await.map_err(late)
     }
 
     /// Where there is nobody else to wait for: take the lead at once.
