@@ -59,7 +59,11 @@ async fn member(
     };
     let (store, node) = Node::open(set).await?;
     if let Some(address) = listens_at(config, planned).filter(|_| !config.disable_clustering) {
-        node.listen(address).await?;
+        // Clients are served meanwhile: a node that is alone needs nobody to hear it.
+        if let Err(e) = node.listen(address).await {
+            tracing::error!("{e}; it is tried again");
+            tokio::spawn(listen_later(Arc::downgrade(&node), address));
+        }
     }
     Ok(Opened { store, storage_type: "raft", max_entry_bytes, member: Some(node) })
 }
@@ -119,5 +123,15 @@ pub fn listens_at(config: &Config, planned: &[Planned]) -> Option<SocketAddr> {
         (Some(said), _) => Some(said),
         (None, Some(own)) => Some(SocketAddr::new(own.ip(), own.port().checked_add(1).unwrap_or(CLUSTER_PORT))),
         (None, None) => None,
+    }
+}
+
+async fn listen_later(node: std::sync::Weak<Node>, address: std::net::SocketAddr) {
+    loop {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let Some(node) = node.upgrade() else { return };
+        if node.listen(address).await.is_ok() {
+            return;
+        }
     }
 }
