@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
@@ -48,6 +48,8 @@ pub struct Group {
     lease: Duration,
     /// The lead is being handed over: another member may have it already.
     handing_over: Arc<AtomicBool>,
+    /// Who votes by the last list of members that was seen agreed on.
+    settled: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
 impl Group {
@@ -74,7 +76,7 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
-        Ok(Group { raft, id, replica, lease, handing_over: Arc::default() })
+        Ok(Group { raft, id, replica, lease, handing_over: Arc::default(), settled: Arc::default() })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -131,15 +133,27 @@ impl Group {
     }
 
     /// The members, and the log index from which on they are.
+    ///
+    /// A vote counts from when the members have agreed on it. Before, a change stands on a majority of the former
+    /// voters too: to call a newcomer a voter then would promise that one of two may be lost.
     pub fn members(&self) -> (Vec<Member>, u64) {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
-        let voters: BTreeSet<NodeId> = m.membership_config.voter_ids().collect();
-        let members = m.membership_config.nodes();
+        let list = &m.membership_config;
+        let stages = list.membership().get_joint_config();
+        let voters: BTreeSet<NodeId> = list.voter_ids().filter(|id| stages.iter().all(|s| s.contains(id))).collect();
+        let agreed = list.log_id() <= &m.cluster_committed && stages.len() == 1;
+        let voters = {
+            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            if agreed {
+                settled.clone_from(&voters);
+            }
+            if settled.is_empty() { voters } else { settled.clone() }
+        };
         let member =
             |(id, peer): (&NodeId, &Peer)| Member { id: id.0.clone(), peer: peer.clone(), votes: voters.contains(id) };
-        let since = m.membership_config.log_id().as_ref().map_or(0, |id| types::mark(id).index);
-        (members.map(member).collect(), since)
+        let since = list.log_id().as_ref().map_or(0, |id| types::mark(id).index);
+        (list.nodes().map(member).collect(), since)
     }
 
     /// Whether this member may try to lead. One that is the only one that votes always may.
