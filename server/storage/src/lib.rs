@@ -22,6 +22,7 @@
 //! is opened again and reads what is there. A full disk is no such failure: writes are refused with
 //! [`CommitError::Full`] and go on by themselves.
 
+mod changes;
 pub mod compaction;
 pub mod disk;
 mod error;

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::changes::{decode, decode_changes, encode_changes};
 use crate::disk::Disk;
 use crate::log::SEGMENT_BYTES;
-use crate::pipeline::{Queued, decode, encode_changes, lock};
+use crate::pipeline::{Queued, lock};
 use crate::raft_log::RaftLog;
 use crate::state::{Change, Mark, Snapshot, State};
 use crate::store::Inner;
@@ -241,7 +242,7 @@ pub(crate) fn changes_of_entry(
         payload::CHANGES => Ok(Some((entry.mark.index, decode(&entry.payload).ok_or_else(damaged)?))),
         payload::VERSIONED => {
             let (version, changes) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-            let changes = crate::pipeline::decode_changes(changes).ok_or_else(damaged)?;
+            let changes = decode_changes(changes).ok_or_else(damaged)?;
             Ok(Some((u64::from_le_bytes(*version), changes)))
         }
         payload::BLANK | payload::MEMBERS => Ok(None),

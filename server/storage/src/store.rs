@@ -8,10 +8,11 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 
+use crate::changes::decode;
 use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{Log, MAX_ENTRY_BYTES};
-use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, decode, lock};
+use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, lock};
 use crate::raft_log::{self, RaftLog};
 use crate::redb_file::Patience;
 use crate::replicated::{self, Proposer, Replica};

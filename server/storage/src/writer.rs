@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::changes::encode;
 use crate::compaction::changes_of;
 use crate::disk::Disk;
 use crate::log::{AppendError, Log, SEGMENT_BYTES};
-use crate::pipeline::{Queued, encode, lock};
+use crate::pipeline::{Queued, lock};
 use crate::redb_file::is_full;
 use crate::replicated::Shared as Member;
 use crate::state::{CACHE_BYTES, COPY_FILE, FILE, State};
