@@ -129,10 +129,5 @@ impl Backend for Cubbyhole {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path)
     }
-    fn exists(&self, found: &Found, tx: &mut holdfast_sdk::Tx, call: &Call<'_>) -> Result<Option<bool>> {
-        self.routes.exists(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut holdfast_sdk::Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
 }

@@ -22,6 +22,46 @@ pub enum Class {
     System,
 }
 
+/// Within `impl Backend`: requests are handled as the route table in the field says that its routes are. How a path is
+/// found and shown stays the engine's own.
+#[macro_export]
+macro_rules! handled_by {
+    ($table:ident) => {
+        fn exists(
+            &self,
+            found: &$crate::Found,
+            tx: &mut $crate::Tx,
+            call: &$crate::Call<'_>,
+        ) -> $crate::Result<Option<bool>> {
+            self.$table.exists(self, found, tx, call)
+        }
+        fn prepare(
+            &self,
+            found: &$crate::Found,
+            tx: &mut $crate::Tx,
+            call: &$crate::Call<'_>,
+        ) -> $crate::Result<Option<$crate::Preparation>> {
+            self.$table.prepare(self, found, tx, call)
+        }
+        fn apply(
+            &self,
+            found: &$crate::Found,
+            tx: &mut $crate::Tx,
+            call: &$crate::Call<'_>,
+        ) -> $crate::Result<$crate::Response> {
+            self.$table.apply(self, found, tx, call)
+        }
+        fn intend(
+            &self,
+            found: &$crate::Found,
+            tx: &mut $crate::Tx,
+            call: &$crate::Call<'_>,
+        ) -> $crate::Result<Option<$crate::Act>> {
+            self.$table.intend(self, found, tx, call)
+        }
+    };
+}
+
 /// An engine or auth method, one instance for each mount.
 pub trait Backend: Send + Sync + 'static {
     /// `kv`, `approle`, …

@@ -224,15 +224,7 @@ impl Backend for Engine {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path)
     }
-    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
-        self.routes.prepare(self, found, tx, call)
-    }
-    fn intend(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Act>> {
-        self.routes.intend(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
 
     fn effect<'a>(&'a self, outside: &'a Outside, means: &'a Means) -> Work<'a, Result<Means, Failure>> {
         Box::pin(async {

@@ -7,9 +7,7 @@ mod roles;
 mod secret_ids;
 mod store;
 
-use holdfast_sdk::{
-    Backend, Call, Class, Found, Operation, Renewal, Response, Result, Route, Routes, Table, Tx, names,
-};
+use holdfast_sdk::{Backend, Call, Class, Found, Operation, Renewal, Result, Route, Routes, Table, Tx, names};
 
 /// Roles by name, in lower case.
 const ROLES: Table = Table(1);
@@ -81,12 +79,7 @@ impl Backend for Approle {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path).filter(|f| f.captures.get("role_name").is_none_or(names::is_plain))
     }
-    fn exists(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-        self.routes.exists(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
     fn login_name(&self, _: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
         login::name(tx, call)
     }

@@ -24,8 +24,8 @@ mod template;
 
 use holdfast_sdk::lease::{Limits, Terms};
 use holdfast_sdk::{
-    Act, Backend, Call, Class, Done, Failure, Found, Means, Operation, Outside, Preparation, Response, Result, Route,
-    Routes, Table, Timestamp, Tx, Work,
+    Act, Backend, Call, Class, Done, Failure, Found, Means, Operation, Outside, Result, Route, Routes, Table,
+    Timestamp, Tx, Work,
 };
 
 /// Connections by name.
@@ -106,18 +106,7 @@ impl Backend for Database {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path).filter(|f| f.captures.get("name").is_none_or(is_name))
     }
-    fn exists(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-        self.routes.exists(self, found, tx, call)
-    }
-    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
-        self.routes.prepare(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
-    fn intend(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Act>> {
-        self.routes.intend(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
     fn effect<'a>(&'a self, outside: &'a Outside, means: &'a Means) -> Work<'a, Result<Means, Failure>> {
         Box::pin(acts::effect(outside, means))
     }

@@ -6,9 +6,7 @@ mod password;
 mod turns;
 mod users;
 
-use holdfast_sdk::{
-    Backend, Call, Class, Found, Operation, Preparation, Renewal, Response, Result, Route, Routes, Table, Tx, names,
-};
+use holdfast_sdk::{Backend, Call, Class, Found, Operation, Renewal, Result, Route, Routes, Table, Tx, names};
 
 /// Users by name, in lower case.
 const USERS: Table = Table(1);
@@ -58,15 +56,7 @@ impl Backend for Userpass {
     fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         self.routes.find(operation, path).filter(|f| f.captures.get("username").is_none_or(names::is_plain))
     }
-    fn exists(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-        self.routes.exists(self, found, tx, call)
-    }
-    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
-        self.routes.prepare(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
     fn login_name(&self, _: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
         login::name(tx, call)
     }

@@ -90,12 +90,7 @@ impl Backend for KvV2 {
         }
         self.routes.find(operation, path)
     }
-    fn exists(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-        self.routes.exists(self, found, tx, call)
-    }
-    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
-        self.routes.apply(self, found, tx, call)
-    }
+    holdfast_sdk::handled_by!(routes);
     fn take_over(&self, tx: &mut Tx, now: Timestamp) -> Result<bool> {
         upgrade::take_over(tx, now)
     }
