@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use rustls::ClientConfig;
 
 use crate::process;
+use crate::program::{command, holdfast};
 use crate::{Address, Client, until};
 
 const START: Duration = Duration::from_secs(20);
@@ -38,6 +39,15 @@ impl Server {
             (server.listeners.len() >= listeners).then_some(())
         });
         server
+    }
+
+    /// A server in memory with kv version 2 at `secret/`, whose root token is `root`.
+    #[track_caller]
+    pub fn dev(folder: &Path) -> Server {
+        let mut dev = command(holdfast());
+        dev.args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"]);
+        dev.arg("-dev-listen-address=127.0.0.1:0").env("HOME", folder);
+        Server::start(&mut dev, folder, 1, None)
     }
 
     /// Start, and wait for nothing.

@@ -1,6 +1,5 @@
 //! A mount that gets another path.
 
-use holdfast_tests::program::{command, holdfast};
 use holdfast_tests::{Server, until};
 use serde_json::json;
 
@@ -8,10 +7,7 @@ use serde_json::json;
 #[test]
 fn the_tokens_of_an_auth_mount_that_is_moved_end_and_new_logins_are_good() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut dev = command(holdfast());
-    dev.args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"]);
-    dev.arg("-dev-listen-address=127.0.0.1:0").env("HOME", folder.path());
-    let server = Server::start(&mut dev, folder.path(), 1, None);
+    let server = Server::dev(folder.path());
     let root = server.client().with_token("root");
     for (kind, path) in [("service", "u"), ("batch", "b"), ("service", "stays")] {
         root.post(&format!("sys/auth/{path}"), json!({ "type": "userpass" })).expect(204);

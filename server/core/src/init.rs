@@ -7,7 +7,7 @@ use base64::Engine;
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
-use holdfast_seal::locks::{LockKind, LockList, Minimum, Recovery, RecoveryForm, Scope};
+use holdfast_seal::locks::{LockList, Minimum, Recovery, RecoveryForm};
 use holdfast_seal::{Barrier, Keyring, Lock, locks};
 use holdfast_storage::{Proposal, Write};
 
@@ -168,22 +168,9 @@ impl Core {
         let Some(device) = self.options.device.clone() else { return Err(failed("no device")) };
         let id: [u8; 16] = random::bytes().map_err(failed)?;
         let worked = tokio::task::spawn_blocking(move || {
-            let context = locks::wrap_context(&cluster_id, &id);
-            let wrapped = device.wrap(&root, &context)?;
-            let lock = Lock {
-                id,
-                kind: LockKind::Device { backend: device.backend().to_owned() },
-                scope: Scope::Cluster,
-                priority: 0,
-                key_label: wrapped.key_label,
-                key_id: wrapped.key_id,
-                mechanism: wrapped.mechanism,
-                public_part: wrapped.public_part,
-                ciphertext: wrapped.ciphertext,
-                proved: true,
-                created: now.secs(),
-            };
-            let again = device.unwrap(&lock, &context)?;
+            let lock = locks::lock_with_device(&root, &*device, &cluster_id, id, now.secs())?;
+            let again = device.unwrap(&lock, &locks::wrap_context(&cluster_id, &id))?;
+            let lock = Lock { proved: true, ..lock };
             Ok::<_, holdfast_seal::DeviceRefusal>((lock, root, again))
         });
         let (lock, root, again) = worked.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?;

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::{Map, Value};
-use holdfast_seal::locks::{LockKind, Scope};
+use holdfast_seal::locks::LockKind;
 use holdfast_seal::{Lock, locks, shares};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -36,11 +36,13 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Bytes of a node's name at most.
 const NAME_BYTES: usize = 128;
 
+/// By the newcomer's name: the key of its challenge, and the boot time when it was made.
+type Challenges = HashMap<String, (Key, Duration)>;
+
 /// Both sides of joining.
 #[derive(Default)]
 pub(crate) struct Joins {
-    /// By the newcomer's name: the key of its challenge, and the boot time when it was made.
-    challenges: Mutex<HashMap<String, (Key, Duration)>>,
+    challenges: Mutex<Challenges>,
     /// The cluster that this node is about to join.
     joining: Mutex<Option<Joining>>,
 }
@@ -303,6 +305,17 @@ impl Core {
         }
     }
 
+    /// The challenges that are open, with room for that of one node.
+    fn has_room_for_a_challenge(&self, server_id: &str) -> Result<MutexGuard<'_, Challenges>, Refusal> {
+        let mut challenges = lock(&self.joins.challenges);
+        let now = self.clock.boot();
+        challenges.retain(|_, (_, made)| now.saturating_sub(*made) < ANSWER_WITHIN);
+        match challenges.len() >= CHALLENGES && !challenges.contains_key(server_id) {
+            true => Err(Refusal(503, "too many nodes want to join at once; try again".into())),
+            false => Ok(challenges),
+        }
+    }
+
     async fn make_challenge(&self, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
         let bad = |text| Refusal(400, text);
         let server_id = strict_text(&strict_object(body).map_err(bad)?, "server_id").map_err(bad)?;
@@ -310,6 +323,8 @@ impl Core {
             return refuse("no server id provided");
         }
         let Some(open) = self.open() else { return Err(Refusal(503, "Vault is sealed".into())) };
+        // Before a device is asked to do anything for somebody unknown.
+        drop(self.has_room_for_a_challenge(&server_id)?);
         let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("there are no locks")) };
         let cluster_id = read.list.cluster_id;
         let key = Key::random(32).map_err(failed)?;
@@ -320,35 +335,15 @@ impl Core {
             (Some(device), _, _) => {
                 let (device, id) = (device.clone(), random::bytes::<16>().map_err(failed)?);
                 let again = key.try_clone().map_err(failed)?;
+                let now = clock::now().secs();
                 let wrapping = tokio::task::spawn_blocking(move || {
-                    let wrapped = device.wrap(&again, &locks::wrap_context(&cluster_id, &id))?;
-                    Ok::<_, holdfast_seal::DeviceRefusal>(Lock {
-                        id,
-                        kind: LockKind::Device { backend: device.backend().to_owned() },
-                        scope: Scope::Cluster,
-                        priority: 0,
-                        key_label: wrapped.key_label,
-                        key_id: wrapped.key_id,
-                        mechanism: wrapped.mechanism,
-                        public_part: wrapped.public_part,
-                        ciphertext: wrapped.ciphertext,
-                        proved: false,
-                        created: clock::now().secs(),
-                    })
+                    locks::lock_with_device(&again, &*device, &cluster_id, id, now)
                 });
                 wrapping.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?
             }
             _ => return Err(failed("this node has no key with which it could ask for proof")),
         };
-        {
-            let mut challenges = lock(&self.joins.challenges);
-            let now = self.clock.boot();
-            challenges.retain(|_, (_, made)| now.saturating_sub(*made) < ANSWER_WITHIN);
-            if challenges.len() >= CHALLENGES && !challenges.contains_key(&server_id) {
-                return Err(Refusal(503, "too many nodes want to join at once; try again".into()));
-            }
-            challenges.insert(server_id, (key, now));
-        }
+        self.has_room_for_a_challenge(&server_id)?.insert(server_id, (key, self.clock.boot()));
         let (count, threshold) = match closed.kind {
             LockKind::Shares { shares, threshold } => (shares, threshold),
             LockKind::Device { .. } => (1, 1),

@@ -8,6 +8,7 @@ use holdfast_hsm::memory::{Key, Secret};
 use minicbor::{Decode, Encode};
 use subtle::ConstantTimeEq;
 
+use crate::{DeviceRefusal, SealDevice};
 use crate::{SealError, mac, shares, xaes};
 
 const FORMAT: u8 = 1;
@@ -231,6 +232,30 @@ pub fn lock_with_key(
         public_part: None,
         ciphertext,
         proved: true,
+        created: now,
+    })
+}
+
+/// Lock a key with a device of the cluster's, which has not opened it yet.
+pub fn lock_with_device(
+    key: &Key,
+    device: &dyn SealDevice,
+    cluster_id: &[u8; 16],
+    id: [u8; 16],
+    now: u64,
+) -> Result<Lock, DeviceRefusal> {
+    let wrapped = device.wrap(key, &wrap_context(cluster_id, &id))?;
+    Ok(Lock {
+        id,
+        kind: LockKind::Device { backend: device.backend().to_owned() },
+        scope: Scope::Cluster,
+        priority: 0,
+        key_label: wrapped.key_label,
+        key_id: wrapped.key_id,
+        mechanism: wrapped.mechanism,
+        public_part: wrapped.public_part,
+        ciphertext: wrapped.ciphertext,
+        proved: false,
         created: now,
     })
 }

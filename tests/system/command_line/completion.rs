@@ -31,10 +31,7 @@ const LINES: [(&str, &str); 9] = [
 impl Home {
     fn new() -> Home {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut dev = command(holdfast());
-        dev.args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"]);
-        dev.arg("-dev-listen-address=127.0.0.1:0").env("HOME", folder.path());
-        let server = Server::start(&mut dev, folder.path(), 1, None);
+        let server = Server::dev(folder.path());
         let root = server.client().with_token("root");
         for name in ["app/db", "app/other"] {
             root.post(&format!("secret/data/{name}"), json!({ "data": { "a": "b" } })).expect(200);

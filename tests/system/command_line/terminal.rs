@@ -16,10 +16,7 @@ struct Dev {
 impl Dev {
     fn new() -> Dev {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut dev = command(holdfast());
-        dev.args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"]);
-        dev.arg("-dev-listen-address=127.0.0.1:0").env("HOME", folder.path());
-        let server = Server::start(&mut dev, folder.path(), 1, None);
+        let server = Server::dev(folder.path());
         let root = server.client().with_token("root");
         root.post("sys/auth/userpass", json!({ "type": "userpass" })).expect(204);
         root.post("auth/userpass/users/ann", json!({ "password": "pa55 wörd" })).expect(204);

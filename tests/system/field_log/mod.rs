@@ -26,10 +26,7 @@ struct Site {
 impl Site {
     fn new() -> Site {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut dev = command(holdfast());
-        dev.args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"]);
-        dev.arg("-dev-listen-address=127.0.0.1:0").env("HOME", folder.path());
-        let server = Server::start(&mut dev, folder.path(), 1, None);
+        let server = Server::dev(folder.path());
         let root = server.client().with_token("root");
         Site { server, root, folder }
     }
