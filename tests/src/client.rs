@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -13,6 +14,7 @@ pub struct Client {
     address: Address,
     tls: Option<Arc<ClientConfig>>,
     token: Option<String>,
+    limit: Option<Duration>,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -27,12 +29,17 @@ pub struct Reply {
 
 impl Client {
     pub fn new(address: Address, tls: Option<Arc<ClientConfig>>) -> Client {
-        Client { address, tls, token: None, connection: Mutex::new(None) }
+        Client { address, tls, token: None, limit: None, connection: Mutex::new(None) }
     }
 
     /// The same server, asked with a token.
     pub fn with_token(&self, token: &str) -> Client {
-        Client { token: Some(token.to_owned()), ..Client::new(self.address.clone(), self.tls.clone()) }
+        Client { token: Some(token.to_owned()), limit: self.limit, ..self.without_token() }
+    }
+
+    /// The same, which waits for an answer no longer than this.
+    pub fn patient_for(self, limit: Duration) -> Client {
+        Client { limit: Some(limit), connection: Mutex::new(None), ..self }
     }
 
     /// The same server, asked without a token.
@@ -46,7 +53,11 @@ impl Client {
 
     /// A connection of its own.
     pub fn connect(&self) -> io::Result<Connection> {
-        Connection::open(&self.address, self.tls.as_ref())
+        let connection = Connection::open(&self.address, self.tls.as_ref())?;
+        if let Some(limit) = self.limit {
+            connection.set_read_limit(limit);
+        }
+        Ok(connection)
     }
 
     /// The same behind a PROXY header.

@@ -5,6 +5,7 @@
 
 mod compact;
 mod engines;
+mod recover;
 mod seal_device;
 mod server;
 mod validate;
@@ -22,6 +23,13 @@ fn main() -> ExitCode {
         Some("server") => server::main(&args[2..]),
         Some("operator") if args.get(2).is_some_and(|a| a == "compact") && compact::names_files(&args[3..]) => {
             compact::main(&args[3..])
+        }
+        Some("operator")
+            if args.get(2).is_some_and(|a| a == "raft")
+                && args.get(3).is_some_and(|a| a == "recover")
+                && !validate::asks_help(&args[4..]) =>
+        {
+            recover::main(&args[4..])
         }
         Some("operator") if args.get(2).is_some_and(|a| a == "validate-config") && !validate::asks_help(&args[3..]) => {
             validate::main(&args[3..])

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
 /// The folder beside the store's files.
-const FOLDER: &str = "node";
+pub(crate) const FOLDER: &str = "node";
 const NAME_FILE: &str = "id";
 const KEY_FILE: &str = "key.pem";
 /// As the certificate says; nobody asks.
@@ -98,8 +98,15 @@ fn key_of(path: &Path) -> Result<KeyPair, String> {
     }
 }
 
+/// The name of the node whose store is in `folder`.
+pub(crate) fn name_in(folder: &Path) -> Result<String, String> {
+    let path = folder.join(FOLDER).join(NAME_FILE);
+    let name = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(name.trim().to_owned())
+}
+
 /// Write a small file, readable by the owner alone, so that it is there whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;

@@ -7,6 +7,7 @@
 //! * [`forward`]: clients' requests, from a node that stands by to the active one.
 //! * [`api`]: the API of a node whose cluster is to be joined.
 //! * [`node`]: this node, as the core sees it.
+//! * [`recover`]: members that are stopped and have lost the others for good.
 
 mod api;
 mod forward;
@@ -15,7 +16,9 @@ pub mod identity;
 mod links;
 mod listener;
 pub mod node;
+mod places;
 pub mod raft;
+pub mod recover;
 mod snapshot;
 mod tls;
 

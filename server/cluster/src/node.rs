@@ -18,8 +18,9 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::identity::Identity;
 use crate::links::Links;
+use crate::places::Places;
 use crate::raft::{Group, Settings};
-use crate::{api, forward, listener};
+use crate::{api, forward, listener, places};
 
 /// Threads of the cluster's own: what members say to each other does not wait behind requests.
 const THREADS: usize = 2;
@@ -64,6 +65,9 @@ pub struct Node {
     handle: Handle,
     own_handle: Weak<Node>,
     folder: PathBuf,
+    store_folder: PathBuf,
+    /// Where other members are, as an operator said.
+    said: Mutex<Places>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,9 +104,12 @@ impl Node {
             never_votes: false,
         };
         let links = Links::new(identity.clone(), own.clone());
+        let said = places::said(&set.path)?;
         let node = Arc::new_cyclic(|own_handle| Node {
             own_handle: own_handle.clone(),
             folder: set.path.join("node"),
+            said: Mutex::new(said),
+            store_folder: set.path,
             own,
             settings: Settings {
                 node_id: identity.id.clone(),
@@ -207,6 +214,7 @@ impl Node {
             group.knows_its_members().await?;
         }
         group.may_lead(self.may_lead.load(Ordering::SeqCst));
+        self.look_where_said(&group);
         group.lead_if_alone().await;
         let group = Arc::new(group);
         self.group.store(Some(group.clone()));
@@ -214,6 +222,29 @@ impl Node {
         group.may_lead(self.may_lead.load(Ordering::SeqCst));
         self.handle.spawn(keep_places(Arc::downgrade(self)));
         Ok(())
+    }
+
+    /// Look for others where an operator said that they are, until the members know it.
+    fn look_where_said(&self, group: &Group) {
+        let said = lock(&self.said);
+        for member in group.members().0 {
+            if let Some(address) = said.get(&member.id) {
+                self.links.heard(&member.peer.key_hash, address.clone());
+            }
+        }
+    }
+
+    fn forget_what_is_known(&self) {
+        let mut said = lock(&self.said);
+        let Some(group) = self.group().filter(|g| !said.is_empty() && g.lead().leader.is_some()) else { return };
+        let members = group.members().0;
+        let is_known = |(id, address): (&String, &String)| {
+            members.iter().find(|m| m.id == *id).is_none_or(|m| m.peer.cluster_addr == *address)
+        };
+        if said.iter().all(is_known) {
+            said.clear();
+            places::forget(&self.store_folder);
+        }
     }
 
     /// A member said where it is.
@@ -259,6 +290,7 @@ async fn keep_places(node: Weak<Node>) {
         tokio::time::sleep(LOOK).await;
         let Some(node) = node.upgrade() else { return };
         node.correct_places().await;
+        node.forget_what_is_known();
         if node.lead().leader.is_some() {
             // The log says who the members are, and is heard again.
             lock(&node.welcomed).clear();

@@ -33,6 +33,8 @@ pub enum StoreError {
         path = path.display()
     )]
     Member { path: PathBuf },
+    #[error("{path} holds no store of a cluster's member", path = path.display())]
+    NoMember { path: PathBuf },
     #[error("the store is closed")]
     Closed,
 }

@@ -34,6 +34,7 @@ mod redb_file;
 mod replicated;
 pub mod sim;
 pub mod state;
+mod stopped;
 mod store;
 mod writer;
 
@@ -44,6 +45,7 @@ pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
 pub use raft_log::{Done, RaftLog, Record, Vote};
 pub use replicated::{Agreement, Answer, Committed, Disagreement, Frozen, Received, Replica, payload};
 pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, panics_are_errors, staged_key};
+pub use stopped::{Stopped, set_aside};
 pub use store::{Applied, Options, Store, StoreInfo};
 
 /// A storage key: opaque, ordered bytes.

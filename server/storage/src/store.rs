@@ -368,7 +368,7 @@ impl Drop for Store {
 }
 
 /// The store's random id, made at first use; refuses formats of later programs.
-fn identify(disk: &dyn Disk) -> Result<[u8; 16], StoreError> {
+pub(crate) fn identify(disk: &dyn Disk) -> Result<[u8; 16], StoreError> {
     let path = disk.path(FORMAT_FILE);
     let fail = |what| StoreError::io(what, &path);
     let damaged = |detail: &str| StoreError::Damaged { path: path.clone(), detail: detail.into() };

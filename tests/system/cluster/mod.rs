@@ -1,6 +1,7 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
-mod nodes;
+pub mod nodes;
+mod recover;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,17 +1,41 @@
 //! Nodes of one cluster, opened by one share.
 
 use std::fs;
-use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 
+use holdfast_tests::connection::free_port;
 use holdfast_tests::program::holdfast;
 use holdfast_tests::{Address, Client, Server, until};
 
 pub const WITHIN: Duration = Duration::from_secs(90);
+/// What a node says of itself it says at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// What lies between the members.
+pub trait Between {
+    /// The port at which others find a member, which listens on `port`.
+    fn front(&self, n: usize, port: u16) -> u16;
+    /// The command that starts a member.
+    fn command(&self, n: usize, folder: &Path) -> Command;
+}
+
+/// Nothing.
+struct Direct;
+
+impl Between for Direct {
+    fn front(&self, _n: usize, port: u16) -> u16 {
+        port
+    }
+
+    fn command(&self, _n: usize, _folder: &Path) -> Command {
+        Command::new(holdfast())
+    }
+}
 
 pub struct Nodes {
     folder: TempDir,
@@ -20,18 +44,21 @@ pub struct Nodes {
     servers: Vec<Option<Server>>,
     share: String,
     root_token: String,
+    between: Box<dyn Between>,
 }
 
 impl Nodes {
     /// One node that is initialised, and others that join it.
     pub fn start(count: usize) -> Nodes {
+        Nodes::start_with((0..count).map(|_| (free_port(), free_port())).collect(), Box::new(Direct))
+    }
+
+    /// The same with something between the members.
+    pub fn start_with(ports: Vec<(u16, u16)>, between: Box<dyn Between>) -> Nodes {
         let folder = tempfile::Builder::new().prefix("holdfast-cluster-").tempdir().expect("a temporary folder");
-        let free: Vec<TcpListener> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |i: usize| free[i].local_addr().unwrap().port();
-        let ports = (0..count).map(|i| (port(2 * i), port(2 * i + 1))).collect();
-        drop(free);
+        let count = ports.len();
         let servers = (0..count).map(|_| None).collect();
-        let mut nodes = Nodes { folder, ports, servers, share: String::new(), root_token: String::new() };
+        let mut nodes = Nodes { folder, ports, servers, share: String::new(), root_token: String::new(), between };
         nodes.launch(0);
         let request = json!({"secret_shares": 1, "secret_threshold": 1});
         let made =
@@ -47,21 +74,23 @@ impl Nodes {
         nodes
     }
 
-    fn launch(&mut self, n: usize) {
+    /// Start a node, and wait for nothing.
+    pub fn launch(&mut self, n: usize) {
         let folder = self.folder.path().join(format!("n{n}"));
         fs::create_dir_all(&folder).unwrap();
         let (own, members) = self.ports[n];
-        let first = self.ports[0].0;
-        let join = format!("retry_join {{ leader_api_addr = \"http://127.0.0.1:{first}\" }}");
-        let join = if n == 0 { "" } else { &join };
+        let others = self.ports.iter().filter(|p| p.0 != own);
+        let join: String =
+            others.map(|p| format!("retry_join {{ leader_api_addr = \"http://127.0.0.1:{}\" }}\n", p.0)).collect();
+        let front = self.between.front(n, members);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n {join}\n}}\n\
              listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n}}\n\
-             api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{members}\"\ndisable_mlock = true\n",
+             api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n",
             data = folder.join("data").display(),
         );
         fs::write(folder.join("config.hcl"), config).unwrap();
-        let mut command = Command::new(holdfast());
+        let mut command = self.between.command(n, &folder);
         command.arg("server").arg(format!("-config={}", folder.join("config.hcl").display()));
         self.servers[n] = Some(Server::launch(&mut command, &folder, None));
     }
@@ -70,9 +99,17 @@ impl Nodes {
         let share = json!({"key": self.share});
         until(WITHIN, "an unsealed node", || {
             let status = self.client(n).try_call("GET", "sys/seal-status", None).ok()?;
-            (status.at("/initialized") == true).then_some(())?;
+            (status.json()["initialized"] == true).then_some(())?;
             let status = self.client(n).try_call("PUT", "sys/unseal", Some(&share)).ok()?;
-            (status.at("/sealed") == false).then_some(())
+            (status.json()["sealed"] == false).then_some(())
+        });
+    }
+
+    /// Give it what opens it; it may wait for others yet.
+    pub fn give_share(&self, n: usize) {
+        let share = json!({"key": self.share});
+        until(WITHIN, "a node that takes a share", || {
+            self.client(n).try_call("PUT", "sys/unseal", Some(&share)).ok().filter(|r| r.status == 200)
         });
     }
 
@@ -90,21 +127,54 @@ impl Nodes {
 
     /// Which node is active.
     pub fn until_led(&self) -> usize {
-        until(WITHIN, "a leader", || {
-            (0..self.ports.len()).find(|n| {
-                let leader = self.client(*n).try_call("GET", "sys/leader", None);
-                leader.is_ok_and(|l| l.status == 200 && l.at("/is_self") == true)
-            })
+        until(WITHIN, "a leader", || self.led_now())
+    }
+
+    /// The same, if one says so at once.
+    pub fn led_now(&self) -> Option<usize> {
+        (0..self.ports.len()).find(|n| {
+            let leader = self.client(*n).patient_for(AT_ONCE).try_call("GET", "sys/leader", None);
+            leader.is_ok_and(|l| l.json()["is_self"] == true)
         })
     }
 
     pub fn until_all_vote(&self) {
         until(WITHIN, "votes for all", || {
             let members = self.root(self.until_led()).try_call("GET", "sys/storage/raft/configuration", None).ok()?;
-            let servers = members.at("/data/config/servers");
-            let servers = servers.as_array()?;
+            let members = members.json();
+            let servers = members["data"]["config"]["servers"].as_array()?;
             (servers.len() == self.ports.len() && servers.iter().all(|s| s["voter"] == true)).then_some(())
         });
+    }
+
+    /// What a node that does not run has stored.
+    pub fn stored(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("n{n}")).join("data")
+    }
+
+    /// The port at which other members find a node.
+    pub fn member_port(&self, n: usize) -> u16 {
+        self.ports[n].1
+    }
+
+    /// Give nodes that do not run other addresses.
+    pub fn move_all(&mut self) {
+        for ports in &mut self.ports {
+            *ports = (free_port(), free_port());
+        }
+    }
+
+    /// Take away all that a node which does not run has stored.
+    pub fn lose_folder(&self, n: usize) {
+        fs::remove_dir_all(self.stored(n)).expect("a folder that is there");
+    }
+
+    pub fn count(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub fn server(&self, n: usize) -> &Server {
+        self.servers[n].as_ref().expect("it runs")
     }
 
     pub fn kill(&mut self, n: usize) {
@@ -116,5 +186,16 @@ impl Nodes {
     pub fn start_again(&mut self, n: usize) {
         self.launch(n);
         self.unseal(n);
+    }
+
+    /// The same for several: where all were down, none is unsealed alone.
+    pub fn start_all_again(&mut self) {
+        let down: Vec<usize> = (0..self.count()).filter(|n| self.servers[*n].is_none()).collect();
+        for n in &down {
+            self.launch(*n);
+        }
+        for n in down {
+            self.unseal(n);
+        }
     }
 }

@@ -83,6 +83,14 @@ static DIAGNOSE: [Flag; 4] = [
     Flag::text("format", "table, json or yaml.").default("table"),
 ];
 static VALIDATE: [Flag; 2] = [CONFIG, Flag::text("format", "table, json or yaml.").default("table")];
+static RECOVER: [Flag; 6] = [
+    CONFIG,
+    Flag::text("path", "The node's folder, instead of a configuration.").values(Values::File),
+    Flag::bool("alone", "Go on without all other members: they are lost for good."),
+    Flag::bool("rejoin", "Set what is stored aside, so that the node joins anew at its next start."),
+    Flag::list("address", "Where another member is now: NODE-ID=HOST:PORT. May be given several times."),
+    Flag::bool("yes", "Do it. Without this flag it is only said what would be done, and what may be lost."),
+];
 static MIGRATE: [Flag; 5] = [
     Flag::text("config", "A file that says from where to where."),
     Flag::text("start", "The entry to begin at."),
@@ -105,6 +113,12 @@ pub static COMMANDS: &[Command] = &[
             "Reads a configuration as a server would at its start, and says what is wrong with it and what has no effect. The exit code is 0 where a server would start with it, 1 where it would not, 3 where none is named.",
         )
         .flags(&VALIDATE)
+        .without_server(),
+    Command::new("operator raft recover", "Set a stopped member right", of_main)
+        .about(
+            "For a member that is stopped and cannot come back by itself. With -alone it becomes the only member of its cluster, where the others are lost for good. With -address it finds the others, where all nodes have new addresses. With -rejoin it forgets what it has stored and joins anew. It says first what may be lost; the exit code is 3 where nothing was done yet.",
+        )
+        .flags(&RECOVER)
         .without_server(),
     Command::new("operator migrate", "Copy one storage to another", not_built).flags(&MIGRATE).without_server(),
     Command::new("pki health-check", "Check a PKI mount", not_built)

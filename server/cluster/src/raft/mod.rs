@@ -15,3 +15,4 @@ mod types;
 
 pub use group::{Group, Settings};
 pub use network::{Peers, Sent};
+pub use types::members_of;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
-use holdfast_core::cluster::Peer;
+use holdfast_core::cluster::{Member, Peer};
 use holdfast_storage::{Mark, Record, Value, payload};
 use openraft::{EntryPayload, Membership, StoredMembership};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,15 @@ pub fn encode_config(config: &Config) -> Vec<u8> {
 pub fn decode_members(bytes: &[u8]) -> io::Result<Config> {
     let written: Written = serde_json::from_slice(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     Config::new(written.voters, written.members).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+/// The members as they are written. One that is about to get a vote, or to lose it, has one.
+pub fn members_of(bytes: &[u8]) -> io::Result<Vec<Member>> {
+    let config = decode_members(bytes)?;
+    let voters: BTreeSet<&NodeId> = config.get_joint_config().iter().flatten().collect();
+    let member =
+        |(id, peer): (&NodeId, &Peer)| Member { id: id.0.clone(), peer: peer.clone(), votes: voters.contains(id) };
+    Ok(config.nodes().map(member).collect())
 }
 
 /// As the state machine keeps them.

@@ -1,0 +1,69 @@
+//! Members that are stopped, and cannot come back by themselves: the others are lost for good, or all of them are
+//! somewhere else now. What is done here is done to one node's folder.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_core::cluster::{Member, Peer};
+use holdfast_storage::{Mark, Stopped, set_aside};
+
+use crate::identity;
+use crate::places::{self, Places};
+use crate::raft::{Group, members_of};
+
+/// A member's store that no server has open.
+pub struct Recovery {
+    folder: PathBuf,
+    store: Stopped,
+    pub node_id: String,
+    /// The members, as far as this one has heard.
+    pub members: Vec<Member>,
+    /// The last entry of its log.
+    pub last: Mark,
+}
+
+impl Recovery {
+    /// Look at the store in `folder`.
+    pub fn open(folder: &Path) -> Result<Recovery, String> {
+        let store = Stopped::open(folder).map_err(|e| e.to_string())?;
+        let members = store.members().map_err(|e| e.to_string())?;
+        Ok(Recovery {
+            folder: folder.to_owned(),
+            node_id: identity::name_in(folder)?,
+            members: members_of(&members).map_err(|e| format!("the members cannot be read: {e}"))?,
+            last: store.last(),
+            store,
+        })
+    }
+
+    /// Those that this node would have to do without.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|m| m.id != self.node_id)
+    }
+
+    /// Let this node be the only member. Everything that its log holds counts from now on, agreed on or not.
+    pub fn keep_only_this(self) -> Result<(), String> {
+        let own = self.members.iter().find(|m| m.id == self.node_id);
+        let own = own.ok_or_else(|| format!("{} is no member of its cluster: it was removed", self.node_id))?;
+        let peer = Peer { never_votes: false, ..own.peer.clone() };
+        let members = Group::first_members(&self.node_id, peer);
+        self.store.set_members(&self.node_id, &members).map_err(|e| e.to_string())
+    }
+
+    /// Let this node look for the others at these addresses.
+    pub fn look_at(self, new: Places) -> Result<(), String> {
+        for id in new.keys() {
+            if !self.others().any(|m| m.id == *id) {
+                return Err(format!("there is no other member called {id:?}"));
+            }
+        }
+        let mut all = places::said(&self.folder)?;
+        all.extend(new);
+        places::say(&self.folder, &all)
+    }
+}
+
+/// Set the store in `folder` aside, so that the node joins anew at its next start. Returns where it is now.
+pub fn join_anew(folder: &Path) -> Result<PathBuf, String> {
+    identity::name_in(folder)?;
+    set_aside(folder).map_err(|e| e.to_string())
+}
