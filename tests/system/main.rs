@@ -4,6 +4,7 @@
 //! Run by `make system`. What a test needs and does not find makes it fail.
 
 mod bad_input;
+mod chaos;
 mod cli_page;
 mod clients;
 mod cluster;

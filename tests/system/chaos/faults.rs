@@ -1,0 +1,222 @@
+//! What goes wrong, and how it is put right again.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use holdfast_tests::until;
+
+use super::clients::Clients;
+use super::network::Network;
+use super::random::Random;
+use super::site::{self, Faults};
+use crate::cluster::nodes::{Nodes, WITHIN};
+
+/// Writes that must go well when all is right again, before the next thing goes wrong.
+const WRITES_BETWEEN: u64 = 10;
+const YEAR_S: i64 = 365 * 24 * 3600;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// kill -9, and start again.
+    KillLeader,
+    KillOne,
+    KillAll,
+    /// Stop for a while (SIGSTOP), and go on as if nothing were.
+    PauseLeader,
+    PauseOne,
+    /// Nobody hears it, and it hears nobody.
+    IsolateLeader,
+    /// Two parts that hear nothing of each other.
+    Split,
+    /// It hears nobody; or nobody hears it.
+    Deaf,
+    MuteLeader,
+    /// Everything takes longer between them.
+    Delay,
+    /// Each connection between members is lost, again and again.
+    Reset,
+    HandOver,
+    /// The wall clock of one jumps, and comes back.
+    WallClock,
+    SlowDisk,
+    /// Syncs fail until it is started again.
+    BrokenDisk,
+    /// Removed, its folder lost, and joined anew.
+    Replace,
+}
+
+impl Fault {
+    pub const ALL: &[Fault] = &[
+        Fault::KillLeader,
+        Fault::KillOne,
+        Fault::KillAll,
+        Fault::PauseLeader,
+        Fault::PauseOne,
+        Fault::IsolateLeader,
+        Fault::Split,
+        Fault::Deaf,
+        Fault::MuteLeader,
+        Fault::Delay,
+        Fault::Reset,
+        Fault::HandOver,
+        Fault::WallClock,
+        Fault::SlowDisk,
+        Fault::BrokenDisk,
+        Fault::Replace,
+    ];
+    pub const OF_THE_NETWORK: &[Fault] = &[
+        Fault::KillLeader,
+        Fault::IsolateLeader,
+        Fault::Split,
+        Fault::Split,
+        Fault::Deaf,
+        Fault::MuteLeader,
+        Fault::Delay,
+        Fault::PauseLeader,
+    ];
+}
+
+/// A cluster in which things go wrong.
+pub struct Trouble {
+    nodes: Nodes,
+    network: Arc<Network>,
+    faults: Vec<Faults>,
+}
+
+impl Trouble {
+    pub fn start(count: usize) -> Trouble {
+        let (nodes, network, faults) = site::start(count);
+        // Votes sooner than by default: this is no place to wait.
+        let soon = json!({"server_stabilization_time": "1s"});
+        nodes.root(nodes.until_led()).post("sys/storage/raft/autopilot/configuration", soon).expect(204);
+        nodes.until_all_vote();
+        Trouble { nodes, network, faults }
+    }
+
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// Let something go wrong for a while, put it right, and see that writes go on.
+    pub fn make(&mut self, fault: Fault, random: &mut Random, clients: &Clients) {
+        let one = random.below(self.nodes.count());
+        let leader = self.nodes.led_now().unwrap_or(one);
+        let lasts = Duration::from_millis(500 + random.below(2500) as u64);
+        eprintln!("{:8.3} {fault:?}: node {one}, leader {leader}, {lasts:?}", clients.elapsed().as_secs_f64());
+        match fault {
+            Fault::KillLeader => self.kill(&[leader], lasts),
+            Fault::KillOne => self.kill(&[one], lasts),
+            Fault::KillAll => self.kill(&(0..self.nodes.count()).collect::<Vec<_>>(), Duration::ZERO),
+            Fault::PauseLeader => self.pause(leader, lasts),
+            Fault::PauseOne => self.pause(one, lasts),
+            Fault::IsolateLeader => {
+                self.separate(&[leader]);
+                thread::sleep(lasts);
+            }
+            Fault::Split => {
+                let mut all: Vec<usize> = (0..self.nodes.count()).collect();
+                random.shuffle(&mut all);
+                all.truncate(1 + random.below(all.len() - 1));
+                self.separate(&all);
+                thread::sleep(lasts);
+            }
+            Fault::Deaf => {
+                self.others(one).for_each(|other| self.network.cut(other, one));
+                thread::sleep(lasts);
+            }
+            Fault::MuteLeader => {
+                self.others(leader).for_each(|other| self.network.cut(leader, other));
+                thread::sleep(lasts);
+            }
+            Fault::Delay => {
+                self.network.delay(Duration::from_millis(5 + random.below(120) as u64));
+                thread::sleep(lasts);
+            }
+            Fault::Reset => {
+                for _ in 0..5 {
+                    self.network.reset();
+                    thread::sleep(lasts / 5);
+                }
+            }
+            Fault::HandOver => {
+                // It may be refused: there may be nobody to take it.
+                let _handed_over = self.nodes.root(one).try_call("POST", "sys/step-down", Some(&json!({})));
+            }
+            Fault::WallClock => {
+                let jumps = [3600, -3600, 10 * YEAR_S];
+                let who = [one, leader][random.below(2)];
+                self.faults[who].wall_offset(jumps[random.below(jumps.len())]);
+                thread::sleep(lasts);
+            }
+            Fault::SlowDisk => {
+                let who = [one, leader][random.below(2)];
+                self.faults[who].slow_disk(Duration::from_millis(20 + random.below(300) as u64));
+                thread::sleep(lasts);
+            }
+            Fault::BrokenDisk => {
+                let who = [one, leader][random.below(2)];
+                self.faults[who].broken_disk(true);
+                thread::sleep(lasts);
+                self.faults[who].heal();
+                self.kill(&[who], Duration::ZERO);
+            }
+            Fault::Replace => self.replace(one.max(1)),
+        }
+        self.network.heal();
+        self.faults.iter().for_each(Faults::heal);
+        let before = clients.written();
+        until(WITHIN, "writes when all is right again", || {
+            (clients.written() >= before + WRITES_BETWEEN).then_some(())
+        });
+        self.nodes.until_all_vote();
+    }
+
+    fn others(&self, one: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.nodes.count()).filter(move |other| *other != one)
+    }
+
+    fn kill(&mut self, all: &[usize], lasts: Duration) {
+        for n in all {
+            self.nodes.kill(*n);
+        }
+        thread::sleep(lasts);
+        self.nodes.start_all_again();
+    }
+
+    fn pause(&self, n: usize, lasts: Duration) {
+        self.nodes.server(n).signal(Signal::STOP);
+        thread::sleep(lasts);
+        self.nodes.server(n).signal(Signal::CONT);
+    }
+
+    /// Let nothing through between these and the others.
+    fn separate(&self, these: &[usize]) {
+        for one in these {
+            for other in self.others(*one).filter(|n| !these.contains(n)) {
+                self.network.cut(*one, other);
+                self.network.cut(other, *one);
+            }
+        }
+    }
+
+    fn replace(&mut self, n: usize) {
+        let name = json!({"server_id": format!("n{n}")});
+        until(WITHIN, "a member that is removed", || {
+            let leader = self.nodes.led_now()?;
+            let removed = self.nodes.root(leader).try_call("POST", "sys/storage/raft/remove-peer", Some(&name)).ok()?;
+            (removed.status == 204).then_some(())
+        });
+        self.nodes.kill(n);
+        self.nodes.lose_folder(n);
+        self.nodes.start_all_again();
+    }
+
+    /// All faults have reached whom they should.
+    pub fn end(self) {
+        assert_eq!(self.network.strangers(), 0, "calls came from nobody knows where");
+    }
+}

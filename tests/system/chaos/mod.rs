@@ -1,0 +1,56 @@
+//! A cluster under faults: real processes, real sockets, clients at all nodes. What they were answered must be what
+//! one register for each key would have answered, and nothing that was acknowledged may be lost.
+//!
+//! The order of faults follows from a seed, which is printed. `HOLDFAST_CHAOS_MINUTES` lets it go on for so long,
+//! `HOLDFAST_CHAOS_SEED` chooses the seed (`make chaos`).
+
+mod clients;
+mod faults;
+mod linear;
+mod network;
+mod random;
+mod site;
+
+use std::env;
+use std::time::Duration;
+
+use clients::Clients;
+use faults::{Fault, Trouble};
+use random::Random;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|n| n.parse().unwrap_or_else(|_| panic!("{name} is no number: {n:?}")))
+}
+
+/// Let each of these faults happen once at least, in an order that follows from the seed.
+fn suffer(count: usize, seed: u64, faults: &[Fault]) {
+    let length = Duration::from_secs(60 * number("HOLDFAST_CHAOS_MINUTES").unwrap_or(0));
+    let seed = number("HOLDFAST_CHAOS_SEED").unwrap_or(seed);
+    eprintln!("{count} nodes, HOLDFAST_CHAOS_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut trouble = Trouble::start(count);
+    let clients = Clients::start(trouble.nodes(), seed);
+    loop {
+        let mut round = faults.to_vec();
+        random.shuffle(&mut round);
+        for fault in round {
+            trouble.make(fault, &mut random, &clients);
+        }
+        if clients.elapsed() >= length {
+            break;
+        }
+    }
+    let wrong = clients.end(trouble.nodes());
+    assert!(wrong.is_empty(), "seed {seed}: {} things were wrong:\n{}", wrong.len(), wrong.join("\n"));
+    trouble.end();
+}
+
+#[test]
+fn three_nodes_under_faults_answer_as_one_and_lose_nothing() {
+    suffer(3, 3_141_592, Fault::ALL);
+}
+
+#[test]
+fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
+    suffer(5, 2_718_281, Fault::OF_THE_NETWORK);
+}

@@ -1,0 +1,166 @@
+//! The network between the members: a proxy in front of each member's cluster port, which knows who called by the
+//! address the call comes from, and holds back what goes one way or the other.
+//!
+//! What is held back goes on when the way is open again, as TCP does it; a connection that is reset is lost.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use holdfast_tests::connection::free_port;
+
+const CUT: u64 = u64::MAX;
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Proxies in front of all members; they end with it.
+pub struct Network {
+    shared: Arc<Shared>,
+    fronts: Vec<u16>,
+}
+
+struct Shared {
+    count: usize,
+    /// Milliseconds that everything takes from one member to another, or [`CUT`].
+    ways: Vec<AtomicU64>,
+    /// Both sides of what is open.
+    open: Mutex<Vec<TcpStream>>,
+    strangers: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Network {
+    /// In front of members that listen on these ports.
+    pub fn before(ports: &[u16]) -> Network {
+        let count = ports.len();
+        let ways = (0..count * count).map(|_| AtomicU64::new(0)).collect();
+        let shared = Arc::new(Shared {
+            count,
+            ways,
+            open: Mutex::default(),
+            strangers: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+        });
+        let mut fronts = Vec::new();
+        for (to, port) in ports.iter().enumerate() {
+            let front = free_port();
+            let listener = TcpListener::bind(("127.0.0.1", front)).expect("a free port");
+            listener.set_nonblocking(true).expect("a listener that does not wait");
+            fronts.push(front);
+            let (shared, port) = (shared.clone(), *port);
+            thread::spawn(move || shared.accept(&listener, to, port));
+        }
+        Network { shared, fronts }
+    }
+
+    /// Where other members find this one.
+    pub fn front(&self, n: usize) -> u16 {
+        self.fronts[n]
+    }
+
+    /// From where a member calls.
+    pub fn source(n: usize) -> Ipv4Addr {
+        Ipv4Addr::new(127, 0, 0, 11 + n as u8)
+    }
+
+    /// Let nothing through from one member to another.
+    pub fn cut(&self, from: usize, to: usize) {
+        self.shared.way(from, to).store(CUT, Ordering::SeqCst);
+    }
+
+    /// Let everything between all members take this time.
+    pub fn delay(&self, takes: Duration) {
+        for way in &self.shared.ways {
+            way.store(takes.as_millis() as u64, Ordering::SeqCst);
+        }
+    }
+
+    /// Open all ways.
+    pub fn heal(&self) {
+        self.delay(Duration::ZERO);
+    }
+
+    /// Close every connection.
+    pub fn reset(&self) {
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            let _closed_already = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Calls of which nobody knows where they came from: faults would not have reached them.
+    pub fn strangers(&self) -> usize {
+        self.shared.strangers.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.reset();
+    }
+}
+
+impl Shared {
+    fn way(&self, from: usize, to: usize) -> &AtomicU64 {
+        &self.ways[from * self.count + to]
+    }
+
+    fn accept(self: &Arc<Shared>, listener: &TcpListener, to: usize, port: u16) {
+        while !self.ended.load(Ordering::SeqCst) {
+            let Ok((stream, address)) = listener.accept() else {
+                thread::sleep(LOOK);
+                continue;
+            };
+            let Some(from) = (0..self.count).find(|n| address.ip() == IpAddr::V4(Network::source(*n))) else {
+                self.strangers.fetch_add(1, Ordering::SeqCst);
+                continue;
+            };
+            // A member that is down: the call is refused here too.
+            let Ok(onward) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))) else { continue };
+            self.join(from, to, stream, onward);
+        }
+    }
+
+    fn join(self: &Arc<Shared>, from: usize, to: usize, caller: TcpStream, called: TcpStream) {
+        let settings = [&caller, &called].map(|s| s.set_nonblocking(false).and_then(|()| s.set_nodelay(true)));
+        let (Ok(caller_again), Ok(called_again)) = (caller.try_clone(), called.try_clone()) else { return };
+        let (Ok(one), Ok(other)) = (caller.try_clone(), called.try_clone()) else { return };
+        if settings.iter().any(Result::is_err) {
+            return;
+        }
+        {
+            let mut open = self.open.lock().unwrap();
+            // Those that have ended have no peer any more.
+            open.retain(|s| s.peer_addr().is_ok());
+            open.extend([one, other]);
+        }
+        let (there, back) = (self.clone(), self.clone());
+        thread::spawn(move || there.carry(from, to, caller, called));
+        thread::spawn(move || back.carry(to, from, called_again, caller_again));
+    }
+
+    fn carry(&self, from: usize, to: usize, mut source: TcpStream, mut target: TcpStream) {
+        let mut bytes = [0; 64 << 10];
+        while let Ok(n @ 1..) = source.read(&mut bytes) {
+            let way = self.way(from, to);
+            match way.load(Ordering::SeqCst) {
+                CUT => {
+                    while way.load(Ordering::SeqCst) == CUT && !self.ended.load(Ordering::SeqCst) {
+                        thread::sleep(LOOK);
+                    }
+                }
+                ms => thread::sleep(Duration::from_millis(ms)),
+            }
+            if target.write_all(&bytes[..n]).is_err() {
+                break;
+            }
+        }
+        // The end of a connection goes no further than its bytes.
+        while self.way(from, to).load(Ordering::SeqCst) == CUT && !self.ended.load(Ordering::SeqCst) {
+            thread::sleep(LOOK);
+        }
+        let _closed_already = (source.shutdown(Shutdown::Both), target.shutdown(Shutdown::Both));
+    }
+}

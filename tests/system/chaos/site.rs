@@ -1,0 +1,100 @@
+//! Members with a network between them and faults around them.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use holdfast_tests::connection::free_port;
+use holdfast_tests::program::{command, holdfast, repository, run};
+
+use super::network::Network;
+use crate::cluster::nodes::{Between, Nodes};
+
+/// Numbers of 8 bytes in the file that a server's faults are in; see `faults.c`.
+const WALL_OFFSET_S: u64 = 0;
+const SYNC_TAKES_MS: u64 = 1;
+const SYNC_FAILS: u64 = 2;
+const NUMBERS: u64 = 3;
+
+/// The faults of one member.
+pub struct Faults(File);
+
+impl Faults {
+    fn set(&self, at: u64, to: i64) {
+        self.0.write_all_at(&to.to_ne_bytes(), at * 8).expect("the file of faults");
+    }
+
+    /// Let its wall clock be off by so much.
+    pub fn wall_offset(&self, seconds: i64) {
+        self.set(WALL_OFFSET_S, seconds);
+    }
+
+    /// Let each sync of a file take so long.
+    pub fn slow_disk(&self, takes: Duration) {
+        self.set(SYNC_TAKES_MS, takes.as_millis() as i64);
+    }
+
+    /// Let each sync of a file fail.
+    pub fn broken_disk(&self, fails: bool) {
+        self.set(SYNC_FAILS, fails.into());
+    }
+
+    pub fn heal(&self) {
+        for at in 0..NUMBERS {
+            self.set(at, 0);
+        }
+    }
+}
+
+/// Members that are started so that things can go wrong around them.
+struct Disturbed {
+    network: Arc<Network>,
+    folder: TempDir,
+    library: PathBuf,
+    binary: PathBuf,
+}
+
+impl Between for Disturbed {
+    fn front(&self, n: usize, _port: u16) -> u16 {
+        self.network.front(n)
+    }
+
+    fn command(&self, n: usize, _folder: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("LD_PRELOAD", &self.library).env("CHAOS_SOURCE", Network::source(n).to_string());
+        command.env("CHAOS_FAULTS", faults_of(self.folder.path(), n));
+        command
+    }
+}
+
+fn faults_of(folder: &Path, n: usize) -> PathBuf {
+    folder.join(format!("faults-{n}"))
+}
+
+/// So many members of one cluster, the network between them, and the faults around each.
+pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
+    let folder = tempfile::Builder::new().prefix("holdfast-chaos-").tempdir().expect("a temporary folder");
+    let library = folder.path().join("faults.so");
+    let source = repository().join("tests/system/chaos/faults.c");
+    run(command("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl")).good();
+    // Of one that may do more than its user, the loader leaves our library out; a copy may not.
+    let binary = folder.path().join("holdfast");
+    fs::copy(holdfast(), &binary).expect("a copy of the binary");
+    let faults = (0..count).map(|n| {
+        let path = faults_of(folder.path(), n);
+        let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a file of faults");
+        let faults = Faults(file);
+        faults.heal();
+        faults
+    });
+    let faults = faults.collect();
+    let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+    let network = Arc::new(Network::before(&ports.iter().map(|p| p.1).collect::<Vec<_>>()));
+    let disturbed = Disturbed { network: network.clone(), folder, library, binary };
+    (Nodes::start_with(ports, Box::new(disturbed)), network, faults)
+}
