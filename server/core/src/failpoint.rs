@@ -3,6 +3,15 @@
 #[cfg(feature = "failpoints")]
 pub use here::{Failpoints, POINTS};
 
+#[cfg(feature = "failpoints")]
+pub(crate) use here::of_a_request;
+
+/// What a request does, as against what the server commits of itself: only this is held up.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn of_a_request<F: Future>(handling: F) -> F {
+    handling
+}
+
 /// A point of the way: a test may hold the request up here.
 macro_rules! failpoint {
     ($core:expr, $name:literal) => {
@@ -17,6 +26,15 @@ pub(crate) use failpoint;
 mod here {
     use std::pin::Pin;
     use std::sync::{Arc, Mutex, PoisonError};
+
+    tokio::task_local! {
+        static A_REQUEST: ();
+    }
+
+    /// What a request does, as against what the server commits of itself: only this is held up.
+    pub(crate) fn of_a_request<F: Future>(handling: F) -> impl Future<Output = F::Output> {
+        A_REQUEST.scope((), handling)
+    }
 
     /// All points, in the order in which a request that acts outside reaches them.
     pub const POINTS: [&str; 10] = [
@@ -39,7 +57,7 @@ mod here {
     pub struct Failpoints(Mutex<Option<Hook>>);
 
     impl Failpoints {
-        /// From now on `hook` is awaited at every point.
+        /// From now on `hook` is awaited at every point that a request reaches.
         pub fn set(
             &self,
             hook: impl Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
@@ -57,6 +75,9 @@ mod here {
 
         pub(crate) async fn reach(&self, point: &'static str) {
             debug_assert!(POINTS.contains(&point), "{point}");
+            if A_REQUEST.try_with(|()| ()).is_err() {
+                return;
+            }
             let hook = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(hook) = hook {
                 hook(point).await;

@@ -20,7 +20,7 @@ use holdfast_storage::Store;
 use self::judge::Authorised;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
-use crate::failpoint::failpoint;
+use crate::failpoint::{failpoint, of_a_request};
 use crate::in_flight::{Entered, Flight};
 use crate::layout::CUBBYHOLE;
 use crate::policies::system_time;
@@ -97,7 +97,7 @@ impl Core {
             }
             None => {
                 let core = self.clone();
-                Begun::Waits(Box::pin(async move { core.handle_waiting(open, entered, start).await }))
+                Begun::Waits(Box::pin(of_a_request(async move { core.handle_waiting(open, entered, start).await })))
             }
         }
     }
