@@ -11,7 +11,7 @@ use crate::Core;
 use crate::identity::Resolved;
 use crate::layout::{POLICIES, SYSTEM};
 use crate::tx::Tx;
-use crate::unions::Unions;
+use crate::unions::{Names, Unions};
 
 /// Policies that no token may be given by name.
 pub const NOT_ASSIGNABLE: &[&str] = &["response-wrapping"];
@@ -99,7 +99,7 @@ impl PolicyCache {
     pub fn union(
         &self,
         tx: &mut Tx,
-        names: &[String],
+        names: &Names,
         who: Option<&Arc<Resolved>>,
         now: Timestamp,
     ) -> Result<Arc<Compiled>> {
@@ -109,7 +109,7 @@ impl PolicyCache {
         if let Some(found) = self.0.get(view, names, made_for).filter(lives) {
             return Ok(found);
         }
-        let compiled = Arc::new(united(tx, names, who, now)?);
+        let compiled = Arc::new(united(tx, names.list(), who, now)?);
         self.0.insert(view, names, made_for, compiled.clone());
         Ok(compiled)
     }
@@ -172,9 +172,13 @@ mod tests {
         Tx::read_only(core.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened)
     }
 
+    fn app() -> Names {
+        Arc::<[String]>::from(["app".to_owned()]).into()
+    }
+
     fn allows(open: &Open, tx: &mut Tx) -> bool {
         let now = clock::now();
-        let union = open.policies.union(tx, &["app".to_owned()], None, now).unwrap();
+        let union = open.policies.union(tx, &app(), None, now).unwrap();
         let check = Check {
             operation: Operation::Read,
             path: "kv/a",
@@ -209,7 +213,7 @@ mod tests {
     async fn an_unchanged_union_is_made_once() {
         let (core, open) = unsealed().await;
         store(&core, &open, r#"path "kv/*" { capabilities = ["read"] }"#).await;
-        let made = |tx: &mut Tx| open.policies.union(tx, &["app".to_owned()], None, clock::now()).unwrap();
+        let made = |tx: &mut Tx| open.policies.union(tx, &app(), None, clock::now()).unwrap();
         let first = made(&mut reader(&core, &open));
         store_unrelated(&core, &open).await;
         assert!(Arc::ptr_eq(&first, &made(&mut reader(&core, &open))));

@@ -4,6 +4,7 @@
 //! from scope to scope, so that everything a request changes is one commit.
 
 mod entries;
+mod listing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end
 
 use crate::cache::Cache;
 use crate::layout::{SYSTEM, Scope};
+use listing::Listing;
 
 /// How many entries one step of a listing reads.
 const SCAN_STEP: usize = 256;
@@ -360,27 +362,29 @@ impl Transaction for Tx {
         self.encrypt_name(table, folder, &mut prefix)?;
         let parents = prefix[34..].to_vec();
         let end = prefix_end(&prefix);
-        let (mut names, mut segments) = (Vec::new(), self.barrier.segments());
-        let mut start = prefix.clone();
-        loop {
-            let step = self.range(&start, end.as_deref(), SCAN_STEP)?;
-            let mut next: Option<Vec<u8>> = None;
-            for (key, _) in &step.entries {
-                if next.as_ref().is_some_and(|n| &**key < n.as_slice()) {
-                    // Deeper down in a folder that is listed already.
-                    continue;
+        let segments = self.barrier.segments(&context, &parents);
+        let mut listing = Listing { prefix: prefix.len(), segments, names: Vec::new() };
+        match self.view.applied().filter(|_| self.read_only) {
+            // Nothing has to be merged, nor remembered.
+            Some(applied) => listing.read(applied, prefix, end.as_deref())?,
+            None => {
+                let mut start = prefix;
+                loop {
+                    let step = self.range(&start, end.as_deref(), SCAN_STEP)?;
+                    let mut next: Option<Vec<u8>> = None;
+                    for (key, _) in &step.entries {
+                        // Or it is deeper down in a folder that is listed already.
+                        if next.as_ref().is_none_or(|n| &**key >= n.as_slice()) {
+                            next = listing.take(key)?.and_then(|through| prefix_end(&key[..through]));
+                        }
+                    }
+                    let Some(mut after_last) = step.reached else { break };
+                    after_last.push(0);
+                    start = next.filter(|n| *n > after_last).unwrap_or(after_last);
                 }
-                let Some((length, rest)) = key[prefix.len()..].split_first_chunk::<2>() else { continue };
-                let length = usize::from(u16::from_be_bytes(*length));
-                let Some(segment) = rest.get(..length).filter(|_| length > 0) else { continue };
-                let name = segments.decrypt(&context, &parents, segment).map_err(Error::internal)?;
-                next = prefix_end(&key[..prefix.len() + 2 + length]);
-                names.push(name);
             }
-            let Some(mut after_last) = step.reached else { break };
-            after_last.push(0);
-            start = next.filter(|n| *n > after_last).unwrap_or(after_last);
         }
+        let mut names = listing.names;
         names.sort_unstable();
         let mut names: Vec<String> = names.into_iter().filter(|n| after.is_empty() || n.as_str() > after).collect();
         if limit > 0 {
@@ -478,5 +482,35 @@ mod tests {
         assert_eq!(names, (0..many).filter(kept).map(name).collect::<Vec<_>>());
         let keys: Vec<String> = left.iter().map(|(k, _)| String::from_utf8_lossy(k).into_owned()).collect();
         assert_eq!(keys, (0..many).filter(kept).map(|n| format!("x{n:04}")).take(SCAN_STEP).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_listed_the_same_by_who_only_reads() {
+        let (core, open) = unsealed().await;
+        let names: Vec<String> = (0..2 * SCAN_STEP)
+            .map(|n| match n % 5 {
+                0 => format!("f{n:03}"),
+                1 => format!("f{:03}/deep/{n}", n / 50),
+                2 => format!("f{:03}/x{n}", n / 50),
+                3 => format!("g/f{n:03}"),
+                _ => format!("g/h{n:03}/k"),
+            })
+            .collect();
+        let fill = |tx: &mut Tx| {
+            tx.enter(SYSTEM);
+            names.iter().try_for_each(|name| tx.put(Place::Name(UI_HEADERS, name), vec![1]))
+        };
+        core.transact(&open, fill).await.unwrap();
+        for folder in ["", "g/", "f000/", "f000/deep/", "nothing/"] {
+            let list = |tx: &mut Tx| {
+                tx.enter(SYSTEM);
+                Ok((tx.names(UI_HEADERS, folder, "", 0)?, tx.names(UI_HEADERS, folder, "f001", 3)?))
+            };
+            let merged = core.transact(&open, list).await.unwrap();
+            let mut reader = Tx::read_only(core.store.view(), Barrier::clone(&open.barrier.load()));
+            assert_eq!(list(&mut reader).unwrap(), merged, "{folder}");
+            assert_eq!(merged.0.is_empty(), folder == "nothing/");
+            assert!(merged.0.is_sorted_by(|a, b| a < b), "each once: {:?}", merged.0);
+        }
     }
 }

@@ -5,8 +5,45 @@
 //! One that was made for an entity counts only as long as the entity stands as it was then.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::LazyLock;
 
-use crate::sync::{Arc, AtomicU64, Ordering, PoisonError, RwLock};
+use crate::sync::{Arc, AtomicU64, Ordering, PoisonError, RandomState, RwLock};
+
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// A list of names that is hashed once: a token's, which ask at each of its requests.
+#[derive(Clone)]
+pub struct Names {
+    list: Arc<[String]>,
+    hash: u64,
+}
+
+impl Names {
+    pub fn list(&self) -> &[String] {
+        &self.list
+    }
+}
+
+impl From<Arc<[String]>> for Names {
+    fn from(list: Arc<[String]>) -> Names {
+        Names { hash: HASHES.hash_one(&*list), list }
+    }
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Names) -> bool {
+        self.hash == other.hash && (Arc::ptr_eq(&self.list, &other.list) || self.list == other.list)
+    }
+}
+
+impl Eq for Names {}
+
+impl Hash for Names {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
 
 /// The entity that a union is made for, and its id.
 pub type For<'a, W> = Option<(&'a [u8; 16], &'a Arc<W>)>;
@@ -21,7 +58,7 @@ pub struct Unions<C, W> {
 }
 
 struct Kept<C, W> {
-    by_names: HashMap<Vec<String>, OfNames<C, W>>,
+    by_names: HashMap<Names, OfNames<C, W>>,
     count: usize,
 }
 
@@ -52,14 +89,14 @@ impl<C, W> Unions<C, W> {
     }
 
     /// The union that is true in a snapshot of index `view`, if one is kept.
-    pub fn get(&self, view: u64, names: &[String], made_for: For<'_, W>) -> Option<Arc<C>> {
+    pub fn get(&self, view: u64, names: &Names, made_for: For<'_, W>) -> Option<Arc<C>> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let made = kept.by_names.get(names)?.get(made_for)?;
         (made.read_at <= view && self.is_unchanged_since(made.read_at)).then(|| made.union.clone())
     }
 
     /// Keep a union that was made from a snapshot of index `view`.
-    pub fn insert(&self, view: u64, names: &[String], made_for: For<'_, W>, union: Arc<C>) {
+    pub fn insert(&self, view: u64, names: &Names, made_for: For<'_, W>, union: Arc<C>) {
         if !self.is_unchanged_since(view) {
             return;
         }
@@ -68,7 +105,7 @@ impl<C, W> Unions<C, W> {
             *kept = Kept { by_names: HashMap::new(), count: 0 };
         }
         kept.count += 1;
-        let of = kept.by_names.entry(names.to_vec()).or_insert_with(OfNames::empty);
+        let of = kept.by_names.entry(names.clone()).or_insert_with(OfNames::empty);
         let made = Made { union, read_at: view };
         match made_for {
             None => of.without_entity = Some(made),

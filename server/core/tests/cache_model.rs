@@ -28,7 +28,7 @@ use std::sync::Arc;
 use cache::Cache;
 use loom::sync::Mutex;
 use loom::thread;
-use unions::Unions;
+use unions::{Names, Unions};
 
 const TOKEN: &[u8] = b"token/t";
 const OTHER_TOKEN: &[u8] = b"token/u";
@@ -90,7 +90,7 @@ impl Server {
                 session
             }
         };
-        let names = ["p".to_owned()];
+        let names = Names::from(Arc::from(["p".to_owned()]));
         let made_for = (*session > 0).then_some((&[7; 16], &session));
         let grants = state.get(POLICY) == Some(&1);
         if let Some(union) = self.policies.get(index, &names, made_for) {

@@ -11,9 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aes_siv::KeyInit;
-use aes_siv::siv::Aes256Siv;
-
+use crate::siv::{Behind, IV_BYTES, Siv};
 use crate::{Keyring, SealError, mac, xaes};
 
 const FORMAT: u8 = 1;
@@ -93,11 +91,11 @@ impl Barrier {
         xaes::open(self.keyring.term(term)?.expose(), nonce, &self.aad(header, key), body, WHAT)
     }
 
-    fn siv(&self) -> Aes256Siv {
-        match Aes256Siv::new_from_slice(self.keyring.names.expose()) {
-            Ok(siv) => siv,
+    fn siv(&self) -> Siv {
+        match self.keyring.names.expose().first_chunk() {
+            Some(key) => Siv::new(key),
             // The keyring makes and checks it with 64 bytes.
-            Err(_) => unreachable!(),
+            None => unreachable!(),
         }
     }
 
@@ -106,24 +104,29 @@ impl Barrier {
     pub fn encrypt_name(&self, context: &[u8], name: &str, out: &mut Vec<u8>) -> Result<(), SealError> {
         let start = out.len();
         let mut siv = self.siv();
+        let first = siv.start();
+        let in_context = siv.behind(first, context);
         for segment in name.split_inclusive('/') {
-            let sealed =
-                siv.encrypt([context, &out[start..]], segment.as_bytes()).map_err(|_| SealError::Encoding("a name"))?;
-            let length = u16::try_from(sealed.len()).map_err(|_| SealError::Encoding("a name's segment"))?;
+            let length =
+                u16::try_from(IV_BYTES + segment.len()).map_err(|_| SealError::Encoding("a name's segment"))?;
+            let behind = siv.behind(in_context, &out[start..]);
             out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(&sealed);
+            siv.encrypt(behind, segment.as_bytes(), out);
         }
         Ok(())
     }
 
     /// Decrypt one segment whose parents' encrypted form is `parents`.
     pub fn decrypt_segment(&self, context: &[u8], parents: &[u8], segment: &[u8]) -> Result<String, SealError> {
-        self.segments().decrypt(context, parents, segment)
+        self.segments(context, parents).decrypt(segment)
     }
 
-    /// For many segments: the keys are scheduled once.
-    pub fn segments(&self) -> Segments {
-        Segments(self.siv())
+    /// For many segments with the same parents.
+    pub fn segments(&self, context: &[u8], parents: &[u8]) -> Segments {
+        let mut siv = self.siv();
+        let first = siv.start();
+        let in_context = siv.behind(first, context);
+        Segments { behind: siv.behind(in_context, parents), siv }
     }
 
     /// The stored form of an id that a client may present.
@@ -132,14 +135,17 @@ impl Barrier {
     }
 }
 
-/// Decrypts segments of names.
-pub struct Segments(Aes256Siv);
+/// Decrypts the segments below the same parents.
+pub struct Segments {
+    siv: Siv,
+    behind: Behind,
+}
 
 impl Segments {
     /// As [`Barrier::decrypt_segment`].
-    pub fn decrypt(&mut self, context: &[u8], parents: &[u8], segment: &[u8]) -> Result<String, SealError> {
+    pub fn decrypt(&mut self, segment: &[u8]) -> Result<String, SealError> {
         const WHAT: &str = "a stored name";
-        let plain = self.0.decrypt([context, parents], segment).map_err(|_| SealError::Tampered(WHAT))?;
+        let plain = self.siv.decrypt(self.behind, segment).ok_or(SealError::Tampered(WHAT))?;
         String::from_utf8(plain).map_err(|_| SealError::Encoding(WHAT))
     }
 }

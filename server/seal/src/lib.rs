@@ -16,6 +16,7 @@ pub mod device;
 pub mod keyring;
 pub mod locks;
 pub mod shares;
+mod siv;
 pub mod xaes;
 
 pub use barrier::Barrier;

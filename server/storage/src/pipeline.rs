@@ -410,6 +410,11 @@ impl View {
         self.with(key, |v| v.map(Value::from))
     }
 
+    /// The applied state, if nothing in flight is seen.
+    pub fn applied(&self) -> Option<&Snapshot> {
+        self.overlay.is_none().then_some(&*self.snapshot)
+    }
+
     /// As [`Snapshot::range`].
     pub fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Value)>, StoreError> {
         let Some(pipeline) = &self.overlay else { return self.snapshot.range(start, end, limit) };

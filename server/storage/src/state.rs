@@ -5,7 +5,7 @@
 //! then and not answered to somebody. Where redb panics on what it reads, that is an error here.
 
 use std::cell::Cell;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -332,6 +332,26 @@ impl Snapshot {
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
         self.with(key, |v| v.map(Value::from))
+    }
+
+    /// The keys with `start <= key < end` (`end` absent: no upper end), in order, until `visit` breaks off.
+    pub fn keys(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        if end.is_some_and(|e| e <= start) {
+            return Ok(());
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut range = guarded(|| self.table.range::<&[u8]>((Bound::Included(start), upper)))?;
+        while let Some(key) = guarded(|| range.next().transpose())? {
+            if visit(key.0.value()).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Up to `limit` entries with `start <= key < end` (`end` absent: no upper end), in order.

@@ -119,6 +119,8 @@ pub struct TokenFacts<'a> {
 pub struct KnownToken {
     devices: Vec<Texts>,
     policies: Vec<String>,
+    /// The same as JSON.
+    policies_text: Vec<u8>,
 }
 
 struct Texts {
@@ -131,8 +133,16 @@ struct Texts {
 
 impl KnownToken {
     pub(super) fn new<'h>(hashers: impl Iterator<Item = &'h Hasher>, f: &TokenFacts<'_>) -> KnownToken {
-        KnownToken { devices: hashers.map(|h| texts(h, f)).collect(), policies: f.policies.to_vec() }
+        KnownToken {
+            devices: hashers.map(|h| texts(h, f)).collect(),
+            policies: f.policies.to_vec(),
+            policies_text: names_text(f.policies),
+        }
     }
+}
+
+fn names_text(names: &[String]) -> Vec<u8> {
+    serde_json::to_vec(names).unwrap_or_default()
 }
 
 fn texts(h: &Hasher, f: &TokenFacts<'_>) -> Texts {
@@ -244,7 +254,7 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
     };
     out.push(b'{');
     out.extend_from_slice(&texts.before);
-    policies(&known.policies, &a.identity_policies, out);
+    policies(known, &a.identity_policies, out);
     let _cannot_fail = write!(out, ",\"policy_results\":{{\"allowed\":{}", a.allowed);
     if !a.granting.is_empty() {
         out.extend_from_slice(b",\"granting_policies\":[");
@@ -264,18 +274,18 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
 }
 
 /// The policies of a request: all of them, the token's own, its entity's.
-fn policies(of_token: &[String], of_entity: &[String], out: &mut Vec<u8>) {
+fn policies(token: &KnownToken, of_entity: &[String], out: &mut Vec<u8>) {
     let mut o = Object { out, first: false };
     if of_entity.is_empty() {
-        let _cannot_fail = serde_json::to_writer(o.key("policies"), of_token);
-        let _cannot_fail = serde_json::to_writer(o.key("token_policies"), of_token);
+        o.key("policies").extend_from_slice(&token.policies_text);
+        o.key("token_policies").extend_from_slice(&token.policies_text);
         return;
     }
-    let mut all: Vec<&String> = of_token.iter().chain(of_entity).collect();
+    let mut all: Vec<&String> = token.policies.iter().chain(of_entity).collect();
     all.sort();
     all.dedup();
     let _cannot_fail = serde_json::to_writer(o.key("policies"), &all);
-    let _cannot_fail = serde_json::to_writer(o.key("token_policies"), of_token);
+    o.key("token_policies").extend_from_slice(&token.policies_text);
     let _cannot_fail = serde_json::to_writer(o.key("identity_policies"), of_entity);
 }
 

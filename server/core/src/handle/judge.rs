@@ -169,7 +169,7 @@ impl Way<'_> {
         };
         facts.identity_policies = who.as_ref().map(|w| w.policies.clone()).unwrap_or_default();
         let time = self.core.policy_time();
-        let union = self.open.policies.union(&mut tx, &session.entry.policies, who.as_ref(), time)?;
+        let union = self.open.policies.union(&mut tx, &session.policies, who.as_ref(), time)?;
         if *operation == Operation::Update
             && let (Some(mount), Some(found)) = (self.mount, self.found)
         {

@@ -41,6 +41,7 @@ fn union(sys: &System, tx: &mut Tx, names: &[String], entity_id: &str) -> Result
     let core = sys.core()?;
     let now = core.policy_time();
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let names = &Arc::<[String]>::from(names).into();
     if entity_id.is_empty() {
         return open.policies.union(tx, names, None, now).map(Some);
     }

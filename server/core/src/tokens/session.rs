@@ -6,10 +6,13 @@ use holdfast_sdk::Caller;
 
 use super::{Held, TokenEntry};
 use crate::audit::{Broker, KnownToken, TokenFacts};
+use crate::unions::Names;
 
 pub struct Session {
     pub entry: TokenEntry,
     pub caller: Caller,
+    /// The token's own policies.
+    pub policies: Names,
     /// The token in audit lines, for each device.
     pub audit: Arc<KnownToken>,
 }
@@ -40,6 +43,6 @@ impl Session {
             issue_time: &issued,
             num_uses: entry.num_uses,
         }));
-        Session { entry, caller, audit }
+        Session { policies: caller.policies.clone().into(), entry, caller, audit }
     }
 }
