@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_approle::Approle;
 use holdfast_core::{EngineTable, MountEntry};
-use holdfast_database::Database;
+use holdfast_database::{Database, PLUGINS};
 use holdfast_kv::{KvV1, KvV2};
 use holdfast_sdk::Backend;
 use holdfast_sdk::lease::Limits;
@@ -13,6 +13,7 @@ use holdfast_userpass::Userpass;
 pub const ENGINES: EngineTable = EngineTable {
     secrets: &[("kv", kv), ("generic", generic), ("database", database)],
     auth: &[("approle", approle), ("userpass", userpass)],
+    databases: PLUGINS,
 };
 
 fn kv(mount: &MountEntry) -> Result<Arc<dyn Backend>, String> {

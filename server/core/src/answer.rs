@@ -52,7 +52,7 @@ impl Answer {
             Error::Status(status, texts) => Answer::errors(*status, texts),
             Error::Conflict => Answer::error(503, "too many requests change the same thing; try again"),
             Error::Unavailable(text) => Answer::error(503, text),
-            Error::Internal(text) => Answer::error(500, &listed(text)),
+            Error::Internal(text) | Error::Unreachable(text) => Answer::error(500, &listed(text)),
         }
     }
 

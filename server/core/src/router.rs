@@ -158,6 +158,8 @@ pub type Factory = fn(&MountEntry) -> Result<Arc<dyn Backend>, String>;
 pub struct EngineTable {
     pub secrets: &'static [(&'static str, Factory)],
     pub auth: &'static [(&'static str, Factory)],
+    /// Names of the plugins of the engine `database`.
+    pub databases: &'static [&'static str],
 }
 
 impl EngineTable {

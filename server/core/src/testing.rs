@@ -13,7 +13,7 @@ pub(crate) fn new_core() -> Arc<Core> {
     allow_unlocked();
     Core::new(Options {
         store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
-        engines: EngineTable { secrets: &[], auth: &[] },
+        engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         storage_type: "inmem".into(),
         cluster: None,

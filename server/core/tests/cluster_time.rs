@@ -14,7 +14,7 @@ use serde_json::json;
 use support::by_hand::ByHand;
 use support::{Server, core};
 
-const ENGINES: EngineTable = EngineTable { secrets: &[], auth: &[] };
+const ENGINES: EngineTable = EngineTable { secrets: &[], auth: &[], databases: &[] };
 const HOUR: i64 = 3600;
 
 struct Site {

@@ -13,7 +13,7 @@ use holdfast_storage::sim::SimDisk;
 use serde_json::json;
 use support::{Server, core};
 
-const ENGINES: EngineTable = EngineTable { secrets: &[("kv", support::kv)], auth: &[] };
+const ENGINES: EngineTable = EngineTable { secrets: &[("kv", support::kv)], auth: &[], databases: &[] };
 const SECRETS: usize = 400;
 
 async fn filled(disk: &SimDisk) -> Server {

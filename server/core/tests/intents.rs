@@ -15,7 +15,8 @@ use support::by_hand::ByHand;
 use support::outside::{Ending, TIME_OUT_SECS, World};
 use support::{Reply, Server, core};
 
-const ENGINES: EngineTable = EngineTable { secrets: &[("outside", support::outside::outside)], auth: &[] };
+const ENGINES: EngineTable =
+    EngineTable { secrets: &[("outside", support::outside::outside)], auth: &[], databases: &[] };
 /// From its start until an intent is undone though nothing is heard of its request.
 const DEADLINE_SECS: u64 = TIME_OUT_SECS + 10;
 /// From an undoing to the second look.

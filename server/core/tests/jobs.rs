@@ -14,7 +14,7 @@ use support::outside::World;
 use support::{Server, core};
 
 const ENGINES: EngineTable =
-    EngineTable { secrets: &[("kv", support::kv), ("outside", support::outside::outside)], auth: &[] };
+    EngineTable { secrets: &[("kv", support::kv), ("outside", support::outside::outside)], auth: &[], databases: &[] };
 
 async fn start() -> (Server, Arc<ByHand>) {
     let clocks = Arc::new(ByHand::default());

@@ -13,7 +13,8 @@ use support::by_hand::ByHand;
 use support::outside::{LEASE_SECS, World};
 use support::{Server, core};
 
-const ENGINES: EngineTable = EngineTable { secrets: &[("outside", support::outside::outside)], auth: &[] };
+const ENGINES: EngineTable =
+    EngineTable { secrets: &[("outside", support::outside::outside)], auth: &[], databases: &[] };
 
 struct Site {
     server: Server,

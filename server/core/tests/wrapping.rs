@@ -37,7 +37,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
     allow_unlocked();
     let core = Core::new(Options {
         store: Store::open_on(None, 1 << 20).unwrap(),
-        engines: EngineTable { secrets: &[], auth: &[] },
+        engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         storage_type: "inmem".into(),
         cluster: None,

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 const ENGINES: EngineTable =
-    EngineTable { secrets: &[("kv", support::kv), ("outside", support::outside::outside)], auth: &[] };
+    EngineTable { secrets: &[("kv", support::kv), ("outside", support::outside::outside)], auth: &[], databases: &[] };
 
 /// A server behind a listener, with an audit log.
 struct Site {

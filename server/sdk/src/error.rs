@@ -31,6 +31,10 @@ pub enum Error {
     /// 503.
     #[error("{0}")]
     Unavailable(String),
+    /// 500: what is outside could not be reached, or did not answer in time. Where that happens again and again and
+    /// takes long, others are spared the waiting.
+    #[error("{0}")]
+    Unreachable(String),
     /// 500; the text is for the operator and holds no secret.
     #[error("{0}")]
     Internal(String),
@@ -39,6 +43,15 @@ pub enum Error {
 impl Error {
     pub fn bad_request(text: impl Into<String>) -> Error {
         Error::BadRequest(vec![text.into()])
+    }
+    /// The same with another text, whatever class it is of.
+    #[must_use]
+    pub fn say(self, text: impl FnOnce(&str) -> String) -> Error {
+        let said = text(&self.to_string());
+        match self {
+            Error::Unreachable(_) => Error::Unreachable(said),
+            _ => Error::Internal(said),
+        }
     }
     pub fn internal(cause: impl std::fmt::Display) -> Error {
         Error::Internal(cause.to_string())

@@ -61,7 +61,7 @@ fn names(table: &EngineTable, kind: &str) -> Option<Vec<&'static str>> {
     let mut names: Vec<&str> = match kind {
         "auth" => table.auth.iter().map(|(n, _)| *n).collect(),
         "secret" => table.secrets.iter().map(|(n, _)| *n).filter(|n| *n != "generic").collect(),
-        "database" => Vec::new(),
+        "database" => table.databases.to_vec(),
         _ => return None,
     };
     names.sort_unstable();
@@ -189,5 +189,5 @@ fn reload(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Reload) -> Result<Response
 }
 
 fn is_known(core: &Core, name: &str) -> bool {
-    ["auth", "secret"].iter().filter_map(|k| names(&core.options.engines, k)).any(|n| n.contains(&name))
+    ["auth", "database", "secret"].iter().filter_map(|k| names(&core.options.engines, k)).any(|n| n.contains(&name))
 }

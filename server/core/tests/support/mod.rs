@@ -89,7 +89,7 @@ pub fn options(store: Store) -> Options {
     allow_unlocked();
     Options {
         store,
-        engines: EngineTable { secrets: &[], auth: &[] },
+        engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         storage_type: "inmem".into(),
         cluster: None,
@@ -106,7 +106,7 @@ pub fn options(store: Store) -> Options {
 
 impl Server {
     pub async fn start() -> Server {
-        let engines = EngineTable { secrets: &[("kv", kv)], auth: &[] };
+        let engines = EngineTable { secrets: &[("kv", kv)], auth: &[], databases: &[] };
         let core = core(Store::open_on(None, 1 << 20).unwrap(), engines, Arc::new(SystemClocks), Vec::new());
         Server::initialise(core).await
     }

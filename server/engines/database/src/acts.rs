@@ -103,7 +103,7 @@ pub async fn effect(outside: &Outside, means: &Means) -> Result<Means, Failure> 
         Plan::SetPassword { plugin, username, password, statements, told, .. } => {
             debug_assert_eq!(*username, outside.name);
             let set = plugin.set_password(username, password, statements).await;
-            set.map_err(|f| map_failure(f, |e| told.error(&e)))?;
+            set.map_err(|f| map_failure(f, |e| told.error(e)))?;
         }
     }
     Ok(Arc::new(()) as Means)
@@ -117,8 +117,8 @@ fn map_failure(failure: Failure, map: impl Fn(Error) -> Error) -> Failure {
 }
 
 impl Told {
-    pub fn error(self, e: &Error) -> Error {
-        Error::Internal(match self {
+    pub fn error(self, e: Error) -> Error {
+        e.say(|e| match self {
             Told::NewStaticRole => format!("error setting credentials: {e}"),
             Told::Rotation => format!(
                 "unable to finish rotating credentials; retries will continue in the background but it is also safe to \

@@ -17,6 +17,8 @@ pub enum Dialect {
     Postgres,
     /// A backslash in a string begins an escape.
     MySql,
+    /// The same, and a quote is written with it.
+    Influx,
 }
 
 /// A value cannot be filled in safely; says which, and not its value.
@@ -84,9 +86,10 @@ pub fn fill(statement: &str, values: &Values<'_>, dialect: Dialect) -> Result<St
         }
         let mut taken = c.len_utf8();
         inside = match (inside, c) {
+            (Inside::Nothing, '`') if dialect == Dialect::Influx => inside,
             (Inside::Nothing, '\'' | '"' | '`') => Inside::Quotes(c),
             (Inside::Quotes(quote), c) if c == quote => Inside::Nothing,
-            (Inside::Quotes('\'' | '"'), '\\') if dialect == Dialect::MySql => {
+            (Inside::Quotes('\'' | '"'), '\\') if dialect != Dialect::Postgres => {
                 taken += rest[1..].chars().next().map_or(0, char::len_utf8);
                 inside
             }
@@ -116,9 +119,10 @@ fn is_harmless(value: &str) -> bool {
 }
 
 fn escape(out: &mut String, value: &str, quote: char, dialect: Dialect) {
+    let backslash = dialect != Dialect::Postgres && quote != '`';
     for c in value.chars() {
-        if c == quote || (c == '\\' && dialect == Dialect::MySql && quote != '`') {
-            out.push(c);
+        if c == quote || (c == '\\' && backslash) {
+            out.push(if dialect == Dialect::Influx { '\\' } else { c });
         }
         out.push(c);
     }
@@ -160,6 +164,9 @@ mod tests {
         );
         assert_eq!(filled("'{{password}}'", Dialect::MySql).unwrap(), "'a''b\\\\'");
         assert_eq!(filled("'x\\'{{password}}'", Dialect::MySql).unwrap(), "'x\\'a''b\\\\'");
+        assert_eq!(filled("'{{password}}'", Dialect::Influx).unwrap(), "'a\\'b\\\\'");
+        assert_eq!(filled("\"{{name}}\"", Dialect::Influx).unwrap(), "\"v-x\\\"; DROP TABLE t; --\"");
+        assert_eq!(filled("` '{{password}}'", Dialect::Influx).unwrap(), "` 'a\\'b\\\\'");
         assert_eq!(filled("DROP ROLE {{name}}", Dialect::Postgres), Err(Unsafe("name")));
         let plain = Values { name: "v-token-x", expiration: "2030-01-01 00:00:00+0000", ..Values::default() };
         let comment = fill("/* {{name}} {{expiration}} */", &plain, Dialect::Postgres).unwrap();

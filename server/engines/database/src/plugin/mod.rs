@@ -1,5 +1,6 @@
 //! The databases: what each can do for the engine.
 
+pub mod influxdb;
 pub mod mysql;
 mod pool;
 pub mod postgres;
@@ -81,7 +82,19 @@ pub const KINDS: &[&Kind] = &[
     &mysql::MYSQL_RDS,
     &redis::REDIS,
     &redis::VALKEY,
+    &influxdb::INFLUXDB,
 ];
+
+/// Their names.
+pub const NAMES: &[&str] = &{
+    let mut names = [""; KINDS.len()];
+    let mut n = 0;
+    while n < names.len() {
+        names[n] = KINDS[n].name;
+        n += 1;
+    }
+    names
+};
 
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| k.name == name).copied()

@@ -29,6 +29,15 @@ pub struct Material {
     pub certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+/// A PEM text without its keys.
+pub fn certificates_in(text: &str) -> String {
+    let certificates: Vec<&str> = text
+        .split_inclusive("-----END CERTIFICATE-----")
+        .filter_map(|part| part.find("-----BEGIN CERTIFICATE-----").map(|at| &part[at..]))
+        .collect();
+    certificates.join("\n")
+}
+
 pub fn client_config(trust: Trust, material: &Material) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())

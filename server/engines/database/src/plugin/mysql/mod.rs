@@ -14,7 +14,7 @@ use self::address::{Address, Word};
 use self::connect::Tls;
 use self::wire::{Packets, WireError};
 use super::pool::{self, Held, Pool};
-use super::tls::{Material, Trust, client_config};
+use super::tls::{Material, Trust, certificates_in, client_config};
 use super::{Kind, NewUser, Plugin, Settings};
 
 pub const MYSQL: Kind = Kind {
@@ -95,14 +95,7 @@ fn open(settings: &Settings<'_>) -> Result<Arc<dyn Plugin>, String> {
 fn shown(key: &str, value: &Value) -> Option<Value> {
     match key {
         // The reference shows the key with it.
-        "tls_certificate_key" => {
-            let text = value.as_str()?;
-            let certificates: Vec<&str> = text
-                .split_inclusive("-----END CERTIFICATE-----")
-                .filter_map(|part| part.find("-----BEGIN CERTIFICATE-----").map(|at| &part[at..]))
-                .collect();
-            Some(certificates.join("\n").into())
-        }
+        "tls_certificate_key" => Some(certificates_in(value.as_str()?).into()),
         _ => None,
     }
 }
@@ -112,7 +105,10 @@ fn warning(_: &Map<String, Value>) -> Option<&'static str> {
 }
 
 fn internal(e: &WireError) -> Error {
-    Error::Internal(e.to_string())
+    match e {
+        WireError::Server { .. } => Error::Internal(e.to_string()),
+        _ => Error::Unreachable(e.to_string()),
+    }
 }
 
 impl MySql {
@@ -151,7 +147,7 @@ impl Plugin for MySql {
     fn verify(&self) -> Work<'_, Result<()>> {
         Box::pin(async {
             self.pool.drain();
-            let verifying = |e: Error| Error::Internal(format!("error verifying - ping: {e}"));
+            let verifying = |e: Error| e.say(|e| format!("error verifying - ping: {e}"));
             let mut held = self.take().await.map_err(verifying)?;
             held.connection.ping().await.map_err(|e| verifying(internal(&e)))?;
             self.pool.give_back(held);

@@ -3,7 +3,7 @@
 use holdfast_sdk::{Error, Failure, Result};
 
 use super::wire::{Packets, WireError};
-use super::{MySql, NewUser};
+use super::{MySql, NewUser, internal};
 use crate::go_time;
 use crate::statements::{self, Dialect, Values, fill};
 
@@ -32,7 +32,7 @@ async fn run(db: &MySql, statements: &[String], values: &Values<'_>) -> Result<(
     let mut held = db.take().await.map_err(Failure::Nothing)?;
     for (n, statement) in filled.iter().enumerate() {
         let Err(e) = held.connection.query(statement).await else { continue };
-        let error = Error::Internal(statements::without(values.password, &e.to_string()));
+        let error = internal(&e).say(|words| statements::without(values.password, words));
         let answered = matches!(e, WireError::Server { .. });
         if answered {
             db.pool.give_back(held);

@@ -87,19 +87,30 @@ impl Tls {
 /// Why there is no connection.
 pub struct Refused {
     text: String,
-    password: bool,
+    why: Why,
+}
+
+#[derive(PartialEq, Eq)]
+enum Why {
+    Password,
+    /// The server has answered.
+    Answered,
+    Unreached,
 }
 
 impl Refused {
     /// The server knows the user, or does not say so, and not this password.
     pub fn is_refused_password(&self) -> bool {
-        self.password
+        self.why == Why::Password
     }
 }
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Error {
-        Error::Internal(refused.text)
+        match refused.why {
+            Why::Unreached => Error::Unreachable(refused.text),
+            Why::Password | Why::Answered => Error::Internal(refused.text),
+        }
     }
 }
 
@@ -113,12 +124,12 @@ pub async fn connect(address: &Address, password: Option<&str>, tls: &Tls) -> Re
         at.push(format!("{host}:{port}"));
     }
     let at = at.join(",");
-    let refused = |text: String, password: bool| Refused {
+    let refused = |text: String, why: Why| Refused {
         text: format!("failed to connect to `user={user} database={database}`: {at}: {text}"),
-        password,
+        why,
     };
     if address.hosts.is_empty() {
-        return Err(refused("the address names no host".into(), false));
+        return Err(refused("the address names no host".into(), Why::Answered));
     }
     config.user(user).dbname(database).ssl_mode(tls.mode).connect_timeout(tls.time_out);
     config.application_name(address.setting("application_name").unwrap_or("holdfast"));
@@ -146,10 +157,14 @@ pub async fn connect(address: &Address, password: Option<&str>, tls: &Tls) -> Re
             Ok(client)
         }
         Ok(Err(e)) => {
-            let code = e.code().map_or("", |c| c.code());
-            Err(refused(words(&e), matches!(code, "28P01" | "28000")))
+            let why = match e.code().map(|c| c.code()) {
+                Some("28P01" | "28000") => Why::Password,
+                Some(_) => Why::Answered,
+                None => Why::Unreached,
+            };
+            Err(refused(words(&e), why))
         }
-        Err(_) => Err(refused("it did not answer in time".into(), false)),
+        Err(_) => Err(refused("it did not answer in time".into(), Why::Unreached)),
     }
 }
 

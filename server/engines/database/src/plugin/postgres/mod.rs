@@ -127,7 +127,7 @@ impl Plugin for Postgres {
     fn verify(&self) -> Work<'_, Result<()>> {
         Box::pin(async {
             self.pool.drain();
-            let verifying = |e: Error| Error::Internal(format!("error verifying connection: {e}"));
+            let verifying = |e: Error| e.say(|e| format!("error verifying connection: {e}"));
             let held = self.take().await.map_err(verifying)?;
             held.connection.simple_query("").await.map_err(|e| verifying(Error::internal(words(&e))))?;
             self.pool.give_back(held);

@@ -37,6 +37,13 @@ pub async fn set_password(db: &Postgres, name: &str, password: &str, statements:
     transaction(db, &or_default(statements, ROTATE), &values).await
 }
 
+fn error(e: &tokio_postgres::Error) -> Error {
+    match e.as_db_error() {
+        Some(_) => Error::Internal(words(e)),
+        None => Error::Unreachable(words(e)),
+    }
+}
+
 fn or_default(statements: &[String], default: &str) -> Vec<String> {
     if statements.is_empty() { vec![default.to_owned()] } else { statements.to_vec() }
 }
@@ -51,7 +58,7 @@ async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) 
     let held = db.take().await.map_err(Failure::Nothing)?;
     let client = &held.connection;
     let failed = |what: &str, e: &tokio_postgres::Error| {
-        Error::Internal(format!("{what}: {}", statements::without(values.password, &words(e))))
+        error(e).say(|words| format!("{what}: {}", statements::without(values.password, words)))
     };
     let begin = format!(
         "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
@@ -128,7 +135,7 @@ fn identifier(text: &str) -> String {
 async fn drop_by_default(db: &Postgres, name: &str) -> Result<()> {
     let held = db.take().await?;
     let client = &held.connection;
-    let failed = |e: tokio_postgres::Error| Error::Internal(words(&e));
+    let failed = |e: tokio_postgres::Error| error(&e);
     let time_out = format!("SET statement_timeout = {}", STATEMENT.as_millis());
     client.batch_execute(&time_out).await.map_err(failed)?;
     if !exists(client, name).await.map_err(failed)? {

@@ -85,7 +85,10 @@ fn warning(_: &Map<String, Value>) -> Option<&'static str> {
 }
 
 fn internal(e: &Refused) -> Error {
-    Error::Internal(e.to_string())
+    match e {
+        Refused::Server(_) => Error::Internal(e.to_string()),
+        Refused::Broken(_) => Error::Unreachable(e.to_string()),
+    }
 }
 
 fn is_refused_password(e: &Refused) -> bool {
@@ -148,7 +151,7 @@ fn rules(texts: &[String]) -> Vec<String> {
 }
 
 fn without_password(failure: Failure, password: &str) -> Failure {
-    let masked = |e: Error| Error::Internal(statements::without(password, &e.to_string()));
+    let masked = |e: Error| e.say(|words| statements::without(password, words));
     match failure {
         Failure::Nothing(e) => Failure::Nothing(masked(e)),
         Failure::Uncertain(e) => Failure::Uncertain(masked(e)),
@@ -160,7 +163,7 @@ impl Plugin for Redis {
         Box::pin(async {
             self.pool.drain();
             let asked = self.ask(&["PING"]).await;
-            asked.map(drop).map_err(|f| Error::Internal(format!("error verifying connection: {}", f.into_error())))
+            asked.map(drop).map_err(|f| f.into_error().say(|e| format!("error verifying connection: {e}")))
         })
     }
 
