@@ -1,5 +1,6 @@
 //! `config`: connections, as they are stored, written, read and tried.
 
+use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
     Call, Error, Map, Place, Preparation, Prepared, Response, Result, Tx, Value, parameters, record, uuid,
 };
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 use crate::details::Details;
 use crate::plugin::{self, Kind, Plugin, Settings};
+use crate::root::{self, Rotation};
+use crate::rotation::Given;
 use crate::statements_field::Statements;
 use crate::template::{Names, Template};
 use crate::{CONNECTIONS, Database, name_of};
@@ -36,6 +39,9 @@ pub struct Connection {
     /// What the password may be too: those that rotations were about to set, and those that they replaced.
     #[n(8)]
     pub other_passwords: Vec<String>,
+    /// When the password is changed by itself.
+    #[n(9)]
+    pub rotation: Option<Rotation>,
 }
 holdfast_sdk::record!(Connection);
 
@@ -60,6 +66,14 @@ parameters! {
         root_rotation_statements: Option<Statements>,
         /// The password policy of users' passwords.
         password_policy: Option<String>,
+        /// How often the connection's own password is changed; 0: not by a period.
+        rotation_period: Option<Seconds>,
+        /// When it is changed: five fields of cron, in UTC; instead of a period.
+        rotation_schedule: Option<String>,
+        /// How long after its time a scheduled change may begin; at least an hour.
+        rotation_window: Option<Seconds>,
+        /// Whether it is not changed at present, whatever is configured.
+        disable_automated_rotation: Option<bool>,
     }
 }
 
@@ -73,6 +87,10 @@ const OWN_KEYS: &[&str] = &[
     "root_rotation_statements",
     "password_policy",
     "password",
+    "rotation_period",
+    "rotation_schedule",
+    "rotation_window",
+    "disable_automated_rotation",
 ];
 
 /// How many passwords are tried beside the stored one.
@@ -165,6 +183,7 @@ impl Connection {
                 password_policy: String::new(),
                 root_rotation_statements: Vec::new(),
                 other_passwords: Vec::new(),
+                rotation: None,
             },
         };
         c.revision = uuid::bytes()?;
@@ -186,6 +205,9 @@ impl Connection {
         if let Some(policy) = &p.password_policy {
             c.password_policy.clone_from(policy);
         }
+        let given =
+            Given { period: p.rotation_period, schedule: p.rotation_schedule.clone(), window: p.rotation_window };
+        Rotation::change(&mut c.rotation, call, given, p.disable_automated_rotation)?;
         let mut details = c.details()?;
         for (key, value) in &call.request.data {
             if !OWN_KEYS.contains(&key.as_str()) {
@@ -226,7 +248,13 @@ impl Connection {
             let tried = parsed.run(names, holdfast_sdk::Timestamp(0));
             tried.map_err(|e| creating(&format!("invalid username template: {e}")))?;
         }
-        Ok(())
+        match &self.rotation {
+            Some(rotation) if rotation.is_on() => root::require_rotatable(self).map(drop).map_err(|e| match e {
+                Error::Internal(text) => Error::bad_request(text),
+                other => other,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -297,9 +325,9 @@ pub fn verify(_: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Op
 
 pub fn write(database: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
     let name = name_of(call);
-    let (changed, _) = Connection::changed(Connection::load(tx, name)?, call, &p)?;
+    let (mut changed, _) = Connection::changed(Connection::load(tx, name)?, call, &p)?;
     changed.check()?;
-    changed.save(tx, name)?;
+    root::schedule(tx, name, &mut changed, call.now)?;
     database.opened.close(name);
     let warning = changed.kind().ok().and_then(|k| (k.warning)(&call.request.data));
     Ok(match warning {
@@ -325,6 +353,9 @@ pub fn read(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
     m.insert("plugin_name".into(), c.plugin_name.into());
     m.insert("plugin_version".into(), c.plugin_version.into());
     m.insert("root_credentials_rotate_statements".into(), c.root_rotation_statements.into());
+    if let Some(rotation) = c.rotation {
+        rotation.show(&mut m);
+    }
     Ok(Response::data(m))
 }
 
@@ -333,7 +364,10 @@ pub fn list(_: &Database, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
 }
 
 pub fn delete(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    tx.delete(Place::Name(CONNECTIONS, name_of(call)))?;
+    if let Some(connection) = Connection::load(tx, name_of(call))? {
+        root::unschedule(tx, &connection)?;
+        tx.delete(Place::Name(CONNECTIONS, name_of(call)))?;
+    }
     database.opened.close(name_of(call));
     Ok(Response::empty())
 }

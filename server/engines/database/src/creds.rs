@@ -17,6 +17,7 @@ pub fn intend(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Resul
     let role = Role::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role: {name}")))?;
     let connection = Connection::of_role(tx, &role.db_name)?;
     connection.require_allowed(name)?;
+    role.credentials.require_password().map_err(Error::bad_request)?;
     let kind = connection.kind()?;
     if kind.needs_statements && role.creation.iter().all(String::is_empty) {
         return Err(Error::Internal("empty creation statements".into()));

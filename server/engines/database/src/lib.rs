@@ -7,7 +7,9 @@
 
 mod acts;
 mod alone;
+mod chores;
 mod connections;
+mod credentials;
 mod creds;
 mod details;
 mod go_time;
@@ -16,11 +18,14 @@ mod plugin;
 mod random;
 mod roles;
 mod root;
+mod rotation;
 mod schedule;
 mod statements;
 mod statements_field;
 mod static_roles;
 mod template;
+
+pub use plugin::NAMES as PLUGINS;
 
 use holdfast_sdk::lease::{Limits, Terms};
 use holdfast_sdk::{
@@ -36,6 +41,8 @@ const ROLES: Table = Table(2);
 const STATIC_ROLES: Table = Table(3);
 /// Names of static roles by when their passwords are to be changed.
 const DUE: Table = Table(4);
+/// Names of connections by when their own passwords are to be changed.
+const ROOTS_DUE: Table = Table(5);
 
 pub struct Database {
     routes: Routes<Database>,
@@ -123,12 +130,12 @@ impl Backend for Database {
         Box::pin(acts::extend(outside, means, until))
     }
     fn chores(&self, tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<String>> {
-        static_roles::due(tx, now, limit)
+        chores::due(tx, now, limit)
     }
     fn begin_chore(&self, tx: &mut Tx, name: &str, now: Timestamp) -> Result<Option<Act>> {
-        static_roles::begin(self, tx, name, now)
+        chores::begin(self, tx, name, now)
     }
     fn end_chore(&self, tx: &mut Tx, name: &str, now: Timestamp, end: Result<&Done, &str>) -> Result<()> {
-        static_roles::end(tx, name, now, end)
+        chores::end(self, tx, name, now, end)
     }
 }

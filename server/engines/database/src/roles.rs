@@ -5,6 +5,7 @@ use holdfast_sdk::parameters::{Page, Seconds, StringMap};
 use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Tx, Value, parameters, record};
 use minicbor::{Decode, Encode};
 
+use crate::credentials::Credentials;
 use crate::statements_field::Statements;
 use crate::{Database, ROLES, STATIC_ROLES, name_of};
 
@@ -29,14 +30,6 @@ pub struct Role {
 }
 holdfast_sdk::record!(Role);
 
-/// What a user logs in with.
-#[derive(Clone, Default, Encode, Decode)]
-pub struct Credentials {
-    /// Empty: the connection's, or none.
-    #[n(0)]
-    pub password_policy: String,
-}
-
 parameters! {
     pub struct Write {
         /// The connection.
@@ -53,40 +46,10 @@ parameters! {
         rollback_statements: Option<Statements>,
         /// Let a user log in for longer; none: in the database's own way.
         renew_statements: Option<Statements>,
-        /// password is what users log in with.
+        /// What users log in with: password, rsa_private_key or client_certificate.
         credential_type: Option<String>,
-        /// For passwords: password_policy.
+        /// For passwords password_policy, for keys key_bits and format, for certificates key_type and common_name_template.
         credential_config: Option<StringMap>,
-    }
-}
-
-impl Credentials {
-    /// Change what a request names.
-    pub fn change(&mut self, kind: Option<&str>, config: Option<StringMap>) -> Result<()> {
-        match kind {
-            None | Some("password") => {}
-            Some(other @ ("rsa_private_key" | "client_certificate")) => {
-                return Err(Error::bad_request(format!(
-                    "credential_type {other:?} is not built: no database here takes it"
-                )));
-            }
-            Some(other) => return Err(Error::bad_request(format!("invalid credential_type {other:?}"))),
-        }
-        for (key, value) in config.unwrap_or_default().0 {
-            if key == "password_policy" && !value.is_empty() {
-                self.password_policy = value;
-            }
-        }
-        Ok(())
-    }
-
-    pub fn show(&self, out: &mut Map<String, Value>) {
-        out.insert("credential_type".into(), "password".into());
-        if !self.password_policy.is_empty() {
-            let mut config = Map::new();
-            config.insert("password_policy".into(), self.password_policy.clone().into());
-            out.insert("credential_config".into(), config.into());
-        }
     }
 }
 

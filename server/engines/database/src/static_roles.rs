@@ -9,19 +9,13 @@ use minicbor::{Decode, Encode};
 
 use crate::acts::{Plan, TIME_OUT, Told, What, outside};
 use crate::connections::Connection;
+use crate::credentials::Credentials;
 use crate::creds::password;
-use crate::roles::{Credentials, seconds};
-use crate::schedule::Schedule;
+use crate::rotation::{Given, Times, pause_secs, shortened};
 use crate::statements_field::Statements;
 use crate::{DUE, Database, ROLES, STATIC_ROLES, name_of};
 
 const LEAST_PERIOD_SECS: u64 = 5;
-/// A rotation window is not shorter.
-const LEAST_WINDOW_SECS: u64 = 3600;
-/// Pauses between rotations that failed: the first, and the longest.
-const PAUSES_SECS: (u64, u64) = (10, 3600);
-/// What is kept of an error.
-const ERROR_CHARS: usize = 500;
 
 #[derive(Clone, Encode, Decode)]
 pub struct StaticRole {
@@ -71,7 +65,7 @@ parameters! {
         rotation_window: Option<Seconds>,
         /// Change the password; none: in the database's own way.
         rotation_statements: Option<Statements>,
-        /// password is what users log in with.
+        /// What the user logs in with: password is what every database here takes.
         credential_type: Option<String>,
         /// For passwords: password_policy.
         credential_config: Option<StringMap>,
@@ -99,14 +93,15 @@ impl StaticRole {
 
     /// When its password is to be changed, by what is configured.
     fn next_rotation(&self, now: Timestamp) -> Result<Timestamp> {
-        if self.rotation_schedule.is_empty() {
-            return Ok(self.last_rotation().plus_secs(self.rotation_period_secs));
+        self.times().next(self.last_rotation(), now)
+    }
+
+    fn times(&self) -> Times {
+        Times {
+            period_secs: self.rotation_period_secs,
+            schedule: self.rotation_schedule.clone(),
+            window_secs: self.rotation_window_secs,
         }
-        let schedule = Schedule::parse(&self.rotation_schedule).map_err(Error::Internal)?;
-        let none = || Error::internal("the schedule has no further time");
-        let due = schedule.after(self.last_rotation()).ok_or_else(none)?;
-        let too_late = self.rotation_window_secs > 0 && now > due.plus_secs(self.rotation_window_secs);
-        if too_late { schedule.after(now).ok_or_else(none) } else { Ok(due) }
     }
 
     /// What a write makes of it. True: it is new, and its password is to be taken over.
@@ -147,7 +142,8 @@ impl StaticRole {
         if role.username.is_empty() {
             return Err(Error::bad_request("username is a required field to create a static account"));
         }
-        role.change_times(call, p.rotation_period, p.rotation_schedule, p.rotation_window)?;
+        let given = Given { period: p.rotation_period, schedule: p.rotation_schedule, window: p.rotation_window };
+        role.change_times(call, given)?;
         if let Some(s) = p.rotation_statements {
             role.rotation = s.0;
         }
@@ -155,43 +151,14 @@ impl StaticRole {
         Ok((role, is_new))
     }
 
-    fn change_times(
-        &mut self,
-        call: &Call<'_>,
-        period: Option<Seconds>,
-        schedule: Option<String>,
-        window: Option<Seconds>,
-    ) -> Result<()> {
-        let schedule = schedule.filter(|s| !s.is_empty());
-        if period.is_some() && schedule.is_some() {
-            return Err(Error::bad_request(
-                "mutually exclusive fields rotation_period and rotation_schedule were both specified",
-            ));
-        }
-        if let Some(period) = period {
-            let period = seconds(call, "rotation_period", period)?;
-            if period < LEAST_PERIOD_SECS {
-                return Err(Error::bad_request(format!("rotation_period must be {LEAST_PERIOD_SECS} seconds or more")));
-            }
-            (self.rotation_period_secs, self.rotation_schedule, self.rotation_window_secs) = (period, String::new(), 0);
-        }
-        if let Some(schedule) = schedule {
-            Schedule::parse(&schedule).map_err(Error::bad_request)?;
-            (self.rotation_period_secs, self.rotation_schedule) = (0, schedule);
-        }
-        if self.rotation_period_secs == 0 && self.rotation_schedule.is_empty() {
+    fn change_times(&mut self, call: &Call<'_>, given: Given) -> Result<()> {
+        let mut times = self.times();
+        times.change(call, given, LEAST_PERIOD_SECS, false)?;
+        if !times.are_set() {
             return Err(Error::bad_request("rotation_period is required to create static accounts"));
         }
-        if let Some(window) = window {
-            let window = seconds(call, "rotation_window", window)?;
-            if self.rotation_schedule.is_empty() {
-                return Err(Error::bad_request("rotation_window is invalid with use of rotation_period"));
-            }
-            if window > 0 && window < LEAST_WINDOW_SECS {
-                return Err(Error::bad_request(format!("rotation_window must be {LEAST_WINDOW_SECS} seconds or more")));
-            }
-            self.rotation_window_secs = window;
-        }
+        (self.rotation_period_secs, self.rotation_schedule) = (times.period_secs, times.schedule);
+        self.rotation_window_secs = times.window_secs;
         Ok(())
     }
 
@@ -199,6 +166,7 @@ impl StaticRole {
     fn act(&self, database: &Database, tx: &mut Tx, name: &str, told: Told) -> Result<Act> {
         let connection = Connection::of_role(tx, &self.db_name)?;
         connection.require_allowed(name)?;
+        self.credentials.require_password().map_err(Error::Internal)?;
         let next = password(tx, &[&self.credentials.password_policy, &connection.password_policy])?;
         let plan = Plan::SetPassword {
             plugin: database.opened.get(&self.db_name, &connection)?,
@@ -221,10 +189,6 @@ impl StaticRole {
         (self.failures, self.last_error) = (0, None);
         let next = self.next_rotation(now)?;
         self.save_due(tx, name, next)
-    }
-
-    fn pause(&self) -> u64 {
-        PAUSES_SECS.0.saturating_mul(1 << self.failures.min(16)).min(PAUSES_SECS.1)
     }
 
     fn show(&self, m: &mut Map<String, holdfast_sdk::Value>) {
@@ -325,7 +289,7 @@ pub fn intend_rotation(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ())
         )),
         other => other,
     })?;
-    let again = call.now.plus_secs(TIME_OUT.as_secs() + role.pause());
+    let again = call.now.plus_secs(TIME_OUT.as_secs() + pause_secs(role.failures));
     role.save_due(tx, name, again)?;
     Ok(Some(act))
 }
@@ -334,12 +298,6 @@ pub fn rotate(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respo
     let done = call.done.ok_or_else(|| Error::internal("a password was to be set and was not"))?;
     to_rotate(tx, call)?.rotated(tx, name_of(call), done, call.now)?;
     Ok(Response::empty())
-}
-
-/// Roles whose passwords are to be changed by now.
-pub fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<String>> {
-    let found = tx.ordered(DUE, &[], &now.0.saturating_add(1).to_be_bytes(), limit)?;
-    Ok(found.into_iter().filter_map(|(_, name)| String::from_utf8(name).ok()).collect())
 }
 
 pub fn begin(database: &Database, tx: &mut Tx, name: &str, now: Timestamp) -> Result<Option<Act>> {
@@ -353,7 +311,7 @@ pub fn begin(database: &Database, tx: &mut Tx, name: &str, now: Timestamp) -> Re
         role.save_due(tx, name, next)?;
         return Ok(None);
     }
-    let again = now.plus_secs(Duration::from_secs(role.pause()).max(TIME_OUT).as_secs());
+    let again = now.plus_secs(Duration::from_secs(pause_secs(role.failures)).max(TIME_OUT).as_secs());
     match role.act(database, tx, name, Told::Rotation) {
         Ok(act) => {
             role.save_due(tx, name, again)?;
@@ -373,7 +331,7 @@ pub fn end(tx: &mut Tx, name: &str, now: Timestamp, end: Result<&Done, &str>) ->
         Ok(done) => role.rotated(tx, name, done, now),
         Err(error) => {
             role.failed(error);
-            let again = now.plus_secs(role.pause());
+            let again = now.plus_secs(pause_secs(role.failures));
             role.save_due(tx, name, again)
         }
     }
@@ -382,7 +340,7 @@ pub fn end(tx: &mut Tx, name: &str, now: Timestamp, end: Result<&Done, &str>) ->
 impl StaticRole {
     fn failed(&mut self, error: &str) {
         self.failures = self.failures.saturating_add(1);
-        self.last_error = Some(error.chars().take(ERROR_CHARS).collect());
+        self.last_error = Some(shortened(error));
         tracing::warn!(user = %self.username, failures = self.failures, error, "a password could not be changed; it is tried again");
     }
 }
