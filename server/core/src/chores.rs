@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::caught::caught;
 use crate::intents::{self, MAX_TIME_OUT};
 use crate::router::{Handler, Mount};
+use crate::targets::{End, within};
 use crate::tx::Tx;
 use crate::undo::took_too_long;
 use crate::{Core, Open};
@@ -112,17 +113,19 @@ async fn carry_out(
     let outside = act.outside;
     let limit = act.time_out.min(MAX_TIME_OUT);
     let work = async {
-        let enter = core.targets.enter(mount.entry.uuid, &outside.target);
+        let boot = || core.clock.boot();
+        let enter = core.targets.enter(mount.entry.uuid, &outside.target, boot);
         let waited = tokio::time::timeout(limit, enter).await;
         let late = || Error::Unavailable(took_too_long(&outside.target));
-        let _permit = waited.map_err(|_| Failure::Nothing(late()))?.map_err(Failure::Nothing)?;
+        let permit = waited.map_err(|_| Failure::Nothing(late()))?.map_err(Failure::Nothing)?;
         // A process that was stopped may come here when its intent is undone already.
-        let left = limit.saturating_sub(core.clock.boot().saturating_sub(began));
+        let left = limit.saturating_sub(boot().saturating_sub(began));
         if left.is_zero() {
             return Err(Failure::Nothing(late()));
         }
-        let acted = tokio::time::timeout(left, backend.effect(&outside, &act.means)).await;
-        acted.unwrap_or_else(|_| Err(Failure::Uncertain(late())))
+        let acted = within(left, backend.effect(&outside, &act.means)).await;
+        permit.ended(acted.as_ref().map_or(End::Unreached, End::of_act), boot());
+        acted.unwrap_or_else(|| Err(Failure::Uncertain(late())))
     };
     let effected = tokio::select! {
         // The intent is looked at again when the server is unsealed.

@@ -134,7 +134,7 @@ pub struct Core {
     pub(crate) in_flight: in_flight::InFlight,
     pub(crate) clock: Clock,
     /// Acts outside that are under way.
-    pub(crate) targets: targets::Targets,
+    pub(crate) targets: Arc<targets::Targets>,
     pub(crate) lockouts: lockout::Lockouts,
     /// Woken when an intent is to be undone.
     pub(crate) intent_due: Arc<tokio::sync::Notify>,
@@ -228,7 +228,7 @@ impl Core {
             log: options.log,
             in_flight: in_flight::InFlight::default(),
             clock: Clock::new(clocks),
-            targets: targets::Targets::default(),
+            targets: Arc::default(),
             lockouts: lockout::Lockouts::new(options.user_lockout),
             intent_due: Arc::default(),
             #[cfg(feature = "failpoints")]

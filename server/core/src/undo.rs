@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_sdk::{Backend, Error, Means, Result};
 use tokio::sync::{Notify, Semaphore};
@@ -16,6 +16,7 @@ use crate::caught::caught;
 use crate::intents::{self, Key, UNDO_TIME_OUT};
 use crate::layout::Scope;
 use crate::router::Handler;
+use crate::targets::{End, within};
 use crate::tx::Tx;
 use crate::{Core, Open, jobs};
 
@@ -96,6 +97,11 @@ impl Targets {
         let key = known.queue.pop_front()?;
         known.running += 1;
         Some(Running { targets: self.clone(), target: target.clone(), key, ended: None })
+    }
+
+    /// How many are queued or running.
+    fn inside(&self) -> usize {
+        self.lock().values().map(|known| known.inside.len()).sum()
     }
 
     fn has_nothing_left(&self, target: &Target) -> bool {
@@ -195,6 +201,7 @@ async fn begin_due(core: &Arc<Core>, open: &Arc<Open>, targets: &Arc<Targets>) -
             left.push(key);
         }
     }
+    core.metrics.undo_queue.set(targets.inside() as u64);
     if full && !left.is_empty() {
         core.transact(open, |tx| intents::make_way(tx, &left, now, MAKE_WAY)).await?;
     }
@@ -255,11 +262,16 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
         (Some(_), Ok(_)) if intent.target.is_empty() => Ok(()),
         (Some(backend), Ok(means)) => {
             let outside = intent.outside();
-            let limited = tokio::time::timeout(UNDO_TIME_OUT, caught(backend.undo(&outside, &means)));
-            tokio::select! {
+            let begun = Instant::now();
+            let ended = tokio::select! {
                 () = closing => return Ok(true),
-                ended = limited => ended.unwrap_or_else(|_| Err(Error::Unavailable(took_too_long(&intent.target)))),
+                ended = within(UNDO_TIME_OUT, caught(backend.undo(&outside, &means))) => ended,
+            };
+            if let Some(core) = weak_core.upgrade() {
+                let end = ended.as_ref().map_or(End::Unreached, End::of);
+                core.targets.note(&(key.mount(), intent.target.clone()), end, begun.elapsed(), core.clock.boot());
             }
+            ended.unwrap_or_else(|| Err(Error::Unavailable(took_too_long(&intent.target))))
         }
         (_, Err(e)) => Err(e),
         (None, _) => Err(no_mount()),

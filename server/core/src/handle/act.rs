@@ -8,6 +8,7 @@ use super::{Authorised, Way};
 use crate::failpoint::failpoint;
 use crate::intents::{self, MAX_TIME_OUT};
 use crate::router::{Handler, Mount};
+use crate::targets::{End, within};
 use crate::undo::took_too_long;
 use crate::{tokens, wrapping};
 
@@ -45,6 +46,7 @@ impl Way<'_> {
                 tx.enter(mount.scope);
                 let call = self.call(&authorised.caller, self.operation, found, prepared);
                 let Some(act) = backend.intend(found, tx, &call)? else { return Ok(None) };
+                self.core.targets.require_open(mount.entry.uuid, &act.outside.target, self.core.clock.boot())?;
                 let key = intents::add(tx, mount, &self.request.id, &act, self.core.clock.cluster())?;
                 Ok(Some((key, act)))
             })
@@ -54,19 +56,26 @@ impl Way<'_> {
         let outside = act.outside;
         let work = async {
             let limit = act.time_out.min(MAX_TIME_OUT);
-            let enter = self.core.targets.enter(mount.entry.uuid, &outside.target);
-            let _permit = match tokio::time::timeout(limit, enter).await {
+            let boot = || self.core.clock.boot();
+            let enter = self.core.targets.enter(mount.entry.uuid, &outside.target, boot);
+            let permit = match tokio::time::timeout(limit, enter).await {
                 Ok(entered) => entered.map_err(Failure::Nothing)?,
                 Err(_) => return Err(Failure::Nothing(Error::Unavailable(too_many(&outside.target)))),
             };
             // A process that was stopped may come here when its intent is undone already.
-            let left = limit.saturating_sub(self.core.clock.boot().saturating_sub(began));
+            let left = limit.saturating_sub(boot().saturating_sub(began));
             if left.is_zero() {
                 return Err(Failure::Nothing(Error::Unavailable(took_too_long(&outside.target))));
             }
-            match tokio::time::timeout(left, backend.effect(&outside, &act.means)).await {
-                Ok(ended) => ended,
-                Err(_) => Err(Failure::Uncertain(Error::Unavailable(took_too_long(&outside.target)))),
+            match within(left, backend.effect(&outside, &act.means)).await {
+                Some(ended) => {
+                    permit.ended(End::of_act(&ended), boot());
+                    ended
+                }
+                None => {
+                    permit.ended(End::Unreached, boot());
+                    Err(Failure::Uncertain(Error::Unavailable(took_too_long(&outside.target))))
+                }
             }
         };
         let effected = tokio::select! {

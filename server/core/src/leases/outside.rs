@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::{EngineLease, Of, engine, find};
 use crate::caught::caught;
 use crate::layout::Scope;
+use crate::targets::{End, within};
 use crate::undo::took_too_long;
 use crate::{Core, Open};
 
@@ -48,13 +49,18 @@ async fn bounded(
     target: &str,
     work: Work<'_, Result<()>>,
 ) -> Result<()> {
-    let limited = tokio::time::timeout(TIME_OUT, async {
-        let _permit = core.targets.enter(mount, target).await?;
-        caught(work).await
-    });
+    let boot = || core.clock.boot();
+    let limited = async {
+        let late = || Error::Unavailable(took_too_long(target));
+        let entered = tokio::time::timeout(TIME_OUT, core.targets.enter(mount, target, boot)).await;
+        let permit = entered.map_err(|_| late())??;
+        let ended = within(TIME_OUT, caught(work)).await;
+        permit.ended(ended.as_ref().map_or(End::Unreached, End::of), boot());
+        ended.unwrap_or_else(|| Err(late()))
+    };
     tokio::select! {
         () = core.closing(open) => Err(Error::Unavailable("Vault is sealed".into())),
-        ended = limited => ended.unwrap_or_else(|_| Err(Error::Unavailable(took_too_long(target)))),
+        ended = limited => ended,
     }
 }
 
