@@ -87,7 +87,8 @@ pub const LEASES: Table = Table(14);
 pub const LEASES_OF_TOKEN: Table = Table(16);
 /// By mount UUID, then a lease's own.
 pub const LEASES_OF_MOUNT: Table = Table(17);
-/// Counters of live leases: `mount/UUID`, and `role/UUID/` with what the engine counts by.
+/// Counters of live leases: `mount/UUID`, and `role/UUID/` with what the engine counts by; and `ending/UUID` of those
+/// whose end has begun.
 pub const LEASE_COUNTS: Table = Table(18);
 /// By the key of the intent that was given up: the id of the lease that it was to end.
 pub const IRREVOCABLE: Table = Table(19);
@@ -102,6 +103,8 @@ pub const CHILDREN: Table = Table(3);
 pub const USES: Table = Table(4);
 /// By the name of a token role.
 pub const ROLES: Table = Table(5);
+/// How many tokens have a lease, by the UUID of the auth mount that gave them; zeros for all others.
+pub const TOKEN_COUNTS: Table = Table(6);
 
 /// Tables of identity. Ids are the bytes of UUIDs.
 pub mod identity {

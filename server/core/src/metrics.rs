@@ -27,6 +27,9 @@ impl Gauge {
     pub fn up(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
     pub fn down(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -53,6 +56,8 @@ pub struct Metrics {
     /// Intents that were undone, and tries of it that failed.
     pub intents_undone: Counter,
     pub undo_failures: Counter,
+    /// Undoings that are under way, or wait for their target.
+    pub undo_queue: Gauge,
     /// Leases of engines that were made, renewed, have reached their end, and were revoked.
     pub leases_created: Counter,
     pub leases_renewed: Counter,
@@ -63,12 +68,33 @@ pub struct Metrics {
 /// Mounts that have a series of their own.
 pub const MOUNTS_SHOWN: usize = 256;
 
-/// Leases of what engines made.
+/// Leases at this moment.
 #[derive(Default)]
 pub struct Leases {
+    /// Of what engines made.
     pub live: i64,
+    /// Of tokens.
+    pub tokens: i64,
+    /// Of engines, and their end has begun.
+    pub ending: i64,
+    /// Those of them that were given up.
     pub irrevocable: usize,
-    pub by_mount: Vec<(String, i64)>,
+    pub by_mount: Vec<OfMount>,
+}
+
+/// Those of one mount.
+#[derive(Default)]
+pub struct OfMount {
+    pub path: String,
+    pub live: i64,
+    pub ending: i64,
+    pub irrevocable: usize,
+}
+
+impl OfMount {
+    pub fn of(path: &str) -> OfMount {
+        OfMount { path: path.to_owned(), ..OfMount::default() }
+    }
 }
 
 impl Metrics {
@@ -90,6 +116,8 @@ pub struct Now {
     pub key_slots_used: usize,
     pub key_slots_total: usize,
     pub leases: Leases,
+    /// Targets outside that do not answer.
+    pub targets_shut: usize,
     /// While mass expiry is paused: seconds that the wall clock is ahead or behind.
     pub clock_apart_secs: Option<i64>,
     pub clock_pauses: u64,
@@ -155,7 +183,14 @@ impl Metrics {
         one("holdfast_outside_act_failures", "counter", "Acts outside that failed.", self.act_failures.get() as f64);
         one("holdfast_intents_undone", "counter", "Undoings of acts outside.", self.intents_undone.get() as f64);
         one("holdfast_intent_undo_failures", "counter", "Undoings that failed.", self.undo_failures.get() as f64);
-        one("vault_expire_num_leases", "gauge", "Live leases of what engines made.", now.leases.live as f64);
+        one("holdfast_intent_undo_queue", "gauge", "Undoings under way or queued.", self.undo_queue.get() as f64);
+        let shut = now.targets_shut as f64;
+        one("holdfast_outside_targets_shut", "gauge", "Targets outside that do not answer at present.", shut);
+        let all = now.leases.live.saturating_add(now.leases.tokens) as f64;
+        one("vault_expire_num_leases", "gauge", "Live leases, those of tokens too.", all);
+        one("vault_token_count", "gauge", "Tokens that have a lease.", now.leases.tokens as f64);
+        let ending = now.leases.ending as f64;
+        one("holdfast_leases_ending", "gauge", "Leases whose end has begun and is not done.", ending);
         one(
             "vault_expire_num_irrevocable_leases",
             "gauge",
@@ -172,13 +207,21 @@ impl Metrics {
         one("holdfast_clock_apart_seconds", "gauge", "How far the wall clock jumped ahead or back.", apart);
         one("holdfast_clock_pauses", "counter", "Times that the wall clock jumped.", now.clock_pauses as f64);
         one("holdfast_key_slots_total", "gauge", "Slots of locked key memory.", now.key_slots_total as f64);
-        if !now.leases.by_mount.is_empty() {
-            out.push_str("# HELP holdfast_leases Live leases of a mount.\n# TYPE holdfast_leases gauge\n");
-            for (mount, live) in &now.leases.by_mount {
-                let mount = mount.replace('\\', "\\\\").replace('"', "\\\"");
-                let _cannot_fail = writeln!(out, "holdfast_leases{{mount=\"{mount}\"}} {live}");
+        let mut by_mount = |name: &str, help: &str, value: fn(&OfMount) -> i64| {
+            let shown: Vec<&OfMount> = now.leases.by_mount.iter().filter(|of| value(of) > 0).collect();
+            if !shown.is_empty() {
+                let _cannot_fail = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
             }
-        }
+            for of in shown {
+                let mount = of.path.replace('\\', "\\\\").replace('"', "\\\"");
+                let _cannot_fail = writeln!(out, "{name}{{mount=\"{mount}\"}} {}", value(of));
+            }
+        };
+        by_mount("holdfast_leases", "Live leases of a mount.", |of| of.live);
+        by_mount("holdfast_leases_ending_by_mount", "Those whose end has begun.", |of| of.ending);
+        by_mount("holdfast_leases_irrevocable_by_mount", "Those that were given up: see sys/leases.", |of| {
+            i64::try_from(of.irrevocable).unwrap_or(i64::MAX)
+        });
         out
     }
 }

@@ -1,5 +1,7 @@
 //! Leases of what engines made: stored, found by token and by mount, counted, ended.
 
+use std::collections::BTreeMap;
+
 use holdfast_sdk::{Caller, Error, Lease, NewLease, Outside, Place, Result, Timestamp, Transaction, record};
 use minicbor::{Decode, Encode};
 
@@ -130,6 +132,19 @@ fn count(tx: &mut Tx, mount: &[u8; 16], counted_as: &str, by: i64) -> Result<()>
     })
 }
 
+/// What is beyond the live ones: leases whose end has begun.
+fn count_one_ending(tx: &mut Tx, mount: &[u8; 16], by: i64) -> Result<()> {
+    let name = format!("ending/{}", uuid_text(mount));
+    tx.within(SYSTEM, |tx| tx.add(Place::Name(LEASE_COUNTS, &name), by, None))
+}
+
+/// Leases of a mount whose end has begun and is not done.
+pub fn count_ending(tx: &mut Tx, mount: &[u8; 16]) -> Result<i64> {
+    let name = format!("ending/{}", uuid_text(mount));
+    // Those of older versions were not counted.
+    tx.within(SYSTEM, |tx| tx.count(Place::Name(LEASE_COUNTS, &name))).map(|n| n.max(0))
+}
+
 /// Live leases of a mount.
 pub fn count_live(tx: &mut Tx, mount: &[u8; 16]) -> Result<i64> {
     let name = format!("mount/{}", uuid_text(mount));
@@ -192,6 +207,7 @@ pub(super) fn begin_end(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
     lease.ending = Some(intents::end_lease(tx, &lease)?);
     leave_its_token(tx, &mut lease)?;
     count(tx, &lease.mount, &lease.counted_as, -1)?;
+    count_one_ending(tx, &lease.mount, 1)?;
     save(tx, &lease)
 }
 
@@ -230,8 +246,9 @@ pub fn forget(tx: &mut Tx, lease: &EngineLease) -> Result<()> {
 }
 
 fn remove(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
-    if lease.ending.is_none() {
-        count(tx, &lease.mount, &lease.counted_as, -1)?;
+    match lease.ending {
+        None => count(tx, &lease.mount, &lease.counted_as, -1)?,
+        Some(_) => count_one_ending(tx, &lease.mount, -1)?,
     }
     if let Some(key) = lease.expiry_key.take() {
         expiry::remove(tx, &key)?;
@@ -306,9 +323,13 @@ pub fn irrevocable(tx: &mut Tx, after: &[u8], limit: usize) -> Result<Vec<(inten
     Ok(leases)
 }
 
-/// How many leases could not be ended, up to a bound.
-pub fn count_irrevocable(tx: &mut Tx) -> Result<usize> {
-    Ok(tx.within(SYSTEM, |tx| tx.ordered(IRREVOCABLE, &[], &[], COUNTED))?.len())
+/// How many leases of each mount could not be ended, up to a bound for all.
+pub fn count_irrevocable(tx: &mut Tx) -> Result<BTreeMap<[u8; 16], usize>> {
+    let mut counts = BTreeMap::new();
+    for (key, _) in tx.within(SYSTEM, |tx| tx.ordered(IRREVOCABLE, &[], &[], COUNTED))? {
+        *counts.entry(intents::Key::read(&key)?.mount()).or_insert(0) += 1;
+    }
+    Ok(counts)
 }
 
 fn text(id: &[u8]) -> Result<String> {

@@ -10,12 +10,12 @@ mod outside;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
 
 pub use engine::{
-    EngineLease, count_irrevocable, count_live, end_of_mount, end_of_token, end_rest_of_token, expire, forget,
-    irrevocable, issue, live_by_role, of_mount, undone,
+    EngineLease, count_ending, count_irrevocable, count_live, end_of_mount, end_of_token, end_rest_of_token, expire,
+    forget, irrevocable, issue, live_by_role, of_mount, undone,
 };
 pub use outside::{renew, revoke_all, revoke_now};
 
-use crate::layout::{LEASES, SYSTEM};
+use crate::layout::{LEASES, SYSTEM, TOKEN_COUNTS, TOKENS};
 use crate::tokens::{self, TokenEntry};
 use crate::tx::Tx;
 
@@ -38,17 +38,27 @@ pub fn of_token(id: &[u8; 32], entry: &TokenEntry) -> Option<String> {
 }
 
 pub fn put_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
-    match of_token(id, entry) {
-        Some(lease) => tx.within(SYSTEM, |tx| tx.put(Place::Name(LEASES, &lease), [&[TOKEN][..], id].concat())),
-        None => Ok(()),
-    }
+    let Some(lease) = of_token(id, entry) else { return Ok(()) };
+    count_token(tx, entry, 1)?;
+    tx.within(SYSTEM, |tx| tx.put(Place::Name(LEASES, &lease), [&[TOKEN][..], id].concat()))
 }
 
 pub fn remove_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
-    match of_token(id, entry) {
-        Some(lease) => tx.within(SYSTEM, |tx| tx.delete(Place::Name(LEASES, &lease))),
-        None => Ok(()),
-    }
+    let Some(lease) = of_token(id, entry) else { return Ok(()) };
+    count_token(tx, entry, -1)?;
+    tx.within(SYSTEM, |tx| tx.delete(Place::Name(LEASES, &lease)))
+}
+
+fn count_token(tx: &mut Tx, entry: &TokenEntry, by: i64) -> Result<()> {
+    let mount = entry.auth_mount.unwrap_or_default();
+    tx.within(TOKENS, |tx| tx.add(Place::Ordered(TOKEN_COUNTS, &mount), by, None))
+}
+
+/// Tokens that have a lease, given by the logins of an auth mount; of none: all others.
+pub fn count_tokens(tx: &mut Tx, auth_mount: Option<[u8; 16]>) -> Result<i64> {
+    let mount = auth_mount.unwrap_or_default();
+    // Those of older versions were not counted.
+    tx.within(TOKENS, |tx| tx.count(Place::Ordered(TOKEN_COUNTS, &mount))).map(|n| n.max(0))
 }
 
 /// A lease by its id, whether or not it has ended.

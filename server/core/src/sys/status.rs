@@ -126,6 +126,7 @@ impl crate::Core {
             key_slots_used: arena.slots_used,
             key_slots_total: arena.slots_total,
             leases: self.leases_now().unwrap_or_default(),
+            targets_shut: self.targets.shut(),
             clock_apart_secs: self.clock.apart_secs(),
             clock_pauses: self.clock.pauses.load(std::sync::atomic::Ordering::Relaxed),
         }
@@ -135,15 +136,31 @@ impl crate::Core {
     fn leases_now(&self) -> Option<metrics::Leases> {
         let open = self.open()?;
         let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
-        let mut now = metrics::Leases { irrevocable: leases::count_irrevocable(&mut tx).ok()?, ..Default::default() };
+        let irrevocable = leases::count_irrevocable(&mut tx).ok()?;
+        let mut now = metrics::Leases {
+            irrevocable: irrevocable.values().sum(),
+            tokens: leases::count_tokens(&mut tx, None).ok()?,
+            ..metrics::Leases::default()
+        };
+        now.by_mount.push(metrics::OfMount { live: now.tokens, ..metrics::OfMount::of("auth/token/") });
         for mount in open.router.load().mounts() {
-            let live = leases::count_live(&mut tx, &mount.entry.uuid).ok()?;
-            now.live += live;
-            if live > 0 && now.by_mount.len() < metrics::MOUNTS_SHOWN {
-                now.by_mount.push((mount.full_path.clone(), live));
+            let uuid = mount.entry.uuid;
+            let mut of = metrics::OfMount::of(&mount.full_path);
+            if mount.entry.auth {
+                of.live = leases::count_tokens(&mut tx, Some(uuid)).ok()?;
+                now.tokens += of.live;
+            } else {
+                of.live = leases::count_live(&mut tx, &uuid).ok()?;
+                of.ending = leases::count_ending(&mut tx, &uuid).ok()?;
+                now.live += of.live;
+                now.ending += of.ending;
             }
+            of.irrevocable = irrevocable.get(&uuid).copied().unwrap_or(0);
+            now.by_mount.push(of);
         }
-        now.by_mount.sort();
+        now.by_mount.retain(|of| of.live > 0 || of.ending > 0);
+        now.by_mount.sort_by(|a, b| a.path.cmp(&b.path));
+        now.by_mount.truncate(metrics::MOUNTS_SHOWN);
         Some(now)
     }
 }
