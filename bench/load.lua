@@ -2,11 +2,15 @@
 -- The environment says which, so that no token is in an argument:
 --   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty), BENCH_WRAP_TTL (a duration, or empty)
 --   BENCH_KEYS   N > 0: append /1 … /N to the path; each of BENCH_THREADS takes its share, in turn
+--   BENCH_PLAIN  1: the path is not changed; BENCH_KEYS is how many requests are wanted
+--   BENCH_END    Unix time, or empty: @TTL@ in the body is the number of seconds until then
 --   BENCH_ONCE   1: a thread says FILLED when each of its keys has been answered (the caller then interrupts wrk)
 
 local threads = tonumber(os.getenv("BENCH_THREADS"))
 local keys = tonumber(os.getenv("BENCH_KEYS"))
 local once = os.getenv("BENCH_ONCE") == "1"
+local plain = os.getenv("BENCH_PLAIN") == "1"
+local ends = tonumber(os.getenv("BENCH_END"))
 local started = 0
 
 function setup(thread)
@@ -27,13 +31,23 @@ function init(args)
     file:close()
     wrk.headers["Content-Type"] = "application/json"
   end
-  if keys > 0 then
+  if keys > 0 and plain then
+    whole, share, answered = wrk.format(), math.floor(keys / threads), 0
+  elseif keys > 0 then
     head, tail = wrk.format(nil, wrk.path .. "/@@"):match("^(.-)@@(.*)$")
     share, sent, answered = math.floor(keys / threads), 0, 0
   end
 end
 
-if keys > 0 then
+if ends then
+  function request()
+    return wrk.format(nil, nil, nil, (wrk.body:gsub("@TTL@", tostring(ends - os.time()))))
+  end
+elseif keys > 0 and plain then
+  function request()
+    return whole
+  end
+elseif keys > 0 then
   function request()
     local key = number * share + sent % share + 1
     sent = sent + 1

@@ -24,6 +24,8 @@ class Request:
     keys: int = 0        # spread over this many paths below `path`
     token: str = ""      # instead of the application's
     wrap_ttl: str = ""   # the answer is wrapped, and lasts so long
+    plain: bool = False  # the path is not changed: `keys` is how many are sent
+    ends: int = 0        # Unix time: @TTL@ in the body is the number of seconds until then
 
 
 def command(server, request, seconds, once=False):
@@ -35,6 +37,7 @@ def command(server, request, seconds, once=False):
     env = {"PATH": os.environ["PATH"],
            "BENCH_METHOD": request.method, "BENCH_TOKEN": request.token or server.token, "BENCH_BODY": body,
            "BENCH_WRAP_TTL": request.wrap_ttl,
+           "BENCH_PLAIN": "1" if request.plain else "0", "BENCH_END": str(request.ends or ""),
            "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0",
            "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(CONNECTIONS)}
     argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",

@@ -5,6 +5,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import leases
 import load
 from load import Request
 from process import Broken, Process
@@ -24,6 +25,7 @@ class Site:
     def __init__(self, options, folder, tls):
         self.options, self.folder, self.tls = options, folder, tls
         self.rounds, self.seconds, self.secrets = options.rounds, options.seconds, options.secrets
+        self.leases = options.leases
         self.made, self.details = 0, {}
 
     def place(self, name):
@@ -314,4 +316,5 @@ def started(figure, times_ms, at_most=None):
 
 
 PARTS = {"read": read, "write": write, "one-key": one_key, "token-create": token_create, "lookup": lookup,
-         "wrapped": wrapped, "list": listing, "policies": policies, "idle": idle, "secrets": secrets, "dev": dev}
+         "wrapped": wrapped, "list": listing, "policies": policies, "idle": idle, "secrets": secrets, "dev": dev,
+         "leases": leases.measure}
