@@ -2,12 +2,14 @@
 //!
 //! Debian's packages bring the programs; nothing of their services is used. Without a program a test fails.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -38,6 +40,7 @@ enum Kind {
     Postgres,
     MariaDb,
     Redis,
+    Influx,
 }
 
 fn program(name: &str) -> PathBuf {
@@ -127,6 +130,31 @@ impl Database {
         db.started()
     }
 
+    /// InfluxDB 1 with the administrator, and a point `things` in `shop` and in `others`.
+    pub fn influx() -> Database {
+        let db = Database::make(Kind::Influx);
+        let (folder, file) = (db.folder.path().display(), db.folder.path().join("influxdb.conf"));
+        let text = format!(
+            "reporting-disabled = true\nbind-address = \"127.0.0.1:0\"\n[meta]\ndir = \"{folder}/meta\"\n\
+             [data]\ndir = \"{folder}/data\"\nwal-dir = \"{folder}/wal\"\n[monitor]\nstore-enabled = false\n\
+             [http]\nbind-address = \"127.0.0.1:{}\"\nauth-enabled = true\nlog-enabled = false\n",
+            db.port
+        );
+        fs::write(&file, text).expect("a file");
+        give_away(&file);
+        let db = db.started();
+        // The first user is made by nobody.
+        let first = format!("CREATE USER {ADMIN} WITH PASSWORD '{ADMIN_PASSWORD}' WITH ALL PRIVILEGES");
+        run(&mut db.curl(&["/query", "--data-urlencode", &format!("q={first}")])).good();
+        for database in ["shop", "others"] {
+            db.sql(&format!("CREATE DATABASE {database}"));
+            let login = format!("{ADMIN}:{ADMIN_PASSWORD}");
+            let at = format!("/write?db={database}");
+            run(&mut db.curl(&[&at, "--user", &login, "--data-binary", "things n=1"])).good();
+        }
+        db
+    }
+
     fn make(kind: Kind) -> Database {
         let folder = tempfile::Builder::new().prefix("holdfast-db-").tempdir().expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -179,6 +207,11 @@ impl Database {
                 c.args(["--aclfile", &folder.join("users.acl").display().to_string(), "--daemonize", "no"]);
                 c
             }
+            Kind::Influx => {
+                let mut c = ordinary("influxd", folder);
+                c.args(["run", "-config", "influxdb.conf"]);
+                c
+            }
         }
     }
 
@@ -187,6 +220,7 @@ impl Database {
             Kind::Postgres => run(&mut self.psql("postgres", "superuser", "postgres", "SELECT 1")).code == Some(0),
             Kind::MariaDb => run(&mut self.as_root("SELECT 1")).code == Some(0),
             Kind::Redis => self.logs_in(ADMIN, ADMIN_PASSWORD),
+            Kind::Influx => run(&mut self.curl(&["/ping"])).code == Some(0),
         }
     }
 
@@ -196,6 +230,15 @@ impl Database {
         let signal = if self.kind == Kind::Postgres { Signal::QUIT } else { Signal::KILL };
         process::signal(child.id(), signal);
         child.wait().expect("it ends");
+    }
+
+    /// The server takes connections and answers nobody, until [`go_on`](Self::go_on).
+    pub fn hang(&self) {
+        process::signal(self.child.as_ref().expect("it runs").id(), Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        process::signal(self.child.as_ref().expect("it runs").id(), Signal::CONT);
     }
 
     fn psql(&self, user: &str, password: &str, database: &str, text: &str) -> Command {
@@ -226,6 +269,17 @@ impl Database {
         c
     }
 
+    fn curl(&self, words: &[&str]) -> Command {
+        let mut c = ordinary("curl", self.folder.path());
+        c.args(["-sS", "--fail-with-body", "--max-time", "30", &format!("http://127.0.0.1:{}{}", self.port, words[0])]);
+        c.args(&words[1..]);
+        c
+    }
+
+    fn influxql(&self, user: &str, password: &str, text: &str) -> Command {
+        self.curl(&["/query", "--user", &format!("{user}:{password}"), "--data-urlencode", &format!("q={text}")])
+    }
+
     /// As the superuser; the lines of the answer.
     #[track_caller]
     pub fn sql(&self, text: &str) -> Vec<String> {
@@ -238,6 +292,7 @@ impl Database {
             Kind::Postgres => self.psql("postgres", "superuser", database, text),
             Kind::MariaDb => self.as_root(text),
             Kind::Redis => self.cli(ADMIN, ADMIN_PASSWORD, &text.split(' ').collect::<Vec<_>>()),
+            Kind::Influx => return self.ask(ADMIN, ADMIN_PASSWORD, text).expect("a good answer"),
         };
         run(&mut command).good().lines().map(str::to_owned).filter(|l| !l.is_empty()).collect()
     }
@@ -248,9 +303,11 @@ impl Database {
             Kind::Postgres => self.psql(user, password, "shop", text),
             Kind::MariaDb => self.mysql(user, password, text),
             Kind::Redis => self.cli(user, password, &text.split(' ').collect::<Vec<_>>()),
+            Kind::Influx => self.influxql(user, password, text),
         };
         let output = run(&mut command);
         match output.code {
+            Some(0) if self.kind == Kind::Influx => influx_rows(&output.stdout),
             // redis-cli goes on after a login that was refused.
             Some(0) if !output.stderr.contains("AUTH failed") => Ok(output.stdout.lines().map(str::to_owned).collect()),
             _ => Err(output.stderr + &output.stdout),
@@ -258,7 +315,11 @@ impl Database {
     }
 
     pub fn logs_in(&self, user: &str, password: &str) -> bool {
-        let text = if self.kind == Kind::Redis { "PING" } else { "SELECT 1" };
+        let text = match self.kind {
+            Kind::Redis => "PING",
+            Kind::Influx => "SHOW DATABASES",
+            _ => "SELECT 1",
+        };
         self.ask(user, password, text).is_ok() || self.ask(user, password, text).is_err_and(|e| e.contains("NOPERM"))
     }
 
@@ -268,6 +329,13 @@ impl Database {
             Kind::Postgres => self.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1"),
             Kind::MariaDb => self.sql("SELECT user FROM mysql.user WHERE user LIKE 'v-%' ORDER BY 1"),
             Kind::Redis => self.sql("ACL USERS").into_iter().filter(|u| u.starts_with("V_")).collect(),
+            Kind::Influx => {
+                let users = self.sql("SHOW USERS").into_iter();
+                users
+                    .filter_map(|row| Some(row.split_once('|')?.0.to_owned()))
+                    .filter(|u| u.starts_with("v_"))
+                    .collect()
+            }
         }
     }
 
@@ -289,8 +357,73 @@ impl Database {
                 body["plugin_name"] = "redis-database-plugin".into();
                 (body["host"], body["port"]) = ("127.0.0.1".into(), self.port.into());
             }
+            Kind::Influx => {
+                body["plugin_name"] = "influxdb-database-plugin".into();
+                (body["host"], body["port"]) = ("127.0.0.1".into(), self.port.into());
+            }
         }
         body
+    }
+}
+
+/// The rows of an answer of InfluxDB, or its error.
+fn influx_rows(answer: &str) -> Result<Vec<String>, String> {
+    let answer: Value = serde_json::from_str(answer).map_err(|e| format!("{e}: {answer}"))?;
+    if let Some(error) = answer.pointer("/results/0/error") {
+        return Err(error.to_string());
+    }
+    let rows = answer.pointer("/results/0/series/0/values").and_then(Value::as_array);
+    let cell = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let row = |row: &Value| row.as_array().into_iter().flatten().map(cell).collect::<Vec<_>>().join("|");
+    Ok(rows.into_iter().flatten().map(row).collect())
+}
+
+/// A user's connection that stays open.
+pub struct Session {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// One line of the answer; none: the session has ended, or the statement is refused.
+    pub fn ask(&mut self, statement: &str) -> Option<String> {
+        let stdin = self.child.stdin.as_mut().expect("it was asked for");
+        writeln!(stdin, "{statement};").and_then(|()| stdin.flush()).ok()?;
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line).expect("a pipe");
+        (read > 0).then(|| line.trim().to_owned())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Database {
+    /// A connection of a user of PostgreSQL or MariaDB. Its client ends with the first error.
+    pub fn session(&self, user: &str, password: &str) -> Session {
+        let command = match self.kind {
+            Kind::Postgres => self.psql(user, password, "shop", ""),
+            Kind::MariaDb => self.mysql(user, password, ""),
+            Kind::Redis | Kind::Influx => panic!("there are no sessions"),
+        };
+        // The same without a statement: these come later.
+        let words: Vec<OsString> = command.get_args().map(OsString::from).collect();
+        let mut session = Command::new(command.get_program());
+        session.args(words.iter().filter(|w| !["", "-c", "-e"].contains(&w.to_str().unwrap_or("-"))));
+        if self.kind == Kind::MariaDb {
+            session.args(["--skip-reconnect", "--unbuffered"]);
+        }
+        for (name, value) in command.get_envs() {
+            session.env(name, value.unwrap_or_default());
+        }
+        session.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = session.spawn().expect("it can be started");
+        let answers = BufReader::new(child.stdout.take().expect("it was asked for"));
+        Session { child, answers }
     }
 }
 

@@ -250,8 +250,14 @@ impl Site {
     /// Run a Python script of `tests/system` with the stock clients' environment.
     #[track_caller]
     pub fn python(&self, script: &str, server: &Server, token: &str) -> Output {
+        run(&mut self.python_command(script, server, token))
+    }
+
+    /// The command of that, for more arguments.
+    pub fn python_command(&self, script: &str, server: &Server, token: &str) -> Command {
         let mut python = self.cli(&stock("python"), server, token);
-        run(python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system").join(script)))
+        python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system").join(script));
+        python
     }
 }
 

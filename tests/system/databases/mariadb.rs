@@ -34,6 +34,15 @@ fn a_user_of_mariadb_may_do_what_was_granted_and_one_that_is_half_made_goes() {
 }
 
 #[test]
+fn an_open_session_ends_with_its_user_of_mariadb() {
+    super::an_open_session_ends_with_its_user(
+        Database::mariadb(),
+        &[CREATE, GRANT],
+        "SELECT count(*) FROM shop.things",
+    );
+}
+
+#[test]
 fn no_user_of_mariadb_is_left_after_kill_9() {
     super::no_user_is_left_after_kill_9(Database::mariadb(), &[CREATE, GRANT], 30);
 }

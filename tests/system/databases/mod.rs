@@ -1,5 +1,9 @@
 //! The secrets engine `database` on real databases: whatever happens, no user is left that no lease knows.
 
+mod clients;
+mod cluster;
+mod hanging;
+mod influxdb;
 mod mariadb;
 mod postgres;
 mod redis;
@@ -107,6 +111,20 @@ fn users_end_with_their_leases(database: Database, creation: &[&str]) {
     site.root().delete("sys/mounts/database").expect(204);
     site.until_gone(&kept, SOON);
     assert!(site.database.made_users().is_empty());
+}
+
+/// A session that is open when its user is revoked has ended, or may do nothing any more.
+fn an_open_session_ends_with_its_user(database: Database, creation: &[&str], query: &str) {
+    let site = Site::new(database);
+    site.role("reader", creation, "1h");
+    let (user, other) = (site.user("reader"), site.user("reader"));
+    let mut session = site.database.session(&user.name, &user.password);
+    let mut others = site.database.session(&other.name, &other.password);
+    assert_eq!(session.ask(query).as_deref(), Some("2"));
+    assert_eq!(others.ask(query).as_deref(), Some("2"));
+    site.revoke(&user).expect(204);
+    assert_eq!(session.ask(query), None, "its rights are gone");
+    assert_eq!(others.ask(query).as_deref(), Some("2"), "another user's session goes on");
 }
 
 /// A database that is away when a lease ends loses the user when it is back; meanwhile others are served.

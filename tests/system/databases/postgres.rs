@@ -34,6 +34,11 @@ fn a_user_of_postgres_may_do_what_was_granted_and_no_more() {
 }
 
 #[test]
+fn an_open_session_ends_with_its_user_of_postgres() {
+    super::an_open_session_ends_with_its_user(Database::postgres(), &[CREATE, GRANT], "SELECT count(*) FROM things");
+}
+
+#[test]
 fn no_user_of_postgres_is_left_after_kill_9() {
     super::no_user_is_left_after_kill_9(Database::postgres(), &[CREATE, GRANT], 30);
 }

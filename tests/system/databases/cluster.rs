@@ -1,0 +1,244 @@
+//! Three nodes and one database: leaders are killed, stopped and replaced while users are made and end. In the end the
+//! database has the users that leases stand for, and no others.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use holdfast_tests::database::Database;
+use holdfast_tests::{Client, Reply, until};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::cluster::nodes::Nodes;
+
+const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+/// An intent that its leader left behind is undone after its deadline, 40 s later.
+const SETTLED: Duration = Duration::from_secs(180);
+const SOON: Duration = Duration::from_secs(90);
+
+/// How many runs with different faults; `HOLDFAST_FAULT_RUNS` says another number.
+fn runs() -> u64 {
+    std::env::var("HOLDFAST_FAULT_RUNS").ok().map_or(3, |n| n.parse().expect("a number"))
+}
+
+#[test]
+fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
+    let database = Database::postgres();
+    let mut nodes = cluster(&database, &[CREATE]);
+    let mut known = BTreeMap::new();
+    for seed in 1..=runs() {
+        println!("seed {seed}");
+        known.extend(run(&mut nodes, &mut Chance(seed)));
+    }
+    let root = nodes.root(nodes.until_led());
+    settle(&root);
+    // Of each answer that somebody has, lease and user are there.
+    let users = until(SETTLED, "as many users as leases", || {
+        let users = database.made_users();
+        (users.len() == leases(&root, "long") + leases(&root, "brief")).then_some(users)
+    });
+    for (lease, user) in &known {
+        assert!(users.contains(user), "{user} of {lease} is gone");
+    }
+    println!("{} users, {} of them acknowledged and not revoked", users.len(), known.len());
+    root.post("sys/leases/revoke-prefix/database/creds", json!({ "sync": false })).expect(202);
+    until(SETTLED, "the end of all users", || database.made_users().is_empty().then_some(()));
+    until(SOON, "the end of all leases", || (leases(&root, "long") == 0).then_some(()));
+}
+
+#[test]
+fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_postgres_behind() {
+    stopped_before_its_statement(Database::postgres(), &[CREATE]);
+}
+
+#[test]
+fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_redis_behind() {
+    stopped_before_its_statement(Database::redis(), &["~*", "+get"]);
+}
+
+/// The intent is stored, the database is slow, and the leader stands still; another leads and undoes what was never
+/// made; then the first one goes on.
+fn stopped_before_its_statement(database: Database, creation: &[&str]) {
+    let nodes = cluster(&database, creation);
+    let stopped = nodes.until_led();
+    let others: Vec<usize> = (0..3).filter(|n| *n != stopped).collect();
+    database.hang();
+    std::thread::scope(|scope| {
+        let client = nodes.root(stopped);
+        let asks = scope.spawn(move || client.try_call("GET", "database/creds/long", None));
+        let root = nodes.root(stopped);
+        until(SOON, "an intent", || (!intents(&root, "open").is_empty()).then_some(()));
+        nodes.server(stopped).signal(Signal::STOP);
+        database.go_on();
+        let root = nodes.root(until_led_by_one_of(&nodes, &others));
+        // Its deadline passes, and what it may have made is taken back.
+        let undone = |of: &Client| intents(of, "open").is_empty() && intents(of, "undoing").is_empty();
+        until(SETTLED, "the undoing", || (undone(&root) && !intents(&root, "undone").is_empty()).then_some(()));
+        nodes.server(stopped).signal(Signal::CONT);
+        let answer = asks.join().expect("it does not panic");
+        assert!(answer.as_ref().is_ok_and(|a| a.status != 200), "a user that nobody keeps was handed out: {answer:?}");
+        // It has come back, and knows what the others know.
+        until(SOON, "all nodes", || {
+            let leader = nodes.client(stopped).try_call("GET", "sys/leader", None).ok()?;
+            (leader.status == 200 && leader.at("/is_self") == false).then_some(())
+        });
+        assert_eq!(database.made_users(), [""; 0], "a user was made behind its undoing");
+        assert_eq!(leases(&root, "long"), 0);
+        // The engine goes on working.
+        let made = until(SOON, "a user", || {
+            let made = root.get("database/creds/long");
+            (made.status == 200).then_some(made)
+        });
+        assert_eq!(database.made_users(), [made.text_at("/data/username")]);
+    });
+}
+
+fn until_led_by_one_of(nodes: &Nodes, these: &[usize]) -> usize {
+    until(SOON, "a leader", || nodes.led_now().filter(|n| these.contains(n)))
+}
+
+fn cluster(database: &Database, creation: &[&str]) -> Nodes {
+    let nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    let root = nodes.root(nodes.until_led());
+    root.post("sys/mounts/database", json!({ "type": "database" })).expect(204);
+    root.post("database/config/shop", database.config()).expect(204);
+    for (role, ttl) in [("long", "1h"), ("brief", "3s")] {
+        let body = json!({ "db_name": "shop", "creation_statements": creation, "default_ttl": ttl, "max_ttl": "1h" });
+        root.post(&format!("database/roles/{role}"), body).expect(204);
+    }
+    nodes
+}
+
+/// Numbers that a seed fixes (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// Clients ask while one leader after another fails. Users by the leases that were handed out and not revoked.
+fn run(nodes: &mut Nodes, chance: &mut Chance) -> BTreeMap<String, String> {
+    let (handed_out, made, over) = (Mutex::new(BTreeMap::new()), AtomicUsize::new(0), AtomicBool::new(false));
+    let roots = nodes.roots();
+    let seeds: Vec<u64> = (0..3).map(|_| chance.below(u64::MAX)).collect();
+    std::thread::scope(|scope| {
+        for seed in seeds {
+            scope.spawn({
+                let (roots, handed_out, made, over) = (&roots, &handed_out, &made, &over);
+                move || work(roots, &mut Chance(seed), (handed_out, made), over)
+            });
+        }
+        let more = |than: usize| {
+            until(SOON, "users behind a fault", || (made.load(Ordering::SeqCst) > than).then_some(()));
+        };
+        more(2);
+        for _ in 0..2 {
+            let before = made.load(Ordering::SeqCst);
+            fail(nodes, chance);
+            more(before + 2);
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    nodes.until_all_vote();
+    let root = nodes.root(nodes.until_led());
+    let known = handed_out.into_inner().unwrap();
+    for lease in known.keys() {
+        root.post("sys/leases/lookup", json!({ "lease_id": lease })).expect(200);
+    }
+    known
+}
+
+type Known<'a> = (&'a Mutex<BTreeMap<String, String>>, &'a AtomicUsize);
+
+fn work(roots: &[Client], chance: &mut Chance, (handed_out, made): Known<'_>, over: &AtomicBool) {
+    while !over.load(Ordering::SeqCst) {
+        let client = &roots[chance.below(roots.len() as u64) as usize];
+        match chance.below(10) {
+            0..=4 => {
+                if let Some(user) = good(client.try_call("GET", "database/creds/long", None)) {
+                    handed_out.lock().unwrap().insert(user.text_at("/lease_id"), user.text_at("/data/username"));
+                    made.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            5..=7 => {
+                good(client.try_call("GET", "database/creds/brief", None));
+            }
+            _ => {
+                // What is being revoked nobody counts on any more, whatever the answer is.
+                let chosen = handed_out.lock().unwrap().pop_first();
+                if let Some((lease, _)) = chosen {
+                    let sync = chance.below(2) == 0;
+                    good(client.try_call("POST", "sys/leases/revoke", Some(&json!({"lease_id": lease, "sync": sync}))));
+                }
+            }
+        }
+    }
+}
+
+fn good(answer: std::io::Result<Reply>) -> Option<Reply> {
+    match answer {
+        Ok(reply) if reply.status < 300 => Some(reply),
+        _ => {
+            // The nodes are choosing a leader.
+            std::thread::sleep(Duration::from_millis(20));
+            None
+        }
+    }
+}
+
+/// The leader is killed, or stands still until another leads, or hands over.
+fn fail(nodes: &mut Nodes, chance: &mut Chance) {
+    let leader = nodes.until_led();
+    let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
+    match chance.below(5) {
+        0 | 1 => {
+            println!("  node {leader} is killed");
+            nodes.kill(leader);
+            until_led_by_one_of(nodes, &others);
+            nodes.start_again(leader);
+        }
+        2 | 3 => {
+            println!("  node {leader} is stopped, and goes on when another leads");
+            nodes.server(leader).signal(Signal::STOP);
+            until_led_by_one_of(nodes, &others);
+            std::thread::sleep(Duration::from_millis(chance.below(1500)));
+            nodes.server(leader).signal(Signal::CONT);
+        }
+        _ => {
+            println!("  node {leader} hands over");
+            good(nodes.root(leader).try_call("POST", "sys/step-down", Some(&json!({}))));
+        }
+    }
+}
+
+/// The intents in a state.
+fn intents(root: &Client, state: &str) -> Vec<Value> {
+    let Ok(reply) = root.try_call("GET", "sys/intents", None) else { return Vec::new() };
+    let all = if reply.status == 200 { reply.at("/data/intents") } else { Value::Null };
+    all.as_array().into_iter().flatten().filter(|i| i["state"] == state).cloned().collect()
+}
+
+/// What broke off is taken back.
+fn settle(root: &Client) {
+    until(SETTLED, "the undoing of what broke off", || {
+        let of = |state: &str| intents(root, state).is_empty();
+        (root.get("sys/intents").status == 200 && of("open") && of("undoing") && of("given-up")).then_some(())
+    });
+}
+
+fn leases(root: &Client, role: &str) -> usize {
+    let reply = root.list(&format!("sys/leases/lookup/database/creds/{role}"));
+    if reply.status == 404 {
+        return 0;
+    }
+    reply.expect(200).at("/data/keys").as_array().expect("a list").len()
+}
