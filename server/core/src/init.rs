@@ -93,14 +93,18 @@ impl Core {
             cluster.found().await.map_err(failed)?;
         }
         let leads = async {
-            while !cluster.lead().here {
+            loop {
+                let lead = cluster.lead();
+                if lead.here {
+                    return lead.term;
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(LEAD_WITHIN, leads).await.is_err() {
+        let Ok(term) = tokio::time::timeout(LEAD_WITHIN, leads).await else {
             return Err(Refusal(503, "this node does not lead its cluster: initialise it at the one that does".into()));
-        }
-        self.store.take_over().await.map_err(failed)
+        };
+        self.store.take_over(term).await.map_err(failed)
     }
 
     /// The OpenPGP keys of a request, read before anything is made.

@@ -69,7 +69,9 @@ impl Core {
             return Standing::Sealed;
         }
         let lead = cluster.lead();
-        if lead.sure && self.open.load().is_some() {
+        // One that lost the lead and has it again has yet to hear what others did meanwhile.
+        let is_active = self.standings.active().is_some_and(|(_, term)| term == lead.term);
+        if lead.sure && is_active && self.open.load().is_some() {
             return Standing::Active;
         }
         Standing::Standby(Box::new(lead))
@@ -211,7 +213,7 @@ impl Core {
             let shares_key = held.shares_key.as_ref().map(Key::try_clone).transpose().map_err(failed)?;
             (held.root.try_clone().map_err(failed)?, shares_key)
         };
-        if let Err(e) = self.store.take_over().await {
+        if let Err(e) = self.store.take_over(lead.term).await {
             // The lead was lost at once; whoever follows it looks again.
             tracing::debug!(error = %e, "this node led for a moment");
             return Ok(());

@@ -82,8 +82,10 @@ impl Writer {
         }
         {
             let mut shared = self.inner.pipeline.shared();
-            shared.publish(snapshot.clone(), keys.iter().cloned());
-            self.inner.current.store(snapshot);
+            if mark.term != shared.term {
+                shared.give_up_readers();
+            }
+            self.inner.publish(&mut shared, snapshot, keys.iter().cloned());
         }
         self.inner.compaction.note(keys.iter());
         // What opens the store must be there after a loss of power, before anybody leads.
@@ -110,8 +112,7 @@ impl Writer {
         *lock(&member.state) = (mark, members);
         {
             let mut shared = self.inner.pipeline.shared();
-            shared.publish(snapshot.clone(), std::iter::empty());
-            self.inner.current.store(snapshot);
+            self.inner.publish(&mut shared, snapshot, std::iter::empty());
         }
         if let Some(hook) = member.replaced.get() {
             hook();

@@ -121,6 +121,8 @@ pub(crate) struct Shared {
     pub broken: Option<String>,
     /// Another member is the active one.
     pub standby: bool,
+    /// The term in which this member took over: what was judged in it is proposed in no other.
+    pub term: u64,
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,6 +149,7 @@ impl Pipeline {
                 refusing: None,
                 broken: None,
                 standby: false,
+                term: 0,
             }),
             latches: (0..LATCHES).map(|_| Arc::default()).collect(),
             max_entry_bytes,
@@ -314,6 +317,14 @@ impl Shared {
         self.settle(applied);
     }
 
+    /// What is applied was agreed on in another term than that in which this member took over: whoever waits for
+    /// what was in flight here has read what may never happen.
+    pub(crate) fn give_up_readers(&mut self) {
+        for (_, sender) in self.waiters.drain(..) {
+            let _nobody_waits = sender.send(Err(CommitError::Retry));
+        }
+    }
+
     /// Everything up to `index` is applied or void.
     fn settle(&mut self, index: u64) {
         self.settled = index;
@@ -328,9 +339,10 @@ impl Shared {
         }
     }
 
-    /// This member becomes the active one. Everything that was read before is void: what is proposed from now on
-    /// stands on the state that the returned proposal, which changes nothing, leaves when it is applied.
-    pub(crate) fn take_over(&mut self) -> oneshot::Receiver<Result<(), CommitError>> {
+    /// This member shall become the active one in a term. Everything that was read before is void: what is proposed
+    /// from now on stands on the state that a proposal leaves, which changes nothing, when it is applied. Returns its
+    /// index, and the word that it was; then see [`Shared::has_taken_over`].
+    pub(crate) fn take_over(&mut self, term: u64) -> (u64, oneshot::Receiver<Result<(), CommitError>>) {
         let index = self.next_index.max(self.snapshot.index() + 1);
         self.overlay.clear();
         self.overlay_order.clear();
@@ -339,11 +351,21 @@ impl Shared {
         self.queue.clear();
         self.known_after = index;
         self.next_index = index + 1;
-        self.standby = false;
+        self.standby = true;
+        self.term = term;
         self.in_flight = 1;
         let (done, applied) = oneshot::channel();
         self.queue.push_back(Queued { index, changes: Vec::new(), bytes: 0, done });
-        applied
+        (index, applied)
+    }
+
+    /// What [`Shared::take_over`] proposed was applied. False: entries of the member before were in the log, with
+    /// indexes behind ours, which was chosen before they were applied: it has to be done again, or what is proposed
+    /// next would seem older than what was read.
+    pub(crate) fn has_taken_over(&mut self, index: u64) -> bool {
+        let is_behind_all = self.snapshot.index() == index;
+        self.standby = !is_behind_all;
+        is_behind_all
     }
 
     /// The log refused: forget everything in flight. Its keys count as written by an index of their

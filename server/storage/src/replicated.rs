@@ -48,8 +48,9 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// How the members of a cluster agree on a group.
 pub trait Agreement: Send + Sync + 'static {
-    /// Agree on an entry, and return when it was applied here. Called by one thread, which waits.
-    fn commit(&self, payload: Vec<u8>) -> Result<(), Disagreement>;
+    /// Agree on an entry, and return when it was applied here. It stands on what was true while this member led in a
+    /// term, and counts in no other. Called by one thread, which waits.
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement>;
 }
 
 /// Why a group was not applied.
@@ -271,16 +272,17 @@ impl Proposer {
     fn run(mut self) {
         loop {
             self.look_for_room();
-            let group = self.next_group();
+            let (term, group) = self.next_group();
             if !group.is_empty() {
-                self.commit(group);
+                self.commit(term, group);
             } else if self.inner.pipeline.shared().closed {
                 return;
             }
         }
     }
 
-    fn next_group(&self) -> Vec<Queued> {
+    /// What is queued, and the term that it was judged in.
+    fn next_group(&self) -> (u64, Vec<Queued>) {
         let mut woken = lock(&self.shared.proposed_lock);
         if !*woken {
             let patience = if self.full { LOOK_FOR_ROOM } else { IDLE };
@@ -298,7 +300,7 @@ impl Proposer {
             bytes += next.bytes;
             group.extend(shared.queue.pop_front());
         }
-        group
+        (shared.term, group)
     }
 
     fn look_for_room(&mut self) {
@@ -310,13 +312,13 @@ impl Proposer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Queued>) {
+    fn commit(&mut self, term: u64, group: Vec<Queued>) {
         let Some(version) = group.last().map(|q| q.index) else { return };
         let full = self.disk.as_ref().map(|d| d.free_bytes());
         let outcome = match full {
             Some(Err(e)) => Err(Failure::Nothing(e)),
             Some(Ok(free)) if free < RESERVE_BYTES => Err(Failure::Nothing(std::io::ErrorKind::StorageFull.into())),
-            _ => self.agree(version, &group),
+            _ => self.agree(term, version, &group),
         };
         match outcome {
             Ok(()) => {
@@ -334,13 +336,13 @@ impl Proposer {
         }
     }
 
-    fn agree(&self, version: u64, group: &[Queued]) -> Result<(), Failure> {
+    fn agree(&self, term: u64, version: u64, group: &[Queued]) -> Result<(), Failure> {
         let agreement = self.shared.agreement.get().ok_or(Failure::NotActive)?;
         let mut out = vec![payload::VERSIONED];
         out.extend_from_slice(&version.to_le_bytes());
         let count = group.iter().map(|q| q.changes.len()).sum();
         encode_changes(&mut out, count, group.iter().flat_map(|q| q.changes.iter()));
-        match agreement.commit(out) {
+        match agreement.commit(term, out) {
             Ok(()) => Ok(()),
             Err(Disagreement::NotLeader) => Err(Failure::NotActive),
             Err(Disagreement::Unknown(text)) => Err(Failure::Lost(text)),

@@ -12,7 +12,7 @@ use crate::changes::decode;
 use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::log::{Log, MAX_ENTRY_BYTES};
-use crate::pipeline::{Latch, Pipeline, Proposal, Ticket, View, lock};
+use crate::pipeline::{Latch, Pipeline, Proposal, Shared, Ticket, View, lock};
 use crate::raft_log::{self, RaftLog};
 use crate::redb_file::Patience;
 use crate::replicated::{self, Proposer, Replica};
@@ -108,6 +108,12 @@ impl Inner {
 
     pub fn disk(&self) -> Option<&Arc<dyn Disk>> {
         self.disk.as_ref()
+    }
+
+    /// Show what was applied. Who waits for it is told when everybody can see it.
+    pub fn publish(&self, shared: &mut Shared, snapshot: Arc<Snapshot>, keys: impl Iterator<Item = Key>) {
+        self.current.store(snapshot.clone());
+        shared.publish(snapshot, keys);
     }
 
     pub fn wake_writer(&self) {
@@ -223,12 +229,18 @@ impl Store {
         Ok(Store { inner, thread: Mutex::new(Some(thread)), member: None, compacting: Mutex::default() })
     }
 
-    /// This member leads and shall be the active one: whatever was read of the store until now is void. Returns
-    /// when an entry of its own was applied, so that everything before it is too.
-    pub async fn take_over(&self) -> Result<(), CommitError> {
-        let applied = self.inner.pipeline.shared().take_over();
-        self.wake();
-        applied.await.unwrap_or(Err(CommitError::Closed))
+    /// This member leads in a term and shall be the active one: whatever was read of the store until now is void.
+    /// Returns when an entry of its own was applied, so that everything before it is too. What is proposed from then
+    /// on is agreed on in this term or not at all.
+    pub async fn take_over(&self, term: u64) -> Result<(), CommitError> {
+        loop {
+            let (index, applied) = self.inner.pipeline.shared().take_over(term);
+            self.wake();
+            applied.await.unwrap_or(Err(CommitError::Closed))?;
+            if self.inner.pipeline.shared().has_taken_over(index) {
+                return Ok(());
+            }
+        }
     }
 
     /// This member is no longer the active one: nothing is proposed until it takes over again.

@@ -82,7 +82,7 @@ fn the_vote_and_what_was_forgotten_are_known_after_a_loss_of_power() {
 struct Alone(Replica, std::sync::Mutex<u64>);
 
 impl Agreement for Alone {
-    fn commit(&self, payload: Vec<u8>) -> Result<(), Disagreement> {
+    fn commit(&self, _term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
         let mut index = self.1.lock().unwrap();
         *index += 1;
         let entry = Committed { mark: Mark { term: 2, index: *index }, payload: payload.into() };
@@ -116,7 +116,7 @@ async fn a_store_that_was_nobodys_becomes_a_members_and_not_the_other_way_round(
     let (mark, _) = replica.state().unwrap();
     assert_eq!(mark, Mark { term: 1, index: before });
     replica.agree(Arc::new(Alone(replica.clone(), mark.index.into())));
-    store.take_over().await.unwrap();
+    store.take_over(2).await.unwrap();
     commit(&store, vec![put(b"b", b"2")]).await;
     assert_eq!(store.snapshot().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(store.snapshot().get(b"b").unwrap().as_deref(), Some(&b"2"[..]));
@@ -125,15 +125,56 @@ async fn a_store_that_was_nobodys_becomes_a_members_and_not_the_other_way_round(
     assert!(matches!(refused, Err(StoreError::Member { .. })));
 }
 
+/// Before it agrees on anything, entries of another member come: they were in the log already.
+struct Behind(Replica, std::sync::Mutex<Vec<Committed>>, std::sync::Mutex<Vec<u64>>);
+
+impl Agreement for Behind {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
+        self.2.lock().unwrap().push(term);
+        let mut entries = std::mem::take(&mut *self.1.lock().unwrap());
+        let index = self.0.state().unwrap().0.index + entries.len() as u64 + 1;
+        entries.push(Committed { mark: Mark { term, index }, payload: payload.into() });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.0.apply(entries)).map_err(|e| Disagreement::Unknown(e.to_string()))
+    }
+}
+
+/// An entry of another member, with a version of its own, that changes nothing.
+fn foreign(index: u64, version: u64) -> Committed {
+    let payload = [&[payload::VERSIONED][..], &version.to_le_bytes(), &0_u32.to_le_bytes()].concat();
+    Committed { mark: Mark { term: 2, index }, payload: payload.into() }
+}
+
+#[tokio::test]
+async fn a_member_that_takes_over_is_behind_what_others_had_in_the_log_and_finds_every_conflict() {
+    let (store, replica) = open(&SimDisk::default());
+    replica.found(Vec::new()).await.unwrap();
+    let earlier = (2..=9).map(|index| foreign(index, index * 10)).collect();
+    let agreement = Arc::new(Behind(replica.clone(), std::sync::Mutex::new(earlier), std::sync::Mutex::default()));
+    replica.agree(agreement.clone());
+    store.take_over(3).await.unwrap();
+    let read_at = store.view().index();
+    assert!(read_at > 90, "{read_at}");
+    let add = |at| Proposal {
+        view_index: at,
+        reads: vec![(b"counter"[..].into(), at)],
+        writes: vec![put(b"counter", b"1")],
+        ..Proposal::default()
+    };
+    store.propose(add(read_at)).unwrap().committed().await.unwrap();
+    assert!(store.propose(add(read_at)).is_err(), "it has not seen the first one");
+    assert!(agreement.2.lock().unwrap().iter().all(|term| *term == 3), "each is agreed on in the term of taking over");
+}
+
 #[tokio::test]
 async fn what_was_read_before_a_member_took_over_is_void() {
     let (store, replica) = open(&SimDisk::default());
     replica.found(Vec::new()).await.unwrap();
     replica.agree(Arc::new(Alone(replica.clone(), 1.into())));
-    store.take_over().await.unwrap();
+    store.take_over(2).await.unwrap();
     let old = store.view().index();
     store.stand_by();
-    store.take_over().await.unwrap();
+    store.take_over(2).await.unwrap();
     let stale = Proposal {
         view_index: old,
         reads: vec![(b"x"[..].into(), old)],
@@ -150,7 +191,7 @@ async fn a_restore_replaces_everything_in_one_step() {
     let (store, replica) = open(&disk);
     replica.found(Vec::new()).await.unwrap();
     replica.agree(Arc::new(Alone(replica.clone(), 1.into())));
-    store.take_over().await.unwrap();
+    store.take_over(2).await.unwrap();
     commit(&store, vec![put(b"\x01old", b"1"), put(b"\x01both", b"1")]).await;
     let id = [9; 16];
     commit(&store, vec![put(&staged_key(&id, b"\x01both"), b"2"), put(&staged_key(&id, b"\x01new"), b"2")]).await;

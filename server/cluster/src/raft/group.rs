@@ -10,6 +10,7 @@ use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
 use holdfast_storage::{Agreement, Disagreement, Received, Replica, Value};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use openraft::{ChangeMembers, Instant, Raft, ServerState, SnapshotPolicy};
@@ -18,7 +19,7 @@ use tokio::runtime::Handle;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
-use super::types::{self, Changes, NodeId, Stored, Types};
+use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
 const HEARTBEAT_MS: u64 = 24;
@@ -317,14 +318,19 @@ struct Agreed {
 }
 
 impl Agreement for Agreed {
-    fn commit(&self, payload: Vec<u8>) -> Result<(), Disagreement> {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
         let agreed = async {
-            let write = self.group.raft.client_write(Changes(payload.into()));
-            match tokio::time::timeout(COMMIT_WITHIN, write).await {
-                Ok(Ok(_)) => Ok(()),
+            let (responder, done) = ProgressResponder::complete_only();
+            let write = self.group.raft.write(Changes(payload.into())).responder(responder);
+            // It may have lost the lead and have it again: others may have written meanwhile.
+            let sent = write.with_leader(CommittedLeader { term }).await;
+            sent.map_err(|e| Disagreement::Unknown(e.to_string()))?;
+            match tokio::time::timeout(COMMIT_WITHIN, done).await {
+                Ok(Ok(Ok(_))) => Ok(()),
                 // openraft says so only of what it had not appended.
-                Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Disagreement::NotLeader),
-                Ok(Err(e)) => Err(Disagreement::Unknown(e.to_string())),
+                Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(Disagreement::NotLeader),
+                Ok(Ok(Err(e))) => Err(Disagreement::Unknown(e.to_string())),
+                Ok(Err(_)) => Err(Disagreement::Unknown("this member takes part no longer".into())),
                 Err(_) => Err(Disagreement::Unknown("no majority of the members answers".into())),
             }
         };
