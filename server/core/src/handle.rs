@@ -330,6 +330,7 @@ impl Way<'_> {
             request: self.request,
             caller,
             now: self.now,
+            cluster_now: self.core.clock.cluster(),
             captures: &found.captures,
             prepared: prepared.map(|p| &**p),
             done: None,

@@ -107,7 +107,10 @@ pub struct Call<'a> {
     pub mount_accessor: &'a str,
     pub request: &'a Request,
     pub caller: &'a Caller,
+    /// What ends is judged by this; it is ahead of cluster time while the machine's clock is.
     pub now: Timestamp,
+    /// Cluster time: for what is written down and must count as past for whoever looks next, on any node.
+    pub cluster_now: Timestamp,
     pub captures: &'a Captures,
     /// What `prepare` computed.
     pub prepared: Option<&'a (dyn std::any::Any + Send + Sync)>,

@@ -182,6 +182,7 @@ impl Asking {
             request: &request,
             caller: &caller,
             now: self.now,
+            cluster_now: self.now,
             captures: &found.captures,
             prepared,
             done: None,

@@ -201,13 +201,14 @@ pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Data) -> Result<Response
 pub fn delete_latest(_: &KvV2, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let path = path_or_answer!(call);
     let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(Response::empty()) };
-    let now = call.now;
+    let (now, cluster_now) = (call.now, call.cluster_now);
     let current = metadata.current;
     let Some(version) = metadata.version_mut(current) else { return Ok(Response::empty()) };
     if version.destroyed || version.is_deleted(now) {
         return Ok(Response::empty());
     }
-    version.deletion = Some(now.0);
+    // By a clock that is wrong for a while it would be deleted only then.
+    version.deletion = Some(cluster_now.0);
     metadata.updated = now.0;
     metadata.save(tx, path)?;
     Ok(Response::empty())

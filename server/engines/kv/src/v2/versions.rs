@@ -38,7 +38,7 @@ pub fn delete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Res
     let path = path_or_answer!(call);
     change(tx, path, p, |_, m, n| {
         if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed && !v.is_deleted(call.now)) {
-            v.deletion = Some(call.now.0);
+            v.deletion = Some(call.cluster_now.0);
         }
         Ok(())
     })
