@@ -5,6 +5,7 @@
 
 mod compact;
 mod engines;
+mod inspect;
 mod recover;
 mod seal_device;
 mod server;
@@ -25,11 +26,15 @@ fn main() -> ExitCode {
             compact::main(&args[3..])
         }
         Some("operator")
-            if args.get(2).is_some_and(|a| a == "raft")
-                && args.get(3).is_some_and(|a| a == "recover")
-                && !validate::asks_help(&args[4..]) =>
+            if args.get(2..4).is_some_and(|words| words == ["raft", "recover"]) && !validate::asks_help(&args[4..]) =>
         {
             recover::main(&args[4..])
+        }
+        Some("operator")
+            if args.get(2..5).is_some_and(|words| words == ["raft", "snapshot", "inspect"])
+                && !validate::asks_help(&args[5..]) =>
+        {
+            inspect::main(&args[5..])
         }
         Some("operator") if args.get(2).is_some_and(|a| a == "validate-config") && !validate::asks_help(&args[3..]) => {
             validate::main(&args[3..])

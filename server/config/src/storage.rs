@@ -63,6 +63,8 @@ pub struct RetryJoin {
     pub leader_client_cert_file: Option<PathBuf>,
     /// A file with its key.
     pub leader_client_key_file: Option<PathBuf>,
+    /// A file with a join token, for a node with a device of its own.
+    pub join_token_file: Option<PathBuf>,
 }
 
 impl Default for RaftStorage {
@@ -171,6 +173,7 @@ fn retry_join(s: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<RetryJo
         leader_ca_cert_file: s.path("leader_ca_cert_file")?,
         leader_client_cert_file: s.path("leader_client_cert_file")?,
         leader_client_key_file: s.path("leader_client_key_file")?,
+        join_token_file: s.path("join_token_file")?,
     })
 }
 

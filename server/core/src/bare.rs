@@ -57,6 +57,7 @@ impl Core {
         let answer = match r.path {
             "sys/storage/raft/join" if writes && clustered => self.join_route(r.body).await,
             "sys/storage/raft/bootstrap/challenge" if writes && clustered => self.challenge_route(r.body).await,
+            "sys/storage/raft/bootstrap/root" if writes && clustered => self.root_route(r.body).await,
             "sys/storage/raft/bootstrap/answer" if writes && clustered => self.answer_route(r.body).await,
             "sys/seal" if writes && clustered && matches!(self.standing(), Standing::Standby(_)) => {
                 Answer::error(400, "vault cannot seal when in standby mode; please restart instead")

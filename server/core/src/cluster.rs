@@ -6,8 +6,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Chunks, Value};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +96,18 @@ pub struct JoinFrom {
     pub ca_cert: Option<String>,
     pub client_cert: Option<String>,
     pub client_key: Option<String>,
+    /// The right to join with a device of the node's own.
+    pub join_token: Option<JoinSecret>,
+}
+
+/// A join token as an operator gave it.
+#[derive(Clone)]
+pub struct JoinSecret(pub Arc<Secret<String>>);
+
+impl std::fmt::Debug for JoinSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a join token")
+    }
 }
 
 /// A client's request on its way to the active node. Its headers hold its token: there is no `Debug`.

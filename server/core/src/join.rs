@@ -15,14 +15,15 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::{Map, Value};
-use holdfast_seal::locks::LockKind;
+use holdfast_seal::locks::{LockKind, Scope};
 use holdfast_seal::{Lock, locks, shares};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
 
 use crate::bare::{strict_bool, strict_object, strict_text};
-use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, Member, Peer};
+use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, JoinSecret, Member, Peer};
+use crate::join_token::JoinToken;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Answer, Core, clock, random};
 
@@ -36,8 +37,17 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Bytes of a node's name at most.
 const NAME_BYTES: usize = 128;
 
-/// By the newcomer's name: the key of its challenge, and the boot time when it was made.
-type Challenges = HashMap<String, (Key, Duration)>;
+/// A challenge that waits for its answer.
+struct Asked {
+    key: Key,
+    /// The boot time when it was made.
+    made: Duration,
+    /// The join token with whose key it is closed.
+    token: Option<String>,
+}
+
+/// By the newcomer's name.
+type Challenges = HashMap<String, Asked>;
 
 /// Both sides of joining.
 #[derive(Default)]
@@ -67,8 +77,25 @@ struct Challenge {
 struct Proof {
     server_id: String,
     peer: Peer,
-    /// MAC of both, in base64.
+    /// MAC of all else, in base64.
     answer: String,
+    /// The lock of the newcomer's own device, CBOR in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<String>,
+}
+
+/// What a newcomer with a join token asks for before it has a lock.
+#[derive(Serialize, Deserialize)]
+struct WantsRoot {
+    server_id: String,
+    /// MAC of it, in base64.
+    answer: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Root {
+    /// The lock whose root is the root key, closed with the challenge's key: CBOR in base64.
+    root: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,9 +125,17 @@ fn is_mac(key: &Key, what: &str, bytes: &[u8], given: &str) -> Result<bool, Refu
 
 const PROOF: &str = "holdfast join proof";
 const WELCOME: &str = "holdfast join welcome";
+const ROOT: &str = "holdfast join root";
 
-fn proven(server_id: &str, peer: &Peer) -> Result<Vec<u8>, Refusal> {
-    serde_json::to_vec(&(server_id, peer)).map_err(failed)
+fn proven(server_id: &str, peer: &Peer, lock: Option<&String>) -> Result<Vec<u8>, Refusal> {
+    match lock {
+        None => serde_json::to_vec(&(server_id, peer)).map_err(failed),
+        Some(lock) => serde_json::to_vec(&(server_id, peer, lock)).map_err(failed),
+    }
+}
+
+fn in_base64(lock: &Lock) -> Result<String, Refusal> {
+    Ok(STANDARD.encode(minicbor::to_vec(lock).map_err(failed)?))
 }
 
 fn not_joined() -> Refusal {
@@ -136,6 +171,7 @@ impl Core {
             ca_cert: some("leader_ca_cert")?,
             client_cert: some("leader_client_cert")?,
             client_key: some("leader_client_key")?,
+            join_token: some("join_token")?.map(|t| JoinSecret(Arc::new(Secret::new(t)))),
         };
         let retry = strict_bool(&map, "retry").map_err(bad)?;
         let non_voter = strict_bool(&map, "non_voter").map_err(bad)?;
@@ -181,7 +217,11 @@ impl Core {
 
     /// Join the cluster of a node. With a device that is all; else it waits for shares.
     async fn join(self: &Arc<Self>, from: JoinFrom, non_voter: bool) -> Result<(), Refusal> {
-        let challenge = self.challenge(&from).await?;
+        if let Some(token) = &from.join_token {
+            let token = JoinToken::of(token)?;
+            return self.join_with_own_device(&from, &token, non_voter).await;
+        }
+        let challenge = self.challenge(&from, None).await?;
         let joining = Joining { from, non_voter, kind: challenge.0.kind };
         match (&joining.kind, &self.options.device) {
             (LockKind::Device { backend }, Some(device)) if backend == device.backend() => {
@@ -212,13 +252,49 @@ impl Core {
         }
     }
 
-    async fn challenge(&self, from: &JoinFrom) -> Result<(Lock, [u8; 16]), Refusal> {
+    /// Join as an operator allowed with a token: lock the root key with this node's own device.
+    async fn join_with_own_device(
+        self: &Arc<Self>,
+        from: &JoinFrom,
+        token: &JoinToken,
+        non_voter: bool,
+    ) -> Result<(), Refusal> {
+        if self.options.device.is_none() {
+            return refuse("a join token is for a node with a device of its own: this one has no seal stanza for it");
+        }
         let cluster = self.own_cluster()?;
-        let body = json!({"server_id": cluster.node_id()});
+        let server_id = cluster.node_id().to_owned();
+        let (closed, cluster_id) = self.challenge(from, Some(token)).await?;
+        let other = |_| Refusal(403, "the cluster has another token by this name".into());
+        let key = locks::open_with_key(&closed, &cluster_id, &token.key).map_err(other)?;
+        let answer = STANDARD.encode(mac(&key, ROOT, server_id.as_bytes())?.finalize().into_bytes());
+        let body = serde_json::to_value(WantsRoot { server_id: server_id.clone(), answer }).map_err(failed)?;
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/root", body).await;
+        let answer: Root =
+            serde_json::from_value(answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?)
+                .map_err(failed)?;
+        let root = minicbor::decode(&STANDARD.decode(&answer.root).map_err(failed)?).map_err(failed)?;
+        let root = locks::open_with_key(&root, &cluster_id, &key).map_err(failed)?;
+        let (lock, _root) = self.device_lock(root, cluster_id, clock::now()).await?;
+        let lock = Lock { scope: Scope::Node(server_id), ..lock };
+        self.introduce(from, non_voter, &key, Some(in_base64(&lock)?)).await?;
+        self.retry_device();
+        Ok(())
+    }
+
+    async fn challenge(&self, from: &JoinFrom, token: Option<&JoinToken>) -> Result<(Lock, [u8; 16]), Refusal> {
+        let cluster = self.own_cluster()?;
+        let mut body = json!({"server_id": cluster.node_id()});
+        if let Some(token) = token {
+            body["join_token_id"] = token.id.as_str().into();
+        }
         let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/challenge", body).await;
-        let answer = answer.map_err(|e| {
-            tracing::debug!(error = %e, "no challenge came");
-            not_joined()
+        let answer = answer.map_err(|e| match token {
+            Some(_) => Refusal(500, format!("failed to join raft cluster: {e}")),
+            None => {
+                tracing::debug!(error = %e, "no challenge came");
+                not_joined()
+            }
         })?;
         let challenge: Challenge = serde_json::from_value(answer).map_err(|_| not_joined())?;
         let lock = STANDARD.decode(&challenge.challenge).map_err(|_| not_joined())?;
@@ -233,10 +309,9 @@ impl Core {
     /// Answer the challenge of the cluster that this node joins, with the key that the shares make or with the
     /// device, and wait for what the cluster holds.
     pub(crate) async fn prove(self: &Arc<Self>, shares_key: Option<&Key>) -> Result<(), Refusal> {
-        let cluster = self.own_cluster()?;
         let Some(joining) = self.joining() else { return refuse("Vault is not initialized") };
         // A fresh one: people may have taken their time.
-        let (closed, cluster_id) = self.challenge(&joining.from).await?;
+        let (closed, cluster_id) = self.challenge(&joining.from, None).await?;
         let key = match (shares_key, &self.options.device) {
             (Some(key), _) => locks::open_with_key(&closed, &cluster_id, key)
                 .map_err(|e| Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")))?,
@@ -249,15 +324,27 @@ impl Core {
             }
             (None, None) => return Err(failed("neither shares nor a device")),
         };
+        self.introduce(&joining.from, joining.non_voter, &key, None).await
+    }
+
+    /// Say who this node is, under the challenge's key, and wait for what the cluster holds.
+    async fn introduce(
+        self: &Arc<Self>,
+        from: &JoinFrom,
+        non_voter: bool,
+        key: &Key,
+        lock: Option<String>,
+    ) -> Result<(), Refusal> {
+        let cluster = self.own_cluster()?;
         let server_id = cluster.node_id().to_owned();
-        let peer = Peer { never_votes: joining.non_voter, ..cluster.own_peer() };
-        let answer = mac(&key, PROOF, &proven(&server_id, &peer)?)?.finalize().into_bytes();
-        let proof = Proof { server_id, peer, answer: STANDARD.encode(answer) };
+        let peer = Peer { never_votes: non_voter, ..cluster.own_peer() };
+        let answer = mac(key, PROOF, &proven(&server_id, &peer, lock.as_ref())?)?.finalize().into_bytes();
+        let proof = Proof { server_id, peer, answer: STANDARD.encode(answer), lock };
         let body = serde_json::to_value(&proof).map_err(failed)?;
-        let answer = cluster.ask_leader(joining.from, "sys/storage/raft/bootstrap/answer", body).await;
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/answer", body).await;
         let answer = answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?;
         let welcome: Welcome = serde_json::from_value(answer).map_err(failed)?;
-        if !is_mac(&key, WELCOME, welcome.members.as_bytes(), &welcome.mac)? {
+        if !is_mac(key, WELCOME, welcome.members.as_bytes(), &welcome.mac)? {
             return Err(Refusal(
                 500,
                 "failed to join raft cluster: the leader does not know the challenge's key".into(),
@@ -309,7 +396,7 @@ impl Core {
     fn has_room_for_a_challenge(&self, server_id: &str) -> Result<MutexGuard<'_, Challenges>, Refusal> {
         let mut challenges = lock(&self.joins.challenges);
         let now = self.clock.boot();
-        challenges.retain(|_, (_, made)| now.saturating_sub(*made) < ANSWER_WITHIN);
+        challenges.retain(|_, asked| now.saturating_sub(asked.made) < ANSWER_WITHIN);
         match challenges.len() >= CHALLENGES && !challenges.contains_key(server_id) {
             true => Err(Refusal(503, "too many nodes want to join at once; try again".into())),
             false => Ok(challenges),
@@ -318,7 +405,9 @@ impl Core {
 
     async fn make_challenge(&self, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
         let bad = |text| Refusal(400, text);
-        let server_id = strict_text(&strict_object(body).map_err(bad)?, "server_id").map_err(bad)?;
+        let body = strict_object(body).map_err(bad)?;
+        let server_id = strict_text(&body, "server_id").map_err(bad)?;
+        let token = Some(strict_text(&body, "join_token_id").map_err(bad)?).filter(|id| !id.is_empty());
         if server_id.is_empty() || server_id.len() > NAME_BYTES {
             return refuse("no server id provided");
         }
@@ -329,6 +418,11 @@ impl Core {
         let cluster_id = read.list.cluster_id;
         let key = Key::random(32).map_err(failed)?;
         let closed = match (&self.options.device, read.list.shares_lock(), &*open.shares_key.load()) {
+            (Some(_), ..) if let Some(id) = &token => {
+                let token_key = self.join_token_key(&open, id)?;
+                locks::lock_with_key(&key, &token_key, &cluster_id, (1, 1), 0, 0).map_err(failed)?
+            }
+            _ if token.is_some() => return refuse("join tokens are for clusters that are sealed by devices"),
             (None, Some(Lock { kind: LockKind::Shares { shares, threshold }, .. }), Some(shares_key)) => {
                 locks::lock_with_key(&key, shares_key, &cluster_id, (*shares, *threshold), 0, 0).map_err(failed)?
             }
@@ -343,16 +437,48 @@ impl Core {
             }
             _ => return Err(failed("this node has no key with which it could ask for proof")),
         };
-        self.has_room_for_a_challenge(&server_id)?.insert(server_id, (key, self.clock.boot()));
+        self.has_room_for_a_challenge(&server_id)?.insert(server_id, Asked { key, made: self.clock.boot(), token });
         let (count, threshold) = match closed.kind {
             LockKind::Shares { shares, threshold } => (shares, threshold),
             LockKind::Device { .. } => (1, 1),
         };
         let mut m = Map::new();
-        m.insert("challenge".into(), STANDARD.encode(minicbor::to_vec(&closed).map_err(failed)?).into());
+        m.insert("challenge".into(), in_base64(&closed)?.into());
         m.insert("cluster_id".into(), random::uuid_text(&cluster_id).into());
         let config = json!({"type": self.seal_type(), "secret_shares": count, "secret_threshold": threshold});
         m.insert("seal_config".into(), config);
+        Ok(m)
+    }
+
+    /// `sys/storage/raft/bootstrap/root`, at the active node.
+    pub(crate) async fn root_route(self: &Arc<Self>, body: &[u8]) -> Answer {
+        match self.give_root(body) {
+            Ok(map) => Answer::bare(200, &map),
+            Err(Refusal(status, text)) => Answer::error(status, &text),
+        }
+    }
+
+    /// Give the root key to a node that has shown the key of a join token; its lock is to come.
+    fn give_root(&self, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+        let wanted: WantsRoot =
+            serde_json::from_slice(body).map_err(|e| Refusal(400, format!("no answer to a challenge: {e}")))?;
+        let Some(open) = self.open() else { return Err(Refusal(503, "Vault is sealed".into())) };
+        let list = self.own_locks(&open)?;
+        let mut challenges = lock(&self.joins.challenges);
+        let now = self.clock.boot();
+        let asked = challenges.get(&wanted.server_id).filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN);
+        let Some(Asked { key, token: Some(_), .. }) = asked else {
+            return refuse("no challenge was made for this server id and a join token, or it is too old");
+        };
+        if !is_mac(key, ROOT, wanted.server_id.as_bytes(), &wanted.answer)? {
+            // It counts once.
+            challenges.remove(&wanted.server_id);
+            return refuse("invalid answer given");
+        }
+        let root = locks::lock_with_key(&open.root.load(), key, &list.cluster_id, (1, 1), 0, 0).map_err(failed)?;
+        tracing::warn!(node = %wanted.server_id, "a node that joins with a join token is given the root key");
+        let mut m = Map::new();
+        m.insert("root".into(), in_base64(&root)?.into());
         Ok(m)
     }
 
@@ -368,14 +494,15 @@ impl Core {
         let cluster = self.own_cluster()?;
         let proof: Proof =
             serde_json::from_slice(body).map_err(|e| Refusal(400, format!("no answer to a challenge: {e}")))?;
-        let Proof { server_id, peer, answer } = proof;
+        let Proof { server_id, peer, answer, lock: own_lock } = proof;
         // It counts once, right or wrong.
         let challenge = lock(&self.joins.challenges).remove(&server_id);
         let now = self.clock.boot();
-        let Some((key, _)) = challenge.filter(|(_, made)| now.saturating_sub(*made) < ANSWER_WITHIN) else {
+        let Some(Asked { key, token, .. }) = challenge.filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN)
+        else {
             return refuse("no challenge was made for this server id, or it is too old");
         };
-        if !is_mac(&key, PROOF, &proven(&server_id, &peer)?, &answer)? {
+        if !is_mac(&key, PROOF, &proven(&server_id, &peer, own_lock.as_ref())?, &answer)? {
             return refuse("invalid answer given");
         }
         let known = cluster.members().0.into_iter().find(|m| m.id == server_id);
@@ -390,6 +517,14 @@ impl Core {
             Some(_) => Some(Change::Correct(server_id.clone(), peer)),
             None => Some(Change::Add(server_id.clone(), peer)),
         };
+        match (&token, &own_lock) {
+            (Some(token), Some(own_lock)) => {
+                let own_lock = STANDARD.decode(own_lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
+                self.add_node_lock(&server_id, &own_lock, token).await?;
+            }
+            (None, None) => {}
+            _ => return refuse("a join token and a lock of the node's own belong together"),
+        }
         if let Some(change) = change {
             cluster.change(change).await.map_err(|e| match e {
                 ChangeError::NotLeader => Refusal(503, "this node is no longer the active one; try again".into()),

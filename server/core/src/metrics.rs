@@ -19,6 +19,23 @@ impl Counter {
     }
 }
 
+/// A number that is not known at first.
+pub struct Unset(AtomicU64);
+
+impl Default for Unset {
+    fn default() -> Unset {
+        Unset(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl std::ops::Deref for Unset {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
+}
+
 /// A number that rises and falls.
 #[derive(Default)]
 pub struct Gauge(AtomicU64);
@@ -50,6 +67,9 @@ pub struct Metrics {
     pub tokens_created: Counter,
     pub tokens_expired: Counter,
     pub connections: Gauge,
+    /// Of all plans for snapshots, when the oldest last proven one was made (nanoseconds of cluster time); 0: there
+    /// is a plan without one; `u64::MAX`: there are no plans.
+    pub oldest_backup: Unset,
     /// Acts outside that were done, and that failed.
     pub acts: Counter,
     pub act_failures: Counter,
@@ -201,6 +221,12 @@ impl Metrics {
         one("holdfast_leases_renewed", "counter", "Leases renewed.", self.leases_renewed.get() as f64);
         one("holdfast_leases_expired", "counter", "Leases that reached their end.", self.leases_expired.get() as f64);
         one("holdfast_leases_revoked", "counter", "Leases whose end is done.", self.leases_revoked.get() as f64);
+        let oldest = self.oldest_backup.load(Ordering::Relaxed);
+        if oldest != u64::MAX {
+            let secs = (oldest / 1_000_000_000) as f64;
+            let help = "When the last proven snapshot was made, of the plan where that is longest ago; 0: never.";
+            one("holdfast_backup_last_proven_timestamp_seconds", "gauge", help, secs);
+        }
         let paused = f64::from(u8::from(now.clock_apart_secs.is_some()));
         one("holdfast_expiry_paused", "gauge", "1 while mass expiry waits for the clock.", paused);
         let apart = now.clock_apart_secs.unwrap_or(0) as f64;

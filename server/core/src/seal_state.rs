@@ -18,7 +18,7 @@ use crate::policies::PolicyCache;
 use crate::router::{self, MountEntry, Router};
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, autopilot, background, chores, clock, random, undo};
+use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -123,6 +123,11 @@ impl Core {
                 "the store is sealed by {backend:?}, and the configuration has no such seal: correct the seal stanza"
             )
         })
+    }
+
+    /// The name of this node, where it is one of several.
+    pub(crate) fn node_id(&self) -> Option<&str> {
+        self.options.cluster.as_ref().map(|c| c.node_id())
     }
 
     /// The type that seal-status shows.
@@ -253,6 +258,7 @@ impl Core {
         undo::start(self, &open);
         chores::start(self, &open);
         autopilot::start(self, &open);
+        backups::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
         Ok(())
     }
@@ -365,7 +371,7 @@ impl Core {
 
     async fn try_device(self: &Arc<Self>, device: &Arc<dyn holdfast_seal::SealDevice>) -> Result<(), (String, bool)> {
         let Some(read) = self.lock_list().map_err(|e| (e, true))? else { return Ok(()) };
-        let Some(wanted) = read.list.device_lock().cloned() else {
+        let Some(wanted) = read.list.device_lock_of(self.node_id()).cloned() else {
             return Err((
                 "the store has no lock of a device: unseal it with its shares, or configure seal \"shamir\"".into(),
                 true,

@@ -18,7 +18,8 @@ use hyper::body::Incoming;
 const KEEP_FREE_BYTES: u64 = 256 << 20;
 /// How often it is looked whether there is room.
 const LOOK_EVERY_BYTES: usize = 4 << 20;
-const PATHS: &[&str] = &["sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force"];
+const PATHS: &[&str] =
+    &["sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force", "sys/storage/raft/snapshot-verify"];
 
 /// A file that is removed when nobody needs it any more.
 pub struct Archive {

@@ -177,6 +177,17 @@ impl LockList {
     pub fn device_lock(&self) -> Option<&Lock> {
         self.locks.iter().filter(|l| matches!(l.kind, LockKind::Device { .. })).min_by_key(|l| l.priority)
     }
+
+    /// The lock of a device that this node can have: its own before one of the cluster's, never another node's.
+    pub fn device_lock_of(&self, node: Option<&str>) -> Option<&Lock> {
+        let rank = |lock: &Lock| match &lock.scope {
+            Scope::Node(id) if Some(id.as_str()) == node => Some(0),
+            Scope::Node(_) => None,
+            Scope::Cluster => Some(1),
+        };
+        let devices = self.locks.iter().filter(|l| matches!(l.kind, LockKind::Device { .. }));
+        devices.filter_map(|l| Some(((rank(l)?, l.priority), l))).min_by_key(|(rank, _)| *rank).map(|(_, lock)| lock)
+    }
 }
 
 impl ReadList {
@@ -307,6 +318,28 @@ mod tests {
         let lock = read.list.shares_lock().unwrap();
         assert!(matches!(open_with_shares(lock, &[5; 16], &foreign[..2]), Err(SealError::WrongShares)));
         assert!(matches!(open_with_shares(lock, &[6; 16], &shares[..2]), Err(SealError::WrongShares)));
+    }
+
+    #[test]
+    fn a_node_tries_its_own_lock_then_the_clusters_and_never_another_nodes() {
+        allow_unlocked();
+        let root = Key::random(32).unwrap();
+        let (mut list, _) = list(&root);
+        let device = |id: u8, scope| Lock {
+            id: [id; 16],
+            kind: LockKind::Device { backend: "pkcs11".into() },
+            scope,
+            ..list.locks[0].clone()
+        };
+        let more =
+            [device(1, Scope::Cluster), device(2, Scope::Node("n2".into())), device(3, Scope::Node("n3".into()))];
+        list.locks.extend(more);
+        let of = |list: &LockList, node: Option<&str>| list.device_lock_of(node).map(|l| l.id[0]);
+        assert_eq!(of(&list, Some("n3")), Some(3));
+        assert_eq!(of(&list, Some("n1")), Some(1));
+        assert_eq!(of(&list, None), Some(1));
+        list.locks.retain(|l| l.scope != Scope::Cluster);
+        assert_eq!(of(&list, Some("n1")), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ const ACTS: usize = 100;
 const UNKNOWN: usize = 8;
 /// No answer takes longer than the server lets a request wait, and some.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How an answer says that nobody knows whether it was done.
+const UNKNOWN_SAID: [&str; 2] = ["unknown", "not known"];
 /// Between two tokens, or mounts.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -85,7 +87,7 @@ impl Shared {
             Err(_) => return Outcome::Unknown,
         };
         match reply.status {
-            500 | 503 if reply.text().contains("unknown") => Outcome::Unknown,
+            500 | 503 if UNKNOWN_SAID.iter().any(|said| reply.text().contains(said)) => Outcome::Unknown,
             503 => Outcome::NotDone,
             200 | 204 | 400 | 403 | 404 => Outcome::Answered(reply),
             status => {

@@ -1,7 +1,10 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
 pub mod nodes;
+mod hvac;
+mod own_tokens;
 mod recover;
+mod snapshots;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

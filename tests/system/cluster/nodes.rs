@@ -19,19 +19,31 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// What lies between the members.
 pub trait Between {
     /// The port at which others find a member, which listens on `port`.
-    fn front(&self, n: usize, port: u16) -> u16;
+    fn front(&self, _n: usize, port: u16) -> u16 {
+        port
+    }
+
     /// The command that starts a member.
     fn command(&self, n: usize, folder: &Path) -> Command;
+
+    /// A member's seal, where it is not opened by the share.
+    fn seal(&self, _n: usize) -> String {
+        String::new()
+    }
+
+    /// More of its `retry_join`.
+    fn joins_with(&self, _n: usize) -> String {
+        String::new()
+    }
+
+    /// Called before a member is started for the first time.
+    fn approve(&self, _n: usize, _root: &Client) {}
 }
 
 /// Nothing.
 struct Direct;
 
 impl Between for Direct {
-    fn front(&self, _n: usize, port: u16) -> u16 {
-        port
-    }
-
     fn command(&self, _n: usize, _folder: &Path) -> Command {
         Command::new(holdfast())
     }
@@ -60,14 +72,19 @@ impl Nodes {
         let servers = (0..count).map(|_| None).collect();
         let mut nodes = Nodes { folder, ports, servers, share: String::new(), root_token: String::new(), between };
         nodes.launch(0);
-        let request = json!({"secret_shares": 1, "secret_threshold": 1});
+        let has_device = !nodes.between.seal(0).is_empty();
+        let request = match has_device {
+            true => json!({"recovery_shares": 1, "recovery_threshold": 1}),
+            false => json!({"secret_shares": 1, "secret_threshold": 1}),
+        };
         let made =
             until(WITHIN, "a node that answers", || nodes.client(0).try_call("PUT", "sys/init", Some(&request)).ok());
         let made = made.expect(200);
-        nodes.share = made.text_at("/keys/0").to_owned();
+        nodes.share = made.text_at(if has_device { "/recovery_keys/0" } else { "/keys/0" });
         nodes.root_token = made.text_at("/root_token").to_owned();
         nodes.unseal(0);
         for n in 1..count {
+            nodes.between.approve(n, &nodes.root(0));
             nodes.launch(n);
             nodes.unseal(n);
         }
@@ -80,13 +97,15 @@ impl Nodes {
         fs::create_dir_all(&folder).unwrap();
         let (own, members) = self.ports[n];
         let others = self.ports.iter().filter(|p| p.0 != own);
-        let join: String =
-            others.map(|p| format!("retry_join {{ leader_api_addr = \"http://127.0.0.1:{}\" }}\n", p.0)).collect();
+        let (joins_with, seal) = (self.between.joins_with(n), self.between.seal(n));
+        let join: String = others
+            .map(|p| format!("retry_join {{\n leader_api_addr = \"http://127.0.0.1:{}\"\n {joins_with}\n}}\n", p.0))
+            .collect();
         let front = self.between.front(n, members);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n {join}\n}}\n\
              listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n}}\n\
-             api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n",
+             api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n{seal}",
             data = folder.join("data").display(),
         );
         fs::write(folder.join("config.hcl"), config).unwrap();
@@ -98,8 +117,11 @@ impl Nodes {
     fn unseal(&self, n: usize) {
         let share = json!({"key": self.share});
         until(WITHIN, "an unsealed node", || {
-            let status = self.client(n).try_call("GET", "sys/seal-status", None).ok()?;
-            (status.json()["initialized"] == true).then_some(())?;
+            let status = self.client(n).try_call("GET", "sys/seal-status", None).ok()?.json();
+            (status["initialized"] == true).then_some(())?;
+            if !self.between.seal(n).is_empty() {
+                return (status["sealed"] == false).then_some(());
+            }
             let status = self.client(n).try_call("PUT", "sys/unseal", Some(&share)).ok()?;
             (status.json()["sealed"] == false).then_some(())
         });
@@ -147,9 +169,20 @@ impl Nodes {
         });
     }
 
+    /// What it holds is another cluster's now, and so is what opens it.
+    pub fn take_keys_of(&mut self, other: &Nodes) {
+        self.share.clone_from(&other.share);
+        self.root_token.clone_from(&other.root_token);
+    }
+
     /// What a node that does not run has stored.
     pub fn stored(&self, n: usize) -> PathBuf {
         self.folder.path().join(format!("n{n}")).join("data")
+    }
+
+    /// The port at which clients find a node.
+    pub fn port(&self, n: usize) -> u16 {
+        self.ports[n].0
     }
 
     /// The port at which other members find a node.

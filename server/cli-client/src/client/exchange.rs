@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::Url;
 use super::error::os_words;
+use super::file_body::FileBody;
 use super::settings::Settings;
 use super::{Answer, Request};
 
@@ -111,7 +112,10 @@ async fn talk(
     for (name, value) in headers {
         builder = builder.header(name, value);
     }
-    let body = Full::new(Bytes::from(request.body.clone().unwrap_or_default()));
+    let body = match &request.file {
+        Some(path) => Either::Right(FileBody::open(path).map_err(|e| Failure::Http(e.to_string()))?),
+        None => Either::Left(Full::new(Bytes::from(request.body.clone().unwrap_or_default()))),
+    };
     let message = builder.body(body).map_err(|e| Failure::Http(e.to_string()))?;
     let response = sender.send_request(message).await.map_err(failed)?;
     let (head, body) = response.into_parts();

@@ -7,11 +7,13 @@
 mod address;
 pub mod error;
 mod exchange;
+mod file_body;
 mod rehearsal;
 mod settings;
 mod tls;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,12 +39,14 @@ pub struct Request {
     pub path: String,
     pub query: Vec<(String, String)>,
     pub body: Option<Vec<u8>>,
+    /// A file that is the body instead, whatever its size.
+    pub file: Option<PathBuf>,
     pub content_type: Option<&'static str>,
 }
 
 impl Request {
     pub fn new(method: &'static str, path: impl Into<String>) -> Request {
-        Request { method, path: path.into(), query: Vec::new(), body: None, content_type: None }
+        Request { method, path: path.into(), query: Vec::new(), body: None, file: None, content_type: None }
     }
 
     pub fn query(mut self, name: &str, value: impl Into<String>) -> Request {
@@ -179,6 +183,22 @@ impl Client {
                 outcome = self.followed(request, &headers, each) => outcome,
             }
         })
+    }
+
+    /// Sends a request and hands on each part of its answer as it comes. True: all of it came, and `each` took it.
+    pub fn stream(&self, request: &Request, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<bool, Error> {
+        if let Some(shown) = self.rehearsed(request) {
+            return Err(Error::Rehearsed(shown));
+        }
+        let headers = self.settings.headers_of(request)?;
+        let mut all = true;
+        let taken = self.followed(request, &headers, |part| {
+            let flow = each(part);
+            all &= flow.is_continue();
+            flow
+        });
+        self.runtime.block_on(taken)?;
+        Ok(all)
     }
 
     async fn followed(

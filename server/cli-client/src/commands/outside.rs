@@ -91,6 +91,7 @@ static RECOVER: [Flag; 6] = [
     Flag::list("address", "Where another member is now: NODE-ID=HOST:PORT. May be given several times."),
     Flag::bool("yes", "Do it. Without this flag it is only said what would be done, and what may be lost."),
 ];
+static INSPECT: [Flag; 1] = [Flag::text("format", "table or json.").default("table")];
 static MIGRATE: [Flag; 5] = [
     Flag::text("config", "A file that says from where to where."),
     Flag::text("start", "The entry to begin at."),
@@ -119,6 +120,11 @@ pub static COMMANDS: &[Command] = &[
             "For a member that is stopped and cannot come back by itself. With -alone it becomes the only member of its cluster, where the others are lost for good. With -address it finds the others, where all nodes have new addresses. With -rejoin it forgets what it has stored and joins anew. It says first what may be lost; the exit code is 3 where nothing was done yet.",
         )
         .flags(&RECOVER)
+        .without_server(),
+    Command::new("operator raft snapshot inspect", "What a saved storage is of", of_main)
+        .takes("[options] FILE")
+        .about("Reads a snapshot on this machine, without a server and without keys: what it is of, what opens it, and whether it is whole and its checksums are right.")
+        .flags(&INSPECT)
         .without_server(),
     Command::new("operator migrate", "Copy one storage to another", not_built).flags(&MIGRATE).without_server(),
     Command::new("pki health-check", "Check a PKI mount", not_built)

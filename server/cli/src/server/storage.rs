@@ -7,7 +7,8 @@ use std::sync::Arc;
 use holdfast_cluster::{Node, Set};
 use holdfast_config::{Config, Listener, RaftStorage, Storage};
 use holdfast_core::Node as Addresses;
-use holdfast_core::cluster::JoinFrom;
+use holdfast_core::cluster::{JoinFrom, JoinSecret};
+use holdfast_hsm::memory::Secret;
 use holdfast_http::Address;
 use holdfast_storage::{Options, Store};
 
@@ -92,9 +93,16 @@ pub fn joins(config: &Config) -> Result<(Vec<JoinFrom>, bool), String> {
             },
             client_cert: text(&join.leader_client_cert_file)?,
             client_key: text(&join.leader_client_key_file)?,
+            join_token: join.join_token_file.as_deref().and_then(join_token),
         });
     }
     Ok((all, raft.retry_join_as_non_voter))
+}
+
+/// A token that was used is of no use any more: its file may be gone.
+fn join_token(path: &std::path::Path) -> Option<JoinSecret> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(JoinSecret(Arc::new(Secret::new(text))))
 }
 
 /// The URL at which other members reach this node; empty where there are no others.

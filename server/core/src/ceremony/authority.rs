@@ -30,7 +30,7 @@ pub fn verifier(barrier: &Barrier, key: &Key) -> Vec<u8> {
 
 impl Core {
     /// The lock list, found to be the one that this server wrote.
-    pub(super) fn own_locks(&self, open: &Open) -> Result<LockList, Refusal> {
+    pub(crate) fn own_locks(&self, open: &Open) -> Result<LockList, Refusal> {
         let read = self.lock_list().map_err(failed)?.ok_or_else(|| failed("the lock list is missing"))?;
         read.verify(&open.root.load()).map_err(failed)?;
         Ok(read.list)

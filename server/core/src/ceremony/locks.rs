@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Place, Transaction, record};
-use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm};
+use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm, Scope};
 use holdfast_seal::{Barrier, Lock};
 use holdfast_storage::{CommitError, Proposal, Write};
 
@@ -110,9 +110,10 @@ impl Core {
                     if self.options.device.as_ref().is_none_or(|d| d.backend() != backend) {
                         return refuse(format!("the lock of the device {backend:?} cannot be made anew without it"));
                     }
+                    self.has_the_device_of(lock, &list.cluster_id).await?;
                     let (made, back) = self.device_lock(root, list.cluster_id, now).await?;
                     root = back;
-                    locks.push(Lock { priority: lock.priority, ..made });
+                    locks.push(Lock { priority: lock.priority, scope: lock.scope.clone(), ..made });
                 }
                 LockKind::Shares { shares, threshold } => {
                     let replaced = list.recovery.is_none() || change.target == Target::Recovery;
@@ -139,6 +140,35 @@ impl Core {
             }
         }
         Ok((Wrapped { locks, root }, shares_key))
+    }
+}
+
+impl Core {
+    /// Whether a lock is one of this node's device: else the node whose it is could open nothing any more.
+    async fn has_the_device_of(&self, lock: &Lock, cluster_id: &[u8; 16]) -> Result<(), Refusal> {
+        let whose = match &lock.scope {
+            Scope::Node(id) => format!("the node {id}"),
+            Scope::Cluster => "the node that initialised the cluster".to_owned(),
+        };
+        let cannot = || {
+            refuse(format!(
+                "the lock of {whose} can be made anew only with its device: remove the nodes that have devices of their \
+                 own, change the locks, and let them join again"
+            ))
+        };
+        let has_own = matches!(&lock.scope, Scope::Node(id) if Some(id.as_str()) == self.node_id());
+        if !has_own && lock.scope != Scope::Cluster {
+            return cannot();
+        }
+        let Some(device) = self.options.device.clone() else { return cannot() };
+        let (lock, cluster_id) = (lock.clone(), *cluster_id);
+        let opened =
+            tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
+        match opened.await.map_err(failed)? {
+            Ok(_) => Ok(()),
+            Err(e) if e.retry => cannot(),
+            Err(e) => Err(failed(e.text)),
+        }
     }
 }
 

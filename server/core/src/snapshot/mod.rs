@@ -10,11 +10,14 @@
 mod restore;
 mod save;
 mod tar;
+mod verify;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use restore::restore;
 pub(crate) use save::save;
+pub use verify::inspect;
+pub(crate) use verify::verify;
 
 const META: &str = "meta.json";
 const STATE: &str = "state.bin";

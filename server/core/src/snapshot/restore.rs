@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{CHUNK_BYTES, META, Meta, SEALED_AT, SEALED_SUMS, STATE, STATE_MAGIC, SUMS, tar};
-use crate::layout::LOCKS;
+use crate::layout::{KEYRING, LOCKS};
 use crate::{Core, Open, commit_failure, random};
 
 /// A small file of the archive at most.
@@ -26,11 +26,12 @@ const PART_BYTES: usize = 80 << 20;
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What an archive is, as its first reading showed.
-struct Checked {
-    meta: Meta,
-    sums: Vec<u8>,
-    sealed_sums: Vec<u8>,
-    locks: Option<Vec<u8>>,
+pub(super) struct Checked {
+    pub meta: Meta,
+    pub sums: Vec<u8>,
+    pub sealed_sums: Vec<u8>,
+    pub locks: Option<Vec<u8>>,
+    pub keyring: Option<Vec<u8>>,
 }
 
 /// Put the archive in `file` in the place of what the store holds. Without `force`, only one that the present keys
@@ -77,25 +78,25 @@ async fn commit(core: &Core, writes: Vec<Write>, last: bool) -> Result<()> {
     ticket.map_err(commit_failure)?.committed().await.map_err(commit_failure).map(|_| ())
 }
 
-fn archive(path: &Path) -> io::Result<GzDecoder<BufReader<File>>> {
+pub(super) fn archive(path: &Path) -> io::Result<GzDecoder<BufReader<File>>> {
     Ok(GzDecoder::new(BufReader::new(File::open(path)?)))
 }
 
-fn broken(text: &str) -> io::Error {
+pub(super) fn broken(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.to_owned())
 }
 
 /// Read all of it, and compare the sums.
-fn check(path: &Path) -> io::Result<Checked> {
-    let (mut meta, mut sums, mut sealed_sums, mut locks) = (None, None, None, None);
+pub(super) fn check(path: &Path) -> io::Result<Checked> {
+    let (mut meta, mut sums, mut sealed_sums, mut locks, mut keyring) = (None, None, None, None, None);
     let mut found = Vec::new();
     tar::read(archive(path)?, |name, content, len| {
         if name == STATE {
             let mut summing = Summing { from: content, sha: Sha256::new() };
             read_entries(&mut summing, |entries| {
-                if let Some((_, list)) = entries.iter().find(|(k, _)| k == LOCKS) {
-                    locks = Some(list.clone());
-                }
+                let find = |name: &[u8]| entries.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+                locks = locks.take().or_else(|| find(LOCKS));
+                keyring = keyring.take().or_else(|| find(KEYRING));
                 Ok(())
             })?;
             found.push((STATE, hex::encode(summing.sha.finalize())));
@@ -132,7 +133,7 @@ fn check(path: &Path) -> io::Result<Checked> {
     if meta.format != 1 {
         return Err(broken("the snapshot has the format of a later version"));
     }
-    Ok(Checked { meta, sums, sealed_sums, locks })
+    Ok(Checked { meta, sums, sealed_sums, locks, keyring })
 }
 
 fn stage(path: &Path, chunks: &mpsc::Sender<Entries>) -> io::Result<()> {
@@ -145,7 +146,7 @@ fn stage(path: &Path, chunks: &mpsc::Sender<Entries>) -> io::Result<()> {
 }
 
 /// The entries of `state.bin`, so many bytes at a time.
-fn read_entries(from: &mut dyn Read, mut take: impl FnMut(Entries) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn read_entries(from: &mut dyn Read, mut take: impl FnMut(Entries) -> io::Result<()>) -> io::Result<()> {
     let mut from = BufReader::new(from);
     let mut magic = [0; 8];
     from.read_exact(&mut magic)?;

@@ -42,6 +42,9 @@ pub fn end_archive(to: &mut impl Write) -> io::Result<()> {
     to.write_all(&[0; 2 * BLOCK])
 }
 
+/// Bytes behind the last file at most.
+const REST: u64 = 1 << 20;
+
 /// Read an archive, file by file. `read` gets a file's name and exactly its content.
 pub fn read(mut from: impl Read, mut read: impl FnMut(&str, &mut dyn Read, u64) -> io::Result<()>) -> io::Result<()> {
     let broken = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text.to_owned());
@@ -49,7 +52,9 @@ pub fn read(mut from: impl Read, mut read: impl FnMut(&str, &mut dyn Read, u64) 
         let mut block = [0; BLOCK];
         from.read_exact(&mut block)?;
         if block.iter().all(|b| *b == 0) {
-            return Ok(());
+            // To the end, where whoever packed it has put a sum of all of it.
+            let rest = io::copy(&mut (&mut from).take(REST), &mut io::sink())?;
+            return if rest < REST { Ok(()) } else { Err(broken("something follows the archive")) };
         }
         let mut blank = block;
         blank[148..156].fill(b' ');

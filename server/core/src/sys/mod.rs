@@ -20,6 +20,7 @@ pub(crate) mod raft;
 mod raw;
 mod remount;
 pub(crate) mod rotate;
+mod snapshot_auto;
 mod status;
 mod storage;
 mod tools;
@@ -48,7 +49,7 @@ pub fn handler(core: Weak<Core>, clustered: bool) -> Handler {
 
 fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = Routes::new();
-    let routes = if clustered { raft::routes(routes) } else { routes };
+    let routes = if clustered { snapshot_auto::routes(raft::routes(routes)) } else { routes };
     let routes = mounts::routes(routes);
     let routes = remount::routes(routes);
     let routes = leases::routes(routes);

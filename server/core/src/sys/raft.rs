@@ -1,18 +1,21 @@
 //! `sys/storage/raft/*`: the members of the cluster, and how they are looked after.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_sdk::parameters::{Anything, Nanos};
 use holdfast_sdk::{
-    Body, Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, duration, parameters,
+    Body, Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Timestamp, Value, duration,
+    parameters,
 };
 use serde_json::json;
 
 use super::System;
 use crate::autopilot::{self, Settings};
 use crate::cluster::{Change, ChangeError, Cluster, Member, Peer};
-use crate::snapshot;
+use crate::seal_state::Refusal;
 use crate::tx::Tx;
+use crate::{Open, join_token, snapshot};
 
 parameters! {
     pub struct Server {
@@ -37,6 +40,17 @@ parameters! {
     }
 }
 
+parameters! {
+    pub struct Joining {
+        /// For how long the token is good; an hour if absent.
+        ttl: Option<Nanos>,
+    }
+}
+
+/// A join token's life, and the longest.
+const JOIN_TTL: u64 = 3600 * 1_000_000_000;
+const LONGEST_JOIN_TTL: u64 = 7 * 24 * JOIN_TTL;
+
 /// A member that is counted as gone after less than this may only have been restarted.
 const LEAST_DEAD: i128 = 60_000_000_000;
 
@@ -45,6 +59,12 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("storage/raft/configuration", "The members of the cluster.", |p| p.read(configuration).root_protected())
         .path("storage/raft/remove-peer", "Remove a member.", |p| {
             p.update(done).prepared(Operation::Update, remove).root_protected()
+        })
+        .path("storage/raft/join-token", "Let a node with a device of its own join.", |p| {
+            p.update(join_token).root_protected().describe(
+                "The answer is a token that one node can join with, once. It locks the root key with its own device; that \
+                 lock goes when the node is removed.",
+            )
         })
         .path("storage/raft/promote", "Give a member a vote.", |p| {
             p.update(done).prepared(Operation::Update, promote).root_protected()
@@ -60,6 +80,12 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         })
         .path("storage/raft/snapshot-force", "Bring a saved store back, whatever keys it has.", |p| {
             p.update(restored).prepared(Operation::Update, restore_by_force).root_protected()
+        })
+        .path("storage/raft/snapshot-verify", "Look whether a saved store is whole and opens.", |p| {
+            p.update(verified).prepared(Operation::Update, verify).root_protected().describe(
+                "A write of an archive says what it is of, whether it is whole, and whether the present keys open every \
+                 entry of it. Nothing is restored.",
+            )
         })
         .path("storage/raft/autopilot/state", "How the members do.", |p| p.read(state))
         .path("storage/raft/autopilot/configuration", "How members are looked after.", |p| {
@@ -116,15 +142,42 @@ fn changed(cluster: Arc<dyn Cluster>, changes: Vec<Change>) -> Result<Option<Pre
     })))
 }
 
+fn join_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Joining) -> Result<Response> {
+    cluster(sys)?;
+    if sys.core()?.options.device.is_none() {
+        return Err(Error::bad_request("join tokens are for clusters that are sealed by devices"));
+    }
+    let ttl = match p.ttl {
+        None => JOIN_TTL,
+        Some(Nanos(n)) => u64::try_from(n)
+            .ok()
+            .filter(|n| (1..=LONGEST_JOIN_TTL).contains(n))
+            .ok_or_else(|| Error::bad_request("ttl is more than zero and at most a week"))?,
+    };
+    let expires = Timestamp(call.now.0.saturating_add(ttl));
+    let token = join_token::make(tx, call.now, expires)?;
+    let mut m = Map::new();
+    m.insert("join_token".into(), token.expose().as_str().into());
+    m.insert("expires".into(), expires.rfc3339().into());
+    Ok(Response::data(m))
+}
+
 /// One that is not there is removed already.
 fn remove(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Preparation>> {
-    let (cluster, id) = (cluster(sys)?, named(p)?);
+    let (core, cluster, id) = (sys.core()?, cluster(sys)?, named(p)?);
     let Some(found) = member(&*cluster, &id) else { return Ok(None) };
     let voters = cluster.members().0.iter().filter(|m| m.votes).count();
     if found.votes && voters == 1 {
         return Err(Error::bad_request("the last member with a vote cannot be removed"));
     }
-    changed(cluster, vec![Change::Remove(id)])
+    let removed = changed(cluster, vec![Change::Remove(id.clone())])?;
+    Ok(removed.map(|removed| -> Preparation {
+        Box::pin(async move {
+            let nothing = removed.await?;
+            core.forget_node_lock(&id).await.map_err(|Refusal(_, text)| Error::Internal(text))?;
+            Ok(nothing)
+        })
+    }))
 }
 
 /// A member whose vote is given or taken by hand keeps it so.
@@ -186,16 +239,34 @@ fn restore_by_force(sys: &System, _: &mut Tx, call: &Call<'_>, _: Anything) -> R
     restoring(sys, call, true)
 }
 
+/// The archive that came with a request.
+fn sent(sys: &System, call: &Call<'_>) -> Result<(Arc<Open>, PathBuf)> {
+    let open = sys.core()?.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let file = call.request.data.get(ARCHIVE).and_then(Value::as_str).map(PathBuf::from);
+    Ok((open, file.ok_or_else(|| Error::bad_request("no snapshot was sent"))?))
+}
+
 fn restoring(sys: &System, call: &Call<'_>, force: bool) -> Result<Option<Preparation>> {
     let core = sys.core()?;
-    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    let file = call.request.data.get(ARCHIVE).and_then(Value::as_str).map(std::path::PathBuf::from);
-    let file = file.ok_or_else(|| Error::bad_request("no snapshot was sent"))?;
+    let (open, file) = sent(sys, call)?;
     Ok(Some(Box::pin(async move {
         snapshot::restore(&core, &open, &file, force).await?;
         let nothing: Prepared = Arc::new(());
         Ok(nothing)
     })))
+}
+
+fn verify(sys: &System, _: &mut Tx, call: &Call<'_>, _: Anything) -> Result<Option<Preparation>> {
+    let (open, file) = sent(sys, call)?;
+    Ok(Some(Box::pin(async move {
+        let verified: Prepared = Arc::new(snapshot::verify(&open, &file).await?);
+        Ok(verified)
+    })))
+}
+
+fn verified(_: &System, _: &mut Tx, call: &Call<'_>, _: Anything) -> Result<Response> {
+    let found = call.prepared.and_then(|p| p.downcast_ref::<Map<String, Value>>());
+    Ok(Response::data(found.ok_or_else(|| Error::Internal("nothing was looked at".into()))?.clone()))
 }
 
 fn state(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 
 use serde_json::{Map, Value, json};
 
 use super::{is, text, unwrapped};
 use crate::call::Call;
-use crate::client::{Error, Request};
+use crate::client::{Answer, Error, Request};
 use crate::commands::{Command, Prints};
 use crate::completion::Values;
 use crate::data::opening;
@@ -16,7 +17,8 @@ use crate::failure::{Explain, Failure, Outcome};
 use crate::flags::{Flag, Kind};
 use crate::output::{self, Format, plain, table};
 
-static JOIN: [Flag; 7] = [
+static JOIN: [Flag; 8] = [
+    Flag::text("join-token", "A join token (or @ and a file), for a node with a device of its own."),
     Flag::text("auto-join-scheme", "The scheme of leaders that are found by themselves."),
     Flag::new("auto-join-port", Kind::Uint, "The port of leaders that are found by themselves."),
     Flag::text("leader-ca-cert", "The certificate (PEM, or @ and a file) that the leader's must lead to."),
@@ -25,6 +27,7 @@ static JOIN: [Flag; 7] = [
     Flag::bool("retry", "Try again until it goes well."),
     Flag::bool("non-voter", "Join without a vote."),
 ];
+static JOIN_TOKEN: [Flag; 1] = [Flag::duration("ttl", "For how long it is good.").default("1h")];
 static SET_CONFIG: [Flag; 6] = [
     Flag::bool("cleanup-dead-servers", "Members that are gone are removed."),
     Flag::duration("last-contact-threshold", "After how long without contact a member is unhealthy."),
@@ -40,6 +43,10 @@ pub static COMMANDS: &[Command] = &[
         .takes("[options] LEADER-API-ADDRESS")
         .prints(Prints::Answer)
         .flags(&JOIN),
+    Command::new("operator raft join-token", "Let a node with a device of its own join", join_token)
+        .about("Prints a token that one node can join with, once: the cluster gives it the root key, which the node locks with its own device. Give it as join_token_file of retry_join, or to operator raft join -join-token.")
+        .prints(Prints::Answer)
+        .flags(&JOIN_TOKEN),
     Command::new("operator raft list-peers", "Members of the cluster", list_peers).prints(Prints::Answer),
     Command::new("operator raft remove-peer", "Remove a member", remove_peer)
         .takes("[options] NODE-ID")
@@ -59,6 +66,11 @@ pub static COMMANDS: &[Command] = &[
         .completes(&[Values::File])
         .prints(Prints::Answer)
         .flags(&RESTORE),
+    Command::new("operator raft snapshot verify", "See whether a saved storage is whole and opens", verify)
+        .takes("[options] FILE")
+        .about("Sends a snapshot to the server, which says what it is of, whether it is whole, and whether its present keys open every entry of it. Nothing is restored. The exit code is 2 where it is not whole or does not open.")
+        .completes(&[Values::File])
+        .prints(Prints::Answer),
     Command::new("operator raft autopilot state", "How the members do", state).prints(Prints::Answer),
     Command::new("operator raft autopilot get-config", "How members are looked after", read_config)
         .prints(Prints::Answer),
@@ -87,6 +99,7 @@ fn join(call: &Call) -> Outcome {
         ("leader-ca-cert", "leader_ca_cert"),
         ("leader-client-cert", "leader_client_cert"),
         ("leader-client-key", "leader_client_key"),
+        ("join-token", "join_token"),
     ] {
         if let Some(value) = call.flags.text(flag) {
             body.insert(field.into(), pem(value)?.into());
@@ -116,6 +129,23 @@ fn pem(value: &str) -> Result<String, Failure> {
         None => Ok(value.to_string()),
         Some(path) => fs::read_to_string(path).map_err(|e| Failure::usage(opening(path, &e))),
     }
+}
+
+fn join_token(call: &Call) -> Outcome {
+    exactly(call, 0)?;
+    let mut body = Map::new();
+    if let Some(ttl) = call.flags.duration("ttl") {
+        body.insert("ttl".into(), ttl.long().into());
+    }
+    let made = call.client()?.write("sys/storage/raft/join-token", &Value::Object(body));
+    let Some(secret) = made.explain("Error making a join token")? else { return Ok(0) };
+    if call.format != Format::Table {
+        return output::secret(call, &secret);
+    }
+    let field = |name: &str| secret.get(name).map(plain).unwrap_or_default();
+    let rows = vec![("Join Token".into(), field("join_token")), ("Expires".into(), field("expires"))];
+    call.console.say(table::key_value(rows));
+    Ok(0)
 }
 
 fn list_peers(call: &Call) -> Outcome {
@@ -174,26 +204,69 @@ fn save(call: &Call) -> Outcome {
     let mut options = fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
     let mut file = file.map_err(|e| Failure::refused(format!("{failed}: {}", opening(path, &e))))?;
-    let answer = client.send(&request).inspect_err(|_| drop(fs::remove_file(&unfinished))).explain(failed)?;
-    file.write_all(&answer.body)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&unfinished, path))
-        .map_err(|e| Failure::refused(format!("{failed}: {e}")))?;
+    let mut wrong = None;
+    let came = client.stream(&request, |part| match file.write_all(part) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(e) => {
+            wrong = Some(e);
+            ControlFlow::Break(())
+        }
+    });
+    came.inspect_err(|_| drop(fs::remove_file(&unfinished))).explain(failed)?;
+    let kept = wrong.map_or(Ok(()), Err).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&unfinished, path));
+    kept.inspect_err(|_| drop(fs::remove_file(&unfinished))).map_err(|e| Failure::refused(format!("{failed}: {e}")))?;
     Ok(0)
 }
 
 fn restore(call: &Call) -> Outcome {
     exactly(call, 1)?;
-    let path = call.arg(0).trim();
-    let bytes =
-        fs::read(path).map_err(|e| Failure::refused(format!("Error opening snapshot file: {}", opening(path, &e))))?;
-    let client = call.client()?.without_timeout();
     let route = if call.flags.bool("force") { "snapshot-force" } else { "snapshot" };
-    let mut request = Request::new("POST", format!("sys/storage/raft/{route}"));
-    request.body = Some(bytes);
-    client.send(&request).explain("Error installing the snapshot")?;
+    sent(call, route, "Error installing the snapshot")?;
     Ok(0)
 }
+
+/// Send the archive that the call names.
+fn sent(call: &Call, route: &str, failed: &str) -> Result<Answer, Failure> {
+    let path = call.arg(0).trim();
+    let cannot = |e| Failure::refused(format!("Error opening snapshot file: {}", opening(path, &e)));
+    drop(fs::File::open(path).map_err(cannot)?);
+    let client = call.client()?.without_timeout();
+    let mut request = Request::new("POST", format!("sys/storage/raft/{route}"));
+    request.file = Some(path.into());
+    client.send(&request).explain(failed)
+}
+
+fn verify(call: &Call) -> Outcome {
+    exactly(call, 1)?;
+    let answer = sent(call, "snapshot-verify", "Error verifying the snapshot")?;
+    let found = unwrapped(answer.object().bare()?);
+    let opens = is(&found, "opens");
+    match call.format {
+        Format::Table => {
+            let rows = VERIFIED.iter().map(|(title, name)| (title.to_string(), text(&found, name))).collect();
+            call.console.say(table::key_value(rows));
+            if !opens {
+                return Err(Failure::refused(format!("the snapshot does not open here: {}", text(&found, "reason"))));
+            }
+        }
+        _ => drop(output::value(call, &Value::Object(found))?),
+    }
+    // As an error.
+    Ok(if opens { 0 } else { 2 })
+}
+
+const VERIFIED: &[(&str, &str)] = &[
+    ("Cluster Name", "cluster_name"),
+    ("Cluster ID", "cluster_id"),
+    ("Seal", "seal"),
+    ("Version", "version"),
+    ("Created", "created"),
+    ("Index", "index"),
+    ("Entries", "entries"),
+    ("Bytes", "bytes"),
+    ("Complete", "complete"),
+    ("Opens", "opens"),
+];
 
 fn state(call: &Call) -> Outcome {
     exactly(call, 0)?;

@@ -1,0 +1,157 @@
+//! Nodes that each have a token of their own: joined with one-use join tokens, opened by nobody.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use holdfast_tests::connection::free_port;
+use holdfast_tests::program::{command, holdfast, run};
+use holdfast_tests::token::{self, Token};
+use holdfast_tests::{Client, until};
+
+use super::nodes::{Between, Nodes, WITHIN};
+
+/// A SoftHSM token for each node, and a file for its join token.
+#[derive(Clone)]
+struct OwnTokens {
+    folder: Rc<TempDir>,
+    tokens: Rc<Vec<Token>>,
+}
+
+impl OwnTokens {
+    fn for_nodes(count: usize) -> OwnTokens {
+        let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
+        let tokens = (0..count).map(|n| Token::make(&folder.path().join(format!("t{n}")))).collect();
+        OwnTokens { folder: Rc::new(folder), tokens: Rc::new(tokens) }
+    }
+
+    fn join_token(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("join-{n}"))
+    }
+}
+
+impl Between for OwnTokens {
+    fn command(&self, n: usize, _folder: &Path) -> Command {
+        let mut server = Command::new(holdfast());
+        server.env("SOFTHSM2_CONF", self.tokens[n].conf());
+        server
+    }
+
+    fn seal(&self, n: usize) -> String {
+        let folder = self.folder.path().join(format!("t{n}"));
+        format!(
+            "seal \"pkcs11\" {{\n lib = \"{}\"\n token_label = \"{}\"\n key_label = \"holdfast-root\"\n \
+             generate_key = true\n pin = \"{}\"\n helper_write_paths = [\"{}\"]\n}}\n",
+            token::library().display(),
+            token::LABEL,
+            token::PIN,
+            folder.display()
+        )
+    }
+
+    fn joins_with(&self, n: usize) -> String {
+        format!("join_token_file = \"{}\"", self.join_token(n).display())
+    }
+
+    fn approve(&self, n: usize, root: &Client) {
+        let made = root.post("sys/storage/raft/join-token", json!({"ttl": "10m"})).expect(200);
+        fs::write(self.join_token(n), made.text_at("/data/join_token")).expect("a file for the join token");
+    }
+}
+
+fn start(count: usize) -> (Nodes, OwnTokens) {
+    let ports = (0..count).map(|_| (free_port(), free_port())).collect();
+    let tokens = OwnTokens::for_nodes(count);
+    (Nodes::start_with(ports, Box::new(tokens.clone())), tokens)
+}
+
+fn until_unsealed(nodes: &Nodes, n: usize) {
+    until(WITHIN, "a node that unseals itself", || {
+        let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?;
+        (status.json()["sealed"] == false).then_some(())
+    });
+}
+
+#[test]
+fn three_nodes_with_a_token_each_form_a_cluster_and_each_unseals_itself_alone() {
+    let (mut nodes, _tokens) = start(3);
+    nodes.until_all_vote();
+    nodes.root(2).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    nodes.root(1).post("kv/a", json!({"v": 1})).expect(204);
+    for n in 0..3 {
+        nodes.kill(n);
+        nodes.launch(n);
+        until_unsealed(&nodes, n);
+        nodes.until_led();
+    }
+    for n in 0..3 {
+        nodes.kill(n);
+    }
+    // One alone opens what it has, though it cannot lead.
+    nodes.launch(2);
+    until_unsealed(&nodes, 2);
+    nodes.launch(0);
+    nodes.launch(1);
+    for n in 0..3 {
+        until_unsealed(&nodes, n);
+    }
+    nodes.until_led();
+    for n in 0..3 {
+        assert_eq!(nodes.root(n).get("kv/a").expect(200).at("/data/v"), 1, "node {n}");
+    }
+    // Whoever leads: the locks of others are made anew by nobody else.
+    let refused = nodes.root(0).post("sys/rotate/root", json!({}));
+    assert!(refused.status >= 400, "{}", refused.text());
+    assert_eq!(nodes.root(1).get("kv/a").expect(200).at("/data/v"), 1);
+}
+
+#[test]
+fn a_join_token_counts_once_and_ends_with_its_time() {
+    let (nodes, tokens) = start(2);
+    nodes.until_all_vote();
+    let stranger = OwnTokens::for_nodes(1);
+    let used = fs::read_to_string(tokens.join_token(1)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (own, members) = (free_port(), free_port());
+    let config = format!(
+        "storage \"raft\" {{\n path = \"{}\"\n node_id = \"x\"\n}}\n{}listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n \
+         cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n}}\napi_addr = \"http://127.0.0.1:{own}\"\n\
+         cluster_addr = \"https://127.0.0.1:{members}\"\ndisable_mlock = true\n",
+        folder.path().join("data").display(),
+        stranger.seal(0)
+    );
+    let file = folder.path().join("config.hcl");
+    fs::write(&file, config).unwrap();
+    let mut server = stranger.command(0, folder.path());
+    server.arg("server").arg(format!("-config={}", file.display()));
+    let server = holdfast_tests::Server::start(&mut server, folder.path(), 1, None);
+    let leader = format!("http://127.0.0.1:{}", nodes.port(nodes.until_led()));
+    let join = |token: &str| {
+        let mut join = command(holdfast());
+        join.args(["operator", "raft", "join", &format!("-join-token={token}"), &leader]);
+        run(join.env("HOLDFAST_ADDR", server.url()))
+    };
+    let said = join(&used).bad(2);
+    assert!(said.contains("was used"), "{said}");
+    let said = join("hfj.AAAA").bad(2);
+    assert!(said.contains("no join token"), "{said}");
+    let fresh = || nodes.root(0).post("sys/storage/raft/join-token", json!({"ttl": "1h"})).expect(200);
+    nodes.root(0).post("sys/storage/raft/join-token", json!({"ttl": "9d"})).expect(400);
+    let never = format!("hfj.{}", "A".repeat(43));
+    assert!(join(&never).bad(2).contains("not known"));
+    join(&fresh().text_at("/data/join_token")).good();
+    until(WITHIN, "the new node unseals itself", || {
+        let status = server.client().try_call("GET", "sys/seal-status", None).ok()?;
+        (status.json()["sealed"] == false).then_some(())
+    });
+    // Removed, it has no lock any more.
+    nodes.root(0).post("sys/storage/raft/remove-peer", json!({"server_id": "x"})).expect(204);
+    let mut list = command(holdfast());
+    list.args(["operator", "raft", "list-peers"]).env("HOLDFAST_ADDR", format!("http://127.0.0.1:{}", nodes.port(0)));
+    let listed = run(list.env("HOLDFAST_TOKEN", nodes.root(0).token())).good();
+    assert!(listed.contains("n1") && !listed.contains(" x "), "{listed}");
+}

@@ -1,0 +1,154 @@
+//! Snapshots as files: looked at without a server, verified by one, saved and brought back from the command line.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use holdfast_tests::program::{Output, command, holdfast, run};
+use holdfast_tests::until;
+
+use super::nodes::{Nodes, WITHIN};
+
+fn snapshot(nodes: &Nodes, args: &[&str], file: &Path) -> Output {
+    let mut snapshot = command(holdfast());
+    snapshot.args(["operator", "raft", "snapshot"]).args(args).arg(file);
+    let address = format!("http://127.0.0.1:{}", nodes.port(0));
+    run(snapshot.env("HOLDFAST_ADDR", address).env("HOLDFAST_TOKEN", nodes.root(0).token()))
+}
+
+#[test]
+fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_changed_or_anothers_is_found_out() {
+    let nodes = Nodes::start(1);
+    let other = Nodes::start(1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup.snap");
+    let root = nodes.root(0);
+    root.post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    root.post("kv/a", json!({"v": 1})).expect(204);
+    snapshot(&nodes, &["save"], &file).good();
+    root.post("kv/b", json!({"v": 2})).expect(204);
+
+    let inspected =
+        run(command(holdfast()).args(["operator", "raft", "snapshot", "inspect", "-format=json"]).arg(&file));
+    let inspected = inspected.json();
+    assert_eq!(inspected["seal"], "shamir");
+    assert!(inspected["entries"].as_u64().unwrap() > 10, "{inspected}");
+    let verified = snapshot(&nodes, &["verify", "-format=json"], &file).json();
+    assert_eq!((&verified["complete"], &verified["opens"]), (&json!(true), &json!(true)));
+    assert_eq!(verified["cluster_id"], inspected["cluster_id"]);
+    root.get("kv/b").expect(200);
+
+    let foreign = snapshot(&other, &["verify", "-format=json"], &file).bad(2);
+    let foreign: Value = serde_json::from_str(&foreign).unwrap();
+    assert_eq!((&foreign["complete"], &foreign["opens"]), (&json!(true), &json!(false)));
+    assert!(foreign["reason"].as_str().unwrap().contains("keys"), "{foreign}");
+
+    let whole = fs::read(&file).unwrap();
+    let bad = folder.path().join("bad.snap");
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 1], &changed, b"nothing of the kind"] {
+        fs::write(&bad, bytes).unwrap();
+        snapshot(&nodes, &["verify"], &bad).bad(2);
+        run(command(holdfast()).args(["operator", "raft", "snapshot", "inspect"]).arg(&bad)).bad(2);
+    }
+    snapshot(&nodes, &["restore"], &file).good();
+    until(WITHIN, "the store as it was", || {
+        let (a, b) = (root.try_call("GET", "kv/a", None).ok()?, root.try_call("GET", "kv/b", None).ok()?);
+        (a.status == 200 && b.status == 404).then_some(())
+    });
+    assert!(!folder.path().join("backup.snap.part").exists());
+}
+
+/// F060, F062: the members of the cluster stay its own, and so do their identities.
+#[test]
+fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_themselves() {
+    let given = Nodes::start(1);
+    given.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    given.root(0).post("kv/a", json!({"v": 1})).expect(204);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup.snap");
+    snapshot(&given, &["save"], &file).good();
+
+    let mut nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    let refused = snapshot(&nodes, &["restore"], &file).bad(2);
+    assert!(refused.contains("-force") || refused.contains("with force"), "{refused}");
+    snapshot(&nodes, &["restore", "-force"], &file).good();
+    for n in 0..3 {
+        until(WITHIN, "a sealed node", || {
+            let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?;
+            (status.json()["sealed"] == true).then_some(())
+        });
+    }
+    nodes.take_keys_of(&given);
+    for n in 0..3 {
+        nodes.give_share(n);
+    }
+    let leader = nodes.until_led();
+    for n in 0..3 {
+        let root = nodes.root(n);
+        let found = until(WITHIN, "an answer", || root.try_call("GET", "kv/a", None).ok().filter(|r| r.status == 200));
+        assert_eq!(found.at("/data/v"), 1, "node {n}");
+        root.post(&format!("kv/of-{n}"), json!({"n": n})).expect(204);
+    }
+    nodes.until_all_vote();
+    let follower = (leader + 1) % 3;
+    nodes.kill(follower);
+    nodes.start_again(follower);
+    nodes.root(follower).get("kv/of-0").expect(200);
+}
+
+#[test]
+fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
+    let nodes = Nodes::start(1);
+    let folder = tempfile::tempdir().unwrap();
+    let root = nodes.root(0);
+    let plan = |path: &Path| {
+        json!({"interval": "1s", "retain": 2, "storage_type": "local", "path_prefix": path, "file_prefix": "b",
+               "local_max_space": 100_000_000})
+    };
+    let config = "sys/storage/raft/snapshot-auto/config/daily";
+    for wrong in [
+        json!({}),
+        json!({"interval": "1s", "storage_type": "aws-s3", "path_prefix": "/x", "local_max_space": 1}),
+        json!({"interval": "1s", "storage_type": "local", "path_prefix": "relative", "local_max_space": 1}),
+        json!({"interval": 0, "storage_type": "local", "path_prefix": "/x", "local_max_space": 1}),
+    ] {
+        root.post(config, wrong).refused(400);
+    }
+    root.get(config).expect(404);
+    // A target that cannot be written is said, and tried again.
+    let file = folder.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    root.post(config, plan(&file)).expect(204);
+    let status = "sys/storage/raft/snapshot-auto/status/daily";
+    until(WITHIN, "an error", || {
+        let status = root.get(status).expect(200);
+        (status.at("/data/consecutive_errors").as_u64()? > 0 && status.text_at("/data/last_snapshot_error") != "")
+            .then_some(())
+    });
+    let target = folder.path().join("snapshots");
+    root.post(config, json!({"path_prefix": target})).expect(204);
+    assert_eq!(root.get(config).expect(200).at("/data/interval"), 1);
+    assert_eq!(root.list("sys/storage/raft/snapshot-auto/config").expect(200).at("/data/keys/0"), "daily");
+    let names = || {
+        let files = fs::read_dir(&target).ok()?;
+        let mut names: Vec<_> = files.filter_map(|f| f.ok()?.file_name().into_string().ok()).collect();
+        names.retain(|n| n.ends_with(".snap"));
+        names.sort();
+        Some(names)
+    };
+    let first = until(WITHIN, "a snapshot", || names()?.first().cloned());
+    until(WITHIN, "the first one is let go", || (!names()?.contains(&first) && names()?.len() == 2).then_some(()));
+    let proven = root.get(status).expect(200);
+    assert_eq!((proven.at("/data/consecutive_errors"), proven.at("/data/last_snapshot_error")), (json!(0), json!("")));
+    assert!(proven.at("/data/last_proven_age_seconds").as_u64().is_some_and(|age| age < 3600), "{}", proven.text());
+    assert!(proven.text_at("/data/last_snapshot_url").starts_with("file:///"));
+    root.delete(config).expect(204);
+    root.get(status).expect(404);
+    let last = until(WITHIN, "no more of them", || names()?.last().cloned());
+    assert_eq!(snapshot(&nodes, &["verify", "-format=json"], &target.join(last)).json()["opens"], true);
+}
