@@ -1,6 +1,6 @@
 //! Members with a network between them and faults around them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,9 +82,10 @@ pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
     let library = folder.path().join("faults.so");
     let source = repository().join("tests/system/chaos/faults.c");
     run(command("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl")).good();
-    // Of one that may do more than its user, the loader leaves our library out; a copy may not.
+    // Of one that may do more than its user, the loader leaves our library out; a copy may not. Another process makes
+    // it: a file that this one has open for writing cannot be run, and children of other tests inherit it for a moment.
     let binary = folder.path().join("holdfast");
-    fs::copy(holdfast(), &binary).expect("a copy of the binary");
+    run(command("cp").arg(holdfast()).arg(&binary)).good();
     let faults = (0..count).map(|n| {
         let path = faults_of(folder.path(), n);
         let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a file of faults");
