@@ -1,7 +1,7 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
-pub mod nodes;
 mod hvac;
+pub mod nodes;
 mod own_tokens;
 mod recover;
 mod snapshots;
