@@ -127,7 +127,7 @@ fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
     let status = "sys/storage/raft/snapshot-auto/status/daily";
     until(WITHIN, "an error", || {
         let status = root.get(status).expect(200);
-        (status.at("/data/consecutive_errors").as_u64()? > 0 && status.text_at("/data/last_snapshot_error") != "")
+        (status.at("/data/consecutive_errors").as_u64()? > 0 && !status.text_at("/data/last_snapshot_error").is_empty())
             .then_some(())
     });
     let target = folder.path().join("snapshots");
