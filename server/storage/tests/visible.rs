@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use holdfast_storage::{Proposal, Store, Write};
@@ -34,7 +34,8 @@ fn who_waits_for_what_is_in_flight_is_told_when_everybody_can_see_it() {
         let reader = Proposal { view_index: store.view_in_flight().index(), ..Proposal::default() };
         let mut told = pin!(store.propose(reader).unwrap().committed());
         let looks = Arc::new(Looks { store: store.clone(), saw: AtomicU64::new(0) });
-        if let Poll::Pending = told.as_mut().poll(&mut Context::from_waker(&looks.clone().into())) {
+        let first_look = told.as_mut().poll(&mut Context::from_waker(&looks.clone().into()));
+        if first_look.is_pending() {
             waited += 1;
             let end = Instant::now() + Duration::from_secs(30);
             while looks.saw.load(Ordering::SeqCst) == 0 {
