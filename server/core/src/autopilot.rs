@@ -9,7 +9,7 @@ use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Change, Cluster, Lead, Member};
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::tx::Tx;
 use crate::{Core, Open};
 
@@ -43,13 +43,13 @@ impl Default for Settings {
 }
 
 pub(crate) fn load(tx: &mut Tx) -> Result<Settings> {
-    let found = tx.within(SYSTEM, |tx| tx.get(Place::Ordered(SETTINGS, NAME)))?;
+    let found = tx.within(STORE, |tx| tx.get(Place::Ordered(SETTINGS, NAME)))?;
     found.map_or(Ok(Settings::default()), |b| serde_json::from_slice(&b).map_err(Error::internal))
 }
 
 pub(crate) fn save(tx: &mut Tx, settings: &Settings) -> Result<()> {
     let bytes = serde_json::to_vec(settings).map_err(Error::internal)?;
-    tx.within(SYSTEM, |tx| tx.put(Place::Ordered(SETTINGS, NAME), bytes))
+    tx.within(STORE, |tx| tx.put(Place::Ordered(SETTINGS, NAME), bytes))
 }
 
 /// How a member does.

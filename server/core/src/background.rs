@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::caught::caught;
 use crate::expiry::{self, Due};
 use crate::jobs::Step;
+use crate::layout::SYSTEM;
 use crate::sys::keys::rotate_when_due;
 use crate::{Core, Open, intents, jobs, leases, tokens};
 
@@ -69,8 +70,8 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
                             tokens::revoke_tree(tx, id)?;
                             ended.0 += 1;
                         }
-                        Due::Lease(id) => {
-                            leases::expire(tx, id)?;
+                        Due::Lease(namespace, id) => {
+                            tx.within(SYSTEM.of(*namespace), |tx| leases::expire(tx, id))?;
                             ended.1 += 1;
                         }
                     }
@@ -97,14 +98,19 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
     pauses.retain(|id, _| stored.iter().any(|(stored, _)| stored == id));
     let now = core.clock.boot();
     let mut more = false;
-    for (id, _) in stored {
+    for (id, job) in stored {
         if pauses.get(&id).is_some_and(|(_, until)| *until > now) {
             continue;
         }
         if open.closing.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        let router = core.router(open)?;
+        let Some(space) = core.space_of(open, job.namespace())? else {
+            // The job that ended its namespace left nothing for it to do.
+            core.transact(open, |tx| jobs::forget(tx, &id)).await?;
+            continue;
+        };
+        let router = core.router_of(open, &space)?;
         match caught(core.transact(open, |tx| jobs::step(core, tx, &router, &id))).await {
             // What is done may have made other jobs.
             Ok(step @ (Step::Done | Step::More)) => {

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::caught::caught;
 use crate::intents::{self, MAX_TIME_OUT};
-use crate::router::{Handler, Mount};
+use crate::router::{self, Handler, Mount};
 use crate::targets::{End, within};
 use crate::tx::Tx;
 use crate::undo::took_too_long;
@@ -61,7 +61,8 @@ fn begin_due(core: &Arc<Core>, open: &Arc<Open>, running: &Arc<Running>, permits
     // While the clock is in doubt nothing is due.
     let Some(now) = core.clock.observe() else { return Ok(()) };
     let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
-    for mount in core.router(open)?.mounts() {
+    let elsewhere = busy_elsewhere(core, open, &mut tx)?;
+    for mount in core.router(open)?.mounts().chain(&elsewhere) {
         let Handler::Engine(backend) = &mount.handler else { continue };
         tx.enter(mount.scope);
         for chore in backend.chores(&mut tx, now, AT_ONCE)? {
@@ -74,6 +75,16 @@ fn begin_due(core: &Arc<Core>, open: &Arc<Open>, running: &Arc<Running>, permits
         }
     }
     Ok(())
+}
+
+/// Mounts of other namespaces than the root that may have something to do. All others of these are not looked at.
+fn busy_elsewhere(core: &Arc<Core>, open: &Open, tx: &mut Tx) -> Result<Vec<Arc<Mount>>> {
+    let mut found = Vec::new();
+    for (namespace, mount) in router::busy(tx)? {
+        let Some(space) = core.space_of(open, namespace)? else { continue };
+        found.extend(core.router_of(open, &space)?.mounts().find(|m| m.entry.uuid == mount).cloned());
+    }
+    Ok(found)
 }
 
 async fn run_one(
@@ -137,14 +148,15 @@ async fn carry_out(
             core.metrics.acts.add(1);
             let done = Done { outside: outside.clone(), means: act.means, result };
             let committed = core.transact(open, |tx| {
-                intents::complete(tx, mount, &key)?;
                 tx.enter(mount.scope);
+                intents::complete(tx, mount, &key)?;
                 backend.end_chore(tx, name, core.clock.now(), Ok(&done))
             });
             match committed.await {
                 Ok(()) => Ok(()),
                 Err(e) => {
                     core.transact(open, |tx| {
+                        tx.enter(mount.scope);
                         intents::give_back(tx, mount, &key, &outside, &e.to_string(), core.clock.cluster())
                     })
                     .await?;
@@ -157,11 +169,11 @@ async fn carry_out(
             let uncertain = matches!(failure, Failure::Uncertain(_));
             let why = failure.into_error().to_string();
             core.transact(open, |tx| {
+                tx.enter(mount.scope);
                 match uncertain {
                     true => intents::give_back(tx, mount, &key, &outside, &why, core.clock.cluster())?,
                     false => intents::drop_open(tx, &key)?,
                 }
-                tx.enter(mount.scope);
                 backend.end_chore(tx, name, core.clock.now(), Err(&why))
             })
             .await

@@ -5,11 +5,11 @@
 //! wrapped answers wait here too.
 
 use holdfast_sdk::{
-    Backend, Call, Class, Error, Found, Map, Operation, Place, Response, Result, Route, Routes, Transaction, Value,
-    json,
+    Backend, Call, Class, Error, Found, Map, Operation, Place, Response, Result, Route, Routes, TokenId, Transaction,
+    Value, json,
 };
 
-use crate::layout::{CUBBYHOLE, SPACES};
+use crate::layout::{CUBBYHOLE, KEPT_ELSEWHERE, NamespaceId, SPACES, TOKENS};
 use crate::tokens::RESPONSE_WRAPPING;
 use crate::tx::Tx;
 
@@ -69,6 +69,7 @@ fn list(_: &Cubbyhole, tx: &mut holdfast_sdk::Tx, call: &Call<'_>, _: ()) -> Res
 fn own(call: &Call<'_>) -> Result<[u8; 32]> {
     call.caller
         .token_id
+        .map(|id| id.own)
         .ok_or_else(|| Error::bad_request("cubbyhole operations are only supported by \"service\" type tokens"))
 }
 
@@ -93,25 +94,45 @@ fn save<T: Transaction + ?Sized>(tx: &mut T, token: &[u8; 32], path: &str, data:
     tx.put(Place::Name(SPACES, &name(token, path)), serde_json::to_vec(data).map_err(Error::internal)?)
 }
 
-/// What a token keeps at a path.
-pub fn get(tx: &mut Tx, token: &[u8; 32], path: &str) -> Result<Option<Map<String, Value>>> {
-    tx.within(CUBBYHOLE, |tx| load(tx, token, path))
+/// What a token keeps at a path, in its own namespace.
+pub fn get(tx: &mut Tx, token: &TokenId, path: &str) -> Result<Option<Map<String, Value>>> {
+    tx.within(CUBBYHOLE.of(token.namespace), |tx| load(tx, &token.own, path))
 }
 
-/// Keep something in a token's space.
-pub fn put(tx: &mut Tx, token: &[u8; 32], path: &str, data: &Map<String, Value>) -> Result<()> {
-    tx.within(CUBBYHOLE, |tx| save(tx, token, path, data))
+/// Keep something in a token's space of its own namespace.
+pub fn put(tx: &mut Tx, token: &TokenId, path: &str, data: &Map<String, Value>) -> Result<()> {
+    tx.within(CUBBYHOLE.of(token.namespace), |tx| save(tx, &token.own, path, data))
+}
+
+/// Remember that a token keeps something in another namespace, so that it ends with the token.
+pub fn keeps_elsewhere(tx: &mut Tx, token: &TokenId, namespace: &NamespaceId) -> Result<()> {
+    let place = [&token.own[..], namespace].concat();
+    tx.within(TOKENS.of(token.namespace), |tx| tx.put(Place::Ordered(KEPT_ELSEWHERE, &place), Vec::new()))
 }
 
 /// Whether there is anything in a token's space.
-pub fn is_empty(tx: &mut Tx, token: &[u8; 32]) -> Result<bool> {
-    tx.within(CUBBYHOLE, |tx| Ok(tx.names(SPACES, &name(token, ""), "", 1)?.is_empty()))
+pub fn is_empty(tx: &mut Tx, token: &TokenId) -> Result<bool> {
+    tx.within(CUBBYHOLE.of(token.namespace), |tx| Ok(tx.names(SPACES, &name(&token.own, ""), "", 1)?.is_empty()))
 }
 
-/// Delete up to `limit` entries of a token's space. True: there may be more.
-pub fn clean(tx: &mut Tx, token: &[u8; 32], limit: usize) -> Result<bool> {
-    tx.within(CUBBYHOLE, |tx| {
-        let folder = tx.key(Place::Name(SPACES, &name(token, "")))?;
+/// Delete up to `limit` entries of a token's space, those in other namespaces first. True: there may be more.
+pub fn clean(tx: &mut Tx, token: &TokenId, limit: usize) -> Result<bool> {
+    let end = holdfast_storage::prefix_end(&token.own).unwrap_or_default();
+    let tokens = TOKENS.of(token.namespace);
+    let elsewhere = tx.within(tokens, |tx| tx.ordered(KEPT_ELSEWHERE, &token.own, &end, 1))?;
+    if let Some((place, _)) = elsewhere.first() {
+        let namespace = place.get(32..).and_then(|n| n.try_into().ok());
+        if !namespace.is_some_and(|n| clean_in(tx, n, token, limit).unwrap_or(false)) {
+            tx.within(tokens, |tx| tx.delete(Place::Ordered(KEPT_ELSEWHERE, place)))?;
+        }
+        return Ok(true);
+    }
+    clean_in(tx, token.namespace, token, limit)
+}
+
+fn clean_in(tx: &mut Tx, namespace: NamespaceId, token: &TokenId, limit: usize) -> Result<bool> {
+    tx.within(CUBBYHOLE.of(namespace), |tx| {
+        let folder = tx.key(Place::Name(SPACES, &name(&token.own, "")))?;
         tx.delete_prefix(&folder, limit)
     })
 }

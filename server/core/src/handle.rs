@@ -3,8 +3,11 @@
 
 mod act;
 mod at_once;
+mod house;
 mod judge;
+mod limits;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,18 +20,21 @@ use holdfast_sdk::{
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
 
+use self::house::House;
+pub use self::house::is_of_root_alone;
 use self::judge::Authorised;
 use crate::audit::{self, AuthFacts, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::{failpoint, of_a_request};
 use crate::in_flight::{Entered, Flight};
 use crate::layout::CUBBYHOLE;
+use crate::namespaces::Space;
 use crate::policies::system_time;
 use crate::router::{Handler, Mount, Router};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, intents, jobs, leases, logins, random, wrapping};
+use crate::{Answer, Core, Open, cubbyhole, intents, jobs, leases, logins, random, wrapping};
 
 /// The lease would end with the token, before its answer is read.
 const LAST_USE: &str =
@@ -57,6 +63,7 @@ struct Way<'a> {
     core: &'a Arc<Core>,
     open: &'a Arc<Open>,
     flight: &'a Flight,
+    space: &'a Space,
     request: &'a Request,
     mount: Option<&'a Arc<Mount>>,
     /// The path relative to the mount.
@@ -88,16 +95,29 @@ impl Core {
     /// Take a request up. What only reads and never waits is carried out here, without a future of its own.
     pub fn begin(self: &Arc<Self>, request: Request) -> Begun {
         let start = Instant::now();
-        let entered = self.enter(request);
         let Some(open) = self.open() else { return Begun::Read(Answer::sealed(), Vec::new()) };
-        match self.read_at_once(&open, &entered.flight) {
-            Some((answer, lines)) => {
+        let (request, house) = match self.housed(&open, request) {
+            Ok(housed) => housed,
+            Err(refused) => return Begun::Read(refused, Vec::new()),
+        };
+        let entered = self.enter(request);
+        let headers = match self.limit(&open, &house, &entered.flight) {
+            Ok(headers) => headers,
+            Err(refused) => return Begun::Read(refused, Vec::new()),
+        };
+        match self.read_at_once(&open, &house, &entered.flight) {
+            Some((mut answer, lines)) => {
                 self.metrics.handled(start);
+                answer.headers.extend(headers);
                 Begun::Read(answer, lines)
             }
             None => {
                 let core = self.clone();
-                Begun::Waits(Box::pin(of_a_request(async move { core.handle_waiting(open, entered, start).await })))
+                Begun::Waits(Box::pin(of_a_request(async move {
+                    let mut answer = core.handle_waiting(open, house, entered, start).await;
+                    answer.headers.extend(headers);
+                    answer
+                })))
             }
         }
     }
@@ -113,9 +133,15 @@ impl Core {
         }
     }
 
-    async fn handle_waiting(self: &Arc<Self>, open: Arc<Open>, entered: Entered, start: Instant) -> Answer {
+    async fn handle_waiting(
+        self: &Arc<Self>,
+        open: Arc<Open>,
+        house: House,
+        entered: Entered,
+        start: Instant,
+    ) -> Answer {
         failpoint!(self, "received");
-        let (mut answer, effects) = self.serve(&open, &entered.flight).await;
+        let (mut answer, effects) = self.serve(&open, &house, &entered.flight).await;
         let request = &entered.flight.request;
         if (request.operation.writes() || request.wrap_ttl.is_some()) && answer.status < 300 {
             answer.headers.push(self.index_header(&open));
@@ -137,21 +163,13 @@ impl Core {
     pub fn accepts(&self, token: &Secret<String>) -> bool {
         let Some(open) = self.open() else { return false };
         let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened);
-        let id = tokens::id_of(&mut tx, token.expose());
-        tokens::load_valid(&mut tx, &id, self.clock.now()).is_ok_and(|t| t.is_some())
+        tokens::find_valid(&mut tx, token.expose(), self.clock.now()).is_ok_and(|t| t.is_some_and(|t| t.id.is_some()))
     }
 
-    async fn serve(self: &Arc<Self>, open: &Arc<Open>, flight: &Flight) -> (Answer, Vec<Effect>) {
+    async fn serve(self: &Arc<Self>, open: &Arc<Open>, house: &House, flight: &Flight) -> (Answer, Vec<Effect>) {
         let request = &flight.request;
-        let routed_at = self.store.view().index();
-        let router = match self.router(open) {
-            Ok(r) => r,
-            Err(e) => return (Answer::failure(&e), Vec::new()),
-        };
-        if !request.namespace.is_empty() {
-            return (Answer::error(404, "namespace not found"), Vec::new());
-        }
-        let Located { mount, path, found } = router.locate(request);
+        let (space, routed_at) = (house.space(open), house.routed_at);
+        let Located { mount, path, found } = house.router.locate(request);
         let now = self.clock.now();
 
         let operation = request.operation;
@@ -160,7 +178,7 @@ impl Core {
             Err(e) => return (Answer::failure(&e), Vec::new()),
         };
         let found = found.as_ref();
-        let mut way = Way { core: self, open, flight, request, mount, path, found, operation, now, routed_at };
+        let mut way = Way { core: self, open, flight, space, request, mount, path, found, operation, now, routed_at };
         let unauthenticated = found.is_some_and(|f| f.unauthenticated);
         // Whether a POST creates or updates is known to the engine alone; the policy needs it.
         let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
@@ -228,7 +246,7 @@ impl Core {
         }
         failpoint!(self, "answered");
         let answer = match result {
-            Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.entry.kind.as_str())),
+            Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.kind.as_str())),
             Err(e) => way_failure(&e, refused_by_policy(&facts)),
         };
         (answer, effects)
@@ -294,6 +312,14 @@ impl Way<'_> {
         Barrier::clone(&self.open.barrier.load())
     }
 
+    /// The path from the root, as policies name it.
+    fn full_path(&self) -> Cow<'_, str> {
+        match self.space.path.as_str() {
+            "" => Cow::Borrowed(&self.request.path),
+            namespace => Cow::Owned(format!("{namespace}{}", self.request.path)),
+        }
+    }
+
     fn request_facts<'f>(&'f self, audited: &'f AuditedHeaders) -> RequestFacts<'f> {
         let entry = self.mount.map(|m| &m.entry);
         RequestFacts {
@@ -302,7 +328,9 @@ impl Way<'_> {
             path: &self.request.path,
             data: &self.request.data,
             mount_point: self.mount.map_or("", |m| m.full_path.as_str()),
-            mount_type: entry.map_or("", |e| e.kind.as_str()),
+            mount_type: self.mount.map_or("", |m| m.kind.as_str()),
+            namespace: &self.space.id,
+            namespace_path: &self.space.path,
             mount_accessor: entry.map_or("", |e| e.accessor.as_str()),
             mount_class: entry.map_or("", |e| if e.auth { "auth" } else { "secret" }),
             remote: self.request.remote,
@@ -425,13 +453,14 @@ impl Way<'_> {
                                 tokens::count_use(tx, &id)?;
                             }
                         }
+                        tx.enter(mount.scope);
                         if let Some(acted) = &acted {
                             intents::complete(tx, mount, &acted.key)?;
                         }
-                        tx.enter(mount.scope);
                         let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
                         let call = Call { done: acted.as_ref().map(|a| &a.done), ..call };
                         let response = mount.handler.apply(found, tx, &call)?;
+                        self.note_cubbyhole(tx, mount, &authorised)?;
                         let limits = self.core.options.limits;
                         let mut response = logins::complete(tx, mount, limits, &self.request.path, response, self.now)?;
                         if let Some(new) = response.new_lease.take() {
@@ -447,7 +476,7 @@ impl Way<'_> {
                         }
                         self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
-                            response = wrapping::wrap(tx, response, ttl, self.request, &mount.entry.kind, self.now)?;
+                            response = wrapping::wrap(tx, response, ttl, self.request, &mount.kind, self.now)?;
                         }
                         if let Some(id) = limited.filter(|_| counts_after) {
                             tokens::count_use_if_there(tx, &id)?;
@@ -521,7 +550,8 @@ impl Way<'_> {
         let Body::Data(data) = &mut response.body else { return Ok(()) };
         let Some(Value::Array(keys)) = data.get_mut("keys") else { return Ok(()) };
         let now = system_time(self.core.policy_time());
-        let shows = |key: &str| policies.acl.shows(filter, &self.request.path, key, now);
+        let path = self.full_path();
+        let shows = |key: &str| policies.acl.shows(filter, &path, key, now);
         keys.retain(|key| key.as_str().is_some_and(shows));
         if keys.is_empty() {
             // As a folder that holds nothing: that there is something must not show.
@@ -536,13 +566,24 @@ impl Way<'_> {
     /// A token's last use ends it before the request is carried out, unless the request is about what
     /// ends with the token.
     fn is_of_the_token_itself(&self, mount: &Mount) -> bool {
-        mount.scope == CUBBYHOLE || self.request.path == wrapping::UNWRAP
+        mount.scope == CUBBYHOLE.of(self.space.uuid) || self.request.path == wrapping::UNWRAP
+    }
+
+    /// A token that keeps something in another namespace's cubbyhole takes it along when it ends.
+    fn note_cubbyhole(&self, tx: &mut Tx, mount: &Mount, authorised: &Authorised) -> Result<()> {
+        let (space, caller) = (self.space.uuid, &authorised.caller);
+        match caller.token_id.filter(|id| id.namespace != space) {
+            Some(id) if mount.scope == CUBBYHOLE.of(space) && self.operation.writes() => {
+                cubbyhole::keeps_elsewhere(tx, &id, &space)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The mount still answers for the path, as of the index that is returned.
     fn same_mount(&self, mount: &Mount) -> Result<u64> {
         let index = self.store().view().index();
-        let router = self.core.router(self.open)?;
+        let router = self.core.router_of(self.open, self.space)?;
         match router.find(&self.request.path) {
             Some((now, _)) if now.key == mount.key && now.handler.is(&mount.handler) => Ok(index),
             _ => Err(Error::Unavailable("the mount has just been changed; try again".into())),

@@ -12,7 +12,7 @@ use holdfast_seal::{Barrier, Keyring, Lock, locks};
 use holdfast_storage::{Proposal, Write};
 
 use crate::ceremony::authority;
-use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
+use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
 use crate::router::{self, MountEntry};
 use crate::seal_state::{Refusal, add_missing_mounts, failed, refuse};
 use crate::tokens::{self, Issue, TokenEntry};
@@ -195,11 +195,11 @@ impl Core {
         let keyring = Arc::new(Keyring::generate(list.cluster_id, now.secs()).map_err(failed)?);
         let barrier = Barrier::new(keyring.clone());
         let mut tx = Tx::new(self.store.view(), barrier.clone());
-        let token = tokens::new_service_id().map_err(failed)?;
+        let token = tokens::new_root_service_id().map_err(failed)?;
         first_records(&mut tx, &token, now).map_err(failed)?;
         if let Some(key) = verifier {
             let check = authority::verifier(&barrier, &key);
-            tx.within(SYSTEM, |tx| tx.put(Place::Ordered(SETTINGS, authority::VERIFIER), check)).map_err(failed)?;
+            tx.within(STORE, |tx| tx.put(Place::Ordered(SETTINGS, authority::VERIFIER), check)).map_err(failed)?;
         }
         let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
         proposal.writes.push(Write::Put(LOCKS.into(), list.encode(root).map_err(failed)?.into()));
@@ -231,8 +231,9 @@ impl Core {
                 let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
                 tokens::store(tx, id, &mut entry)?;
                 // The one that nobody was told of.
-                let first = tokens::id_of(tx, first.expose());
-                tokens::revoke_tree(tx, &first)?;
+                if let Some(first) = tokens::id_of(tx, first.expose())? {
+                    tokens::revoke_tree(tx, &first)?;
+                }
             }
             for (path, kind, options) in mounts {
                 let mut mount = MountEntry::new(path, false, kind)?;

@@ -12,7 +12,7 @@ use holdfast_sdk::{Act, Error, Map, Outside, Place, Result, Timestamp, Transacti
 use minicbor::{Decode, Encode};
 
 use crate::expiry;
-use crate::layout::{INTENTS, INTENTS_DUE, IRREVOCABLE, SYSTEM};
+use crate::layout::{GIVEN_UP, INTENTS, INTENTS_DUE, IRREVOCABLE, NamespaceId, ROOT, STORE, SYSTEM};
 use crate::leases::{self, EngineLease};
 use crate::router::Mount;
 use crate::tx::{Effect, Tx};
@@ -170,13 +170,32 @@ fn save(tx: &mut Tx, key: &Key, intent: &Intent) -> Result<()> {
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(INTENTS, &key.0), intent))
 }
 
+/// An intent that is due.
+pub struct Due {
+    pub namespace: NamespaceId,
+    pub key: Key,
+    pub target: String,
+}
+
+impl Due {
+    /// The namespace stands behind the key, unless it is the root.
+    fn encode(namespace: NamespaceId, key: &Key) -> Vec<u8> {
+        if namespace == ROOT { key.0.to_vec() } else { [&key.0[..], &namespace].concat() }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<(NamespaceId, Key)> {
+        let (key, namespace) = bytes.split_at(bytes.len().min(32));
+        Ok((namespace.try_into().unwrap_or(ROOT), Key::read(key)?))
+    }
+}
+
 /// Look at it at `at`, and not before; `None`: when somebody asks for it.
 fn save_due(tx: &mut Tx, key: &Key, intent: &mut Intent, at: Option<Timestamp>) -> Result<()> {
     if let Some(old) = intent.due_key.take() {
         expiry::remove_in(tx, INTENTS_DUE, &old)?;
     }
     if let Some(at) = at {
-        intent.due_key = Some(expiry::put_in(tx, INTENTS_DUE, at, key.0.to_vec())?);
+        intent.due_key = Some(expiry::put_in(tx, INTENTS_DUE, at, Due::encode(tx.namespace(), key))?);
     }
     save(tx, key, intent)
 }
@@ -318,12 +337,12 @@ pub fn give_back(tx: &mut Tx, mount: &Mount, key: &Key, outside: &Outside, why: 
 }
 
 /// Intents that are due by `now`, the oldest first, with their targets.
-pub fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<(Key, String)>> {
+pub fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<Due>> {
     let mut out = Vec::new();
     for (_, value) in expiry::due_in(tx, INTENTS_DUE, now, limit)? {
-        let key = Key::read(&value)?;
-        if let Some(intent) = load(tx, &key)? {
-            out.push((key, intent.target));
+        let (namespace, key) = Due::decode(&value)?;
+        if let Some(intent) = tx.within(SYSTEM.of(namespace), |tx| load(tx, &key))? {
+            out.push(Due { namespace, key, target: intent.target });
         }
     }
     Ok(out)
@@ -379,6 +398,9 @@ pub fn failed(tx: &mut Tx, key: &Key, error: &str, now: Timestamp) -> Result<()>
             let lease = lease.clone().into_bytes();
             tx.within(SYSTEM, |tx| tx.put(Place::Ordered(IRREVOCABLE, &key.0), lease))?;
         }
+        if let Some(place) = given_up_place(tx, key) {
+            tx.within(STORE, |tx| tx.put(Place::Ordered(GIVEN_UP, &place), Vec::new()))?;
+        }
         return save_due(tx, key, &mut intent, None);
     }
     let again = after(now, pause(intent.tries)?);
@@ -397,6 +419,26 @@ pub fn pause(tries: u32) -> Result<Duration> {
     Ok(whole / 2 + whole / 2 * share / (1 << 16))
 }
 
+/// Where one of another namespace than the root is found again at an unseal.
+fn given_up_place(tx: &Tx, key: &Key) -> Option<Vec<u8>> {
+    (tx.namespace() != ROOT).then(|| [&tx.namespace()[..], &key.0].concat())
+}
+
+/// The same for what was given up in other namespaces than the root. True: there may be more.
+pub fn take_up_again_elsewhere(tx: &mut Tx, now: Timestamp) -> Result<bool> {
+    let found = tx.within(STORE, |tx| tx.ordered(GIVEN_UP, &[], &[], BATCH))?;
+    for (place, _) in &found {
+        tx.within(STORE, |tx| tx.delete(Place::Ordered(GIVEN_UP, place)))?;
+        let Some((namespace, key)) = place.split_first_chunk::<16>() else { continue };
+        let key = Key::read(key)?;
+        tx.within(SYSTEM.of(*namespace), |tx| match load(tx, &key)? {
+            Some(intent) if intent.state == State::GivenUp => try_again(tx, &key, intent, now),
+            _ => Ok(()),
+        })?;
+    }
+    Ok(found.len() == BATCH)
+}
+
 /// At an unseal: what was given up is tried once more. Looks at a batch from a key on; returns where the next
 /// one begins, if there is more.
 pub fn take_up_again(tx: &mut Tx, from: &[u8], now: Timestamp) -> Result<Option<Vec<u8>>> {
@@ -411,8 +453,9 @@ pub fn take_up_again(tx: &mut Tx, from: &[u8], now: Timestamp) -> Result<Option<
 }
 
 /// Look at these later than others that are due.
-pub fn make_way(tx: &mut Tx, keys: &[Key], now: Timestamp, pause: Duration) -> Result<()> {
-    for key in keys {
+pub fn make_way(tx: &mut Tx, keys: &[(NamespaceId, Key)], now: Timestamp, pause: Duration) -> Result<()> {
+    for (namespace, key) in keys {
+        tx.enter(SYSTEM.of(*namespace));
         if let Some(mut intent) = load(tx, key)?.filter(|i| i.next_look().is_some_and(|at| at <= now)) {
             save_due(tx, key, &mut intent, Some(after(now, pause)))?;
         }
@@ -533,7 +576,8 @@ mod tests {
             assert_eq!((given_up.state, given_up.next_look()), (State::GivenUp, None));
             assert_eq!(given_up.last_error.unwrap().len(), ERROR_CHARS);
             assert_eq!(take_up_again(tx, &[], now)?, None);
-            assert_eq!(due(tx, all_due, 9)?, [(key, "a".to_owned())]);
+            let again: Vec<_> = due(tx, all_due, 9)?.into_iter().map(|d| (d.namespace, d.key, d.target)).collect();
+            assert_eq!(again, [(ROOT, key, "a".to_owned())]);
             assert_eq!(load(tx, &key)?.unwrap().state, State::Undoing);
             assert_eq!(Key::parse(&key.id()), Some(key));
             Ok(())

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Transaction, Value, record};
+use holdfast_sdk::{Error, Map, Place, Result, Timestamp, TokenId, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
-use crate::layout::{JOBS, MOUNTS, SYSTEM, Scope};
+use crate::layout::{JOBS, MOUNTS, NamespaceId, ROOT, STORE, SYSTEM, Scope};
+use crate::namespaces::{self, Ended};
 use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
 use crate::{Core, Open, clock, cubbyhole, intents, leases, random, tokens};
@@ -93,6 +94,12 @@ pub enum Kind {
         #[cbor(n(0), with = "minicbor::bytes")]
         token: [u8; 32],
     },
+    /// End all that is in a namespace that was deleted: the one that the job works in.
+    #[n(8)]
+    EndNamespace {
+        #[n(0)]
+        path: String,
+    },
 }
 
 impl Kind {
@@ -120,6 +127,7 @@ impl Kind {
             Kind::RevokeLeases { forget: true, .. } => "forget-leases",
             Kind::RevokeLeases { .. } => "revoke-leases",
             Kind::EndLeasesOfToken { .. } => "end-leases-of-token",
+            Kind::EndNamespace { .. } => "end-namespace",
         }
     }
 }
@@ -135,14 +143,30 @@ pub struct Job {
     /// Why the last batch failed; it is tried again.
     #[n(3)]
     pub last_error: Option<String>,
+    /// Where it works; none: in the root namespace.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    #[cbor(default)]
+    namespace: Option<NamespaceId>,
 }
 holdfast_sdk::record!(Job);
 
-/// Store a job; it starts when the transaction is committed. Returns its id.
+impl Job {
+    pub fn namespace(&self) -> NamespaceId {
+        self.namespace.unwrap_or(ROOT)
+    }
+}
+
+/// Store a job for the present namespace; it starts when the transaction is committed. Returns its id.
 pub fn add(tx: &mut Tx, kind: Kind) -> Result<[u8; 16]> {
+    add_in(tx, tx.namespace(), kind)
+}
+
+/// Store a job for a namespace.
+pub fn add_in(tx: &mut Tx, namespace: NamespaceId, kind: Kind) -> Result<[u8; 16]> {
     let id: [u8; 16] = random::uuid()?;
-    let job = Job { kind, created: clock::now().secs(), batches: 0, last_error: None };
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(JOBS, &id), &job))?;
+    let namespace = Some(namespace).filter(|n| *n != ROOT);
+    let job = Job { kind, created: clock::now().secs(), batches: 0, last_error: None, namespace };
+    tx.within(STORE, |tx| record::put(tx, Place::Ordered(JOBS, &id), &job))?;
     tx.effect(Effect::RunJobs);
     Ok(id)
 }
@@ -161,7 +185,7 @@ pub async fn done(core: &Core, open: &Open, id: &[u8; 16]) -> Result<bool> {
             // From here on nothing is missed.
             told.as_mut().enable();
             let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
-            if tx.within(SYSTEM, |tx| tx.get(Place::Ordered(JOBS, id)))?.is_none() {
+            if tx.within(STORE, |tx| tx.get(Place::Ordered(JOBS, id)))?.is_none() {
                 return Ok(true);
             }
             drop(tx);
@@ -176,7 +200,7 @@ pub async fn done(core: &Core, open: &Open, id: &[u8; 16]) -> Result<bool> {
 
 /// All jobs that are not done, at most 1,000.
 pub fn list(tx: &mut Tx) -> Result<Vec<([u8; 16], Job)>> {
-    let found = tx.within(SYSTEM, |tx| tx.ordered(JOBS, &[], &[], 1000))?;
+    let found = tx.within(STORE, |tx| tx.ordered(JOBS, &[], &[], 1000))?;
     found
         .into_iter()
         .map(|(id, bytes)| {
@@ -194,6 +218,11 @@ pub fn disabled_mount(tx: &mut Tx, mount: &[u8; 16]) -> Result<Option<MountEntry
     }))
 }
 
+/// Forget a job.
+pub fn forget(tx: &mut Tx, id: &[u8; 16]) -> Result<()> {
+    tx.within(STORE, |tx| tx.delete(Place::Ordered(JOBS, id)))
+}
+
 /// How far one batch has brought a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -206,9 +235,13 @@ pub enum Step {
 
 /// Work off one batch.
 pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<Step> {
-    let Some(mut job) = tx.within(SYSTEM, |tx| record::get::<Job>(tx, Place::Ordered(JOBS, id)))? else {
+    tx.enter(STORE);
+    let Some(mut job) = tx.within(STORE, |tx| record::get::<Job>(tx, Place::Ordered(JOBS, id)))? else {
         return Ok(Step::Done);
     };
+    let namespace = job.namespace();
+    tx.enter(SYSTEM.of(namespace));
+    let token = |own: &[u8; 32]| TokenId { namespace, own: *own };
     let more = match &mut job.kind {
         Kind::CleanMount { mount, entry, cursor, .. } => 'done: {
             if leases::end_of_mount(tx, mount, cursor)? {
@@ -220,22 +253,30 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
                 note_failure(tx, id, &why)?;
                 return Ok(Step::Waits);
             }
-            clean_mount(core, tx, Scope::mount(*mount), entry.as_deref())?
+            clean_mount(core, tx, Scope::mount(namespace, *mount), entry.as_deref())?
         }
-        Kind::RevokeChildren { parent } => tokens::revoke_children(tx, parent)?,
-        Kind::CleanCubbyhole { token } => cubbyhole::clean(tx, token, BATCH_KEYS)?,
+        Kind::RevokeChildren { parent } => tokens::revoke_children(tx, &token(parent))?,
+        Kind::CleanCubbyhole { token: of } => cubbyhole::clean(tx, &token(of), BATCH_KEYS)?,
         Kind::UpgradeMount { mount, cursor, .. } => upgrade_mount(tx, router, mount, cursor)?,
-        Kind::OrphanChildren { parent } => tokens::let_children_go(tx, parent)?,
+        Kind::OrphanChildren { parent } => tokens::let_children_go(tx, &token(parent))?,
         Kind::RevokeLeases { folder, before, cursor, forget } => {
             let how = if *forget { leases::How::Forget } else { leases::How::Revoke };
             leases::end_below(tx, folder, how, Timestamp(*before), cursor)?
         }
-        Kind::EndLeasesOfToken { token } => leases::end_rest_of_token(tx, token)?,
+        Kind::EndLeasesOfToken { token: of } => leases::end_rest_of_token(tx, &token(of))?,
+        Kind::EndNamespace { .. } => match namespaces::end_some(tx, namespace)? {
+            Ended::All => false,
+            Ended::Some => true,
+            Ended::Waits => {
+                note_failure(tx, id, "waits until its mounts are cleaned up: see the other jobs")?;
+                return Ok(Step::Waits);
+            }
+        },
         Kind::TidyTokens { table, cursor } => tokens::tidy(tx, table, cursor, BATCH_KEYS, core.clock.cluster())?,
     };
     job.batches += 1;
     job.last_error = None;
-    tx.within(SYSTEM, |tx| match more {
+    tx.within(STORE, |tx| match more {
         true => record::put(tx, Place::Ordered(JOBS, id), &job),
         false => tx.delete(Place::Ordered(JOBS, id)),
     })?;
@@ -273,7 +314,7 @@ fn upgrade_mount(tx: &mut Tx, router: &Router, mount: &[u8; 16], cursor: &mut Ve
 
 /// Keep why a job's last batch failed, for whoever looks at `sys/jobs`.
 pub fn note_failure(tx: &mut Tx, id: &[u8; 16], error: &str) -> Result<()> {
-    tx.within(SYSTEM, |tx| match record::get::<Job>(tx, Place::Ordered(JOBS, id))? {
+    tx.within(STORE, |tx| match record::get::<Job>(tx, Place::Ordered(JOBS, id))? {
         Some(mut job) if job.last_error.as_deref() != Some(error) => {
             job.last_error = Some(error.to_owned());
             record::put(tx, Place::Ordered(JOBS, id), &job)
@@ -290,7 +331,7 @@ pub fn shown(id: &[u8; 16], job: &Job) -> Map<String, Value> {
     out.insert("created_time".into(), holdfast_sdk::Timestamp::from_secs(job.created).rfc3339().into());
     out.insert("batches".into(), job.batches.into());
     out.insert("last_error".into(), job.last_error.clone().map_or(Value::Null, Value::from));
-    if let Kind::CleanMount { path, .. } | Kind::UpgradeMount { path, .. } = &job.kind {
+    if let Kind::CleanMount { path, .. } | Kind::UpgradeMount { path, .. } | Kind::EndNamespace { path } = &job.kind {
         out.insert("path".into(), path.clone().into());
     }
     out

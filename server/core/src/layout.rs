@@ -16,22 +16,22 @@ pub const KEYRING: &[u8] = b"\0keyring";
 
 pub const SEALED: u8 = 1;
 
+/// A namespace's UUID.
+pub type NamespaceId = [u8; 16];
+
+/// The namespace that every other one is in.
+pub const ROOT: NamespaceId = [0; 16];
+
 /// A mount of a namespace: what a transaction sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope {
-    pub namespace: [u8; 16],
+    pub namespace: NamespaceId,
     pub mount: [u8; 16],
 }
 
 impl Scope {
-    const fn of_core(n: u8) -> Scope {
-        let mut mount = [0; 16];
-        mount[15] = n;
-        Scope { namespace: [0; 16], mount }
-    }
-
-    pub fn mount(mount: [u8; 16]) -> Scope {
-        Scope { namespace: [0; 16], mount }
+    pub fn mount(namespace: NamespaceId, mount: [u8; 16]) -> Scope {
+        Scope { namespace, mount }
     }
 
     /// The start of every key of the scope.
@@ -44,17 +44,49 @@ impl Scope {
     }
 }
 
-/// What clients keep through `sys/raw`.
-pub const RAW: Scope = Scope::of_core(5);
+/// What each namespace keeps of the core's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Part(u8);
 
-/// Entities and groups.
-pub const IDENTITY: Scope = Scope::of_core(4);
-/// Mounts, policies, jobs, the expiry index.
-pub const SYSTEM: Scope = Scope::of_core(1);
+impl Part {
+    pub const fn of(self, namespace: NamespaceId) -> Scope {
+        let mut mount = [0; 16];
+        mount[15] = self.0;
+        Scope { namespace, mount }
+    }
+}
+
+/// Where a transaction can go: to a scope, or to a part of the namespace that it is in.
+pub trait Destination {
+    fn scope(self, here: NamespaceId) -> Scope;
+}
+
+impl Destination for Scope {
+    fn scope(self, _: NamespaceId) -> Scope {
+        self
+    }
+}
+
+impl Destination for Part {
+    fn scope(self, here: NamespaceId) -> Scope {
+        self.of(here)
+    }
+}
+
+/// Mounts, policies, leases.
+pub const SYSTEM: Part = Part(1);
 /// Tokens.
-pub const TOKENS: Scope = Scope::of_core(2);
+pub const TOKENS: Part = Part(2);
 /// What tokens keep for themselves.
-pub const CUBBYHOLE: Scope = Scope::of_core(3);
+pub const CUBBYHOLE: Part = Part(3);
+/// Entities and groups.
+pub const IDENTITY: Part = Part(4);
+
+/// What the whole store has once: namespaces, jobs, the expiry index, settings. It is the root namespace's own part.
+pub const STORE: Scope = SYSTEM.of(ROOT);
+pub const ROOT_TOKENS: Scope = TOKENS.of(ROOT);
+/// What clients keep through `sys/raw`.
+pub const RAW: Scope = Part(5).of(ROOT);
 
 /// By mount UUID.
 pub const MOUNTS: Table = Table(1);
@@ -93,6 +125,21 @@ pub const LEASE_COUNTS: Table = Table(18);
 /// By the key of the intent that was given up: the id of the lease that it was to end.
 pub const IRREVOCABLE: Table = Table(19);
 
+/// By UUID: namespaces.
+pub const NAMESPACES: Table = Table(20);
+/// By the path of a namespace, without a slash at its end: its UUID.
+pub const NAMESPACE_PATHS: Table = Table(21);
+/// By the short id that tokens and leases of a namespace end in: its UUID.
+pub const NAMESPACE_IDS: Table = Table(22);
+/// By a namespace's UUID, then that of a mount of it which has something to do by itself.
+pub const BUSY_MOUNTS: Table = Table(23);
+
+/// By a namespace's UUID (not the root's), then the key of an intent of it that was given up.
+pub const GIVEN_UP: Table = Table(24);
+
+/// By name: rate limits.
+pub const QUOTAS: Table = Table(25);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.
@@ -105,6 +152,8 @@ pub const USES: Table = Table(4);
 pub const ROLES: Table = Table(5);
 /// How many tokens have a lease, by the UUID of the auth mount that gave them; zeros for all others.
 pub const TOKEN_COUNTS: Table = Table(6);
+/// By token id, then another namespace's UUID: the token keeps something in the cubbyhole there.
+pub const KEPT_ELSEWHERE: Table = Table(7);
 
 /// Tables of identity. Ids are the bytes of UUIDs.
 pub mod identity {
@@ -144,6 +193,14 @@ pub const SPACES: Table = Table(1);
 /// By the path that the client chose.
 pub const RAW_ENTRIES: Table = Table(1);
 
+/// The scope of a storage key, and its table.
+pub fn place_of(key: &[u8]) -> Option<(Scope, Table)> {
+    let (&SEALED, rest) = key.split_first()? else { return None };
+    let (namespace, rest) = rest.split_first_chunk::<16>()?;
+    let (mount, rest) = rest.split_first_chunk::<16>()?;
+    Some((Scope { namespace: *namespace, mount: *mount }, Table(*rest.first()?)))
+}
+
 /// The table of a storage key in `scope`, if it is one of its keys.
 pub fn table_of(key: &[u8], scope: &Scope) -> Option<Table> {
     let rest = key.strip_prefix(&scope.prefix()[..])?;
@@ -157,7 +214,7 @@ mod tests {
     /// Two branches that each add one are merged without a conflict.
     #[test]
     fn no_two_scopes_and_no_two_tables_of_the_system_are_the_same() {
-        let scopes = [SYSTEM, TOKENS, CUBBYHOLE, RAW, IDENTITY];
+        let scopes = [STORE, ROOT_TOKENS, CUBBYHOLE.of(ROOT), RAW, IDENTITY.of(ROOT), SYSTEM.of([1; 16])];
         let tables = [
             MOUNTS,
             POLICIES,
@@ -176,6 +233,12 @@ mod tests {
             LEASES_OF_MOUNT,
             LEASE_COUNTS,
             IRREVOCABLE,
+            NAMESPACES,
+            NAMESPACE_PATHS,
+            NAMESPACE_IDS,
+            BUSY_MOUNTS,
+            GIVEN_UP,
+            QUOTAS,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

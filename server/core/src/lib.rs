@@ -37,9 +37,11 @@ pub mod log;
 mod logins;
 pub mod metrics;
 mod names;
+mod namespaces;
 mod old_routes;
 mod open_api;
 mod policies;
+mod quotas;
 pub mod random;
 mod router;
 mod seal_state;
@@ -59,7 +61,7 @@ mod wrapping;
 
 pub use answer::Answer;
 pub use body::parse_body;
-pub use handle::Begun;
+pub use handle::{Begun, is_of_root_alone};
 pub use init::{InitRequest, Initialised};
 pub use lockout::UserLockout;
 pub use old_routes::OldRoutes;
@@ -71,8 +73,8 @@ pub use standing::{Standing, free_bytes};
 pub use sys::raft::ARCHIVE;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
@@ -183,16 +185,14 @@ pub(crate) struct Open {
     pub ceremonies: ceremony::Ceremonies,
     pub cluster_id: String,
     pub cluster_name: String,
-    pub router: ArcSwap<Router>,
-    /// Rises when an applied batch changes a mount.
-    pub mounts_version: AtomicU64,
-    pub router_lock: Mutex<()>,
+    pub spaces: namespaces::Spaces,
     pub tokens: Cache<TokenEntry>,
     pub sessions: Cache<tokens::Session>,
     pub opened: Arc<tx::Opened>,
     pub policies: PolicyCache,
     pub identities: identity::Resolutions,
     pub audit: audit::Broker,
+    pub quotas: quotas::Quotas,
     pub settings: settings::SettingsCache,
     pub closing: AtomicBool,
     /// Becomes true when the server is sealed, for those who wait outside.
@@ -361,48 +361,46 @@ impl Core {
         }
     }
 
-    /// The mounts as of a view that is at least as new as the last applied change.
-    pub(crate) fn router(self: &Arc<Self>, open: &Arc<Open>) -> Result<Arc<Router>> {
-        let wanted = open.mounts_version.load(std::sync::atomic::Ordering::SeqCst);
-        let current = open.router.load_full();
-        if current.version >= wanted {
-            return Ok(current);
-        }
-        let _one_at_a_time = open.router_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = open.mounts_version.load(std::sync::atomic::Ordering::SeqCst);
-        let current = open.router.load_full();
-        if current.version >= wanted {
-            return Ok(current);
-        }
-        let fresh = Arc::new(self.build_router(open, Some(&current), wanted)?);
-        open.router.store(fresh.clone());
-        Ok(fresh)
-    }
-
-    fn build_router(self: &Arc<Self>, open: &Open, before: Option<&Router>, version: u64) -> Result<Router> {
-        let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load()));
-        let entries = router::load(&mut tx)?;
-        let mut mounts = Vec::with_capacity(entries.len());
-        for entry in entries {
-            mounts.push(Arc::new(self.mount_of(entry, before)?));
-        }
-        Ok(Router::new(mounts.into_iter(), version))
-    }
-
-    fn mount_of(self: &Arc<Self>, entry: MountEntry, before: Option<&Router>) -> Result<Mount> {
+    /// A mount of a namespace. What did not change since `before` is kept, and what all namespaces have is `shared`.
+    pub(crate) fn mount_of(
+        self: &Arc<Self>,
+        namespace: layout::NamespaceId,
+        entry: MountEntry,
+        before: &Router,
+        shared: Option<&Router>,
+    ) -> Result<Mount> {
         let full_path = entry.full_path();
+        let made = || {
+            let of_kind = |m: &&Arc<Mount>| m.entry.is_built_in() && m.entry.kind == entry.kind;
+            before.mounts().chain(shared.into_iter().flat_map(Router::mounts)).find(of_kind).map(|m| &m.handler)
+        };
         let handler = match (entry.kind.as_str(), entry.auth) {
-            ("system", false) => sys::handler(Arc::downgrade(self), self.options.cluster.is_some()),
-            ("token", true) => tokens::handler(Arc::downgrade(self), entry.limits(self.options.limits)),
-            ("identity", false) => identity::handler(),
-            ("cubbyhole", false) => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),
+            ("system", false) => match made() {
+                Some(router::Handler::System(b, routes)) => router::Handler::System(b.clone(), routes.clone()),
+                _ => sys::handler(Arc::downgrade(self), self.options.cluster.is_some()),
+            },
+            ("token", true) => {
+                let routes = match made() {
+                    Some(router::Handler::Token(_, routes)) => Some(routes.clone()),
+                    _ => None,
+                };
+                tokens::handler(Arc::downgrade(self), entry.limits(self.options.limits), routes)
+            }
+            ("identity", false) => match made() {
+                Some(router::Handler::Identity(b, routes)) => router::Handler::Identity(b.clone(), routes.clone()),
+                _ => identity::handler(),
+            },
+            ("cubbyhole", false) => match made() {
+                Some(router::Handler::Engine(e)) => router::Handler::Engine(e.clone()),
+                _ => router::Handler::Engine(Arc::new(cubbyhole::Cubbyhole::default())),
+            },
             (kind, auth) => {
                 let unchanged = |m: &&Arc<Mount>| {
                     m.entry.uuid == entry.uuid
                         && m.entry.options == entry.options
                         && m.entry.limits(self.options.limits) == entry.limits(self.options.limits)
                 };
-                let same = before.and_then(|r| r.mounts().find(unchanged));
+                let same = before.mounts().find(unchanged);
                 match same.map(|m| &m.handler) {
                     Some(router::Handler::Engine(e)) => router::Handler::Engine(e.clone()),
                     _ => {
@@ -418,12 +416,12 @@ impl Core {
             }
         };
         let scope = match entry.kind.as_str() {
-            "system" if !entry.auth => layout::SYSTEM,
-            "token" if entry.auth => layout::TOKENS,
-            "cubbyhole" if !entry.auth => layout::CUBBYHOLE,
-            _ => layout::Scope::mount(entry.uuid),
+            "system" if !entry.auth => layout::SYSTEM.of(namespace),
+            "token" if entry.auth => layout::TOKENS.of(namespace),
+            "cubbyhole" if !entry.auth => layout::CUBBYHOLE.of(namespace),
+            _ => layout::Scope::mount(namespace, entry.uuid),
         };
-        Ok(Mount { full_path, key: entry.key(), scope, handler, entry })
+        Ok(Mount { full_path, key: entry.key(namespace), scope, handler, kind: entry.shown_kind(namespace), entry })
     }
 
     /// The entry as an engine is made from it.
@@ -463,33 +461,28 @@ impl Core {
 }
 
 impl Open {
-    fn identity_changed(&self, key: &[u8], index: u64) {
-        match layout::table_of(key, &layout::IDENTITY) {
-            Some(layout::identity::ENTITY) => self.identities.entity_changed(key, index),
-            Some(layout::identity::GROUPS) => self.identities.groups_changed(index),
-            _ => {}
-        }
-    }
-
     /// A batch is about to be published: forget what it changes.
     fn invalidate(&self, keys: &[holdfast_storage::Key], index: u64) {
         for key in keys {
             self.opened.invalidate(key, index);
-            match layout::table_of(key, &layout::TOKENS) {
-                Some(layout::TOKEN) => {
+            let Some((scope, table)) = layout::place_of(key) else { continue };
+            let of = |part: layout::Part| part.of(scope.namespace) == scope;
+            match table {
+                layout::TOKEN if of(layout::TOKENS) => {
                     self.tokens.invalidate(key, index);
                     self.sessions.invalidate(key, index);
                 }
-                Some(_) => {}
-                None if layout::table_of(key, &layout::IDENTITY).is_some() => self.identity_changed(key, index),
-                None => match layout::table_of(key, &layout::SYSTEM) {
-                    Some(layout::POLICIES) => self.policies.invalidate(index),
-                    Some(layout::SETTINGS) => self.settings.invalidate(index),
-                    Some(layout::MOUNTS) => {
-                        self.mounts_version.fetch_max(index, std::sync::atomic::Ordering::SeqCst);
-                    }
-                    _ => {}
-                },
+                layout::POLICIES if of(layout::SYSTEM) => self.policies.invalidate(scope.namespace, index),
+                layout::MOUNTS if of(layout::SYSTEM) => self.spaces.mounts_changed(scope.namespace, index),
+                layout::SETTINGS if scope == layout::STORE => {
+                    self.settings.invalidate(index);
+                    self.quotas.changed(index);
+                }
+                layout::QUOTAS if scope == layout::STORE => self.quotas.changed(index),
+                layout::NAMESPACES if scope == layout::STORE => self.spaces.changed(index),
+                layout::identity::ENTITY if of(layout::IDENTITY) => self.identities.entity_changed(key, index),
+                layout::identity::GROUPS if of(layout::IDENTITY) => self.identities.groups_changed(index),
+                _ => {}
             }
         }
     }
@@ -498,7 +491,7 @@ impl Open {
 /// The write that keeps cluster time.
 fn stamp(open: &Open, now: Timestamp) -> Result<Write, CommitError> {
     let barrier = open.barrier.load();
-    let mut key = layout::SYSTEM.prefix().to_vec();
+    let mut key = layout::STORE.prefix().to_vec();
     key.push(layout::CLUSTER_TIME.0);
     let sealed = barrier.seal(&key, &now.0.to_be_bytes()).map_err(|e| CommitError::Failed(e.to_string()))?;
     Ok(Write::Put(key.into(), sealed.into()))
@@ -506,7 +499,7 @@ fn stamp(open: &Open, now: Timestamp) -> Result<Write, CommitError> {
 
 /// The cluster time that a store holds, if it ever did.
 pub(crate) fn stored_time(tx: &mut Tx) -> Result<Option<Timestamp>> {
-    let found = tx.within(layout::SYSTEM, |tx| tx.get(Place::Ordered(layout::CLUSTER_TIME, &[])))?;
+    let found = tx.within(layout::STORE, |tx| tx.get(Place::Ordered(layout::CLUSTER_TIME, &[])))?;
     Ok(found.and_then(|b| b.try_into().ok()).map(|b| Timestamp(u64::from_be_bytes(b))))
 }
 

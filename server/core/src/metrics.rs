@@ -80,6 +80,7 @@ pub struct Metrics {
     pub undo_queue: Gauge,
     /// Leases of engines that were made, renewed, have reached their end, and were revoked.
     pub leases_created: Counter,
+    pub quota_refusals: Counter,
     pub leases_renewed: Counter,
     pub leases_expired: Counter,
     pub leases_revoked: Counter,
@@ -217,6 +218,7 @@ impl Metrics {
             "Leases whose end failed too often: see sys/leases.",
             now.leases.irrevocable as f64,
         );
+        one("holdfast_quota_refusals", "counter", "Requests that a quota refused.", self.quota_refusals.get() as f64);
         one("holdfast_leases_created", "counter", "Leases made.", self.leases_created.get() as f64);
         one("holdfast_leases_renewed", "counter", "Leases renewed.", self.leases_renewed.get() as f64);
         one("holdfast_leases_expired", "counter", "Leases that reached their end.", self.leases_expired.get() as f64);

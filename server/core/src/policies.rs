@@ -1,6 +1,8 @@
 //! Stored policies, and the compiled union of a token's policies.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY, TemplateValues};
@@ -9,14 +11,19 @@ use minicbor::{Decode, Encode};
 
 use crate::Core;
 use crate::identity::Resolved;
-use crate::layout::{POLICIES, SYSTEM};
+use crate::layout::{NamespaceId, POLICIES, ROOT, SYSTEM};
+use crate::namespaces;
 use crate::tx::Tx;
 use crate::unions::{Names, Unions};
 
 /// Policies that no token may be given by name.
 pub const NOT_ASSIGNABLE: &[&str] = &["response-wrapping"];
-/// Compiled unions kept at most.
+/// Compiled unions of the root namespace kept at most,
 const CACHED: usize = 4096;
+/// those of each other one,
+const CACHED_EACH: usize = 256;
+/// and of so many others.
+const CACHED_NAMESPACES: usize = 1024;
 
 #[derive(Debug, Clone, Default, Encode, Decode)]
 pub struct StoredPolicy {
@@ -67,12 +74,19 @@ pub struct Compiled {
     pub keys: Vec<Vec<u8>>,
 }
 
-/// Compiled unions by the list of their names. A change of any policy makes all of them anew.
-pub struct PolicyCache(Unions<Compiled, Resolved>);
+/// Compiled unions by the list of their names. A change of any policy makes all of its namespace's anew.
+pub struct PolicyCache {
+    root: PolicyUnions,
+    others: RwLock<HashMap<NamespaceId, Arc<PolicyUnions>>>,
+    /// The last batch that changed a policy of any namespace but the root.
+    others_changed_at: AtomicU64,
+}
+
+type PolicyUnions = Unions<Compiled, Resolved>;
 
 impl Default for PolicyCache {
     fn default() -> PolicyCache {
-        PolicyCache(Unions::new(CACHED))
+        PolicyCache { root: Unions::new(CACHED), others: RwLock::default(), others_changed_at: AtomicU64::new(0) }
     }
 }
 
@@ -91,11 +105,19 @@ impl Core {
 
 impl PolicyCache {
     /// The batch of `index`, which is about to be published, changed a policy.
-    pub fn invalidate(&self, index: u64) {
-        self.0.invalidate(index);
+    pub fn invalidate(&self, namespace: NamespaceId, index: u64) {
+        if namespace == ROOT {
+            return self.root.invalidate(index);
+        }
+        // Before it is looked for: who makes it meanwhile looks here afterwards.
+        self.others_changed_at.fetch_max(index, Ordering::SeqCst);
+        if let Some(unions) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&namespace) {
+            unions.invalidate(index);
+        }
     }
 
-    /// The union of a token's policies and those of its entity; names that do not exist grant nothing.
+    /// The union of a token's policies and those of its entity, both of the namespace that `tx` is in; names that
+    /// do not exist grant nothing.
     pub fn union(
         &self,
         tx: &mut Tx,
@@ -103,29 +125,57 @@ impl PolicyCache {
         who: Option<&Arc<Resolved>>,
         now: Timestamp,
     ) -> Result<Arc<Compiled>> {
-        let (view, time) = (tx.index(), system_time(now));
-        let made_for = who.map(|who| (&who.entity.id, who));
-        let lives = |union: &Arc<Compiled>| union.acl.valid_until().is_none_or(|end| end > time);
-        if let Some(found) = self.0.get(view, names, made_for).filter(lives) {
-            return Ok(found);
+        match tx.namespace() {
+            ROOT => union_in(&self.root, tx, names, who, now),
+            other => union_in(&self.unions_of(other), tx, names, who, now),
         }
-        let compiled = Arc::new(united(tx, names.list(), who, now)?);
-        self.0.insert(view, names, made_for, compiled.clone());
-        Ok(compiled)
     }
+
+    fn unions_of(&self, namespace: NamespaceId) -> Arc<PolicyUnions> {
+        if let Some(found) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&namespace) {
+            return found.clone();
+        }
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        if others.len() >= CACHED_NAMESPACES {
+            others.clear();
+        }
+        let unions = others.entry(namespace).or_insert_with(|| Arc::new(Unions::new(CACHED_EACH))).clone();
+        unions.invalidate(self.others_changed_at.load(Ordering::SeqCst));
+        unions
+    }
+}
+
+fn union_in(
+    unions: &PolicyUnions,
+    tx: &mut Tx,
+    names: &Names,
+    who: Option<&Arc<Resolved>>,
+    now: Timestamp,
+) -> Result<Arc<Compiled>> {
+    let (view, time) = (tx.index(), system_time(now));
+    let made_for = who.map(|who| (&who.entity.id, who));
+    let lives = |union: &Arc<Compiled>| union.acl.valid_until().is_none_or(|end| end > time);
+    if let Some(found) = unions.get(view, names, made_for).filter(lives) {
+        return Ok(found);
+    }
+    let compiled = Arc::new(united(tx, names.list(), who, now)?);
+    unions.insert(view, names, made_for, compiled.clone());
+    Ok(compiled)
 }
 
 fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Timestamp) -> Result<Compiled> {
     let of_entity = who.map_or(&[][..], |w| &w.policies);
     let all = names.iter().chain(of_entity.iter().filter(|n| !names.contains(n)));
     let (mut policies, mut keys) = (Vec::new(), Vec::new());
+    let namespace = namespaces::path_of(tx, tx.namespace())?;
     for name in all {
         match name.as_str() {
-            "root" => policies.push(Arc::new(Policy::root())),
-            "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping())),
+            "root" => policies.push(Arc::new(Policy::root().in_namespace(&namespace))),
+            "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping().in_namespace(&namespace))),
             _ => {
                 keys.push(tx.within(SYSTEM, |tx| tx.key(Place::Name(POLICIES, name)))?);
-                policies.extend(read(tx, name)?.map(|p| compile(name, &p)).transpose()?.map(Arc::new));
+                let compiled = read(tx, name)?.map(|p| compile(name, &p)).transpose()?;
+                policies.extend(compiled.map(|p| Arc::new(p.in_namespace(&namespace))));
             }
         }
     }

@@ -7,7 +7,7 @@ use holdfast_sdk::{Backend, Error, Map, Place, Record, Result, Routes, Transacti
 use minicbor::{Decode, Encode};
 
 use crate::identity::IdentityBackend;
-use crate::layout::{MOUNTS, SYSTEM, Scope};
+use crate::layout::{BUSY_MOUNTS, MOUNTS, NamespaceId, ROOT, STORE, SYSTEM, Scope};
 use crate::sys::System;
 use crate::tokens::TokenBackend;
 use crate::tx::Tx;
@@ -131,6 +131,11 @@ impl MountEntry {
         matches!((self.kind.as_str(), self.auth), ("system" | "identity" | "cubbyhole", false) | ("token", true))
     }
 
+    /// The type, as clients see it: what every namespace has is told from the root's.
+    pub fn shown_kind(&self, namespace: NamespaceId) -> String {
+        if namespace != ROOT && self.is_built_in() { format!("ns_{}", self.kind) } else { self.kind.clone() }
+    }
+
     /// The TTLs that count for the mount: its own, or else the system's.
     pub fn limits(&self, system: TtlLimits) -> TtlLimits {
         let or = |own: u64, system: u64| if own == 0 { system } else { own };
@@ -140,9 +145,9 @@ impl MountEntry {
         }
     }
 
-    /// The storage key of the entry itself.
-    pub fn key(&self) -> Vec<u8> {
-        [&SYSTEM.prefix()[..], &[MOUNTS.0], &self.uuid].concat()
+    /// The storage key of the entry itself, as a mount of a namespace.
+    pub fn key(&self, namespace: NamespaceId) -> Vec<u8> {
+        [&SYSTEM.of(namespace).prefix()[..], &[MOUNTS.0], &self.uuid].concat()
     }
 
     pub fn option(&self, name: &str) -> Option<&str> {
@@ -184,6 +189,8 @@ pub struct Mount {
     /// The storage key of the entry.
     pub key: Vec<u8>,
     pub scope: Scope,
+    /// Its type, as clients see it.
+    pub kind: String,
     pub handler: Handler,
 }
 
@@ -203,7 +210,7 @@ impl Handler {
 pub struct Router {
     /// By path without the slash at its end.
     by_path: HashMap<String, Arc<Mount>>,
-    /// The change of the mount table that this router knows.
+    /// The state of the store that it was read from.
     pub version: u64,
 }
 
@@ -211,6 +218,15 @@ impl Router {
     pub fn new(mounts: impl Iterator<Item = Arc<Mount>>, version: u64) -> Router {
         let by_path = mounts.map(|m| (m.full_path.trim_end_matches('/').to_owned(), m)).collect();
         Router { by_path, version }
+    }
+
+    /// What stands for mounts that nobody has asked for yet.
+    pub fn unread() -> Router {
+        Router { by_path: HashMap::new(), version: 0 }
+    }
+
+    pub fn is_unread(&self) -> bool {
+        self.version == 0
     }
 
     /// The mount with the longest path that `path` starts with, and where the rest begins. A mount's
@@ -237,12 +253,36 @@ pub fn load(tx: &mut Tx) -> Result<Vec<MountEntry>> {
 }
 
 pub fn save(tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+    if let Some(place) = busy_place(tx, entry) {
+        tx.within(STORE, |tx| tx.put(Place::Ordered(BUSY_MOUNTS, &place), Vec::new()))?;
+    }
     tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(MOUNTS, &entry.uuid), entry))
 }
 
+/// Engines that do things by themselves ([`Backend::chores`]). Their mounts in other namespaces than the root are
+/// listed, so that no other of these has to be looked at.
+const BUSY_KINDS: &[&str] = &["database"];
+
+fn busy_place(tx: &Tx, entry: &MountEntry) -> Option<Vec<u8>> {
+    let is_busy = tx.namespace() != ROOT && !entry.auth && BUSY_KINDS.contains(&entry.kind.as_str());
+    is_busy.then(|| [tx.namespace(), entry.uuid].concat())
+}
+
+/// The mounts in other namespaces than the root that may have something to do by themselves.
+pub fn busy(tx: &mut Tx) -> Result<Vec<(NamespaceId, [u8; 16])>> {
+    let found = tx.within(STORE, |tx| tx.ordered(BUSY_MOUNTS, &[], &[], usize::MAX))?;
+    let place = |(key, _): (Vec<u8>, Vec<u8>)| {
+        let (namespace, mount) = key.split_first_chunk::<16>()?;
+        Some((*namespace, mount.try_into().ok()?))
+    };
+    Ok(found.into_iter().filter_map(place).collect())
+}
+
 /// How often a mount was moved; `None` if it is not there any more.
-pub fn moves_of(tx: &mut Tx, mount: &[u8; 16]) -> Result<Option<u32>> {
-    let Some(bytes) = tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, mount)))? else { return Ok(None) };
+pub fn moves_of(tx: &mut Tx, namespace: NamespaceId, mount: &[u8; 16]) -> Result<Option<u32>> {
+    let Some(bytes) = tx.within(SYSTEM.of(namespace), |tx| tx.get(Place::Ordered(MOUNTS, mount)))? else {
+        return Ok(None);
+    };
     let (version, rest) = bytes.split_first().ok_or_else(|| Error::Internal("a mount's record is empty".into()))?;
     let found: Moves = record::decode(*version, MountEntry::VERSION, rest)?;
     Ok(Some(found.moves))
@@ -254,7 +294,21 @@ pub fn is_stored(tx: &mut Tx, entry: &MountEntry) -> Result<bool> {
 }
 
 pub fn forget(tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+    if let Some(place) = busy_place(tx, entry) {
+        tx.within(STORE, |tx| tx.delete(Place::Ordered(BUSY_MOUNTS, &place)))?;
+    }
     tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(MOUNTS, &entry.uuid)))
+}
+
+/// Mounts that every namespace has, and that stores of earlier versions may miss.
+pub fn later_mounts() -> Result<Vec<MountEntry>> {
+    let mut cubbyhole = MountEntry::new("cubbyhole/", false, "cubbyhole")?;
+    cubbyhole.description = "per-token private secret storage".into();
+    cubbyhole.local = true;
+    let mut identity = MountEntry::new("identity/", false, "identity")?;
+    identity.description = "identity store".into();
+    identity.passthrough_request_headers = vec!["Authorization".into()];
+    Ok(vec![cubbyhole, identity])
 }
 
 /// A path for a mount: without a slash at its front, with one at its end.
@@ -270,7 +324,7 @@ pub fn mount_path(text: &str) -> Result<String> {
 }
 
 /// A mount as `sys/mounts` and `sys/auth` show it.
-pub fn shown(e: &MountEntry) -> Map<String, Value> {
+pub fn shown(e: &MountEntry, namespace: NamespaceId) -> Map<String, Value> {
     let mut config = Map::new();
     config.insert("default_lease_ttl".into(), e.default_ttl_secs.into());
     config.insert("max_lease_ttl".into(), e.max_ttl_secs.into());
@@ -297,7 +351,7 @@ pub fn shown(e: &MountEntry) -> Map<String, Value> {
     set("running_plugin_version", BUILTIN_VERSION.into());
     set("running_sha256", "".into());
     set("seal_wrap", e.seal_wrap.into());
-    set("type", e.kind.clone().into());
+    set("type", e.shown_kind(namespace).into());
     set("uuid", random::uuid_text(&e.uuid).into());
     d
 }

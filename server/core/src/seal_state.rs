@@ -1,6 +1,6 @@
 //! Unsealing and sealing.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use holdfast_storage::{Proposal, Write};
 
 use crate::cache::Cache;
 use crate::ceremony::Ceremonies;
-use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
+use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
+use crate::namespaces::Spaces;
 use crate::policies::PolicyCache;
-use crate::router::{self, MountEntry, Router};
+use crate::router;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, random, undo};
@@ -232,15 +233,14 @@ impl Core {
             ceremonies: Ceremonies::default(),
             cluster_id: random::uuid_text(&read.list.cluster_id),
             cluster_name: read.list.cluster_name.clone(),
-            router: ArcSwap::from_pointee(Router::new(std::iter::empty(), 0)),
-            mounts_version: AtomicU64::new(0),
-            router_lock: Mutex::new(()),
+            spaces: Spaces::new(),
             tokens: Cache::new(CACHED_TOKENS),
             sessions: Cache::new(CACHED_TOKENS),
             opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
             identities: crate::identity::Resolutions::default(),
             audit: self.open_audit(&barrier).await?,
+            quotas: crate::quotas::Quotas::default(),
             settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),
             closed: tokio::sync::watch::Sender::new(false),
@@ -251,7 +251,7 @@ impl Core {
         }
         drop(tx);
         self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
-        open.router.store(Arc::new(self.build_router(&open, None, 0).map_err(failed)?));
+        self.router(&open).map_err(failed)?;
         self.open.store(Some(open.clone()));
         self.is_unlocked();
         background::start(self, &open);
@@ -276,7 +276,7 @@ impl Core {
         for config in &self.options.audit {
             let name = format!("audit-salt/{}", config.path);
             let mut tx = Tx::new(self.store.view(), barrier.clone());
-            tx.enter(SYSTEM);
+            tx.enter(STORE);
             let salt = match tx.get(Place::Ordered(SETTINGS, name.as_bytes())).map_err(failed)? {
                 Some(s) => String::from_utf8(s).map_err(failed)?,
                 None => {
@@ -455,27 +455,18 @@ fn scrub_deep() {
 /// Mounts that every store has, and that one made by an earlier version lacks.
 pub(crate) fn add_missing_mounts(tx: &mut Tx) -> Result<()> {
     let present = router::load(tx)?;
-    let mut add = |kind: &str, declare: &dyn Fn(&mut MountEntry)| {
-        if present.iter().any(|e| !e.auth && e.kind == kind) {
-            return Ok(());
+    for entry in router::later_mounts()? {
+        let (kind, path) = (&entry.kind, &entry.path);
+        if present.iter().any(|e| !e.auth && e.kind == *kind) {
+            continue;
         }
-        let path = format!("{kind}/");
-        if let Some(other) = present.iter().find(|e| !e.auth && e.path == path) {
+        if let Some(other) = present.iter().find(|e| !e.auth && e.path == *path) {
             tracing::error!(kind = %other.kind, "{path} belongs to an engine: move it away and unseal again, or the server misses what it needs there");
-            return Ok(());
+            continue;
         }
-        let mut entry = MountEntry::new(&path, false, kind)?;
-        declare(&mut entry);
-        router::save(tx, &entry)
-    };
-    add("cubbyhole", &|e| {
-        e.description = "per-token private secret storage".into();
-        e.local = true;
-    })?;
-    add("identity", &|e| {
-        e.description = "identity store".into();
-        e.passthrough_request_headers = vec!["Authorization".into()];
-    })
+        router::save(tx, &entry)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -504,6 +495,9 @@ mod tests {
         let open = core.open().unwrap();
         let router = core.router(&open).unwrap();
         let (mount, _) = router.find("cubbyhole/x").unwrap();
-        assert_eq!((mount.entry.kind.as_str(), mount.scope), ("cubbyhole", crate::layout::CUBBYHOLE));
+        assert_eq!(
+            (mount.entry.kind.as_str(), mount.scope),
+            ("cubbyhole", crate::layout::CUBBYHOLE.of(crate::layout::ROOT))
+        );
     }
 }

@@ -14,7 +14,7 @@ use holdfast_seal::Barrier;
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
 use crate::cache::Cache;
-use crate::layout::{SYSTEM, Scope};
+use crate::layout::{Destination, NamespaceId, STORE, Scope};
 use listing::Listing;
 
 /// How many entries one step of a listing reads.
@@ -82,7 +82,7 @@ impl Tx {
             view,
             opened: None,
             barrier,
-            scope: SYSTEM,
+            scope: STORE,
             reads: Vec::new(),
             ranges: Vec::new(),
             writes: BTreeMap::new(),
@@ -106,12 +106,23 @@ impl Tx {
     }
 
     /// Show another scope from here on.
-    pub fn enter(&mut self, scope: Scope) {
-        self.scope = scope;
+    pub fn enter(&mut self, to: impl Destination) {
+        self.scope = to.scope(self.scope.namespace);
+    }
+
+    /// The namespace whose scope is shown. The core's parts that are asked for are this one's.
+    pub fn namespace(&self) -> NamespaceId {
+        self.scope.namespace
+    }
+
+    /// The scope of a mount of the present namespace.
+    pub fn mount(&self, mount: [u8; 16]) -> Scope {
+        Scope::mount(self.scope.namespace, mount)
     }
 
     /// Run `f` in another scope.
-    pub fn within<R>(&mut self, scope: Scope, f: impl FnOnce(&mut Tx) -> R) -> R {
+    pub fn within<R>(&mut self, to: impl Destination, f: impl FnOnce(&mut Tx) -> R) -> R {
+        let scope = to.scope(self.scope.namespace);
         let before = std::mem::replace(&mut self.scope, scope);
         let result = f(self);
         self.scope = before;
@@ -460,7 +471,7 @@ mod tests {
         let name = |n: usize| format!("n{n:04}");
         let many = 3 * SCAN_STEP;
         let fill = |tx: &mut Tx| {
-            tx.enter(SYSTEM);
+            tx.enter(STORE);
             for n in 0..many {
                 tx.put(Place::Name(UI_HEADERS, &name(n)), vec![1])?;
                 tx.put(Place::Ordered(SETTINGS, format!("x{n:04}").as_bytes()), vec![1])?;
@@ -469,7 +480,7 @@ mod tests {
         };
         core.transact(&open, fill).await.unwrap();
         let look = |tx: &mut Tx| {
-            tx.enter(SYSTEM);
+            tx.enter(STORE);
             for n in (0..many).step_by(3) {
                 tx.delete(Place::Name(UI_HEADERS, &name(n)))?;
                 tx.delete(Place::Ordered(SETTINGS, format!("x{n:04}").as_bytes()))?;
@@ -497,13 +508,13 @@ mod tests {
             })
             .collect();
         let fill = |tx: &mut Tx| {
-            tx.enter(SYSTEM);
+            tx.enter(STORE);
             names.iter().try_for_each(|name| tx.put(Place::Name(UI_HEADERS, name), vec![1]))
         };
         core.transact(&open, fill).await.unwrap();
         for folder in ["", "g/", "f000/", "f000/deep/", "nothing/"] {
             let list = |tx: &mut Tx| {
-                tx.enter(SYSTEM);
+                tx.enter(STORE);
                 Ok((tx.names(UI_HEADERS, folder, "", 0)?, tx.names(UI_HEADERS, folder, "f001", 3)?))
             };
             let merged = core.transact(&open, list).await.unwrap();

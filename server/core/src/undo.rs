@@ -13,8 +13,8 @@ use holdfast_sdk::{Backend, Error, Means, Result};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::caught::caught;
-use crate::intents::{self, Key, UNDO_TIME_OUT};
-use crate::layout::Scope;
+use crate::intents::{self, Due, Key, UNDO_TIME_OUT};
+use crate::layout::{NamespaceId, SYSTEM, Scope};
 use crate::router::Handler;
 use crate::targets::{End, within};
 use crate::tx::Tx;
@@ -49,7 +49,7 @@ struct Targets {
 
 #[derive(Default)]
 struct Known {
-    queue: VecDeque<Key>,
+    queue: VecDeque<(NamespaceId, Key)>,
     /// Queued or running.
     inside: HashSet<Key>,
     running: usize,
@@ -70,7 +70,7 @@ impl Targets {
     }
 
     /// Put a due intent into its target's queue. False: there is no room, or the target is left alone.
-    fn offer(&self, target: &Target, key: Key, boot: Duration) -> bool {
+    fn offer(&self, target: &Target, (namespace, key): (NamespaceId, Key), boot: Duration) -> bool {
         let mut all = self.lock();
         if all.len() >= REMEMBERED {
             all.retain(|_, known| !known.inside.is_empty() || known.until > boot);
@@ -82,7 +82,7 @@ impl Targets {
         if known.until > boot || known.queue.len() >= QUEUED {
             return false;
         }
-        known.queue.push_back(key);
+        known.queue.push_back((namespace, key));
         known.inside.insert(key);
         true
     }
@@ -94,9 +94,9 @@ impl Targets {
         if known.running >= known.may_run() {
             return None;
         }
-        let key = known.queue.pop_front()?;
+        let (namespace, key) = known.queue.pop_front()?;
         known.running += 1;
-        Some(Running { targets: self.clone(), target: target.clone(), key, ended: None })
+        Some(Running { targets: self.clone(), target: target.clone(), namespace, key, ended: None })
     }
 
     /// How many are queued or running.
@@ -113,6 +113,7 @@ impl Targets {
 struct Running {
     targets: Arc<Targets>,
     target: Target,
+    namespace: NamespaceId,
     key: Key,
     /// Whether it went well, and the boot time then; none if that is no word about the target.
     ended: Option<(bool, Duration)>,
@@ -131,7 +132,7 @@ impl Drop for Running {
                 if known.failures >= FAILURES {
                     let pause = intents::pause(known.failures - FAILURES + 1).unwrap_or(LONGEST_PAUSE);
                     known.until = boot + pause.min(LONGEST_PAUSE);
-                    for key in std::mem::take(&mut known.queue) {
+                    for (_, key) in std::mem::take(&mut known.queue) {
                         known.inside.remove(&key);
                     }
                 }
@@ -175,7 +176,14 @@ async fn run(core: Weak<Core>, open: Weak<Open>, intent_due: Arc<Notify>) {
 
 /// Take up a batch of what was given up, behind a key. Returns where to go on, if there is more.
 async fn take_up_again(core: &Core, open: &Open, after: Vec<u8>) -> Option<Vec<u8>> {
-    match core.transact(open, |tx| intents::take_up_again(tx, &after, core.clock.cluster())).await {
+    let again = core.transact(open, |tx| {
+        let now = core.clock.cluster();
+        if intents::take_up_again_elsewhere(tx, now)? {
+            return Ok(Some(after.clone()));
+        }
+        intents::take_up_again(tx, &after, now)
+    });
+    match again.await {
         Ok(next) => next,
         Err(e) => {
             tracing::warn!(error = %e, "what was given up cannot be taken up again; it is tried again");
@@ -193,12 +201,12 @@ async fn begin_due(core: &Arc<Core>, open: &Arc<Open>, targets: &Arc<Targets>) -
     };
     let full = due.len() == LOOKED_AT;
     let mut left = Vec::new();
-    for (key, target) in due {
+    for Due { namespace, key, target } in due {
         let target = (key.mount(), target);
-        if targets.offer(&target, key, boot) {
+        if targets.offer(&target, (namespace, key), boot) {
             run_next(&Arc::downgrade(core), &Arc::downgrade(open), targets, &target);
         } else {
-            left.push(key);
+            left.push((namespace, key));
         }
     }
     core.metrics.undo_queue.set(targets.inside() as u64);
@@ -218,7 +226,7 @@ fn run_next(core: &Weak<Core>, open: &Weak<Open>, targets: &Arc<Targets>, target
 async fn run_one(core: Weak<Core>, open: Weak<Open>, mut running: Running) {
     let (targets, target) = (running.targets.clone(), running.target.clone());
     let Ok(_permit) = targets.permits.acquire().await else { return };
-    match undo(core.clone(), open.clone(), &running.key).await {
+    match undo(core.clone(), open.clone(), running.namespace, &running.key).await {
         Ok(good) => {
             let Some(core) = core.upgrade() else { return };
             running.ended = Some((good, core.clock.boot()));
@@ -237,11 +245,12 @@ async fn run_one(core: Weak<Core>, open: Weak<Open>, mut running: Running) {
 }
 
 /// False: it is still to be undone.
-async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result<bool> {
+async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, namespace: NamespaceId, key: &Key) -> Result<bool> {
     let (Some(core), Some(open)) = (weak_core.upgrade(), weak_open.upgrade()) else { return Ok(true) };
-    let backend = core.backend_of(&open, &key.mount())?;
+    let backend = core.backend_of(&open, namespace, &key.mount())?;
     let begun = core
         .transact(&open, |tx| {
+            tx.enter(SYSTEM.of(namespace));
             let now = core.clock.cluster();
             let Some(intent) = intents::begin_undo(tx, key, now)? else { return Ok(None) };
             let Some(backend) = &backend else { return Ok(Some((intent, Err(no_mount())))) };
@@ -249,7 +258,7 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
                 // A lease on what the engine's own records are all of.
                 return Ok(Some((intent, Ok(Arc::new(()) as Means))));
             }
-            tx.enter(Scope::mount(key.mount()));
+            tx.enter(Scope::mount(namespace, key.mount()));
             let means = backend.reach(tx, &intent.outside());
             Ok(Some((intent, means)))
         })
@@ -283,11 +292,12 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, key: &Key) -> Result
         Err(_) => core.metrics.undo_failures.add(1),
     }
     core.transact(&open, |tx| {
+        tx.enter(SYSTEM.of(namespace));
         let now = core.clock.cluster();
         match &outcome {
             Ok(()) => {
                 if let Some(backend) = backend.as_ref().filter(|_| intent.is_of_lease()) {
-                    tx.within(Scope::mount(key.mount()), |tx| backend.lease_ended(tx, &intent.outside()))?;
+                    tx.within(Scope::mount(namespace, key.mount()), |tx| backend.lease_ended(tx, &intent.outside()))?;
                 }
                 intents::undone(tx, key, now).map(drop)
             }
@@ -310,8 +320,14 @@ pub(crate) fn took_too_long(target: &str) -> String {
 
 impl Core {
     /// The engine of a mount, in service or disabled and not yet cleaned up.
-    pub(crate) fn backend_of(self: &Arc<Self>, open: &Arc<Open>, mount: &[u8; 16]) -> Result<Option<Arc<dyn Backend>>> {
-        let router = self.router(open)?;
+    pub(crate) fn backend_of(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        namespace: NamespaceId,
+        mount: &[u8; 16],
+    ) -> Result<Option<Arc<dyn Backend>>> {
+        let Some(space) = self.space_of(open, namespace)? else { return Ok(None) };
+        let router = self.router_of(open, &space)?;
         if let Some(found) = router.mounts().find(|m| m.entry.uuid == *mount) {
             return Ok(match &found.handler {
                 Handler::Engine(backend) => Some(backend.clone()),

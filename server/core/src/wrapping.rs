@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{
-    Auth, Body, Error, Lease, Map, Request, Response, Result, Timestamp, TokenType, Value, WrapInfo, json,
+    Auth, Body, Error, Lease, Map, Request, Response, Result, Timestamp, TokenId, TokenType, Value, WrapInfo, json,
 };
 
 use crate::answer::envelope;
 use crate::cubbyhole::{self, RESPONSE};
-use crate::random;
+use crate::namespaces;
 use crate::tokens::{self, Issue, RESPONSE_WRAPPING, TokenEntry};
 use crate::tx::Tx;
 
@@ -28,7 +28,7 @@ const STATUS: &str = "status";
 
 /// An answer that waits.
 pub struct Wrapped {
-    pub id: [u8; 32],
+    pub id: TokenId,
     pub entry: TokenEntry,
 }
 
@@ -50,7 +50,11 @@ pub fn find(tx: &mut Tx, request: &Request, now: Timestamp) -> Result<Wrapped> {
         Some(Value::String(t)) => t,
         Some(_) => return Err(refused("could not decode token in request body")),
     };
-    let id = tokens::id_of(tx, token);
+    let id = tokens::id_of(tx, token)?.ok_or_else(invalid)?;
+    let own = request.token.as_ref().is_some_and(|t| t.expose() == token);
+    if !own && !namespaces::is_within(tx, id.namespace, &request.namespace)? {
+        return Err(invalid());
+    }
     match tokens::load_valid(tx, &id, now)?.filter(TokenEntry::is_wrapping) {
         Some(entry) => Ok(Wrapped { id, entry }),
         None => Err(invalid()),
@@ -113,8 +117,8 @@ fn store(tx: &mut Tx, record: &Map<String, Value>, ttl_secs: u64, path: &str, no
         explicit_max_ttl_secs: ttl_secs,
         ..Issue::default()
     };
-    let token = tokens::new_service_id()?;
-    let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
+    let token = tokens::new_service_id(tx)?;
+    let mut entry = TokenEntry::new(issue, tokens::new_accessor(tx)?, now);
     let id = tokens::store(tx, &token, &mut entry)?;
     cubbyhole::put(tx, &id, RESPONSE, record)?;
     Ok(WrapInfo {

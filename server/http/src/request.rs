@@ -157,7 +157,7 @@ pub(crate) struct Whole<'r> {
 /// Answer a request, or let the active node do it if that is another one and `forwards`.
 pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: bool) -> Reply {
     let headers = whole.headers;
-    if !namespace_of(headers).is_empty() && is_root_only(&whole.path) {
+    if !namespace_of(headers).is_empty() && holdfast_core::is_of_root_alone(&whole.path) {
         return reply(Answer::error(400, "operation unavailable in namespaces"));
     }
     let old_routes = OldRoutes { rekey: whole.allows.rekey, generate_root: whole.allows.generate_root };
@@ -288,31 +288,6 @@ async fn bare_in_task(core: &Arc<Core>, r: &BareRequest<'_>) -> Option<Answer> {
 fn namespace_of(headers: &HeaderMap) -> String {
     let given = text_of(headers, "x-vault-namespace").unwrap_or("").trim_matches('/');
     if given.is_empty() || given == "root" { String::new() } else { format!("{given}/") }
-}
-
-/// Routes that only the root namespace has.
-fn is_root_only(path: &str) -> bool {
-    const ROOTS: &[&str] = &[
-        "sys/health",
-        "sys/init",
-        "sys/seal",
-        "sys/unseal",
-        "sys/rotate",
-        "sys/key-status",
-        "sys/config",
-        "sys/quotas",
-        "sys/loggers",
-        "sys/metrics",
-        "sys/host-info",
-        "sys/raw",
-        "sys/audit",
-        "sys/generate-root",
-        "sys/generate-root-token",
-        "sys/rekey",
-        "sys/step-down",
-        "sys/storage",
-    ];
-    ROOTS.iter().any(|r| path.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 pub(crate) fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -154,6 +154,16 @@ pub trait Backend: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether logins of this mount are for roles, so that a quota may be on one.
+    fn has_login_roles(&self) -> bool {
+        false
+    }
+
+    /// The role that a login is for, as its request says it.
+    fn login_role(&self, _found: &crate::Found, _tx: &mut Tx, _call: &Call<'_>) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// A token that a login of this mount gave is to be renewed: what counts for it now. `internal` is what the
     /// login left for this ([`Login::internal`](crate::Login::internal)).
     fn renew_login(&self, _tx: &mut Tx, _internal: &[(String, String)]) -> Result<Renewal> {

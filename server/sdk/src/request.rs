@@ -48,12 +48,12 @@ pub struct Request {
     /// A UUID, shown in the answer and in the audit log.
     pub id: String,
     pub operation: Operation,
-    /// Below `/v1/`, without a leading slash.
+    /// Below `/v1/` and the namespace, without a leading slash.
     pub path: String,
     /// The body's object, or the query's parameters.
     pub data: Map<String, Value>,
     pub token: Option<Secret<String>>,
-    /// `X-Vault-Namespace`, with a slash at its end unless empty.
+    /// The path of the namespace, with a slash at its end unless it is the root.
     pub namespace: String,
     pub wrap_ttl: Option<Duration>,
     pub remote: Option<SocketAddr>,
@@ -79,20 +79,31 @@ impl Captures {
     }
 }
 
+/// Where a token is stored: nothing that a client could present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenId {
+    /// The UUID of the token's namespace; the root's is nothing but zeros.
+    pub namespace: [u8; 16],
+    /// The stored form of its text.
+    pub own: [u8; 32],
+}
+
 /// Who asks, as the core found it.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
     pub display_name: String,
     pub entity_id: String,
     pub policies: Arc<[String]>,
-    /// The stored form of the caller's token.
-    pub token_id: Option<[u8; 32]>,
+    /// Where the caller's token is stored; a batch token is nowhere.
+    pub token_id: Option<TokenId>,
+    /// The UUID of the token's namespace.
+    pub namespace: [u8; 16],
     /// The token's policies include root.
     pub root: bool,
     /// The policy grants `sudo` on the path.
     pub sudo: bool,
     /// What ends takes the caller's leases with it: its token, or the parent of its batch token.
-    pub lease_owner: Option<[u8; 32]>,
+    pub lease_owner: Option<TokenId>,
     /// When a batch token ends; its leases end no later.
     pub batch_end: Option<Timestamp>,
 }

@@ -179,6 +179,8 @@ pub struct AuthFacts {
     pub presented: Option<String>,
     pub allowed: bool,
     pub granting: std::sync::Arc<[std::sync::Arc<str>]>,
+    /// The id of the namespace that they are of; none: the root.
+    pub policies_of: Option<String>,
     /// Policies that the token's entity has at this moment.
     pub identity_policies: std::sync::Arc<[String]>,
 }
@@ -193,6 +195,9 @@ pub struct RequestFacts<'a> {
     pub mount_type: &'a str,
     pub mount_accessor: &'a str,
     pub mount_class: &'a str,
+    /// Its id, and its path.
+    pub namespace: &'a str,
+    pub namespace_path: &'a str,
     pub remote: Option<std::net::SocketAddr>,
     pub wrap_ttl_secs: u64,
     pub headers: &'a Headers,
@@ -264,7 +269,9 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
             }
             out.extend_from_slice(b"{\"name\":");
             string(name, out);
-            out.extend_from_slice(b",\"namespace_id\":\"root\",\"type\":\"acl\"}");
+            out.extend_from_slice(b",\"namespace_id\":");
+            string(a.policies_of.as_deref().unwrap_or("root"), out);
+            out.extend_from_slice(b",\"type\":\"acl\"}");
         }
         out.push(b']');
     }
@@ -302,7 +309,10 @@ fn request(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: 
     } else if let Some(token) = &a.presented {
         h.secret(token, o.key("client_token"));
     }
-    o.key("namespace").extend_from_slice(b"{\"id\":\"root\"}");
+    let mut namespace = Object::open(o.key("namespace"));
+    namespace.text("id", r.namespace);
+    namespace.text("path", r.namespace_path);
+    namespace.close();
     o.text("path", r.path);
     if !r.data.is_empty() {
         h.map(r.data, r.plain_request_keys, o.key("data"));

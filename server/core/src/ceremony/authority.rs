@@ -5,7 +5,7 @@ use holdfast_sdk::{Place, Transaction};
 use holdfast_seal::locks::{self, LockKind, LockList, RecoveryForm};
 use holdfast_seal::{Barrier, SealError, shares};
 
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
 use crate::{Core, Open};
@@ -53,7 +53,7 @@ impl Core {
             Some(RecoveryForm::Authorise) => {
                 let barrier = Barrier::clone(&open.barrier.load());
                 let mut tx = Tx::read_only(self.store.view(), barrier.clone());
-                let kept = tx.within(SYSTEM, |tx| tx.get(Place::Ordered(SETTINGS, VERIFIER))).map_err(failed)?;
+                let kept = tx.within(STORE, |tx| tx.get(Place::Ordered(SETTINGS, VERIFIER))).map_err(failed)?;
                 let kept = Secret::new(kept.ok_or_else(|| failed("the check of the recovery key is missing"))?);
                 if kept.ct_eq(verifier(&barrier, &key)) { Ok(None) } else { Err(wrong(SealError::WrongShares)) }
             }

@@ -47,7 +47,7 @@ pub struct Made {
 
 /// Bytes of a root token, which a one-time password must have too.
 pub fn token_bytes() -> Result<usize, Refusal> {
-    Ok(Secret::new(tokens::new_service_id().map_err(failed)?).expose().len())
+    Ok(Secret::new(tokens::new_root_service_id().map_err(failed)?).expose().len())
 }
 
 impl Generation {
@@ -133,7 +133,7 @@ impl Core {
             .map_err(|Refusal(status, text)| Refusal(status, format!("root generation aborted: {text}")))?;
         let generation = open.ceremonies.state().generation.take();
         let Some(generation) = generation else { return refuse("no root generation in progress") };
-        let token = Secret::new(tokens::new_service_id().map_err(failed)?);
+        let token = Secret::new(tokens::new_root_service_id().map_err(failed)?);
         let encoded = match &generation.cover {
             Cover::Password(otp) => STANDARD_NO_PAD.encode(covered(token.expose().as_bytes(), otp.expose().as_bytes())),
             Cover::Key(key) => STANDARD.encode(key.encrypt(token.expose().as_bytes()).map_err(failed)?),

@@ -11,7 +11,7 @@ use holdfast_storage::{CommitError, Proposal, Write};
 
 use super::authority::{VERIFIER, verifier};
 use super::rotation::{Backup, Target};
-use crate::layout::{KEYRING, LOCKS, SETTINGS, SYSTEM};
+use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
 use crate::{Core, Open, clock};
@@ -47,7 +47,7 @@ impl Core {
         let barrier = Barrier::clone(&open.barrier.load());
         let view = self.store.view();
         let (index, mut tx) = (view.index(), Tx::new(view, barrier.clone()));
-        tx.enter(SYSTEM);
+        tx.enter(STORE);
         let recovery = list.recovery.clone();
         let only_authorises = recovery.as_ref().is_some_and(|r| r.form == RecoveryForm::Authorise);
         if let (Some(recovery), Some(fresh), Target::Recovery) = (&recovery, &change.fresh, change.target) {

@@ -13,7 +13,7 @@ use super::locks::{Change, Doubt, Fresh};
 use super::{Gathering, State, unsealed};
 use crate::Core;
 use crate::init::counts;
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
 
@@ -296,11 +296,11 @@ impl Core {
 
     /// Encrypted shares that the server keeps.
     pub(crate) fn shares_backup(tx: &mut Tx, target: Target) -> Result<Option<Backup>> {
-        tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
+        tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
     }
 
     pub(crate) fn forget_shares_backup(tx: &mut Tx, target: Target) -> Result<()> {
-        tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
+        tx.within(STORE, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
     }
 }
 

@@ -91,7 +91,11 @@ impl Way<'_> {
             }
             Err(Failure::Nothing(e)) => {
                 self.core.metrics.act_failures.add(1);
-                let forgotten = self.core.transact(self.open, |tx| intents::drop_open(tx, &key)).await;
+                let forgotten = self.core.transact(self.open, |tx| {
+                    tx.enter(mount.scope);
+                    intents::drop_open(tx, &key)
+                });
+                let forgotten = forgotten.await;
                 if let Err(e) = forgotten {
                     tracing::warn!(error = %e, "an act that made nothing is undone after its deadline all the same");
                 }
@@ -114,6 +118,7 @@ impl Way<'_> {
         }
         let (outside, why) = (&acted.done.outside, why.to_string());
         let given = self.core.transact(self.open, |tx| {
+            tx.enter(mount.scope);
             intents::give_back(tx, mount, &acted.key, outside, &why, self.core.clock.cluster())
         });
         if let Err(e) = given.await {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_sdk::Error;
 
+use super::house::House;
 use super::{Located, Way, way_failure};
 use crate::audit::{self, Pending};
 use crate::caught::DEFECT;
@@ -15,19 +16,22 @@ impl Core {
     /// The answer and its audit lines, unless the request has to go the long way. Nothing is left of it then.
     ///
     /// Both lines are written together, since nothing of a read shows before its answer.
-    pub(super) fn read_at_once(self: &Arc<Self>, open: &Arc<Open>, flight: &Flight) -> Option<(Answer, Pending)> {
+    pub(super) fn read_at_once(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        house: &House,
+        flight: &Flight,
+    ) -> Option<(Answer, Pending)> {
         #[cfg(feature = "failpoints")]
         if self.failpoints.set_by_a_test() {
             return None;
         }
         let request = &flight.request;
-        let reads = !request.operation.writes() && request.wrap_ttl.is_none() && request.namespace.is_empty();
+        let reads = !request.operation.writes() && request.wrap_ttl.is_none();
         if !reads || request.data.contains_key("help") {
             return None;
         }
-        let routed_at = self.store.view().index();
-        let router = self.router(open).ok()?;
-        let Located { mount, path, found } = router.locate(request);
+        let Located { mount, path, found } = house.router.locate(request);
         let mount = mount?;
         let found = found.as_ref().filter(|f| f.supported && !f.waits && !f.acts)?;
         let headers = open.audited_headers(self).ok()?;
@@ -36,13 +40,14 @@ impl Core {
             core: self,
             open,
             flight,
+            space: house.space(open),
             request,
             mount: Some(mount),
             path,
             found: Some(found),
             operation,
             now,
-            routed_at,
+            routed_at: house.routed_at,
         };
         let authorised = if found.unauthenticated { way.nobody() } else { way.authorise().1.ok()? };
         // The use of a token is a write.
@@ -69,7 +74,7 @@ impl Core {
                 self.metrics.audit_failures.add(1);
                 return Some((Answer::failure(&e), Vec::new()));
             }
-            (Ok(lines), Ok(response)) => (Answer::success(response, &request.id, &mount.entry.kind), lines),
+            (Ok(lines), Ok(response)) => (Answer::success(response, &request.id, &mount.kind), lines),
             (Ok(lines), Err(e)) => (way_failure(&e, false), lines),
         };
         Some(answer)

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use holdfast_policy::{Check, Decision, Operation as PolicyOperation, ResponseFilter};
-use holdfast_sdk::{Caller, Error, Operation, Place, Result};
+use holdfast_sdk::{Caller, Error, Operation, Place, Result, TokenId};
 
 use super::Way;
 use crate::audit::AuthFacts;
 use crate::identity::Resolved;
-use crate::layout::{MOUNTS, SYSTEM, TOKEN, TOKENS};
+use crate::layout::{MOUNTS, NamespaceId, ROOT, SYSTEM, TOKEN, TOKENS};
+use crate::namespaces;
 use crate::policies::{Compiled, system_time};
 use crate::tokens::{self, Parent, Session, TokenEntry};
 use crate::tx::Tx;
@@ -66,8 +67,8 @@ impl Way<'_> {
         stands_on: &mut Vec<(Vec<u8>, u64)>,
     ) -> Result<Option<Arc<Session>>> {
         let Some(token) = &self.request.token else { return Ok(None) };
-        let id = tokens::id_of(tx, token.expose());
-        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, &id)))?;
+        let Some(id) = tokens::id_of(tx, token.expose())? else { return Ok(None) };
+        let key = token_key(tx, &id)?;
         stands_on.push((key.clone(), index));
         let session = match self.open.sessions.get(&key) {
             Some(s) => s,
@@ -81,15 +82,15 @@ impl Way<'_> {
         if session.entry.has_ended(self.now) || !session.entry.admits(self.request.remote) {
             return Ok(None);
         }
-        if !self.has_its_mount(tx, &session.entry, index, stands_on)? {
+        if !self.has_its_mount(tx, id.namespace, &session.entry, index, stands_on)? {
             return Ok(None);
         }
-        let mut parent = session.entry.parent;
+        let mut parent = session.entry.parent();
         while let Some(id) = parent {
             let Some(above) = self.token_entry(tx, &id, index, stands_on)? else { return Ok(None) };
             match above.as_parent(self.now) {
-                Parent::Lives if !self.has_its_mount(tx, &above, index, stands_on)? => return Ok(None),
-                Parent::Lives => parent = above.parent,
+                Parent::Lives if !self.has_its_mount(tx, id.namespace, &above, index, stands_on)? => return Ok(None),
+                Parent::Lives => parent = above.parent(),
                 Parent::LetsGo => break,
                 Parent::HasEnded => return Ok(None),
             }
@@ -101,24 +102,25 @@ impl Way<'_> {
     fn has_its_mount(
         &self,
         tx: &mut Tx,
+        namespace: NamespaceId,
         entry: &TokenEntry,
         index: u64,
         stands_on: &mut Vec<(Vec<u8>, u64)>,
     ) -> Result<bool> {
         if let Some(uuid) = &entry.auth_mount {
-            stands_on.push((tx.within(SYSTEM, |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?, index));
+            stands_on.push((tx.within(SYSTEM.of(namespace), |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?, index));
         }
-        tokens::has_its_mount(tx, entry)
+        tokens::has_its_mount(tx, namespace, entry)
     }
 
     fn token_entry(
         &self,
         tx: &mut Tx,
-        id: &[u8; 32],
+        id: &TokenId,
         index: u64,
         stands_on: &mut Vec<(Vec<u8>, u64)>,
     ) -> Result<Option<Arc<TokenEntry>>> {
-        let key = tx.within(TOKENS, |tx| tx.key(Place::Ordered(TOKEN, id)))?;
+        let key = token_key(tx, id)?;
         let entry = match self.open.tokens.get(&key) {
             Some(e) => Some(e),
             None => {
@@ -159,6 +161,16 @@ impl Way<'_> {
         };
         self.flight.asks(&session);
         facts.token = Some(session.audit.clone());
+        let of_token = session.caller.namespace;
+        if of_token != ROOT {
+            facts.policies_of = Some(namespaces::load(&mut tx, &of_token)?.ok_or(Error::PermissionDenied)?.id);
+            stands_on.push((namespaces::key(&of_token), index));
+        }
+        if self.space.uuid != ROOT && self.space.uuid != of_token {
+            stands_on.extend(self.space.keys.iter().map(|key| (key.clone(), index)));
+        }
+        // Its policies and its entity are those of its own namespace, wherever it is used.
+        tx.enter(SYSTEM.of(of_token));
         let who = match session.entry.entity_id.as_str() {
             "" => None,
             // The tokens of an entity that is gone or disabled are none.
@@ -181,7 +193,7 @@ impl Way<'_> {
         }
         let decision: Decision = union.acl.check(&Check {
             operation: policy_operation(*operation),
-            path: &self.request.path,
+            path: &self.full_path(),
             parameters: Some(&self.request.data),
             wrap_ttl: self.request.wrap_ttl,
             root_protected: self.found.is_some_and(|f| f.root_protected),
@@ -212,6 +224,10 @@ impl Way<'_> {
         let way = Way { operation: self.request.operation, ..*self };
         way.authorise().1.map_err(|(_, e)| e)
     }
+}
+
+fn token_key(tx: &mut Tx, id: &TokenId) -> Result<Vec<u8>> {
+    tx.within(TOKENS.of(id.namespace), |tx| tx.key(Place::Ordered(TOKEN, &id.own)))
 }
 
 fn policy_operation(o: Operation) -> PolicyOperation {

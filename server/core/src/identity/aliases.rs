@@ -5,6 +5,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value,
 
 use super::record::{Alias, Entity, check_custom_metadata, ids_or_null, map, metadata, object};
 use super::{IdentityBackend, Mounts, mounted, store};
+use crate::namespaces;
 use crate::random::uuid_text;
 use crate::tx::Tx;
 
@@ -132,7 +133,7 @@ fn create(
     let before = owner.clone();
     let mut entity = match owner {
         Some(e) => e,
-        None => Entity::new(None, call.now)?,
+        None => Entity::new(tx, None, call.now)?,
     };
     let mut alias = Alias::new(name, accessor, call.now)?;
     alias.custom_metadata = Some(custom.unwrap_or_default().0);
@@ -209,7 +210,7 @@ fn write_id(backend: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, p: Write) -
 fn read(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let (entity, alias) = found(tx, call.capture("id"))?.ok_or(Error::NotFound)?;
     let mut m = shown(&Mounts::load(tx)?, &entity, &alias);
-    m.insert("namespace_id".into(), "root".into());
+    m.insert("namespace_id".into(), namespaces::id(tx)?.into());
     Ok(Response::data(m))
 }
 

@@ -5,6 +5,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value,
 
 use super::record::{Entity, ids_or_null, map, metadata, policies};
 use super::{IdentityBackend, Mounts, aliases, merge, store};
+use crate::namespaces;
 use crate::random::uuid_text;
 use crate::tx::Tx;
 
@@ -66,7 +67,7 @@ pub fn shown(tx: &mut Tx, e: &Entity) -> Result<Map<String, Value>> {
         ("merged_entity_ids", ids_or_null(&e.merged)),
         ("metadata", metadata(e.metadata.as_ref())),
         ("name", e.name.clone().into()),
-        ("namespace_id", "root".into()),
+        ("namespace_id", namespaces::id(tx)?.into()),
         ("policies", e.policies.clone().into()),
     ]))
 }
@@ -94,7 +95,7 @@ fn save(tx: &mut Tx, call: &Call<'_>, before: Option<Entity>, p: Write) -> Resul
     let name = p.name.filter(|n| !n.is_empty());
     let mut entity = match &before {
         Some(b) => b.clone(),
-        None => Entity::new(name.clone(), call.now)?,
+        None => Entity::new(tx, name.clone(), call.now)?,
     };
     entity.name = name.unwrap_or(entity.name);
     entity.metadata = match p.metadata {

@@ -4,6 +4,7 @@ use holdfast_sdk::{Call, Error, Response, Result, Routes, Timestamp, Value, para
 
 use super::record::{Alias, Group, ids_or_null, map, metadata};
 use super::{IdentityBackend, Mounts, aliases, mounted, store};
+use crate::namespaces;
 use crate::random::uuid_text;
 use crate::tx::Tx;
 
@@ -84,7 +85,7 @@ fn write(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<
 fn save(tx: &mut Tx, before: Option<Group>, alias: Option<Alias>, now: Timestamp) -> Result<Group> {
     let mut group = match &before {
         Some(b) => b.clone(),
-        None => Group::new(None, true, now)?,
+        None => Group::new(tx, None, true, now)?,
     };
     group.alias = alias;
     group.members_changed = false;
@@ -110,7 +111,7 @@ fn read(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Resp
         ("merged_from_canonical_ids", ids_or_null(&a.merged_from)),
         ("metadata", Value::Null),
         ("name", a.name.into()),
-        ("namespace_id", "root".into()),
+        ("namespace_id", namespaces::id(tx)?.into()),
     ]);
     m.extend(map(Mounts::load(tx)?.shown(&a.mount_accessor)));
     Ok(Response::data(m))

@@ -5,6 +5,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value,
 
 use super::record::{Group, Id, ids_or_null, map, metadata, policies};
 use super::{IdentityBackend, Mounts, store};
+use crate::namespaces;
 use crate::random::uuid_text;
 use crate::tx::Tx;
 
@@ -76,7 +77,7 @@ pub fn shown(tx: &mut Tx, g: &Group) -> Result<Map<String, Value>> {
         ("metadata", metadata(g.metadata.as_ref())),
         ("modify_index", g.modify_index.into()),
         ("name", g.name.clone().into()),
-        ("namespace_id", "root".into()),
+        ("namespace_id", namespaces::id(tx)?.into()),
         ("parent_group_ids", texts(store::parents(tx, &g.id)?)),
         ("policies", g.policies.clone().map_or(Value::Null, Value::from)),
         ("type", if g.external { "external" } else { "internal" }.into()),
@@ -116,7 +117,7 @@ fn save(tx: &mut Tx, call: &Call<'_>, before: Option<Group>, p: Write) -> Result
     let name = p.name.filter(|n| !n.is_empty());
     let mut group = match &before {
         Some(b) => b.clone(),
-        None => Group::new(name.clone(), external, call.now)?,
+        None => Group::new(tx, name.clone(), external, call.now)?,
     };
     group.name = name.unwrap_or(group.name);
     if let Some(list) = p.policies {

@@ -91,7 +91,7 @@ pub fn entity_of_login(
         }
         return Ok(entity);
     }
-    let mut entity = Entity::new(None, now)?;
+    let mut entity = Entity::new(tx, None, now)?;
     let mut alias = Alias::new(name.to_owned(), accessor.to_owned(), now)?;
     alias.metadata = metadata.to_vec();
     entity.aliases.push(alias);

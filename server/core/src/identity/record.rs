@@ -3,7 +3,8 @@
 use holdfast_sdk::{Error, Map, Result, Timestamp, Value};
 use minicbor::{Decode, Encode};
 
-use crate::random;
+use crate::tx::Tx;
+use crate::{namespaces, random};
 
 /// The bytes of a UUID.
 pub type Id = [u8; 16];
@@ -89,10 +90,10 @@ pub struct Group {
 holdfast_sdk::record!(Group);
 
 impl Entity {
-    pub fn new(name: Option<String>, now: Timestamp) -> Result<Entity> {
+    pub fn new(tx: &mut Tx, name: Option<String>, now: Timestamp) -> Result<Entity> {
         let name = match name.filter(|n| !n.is_empty()) {
             Some(n) => n,
-            None => made_name("entity")?,
+            None => made_name(tx, "entity")?,
         };
         Ok(Entity {
             id: random::uuid()?,
@@ -128,10 +129,10 @@ impl Alias {
 }
 
 impl Group {
-    pub fn new(name: Option<String>, external: bool, now: Timestamp) -> Result<Group> {
+    pub fn new(tx: &mut Tx, name: Option<String>, external: bool, now: Timestamp) -> Result<Group> {
         let name = match name.filter(|n| !n.is_empty()) {
             Some(n) => n,
-            None => made_name("group")?,
+            None => made_name(tx, "group")?,
         };
         Ok(Group {
             id: random::uuid()?,
@@ -148,8 +149,8 @@ impl Group {
     }
 }
 
-fn made_name(kind: &str) -> Result<String> {
-    Ok(format!("{kind}_{}.root", hex::encode(random::bytes::<4>()?)))
+fn made_name(tx: &mut Tx, kind: &str) -> Result<String> {
+    Ok(format!("{kind}_{}.{}", hex::encode(random::bytes::<4>()?), namespaces::id(tx)?))
 }
 
 /// Ids that stand one behind the other.

@@ -3,11 +3,11 @@
 use holdfast_sdk::{Error, Place, Result, Table, Transaction, record};
 
 use super::record::{Alias, Entity, Group, Id};
-use crate::layout::{Scope, identity as at};
+use crate::layout::{Part, identity as at};
 use crate::random;
 use crate::tx::Tx;
 
-const SCOPE: Scope = crate::layout::IDENTITY;
+const SCOPE: Part = crate::layout::IDENTITY;
 
 /// Members or groups that are read of one at most.
 const MANY: usize = 100_000;

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_sdk::{Caller, Error, Lease, NewLease, Outside, Place, Result, Timestamp, Transaction, record};
+use holdfast_sdk::{Caller, Error, Lease, NewLease, Outside, Place, Result, Timestamp, TokenId, Transaction, record};
 use minicbor::{Decode, Encode};
 
 use super::{BATCH, ENGINE, Of, find};
 use crate::expiry::{self, Due};
-use crate::layout::{IRREVOCABLE, LEASE_COUNTS, LEASES, LEASES_OF_MOUNT, LEASES_OF_TOKEN, SYSTEM};
+use crate::layout::{
+    IRREVOCABLE, LEASE_COUNTS, LEASES, LEASES_OF_MOUNT, LEASES_OF_TOKEN, NamespaceId, ROOT, SYSTEM, Scope,
+};
 use crate::random::{self, uuid_text};
 use crate::router::Mount;
 use crate::tx::Tx;
-use crate::{intents, jobs};
+use crate::{intents, jobs, namespaces};
 
 /// Leases ended in the same commit as their token; more are left to a job.
 const WITH_THE_TOKEN: usize = 32;
@@ -52,6 +54,10 @@ pub struct EngineLease {
     /// The token that it ends with.
     #[cbor(n(12), with = "minicbor::bytes")]
     owner: Option<[u8; 32]>,
+    /// That token's namespace; none: the root's.
+    #[cbor(n(15), with = "minicbor::bytes")]
+    #[cbor(default)]
+    owner_namespace: Option<NamespaceId>,
     /// Its key in the expiry index, while it lives.
     #[cbor(n(13), with = "minicbor::bytes")]
     expiry_key: Option<Vec<u8>>,
@@ -101,14 +107,19 @@ impl EngineLease {
         if let Some(key) = self.expiry_key.take() {
             expiry::remove(tx, &key)?;
         }
-        self.expiry_key = Some(expiry::put(tx, end, &Due::Lease(self.id.clone()))?);
+        self.expiry_key = Some(expiry::put(tx, end, &Due::Lease(tx.namespace(), self.id.clone()))?);
         self.expires_ns = end.0;
         self.last_renewal_ns = now.0;
         save(tx, &self)
     }
 
-    fn token_key(&self) -> Option<Vec<u8>> {
-        self.owner.map(|owner| [&owner[..], &self.own].concat())
+    fn owner(&self) -> Option<TokenId> {
+        self.owner.map(|own| TokenId { namespace: self.owner_namespace.unwrap_or(ROOT), own })
+    }
+
+    /// Its place in the index of what ends with a token, which is in the token's namespace.
+    fn token_key(&self) -> Option<(Scope, Vec<u8>)> {
+        self.owner().map(|o| (SYSTEM.of(o.namespace), [&o.own[..], &self.own].concat()))
     }
 
     fn mount_key(&self) -> Vec<u8> {
@@ -166,7 +177,7 @@ pub fn live_by_role(tx: &mut Tx, mount: &[u8; 16], limit: usize) -> Result<Vec<(
 
 /// Make the lease of an answer.
 pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Caller, now: Timestamp) -> Result<Lease> {
-    let id = format!("{path}/{}", random::alphanumeric(24)?);
+    let id = format!("{path}/{}{}", random::alphanumeric(24)?, namespaces::suffix(tx)?);
     let end = now.plus_secs(new.ttl_secs);
     let lease = EngineLease {
         mount: mount.entry.uuid,
@@ -180,17 +191,17 @@ pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Cal
         renewable: new.renewable,
         counted_as: new.counted_as,
         own: random::uuid()?,
-        owner: caller.lease_owner,
-        expiry_key: Some(expiry::put(tx, end, &Due::Lease(id.clone()))?),
+        owner: caller.lease_owner.map(|o| o.own),
+        owner_namespace: caller.lease_owner.map(|o| o.namespace).filter(|n| *n != ROOT),
+        expiry_key: Some(expiry::put(tx, end, &Due::Lease(tx.namespace(), id.clone()))?),
         ending: None,
         id,
     };
-    tx.within(SYSTEM, |tx| {
-        if let Some(key) = lease.token_key() {
-            tx.put(Place::Ordered(LEASES_OF_TOKEN, &key), lease.id.clone().into_bytes())?;
-        }
-        tx.put(Place::Ordered(LEASES_OF_MOUNT, &lease.mount_key()), lease.id.clone().into_bytes())
-    })?;
+    if let Some((scope, key)) = lease.token_key() {
+        let named = Named { namespace: tx.namespace(), id: lease.id.clone() }.encode(scope.namespace);
+        tx.within(scope, |tx| tx.put(Place::Ordered(LEASES_OF_TOKEN, &key), named))?;
+    }
+    tx.within(SYSTEM, |tx| tx.put(Place::Ordered(LEASES_OF_MOUNT, &lease.mount_key()), lease.id.clone().into_bytes()))?;
     count(tx, &lease.mount, &lease.counted_as, 1)?;
     save(tx, &lease)?;
     Ok(Lease { id: lease.id, ttl_secs: new.ttl_secs, renewable: new.renewable })
@@ -213,9 +224,9 @@ pub(super) fn begin_end(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
 
 fn leave_its_token(tx: &mut Tx, lease: &mut EngineLease) -> Result<()> {
     match lease.token_key() {
-        Some(key) => {
+        Some((scope, key)) => {
             lease.owner = None;
-            tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, &key)))
+            tx.within(scope, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, &key)))
         }
         None => Ok(()),
     }
@@ -261,28 +272,57 @@ fn remove(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
 }
 
 /// A token is gone: its leases end, a few at once, the rest by a job.
-pub fn end_of_token(tx: &mut Tx, token: &[u8; 32]) -> Result<()> {
+pub fn end_of_token(tx: &mut Tx, token: &TokenId) -> Result<()> {
     if end_some(tx, token, WITH_THE_TOKEN)? {
-        jobs::add(tx, jobs::Kind::EndLeasesOfToken { token: *token })?;
+        jobs::add_in(tx, token.namespace, jobs::Kind::EndLeasesOfToken { token: token.own })?;
     }
     Ok(())
 }
 
 /// A batch of the job behind [`end_of_token`]. True: there is more.
-pub fn end_rest_of_token(tx: &mut Tx, token: &[u8; 32]) -> Result<bool> {
+pub fn end_rest_of_token(tx: &mut Tx, token: &TokenId) -> Result<bool> {
     end_some(tx, token, BATCH)
 }
 
-fn end_some(tx: &mut Tx, token: &[u8; 32], limit: usize) -> Result<bool> {
-    let end = holdfast_storage::prefix_end(token).unwrap_or_default();
-    let found = tx.within(SYSTEM, |tx| tx.ordered(LEASES_OF_TOKEN, token, &end, limit + 1))?;
-    for (key, id) in found.iter().take(limit) {
-        match find(tx, &text(id)?)? {
-            Some(Of::Engine(lease)) => begin_end(tx, *lease)?,
-            _ => tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, key)))?,
+fn end_some(tx: &mut Tx, token: &TokenId, limit: usize) -> Result<bool> {
+    let scope = SYSTEM.of(token.namespace);
+    let end = holdfast_storage::prefix_end(&token.own).unwrap_or_default();
+    let found = tx.within(scope, |tx| tx.ordered(LEASES_OF_TOKEN, &token.own, &end, limit + 1))?;
+    for (key, value) in found.iter().take(limit) {
+        let Named { namespace, id } = Named::decode(value, token.namespace)?;
+        match tx.within(SYSTEM.of(namespace), |tx| find(tx, &id))? {
+            Some(Of::Engine(lease)) => tx.within(SYSTEM.of(namespace), |tx| begin_end(tx, *lease))?,
+            _ => tx.within(scope, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, key)))?,
         }
     }
     Ok(found.len() > limit)
+}
+
+/// A lease as the index of a token's leases names it.
+struct Named {
+    namespace: NamespaceId,
+    id: String,
+}
+
+impl Named {
+    /// Only that of another namespace than the token's is written down; no lease's id begins with a zero.
+    fn encode(&self, of_token: NamespaceId) -> Vec<u8> {
+        match self.namespace == of_token {
+            true => self.id.clone().into_bytes(),
+            false => [&[0][..], &self.namespace, self.id.as_bytes()].concat(),
+        }
+    }
+
+    fn decode(bytes: &[u8], of_token: NamespaceId) -> Result<Named> {
+        match bytes.split_first() {
+            Some((0, rest)) => {
+                let broken = || Error::Internal("an index of leases is broken".into());
+                let (namespace, id) = rest.split_first_chunk::<16>().ok_or_else(broken)?;
+                Ok(Named { namespace: *namespace, id: text(id)? })
+            }
+            _ => Ok(Named { namespace: of_token, id: text(bytes)? }),
+        }
+    }
 }
 
 /// Begin to end a batch of a mount's leases, from a place in its index on. True: there may be more.

@@ -7,7 +7,7 @@
 mod engine;
 mod outside;
 
-use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction, record};
+use holdfast_sdk::{Error, Place, Result, Timestamp, TokenId, Transaction, record};
 
 pub use engine::{
     EngineLease, count_ending, count_irrevocable, count_live, end_of_mount, end_of_token, end_rest_of_token, expire,
@@ -16,6 +16,7 @@ pub use engine::{
 pub use outside::{renew, revoke_all, revoke_now};
 
 use crate::layout::{LEASES, SYSTEM, TOKEN_COUNTS, TOKENS};
+use crate::namespaces;
 use crate::tokens::{self, TokenEntry};
 use crate::tx::Tx;
 
@@ -28,40 +29,45 @@ const ENGINE: u8 = 2;
 
 /// What a lease is of.
 pub enum Of {
-    Token([u8; 32], Box<TokenEntry>),
+    Token(TokenId, Box<TokenEntry>),
     Engine(Box<EngineLease>),
 }
 
 /// A token's lease, if it has one: not where it never ends, and not where it only carries a wrapped answer.
-pub fn of_token(id: &[u8; 32], entry: &TokenEntry) -> Option<String> {
-    (entry.expires.is_some() && !entry.is_wrapping()).then(|| format!("{}/h{}", entry.path, hex::encode(id)))
+fn of_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry) -> Result<Option<String>> {
+    if entry.expires.is_none() || entry.is_wrapping() {
+        return Ok(None);
+    }
+    let suffix = tx.within(SYSTEM.of(id.namespace), namespaces::suffix)?;
+    Ok(Some(format!("{}/h{}{suffix}", entry.path, hex::encode(id.own))))
 }
 
-pub fn put_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
-    let Some(lease) = of_token(id, entry) else { return Ok(()) };
-    count_token(tx, entry, 1)?;
-    tx.within(SYSTEM, |tx| tx.put(Place::Name(LEASES, &lease), [&[TOKEN][..], id].concat()))
+pub fn put_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry) -> Result<()> {
+    let Some(lease) = of_token(tx, id, entry)? else { return Ok(()) };
+    count_token(tx, id, entry, 1)?;
+    let place = Place::Name(LEASES, &lease);
+    tx.within(SYSTEM.of(id.namespace), |tx| tx.put(place, [&[TOKEN][..], &id.own].concat()))
 }
 
-pub fn remove_token(tx: &mut Tx, id: &[u8; 32], entry: &TokenEntry) -> Result<()> {
-    let Some(lease) = of_token(id, entry) else { return Ok(()) };
-    count_token(tx, entry, -1)?;
-    tx.within(SYSTEM, |tx| tx.delete(Place::Name(LEASES, &lease)))
+pub fn remove_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry) -> Result<()> {
+    let Some(lease) = of_token(tx, id, entry)? else { return Ok(()) };
+    count_token(tx, id, entry, -1)?;
+    tx.within(SYSTEM.of(id.namespace), |tx| tx.delete(Place::Name(LEASES, &lease)))
 }
 
-fn count_token(tx: &mut Tx, entry: &TokenEntry, by: i64) -> Result<()> {
+fn count_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry, by: i64) -> Result<()> {
     let mount = entry.auth_mount.unwrap_or_default();
-    tx.within(TOKENS, |tx| tx.add(Place::Ordered(TOKEN_COUNTS, &mount), by, None))
+    tx.within(TOKENS.of(id.namespace), |tx| tx.add(Place::Ordered(TOKEN_COUNTS, &mount), by, None))
 }
 
-/// Tokens that have a lease, given by the logins of an auth mount; of none: all others.
+/// Tokens of the present namespace that have a lease, given by the logins of an auth mount; of none: all others.
 pub fn count_tokens(tx: &mut Tx, auth_mount: Option<[u8; 16]>) -> Result<i64> {
     let mount = auth_mount.unwrap_or_default();
     // Those of older versions were not counted.
     tx.within(TOKENS, |tx| tx.count(Place::Ordered(TOKEN_COUNTS, &mount))).map(|n| n.max(0))
 }
 
-/// A lease by its id, whether or not it has ended.
+/// A lease of the present namespace by its id, whether or not it has ended.
 pub fn find(tx: &mut Tx, id: &str) -> Result<Option<Of>> {
     // Parts that are empty are none of a lease's.
     if id.is_empty() || id.ends_with('/') {
@@ -76,7 +82,8 @@ pub fn find(tx: &mut Tx, id: &str) -> Result<Option<Of>> {
 fn read(tx: &mut Tx, bytes: &[u8]) -> Result<Option<Of>> {
     match bytes.split_first() {
         Some((&TOKEN, id)) => {
-            let id = id.try_into().map_err(|_| Error::Internal("a lease's record is broken".into()))?;
+            let own = id.try_into().map_err(|_| Error::Internal("a lease's record is broken".into()))?;
+            let id = TokenId { namespace: tx.namespace(), own };
             Ok(tokens::load(tx, &id)?.map(|entry| Of::Token(id, Box::new(entry))))
         }
         Some((&ENGINE, lease)) => Ok(Some(Of::Engine(Box::new(record::read(lease)?)))),

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{EngineLease, Of, engine, find};
 use crate::caught::caught;
-use crate::layout::Scope;
+use crate::layout::{NamespaceId, SYSTEM, Scope};
 use crate::targets::{End, within};
 use crate::undo::took_too_long;
 use crate::{Core, Open};
@@ -25,16 +25,16 @@ struct Reached {
     means: Option<Means>,
 }
 
-async fn reach(core: &Arc<Core>, open: &Arc<Open>, lease: &EngineLease) -> Result<Reached> {
+async fn reach(core: &Arc<Core>, open: &Arc<Open>, space: NamespaceId, lease: &EngineLease) -> Result<Reached> {
     let gone = || Error::bad_request(format!("the mount of the lease {:?} is gone", lease.id));
-    let backend = core.backend_of(open, &lease.mount)?.ok_or_else(gone)?;
+    let backend = core.backend_of(open, space, &lease.mount)?.ok_or_else(gone)?;
     let outside = lease.outside();
     if outside.target.is_empty() {
         return Ok(Reached { backend, means: None });
     }
     let means = core
         .transact(open, |tx| {
-            tx.enter(Scope::mount(lease.mount));
+            tx.enter(Scope::mount(space, lease.mount));
             backend.reach(tx, &outside)
         })
         .await?;
@@ -65,15 +65,16 @@ async fn bounded(
 }
 
 /// Undo what a lease stands for, then forget it. If it fails, the lease is as it was.
-pub async fn revoke_now(core: &Arc<Core>, open: &Arc<Open>, lease: &EngineLease) -> Result<()> {
-    let Reached { backend, means } = reach(core, open, lease).await?;
+pub async fn revoke_now(core: &Arc<Core>, open: &Arc<Open>, space: NamespaceId, lease: &EngineLease) -> Result<()> {
+    let Reached { backend, means } = reach(core, open, space, lease).await?;
     let outside = lease.outside();
     if let Some(means) = &means {
         bounded(core, open, lease.mount, &outside.target, backend.undo(&outside, means)).await?;
     }
     core.transact(open, |tx| {
+        tx.enter(SYSTEM.of(space));
         let Some(Of::Engine(lease)) = find(tx, &lease.id)? else { return Ok(()) };
-        tx.within(Scope::mount(lease.mount), |tx| backend.lease_ended(tx, &outside))?;
+        tx.within(Scope::mount(space, lease.mount), |tx| backend.lease_ended(tx, &outside))?;
         engine::forget(tx, &lease)
     })
     .await?;
@@ -82,7 +83,12 @@ pub async fn revoke_now(core: &Arc<Core>, open: &Arc<Open>, lease: &EngineLease)
 }
 
 /// Undo and forget many. Returns those that failed, with the reasons.
-pub async fn revoke_all(core: &Arc<Core>, open: &Arc<Open>, leases: Vec<EngineLease>) -> Vec<(String, Error)> {
+pub async fn revoke_all(
+    core: &Arc<Core>,
+    open: &Arc<Open>,
+    space: NamespaceId,
+    leases: Vec<EngineLease>,
+) -> Vec<(String, Error)> {
     let (mut left, mut running, mut failed) = (leases.into_iter(), JoinSet::new(), Vec::new());
     loop {
         while running.len() < AT_ONCE
@@ -90,7 +96,7 @@ pub async fn revoke_all(core: &Arc<Core>, open: &Arc<Open>, leases: Vec<EngineLe
         {
             let (core, open) = (core.clone(), open.clone());
             running.spawn(async move {
-                let ended = revoke_now(&core, &open, &lease).await;
+                let ended = revoke_now(&core, &open, space, &lease).await;
                 (lease.id, ended)
             });
         }
@@ -106,12 +112,18 @@ pub async fn revoke_all(core: &Arc<Core>, open: &Arc<Open>, leases: Vec<EngineLe
 }
 
 /// Let a lease and what it stands for live on. The lease was looked up by the caller.
-pub async fn renew(core: &Arc<Core>, open: &Arc<Open>, lease: EngineLease, increment_secs: u64) -> Result<Granted> {
+pub async fn renew(
+    core: &Arc<Core>,
+    open: &Arc<Open>,
+    space: NamespaceId,
+    lease: EngineLease,
+    increment_secs: u64,
+) -> Result<Granted> {
     let failed = |e: Error| Error::bad_request(format!("failed to renew entry: {e}"));
-    let router = core.router(open)?;
+    let router = core.router_in(open, space)?;
     let mount = router.mounts().find(|m| m.entry.uuid == lease.mount);
     let mount = mount.ok_or_else(|| Error::bad_request("the mount of the lease is disabled"))?;
-    let Reached { backend, means } = reach(core, open, &lease).await.map_err(failed)?;
+    let Reached { backend, means } = reach(core, open, space, &lease).await.map_err(failed)?;
     let outside: Outside = lease.outside();
     let ceilings = mount.entry.limits(core.options.limits);
     let limits = Limits { default_secs: ceilings.default_secs, max_secs: ceilings.max_secs };
@@ -132,10 +144,13 @@ pub async fn renew(core: &Arc<Core>, open: &Arc<Open>, lease: EngineLease, incre
         let work = backend.extend(&outside, means, end);
         bounded(core, open, lease.mount, &outside.target, work).await.map_err(failed)?;
     }
-    core.transact(open, |tx| match find(tx, &lease.id)? {
-        // It may have been revoked meanwhile; what was made is gone then, or goes.
-        Some(Of::Engine(lease)) if lease.lives(now) => lease.renew(tx, end, now),
-        _ => Err(Error::bad_request("lease not found")),
+    core.transact(open, |tx| {
+        tx.enter(SYSTEM.of(space));
+        match find(tx, &lease.id)? {
+            // It may have been revoked meanwhile; what was made is gone then, or goes.
+            Some(Of::Engine(lease)) if lease.lives(now) => lease.renew(tx, end, now),
+            _ => Err(Error::bad_request("lease not found")),
+        }
     })
     .await?;
     core.metrics.leases_renewed.add(1);

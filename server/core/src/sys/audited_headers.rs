@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::System;
 use super::cors::is_header_name;
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::tx::Tx;
 
 /// Where the settings are.
@@ -68,11 +68,11 @@ impl AuditedHeaders {
 }
 
 pub fn load(tx: &mut Tx) -> Result<AuditedHeaders> {
-    Ok(tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, NAME)))?.unwrap_or_default())
+    Ok(tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, NAME)))?.unwrap_or_default())
 }
 
 fn save(tx: &mut Tx, all: &AuditedHeaders) -> Result<()> {
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), all))
+    tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), all))
 }
 
 fn shown(header: &AuditedHeader) -> Value {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters};
 
 use super::System;
+use crate::layout::{NamespaceId, SYSTEM};
+use crate::namespaces;
 use crate::policies::{Compiled, system_time};
 use crate::router;
-use crate::tokens;
+use crate::tokens::{self, TokenEntry};
 use crate::tx::Tx;
 
 parameters! {
@@ -36,22 +38,42 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant))
 }
 
-/// What a token of these policies and this entity may do. None: its entity is gone or disabled.
-fn union(sys: &System, tx: &mut Tx, names: &[String], entity_id: &str) -> Result<Option<Arc<Compiled>>> {
-    let core = sys.core()?;
-    let now = core.policy_time();
-    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    let names = &Arc::<[String]>::from(names).into();
-    if entity_id.is_empty() {
-        return open.policies.union(tx, names, None, now).map(Some);
+/// Whose rights are asked about.
+struct Whose<'a> {
+    namespace: NamespaceId,
+    policies: &'a [String],
+    entity_id: &'a str,
+}
+
+impl<'a> Whose<'a> {
+    fn of(namespace: NamespaceId, entry: &'a TokenEntry) -> Whose<'a> {
+        Whose { namespace, policies: &entry.policies, entity_id: &entry.entity_id }
     }
-    match open.identities.get(tx, entity_id)?.filter(|who| !who.entity.disabled) {
-        Some(who) => open.policies.union(tx, names, Some(&who), now).map(Some),
-        None => Ok(None),
+
+    fn caller(call: &'a Call<'_>) -> Whose<'a> {
+        let caller = call.caller;
+        Whose { namespace: caller.namespace, policies: &caller.policies, entity_id: &caller.entity_id }
     }
 }
 
-fn answer(sys: &System, tx: &mut Tx, (names, entity_id): (&[String], &str), p: &Asked) -> Result<Response> {
+/// What a token may do. None: its entity is gone or disabled.
+fn union(sys: &System, tx: &mut Tx, whose: &Whose<'_>) -> Result<Option<Arc<Compiled>>> {
+    let core = sys.core()?;
+    let now = core.policy_time();
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let names = &Arc::<[String]>::from(whose.policies).into();
+    tx.within(SYSTEM.of(whose.namespace), |tx| {
+        if whose.entity_id.is_empty() {
+            return open.policies.union(tx, names, None, now).map(Some);
+        }
+        match open.identities.get(tx, whose.entity_id)?.filter(|who| !who.entity.disabled) {
+            Some(who) => open.policies.union(tx, names, Some(&who), now).map(Some),
+            None => Ok(None),
+        }
+    })
+}
+
+fn answer(sys: &System, tx: &mut Tx, call: &Call<'_>, whose: &Whose<'_>, p: &Asked) -> Result<Response> {
     let paths = p
         .paths
         .as_ref()
@@ -61,26 +83,31 @@ fn answer(sys: &System, tx: &mut Tx, (names, entity_id): (&[String], &str), p: &
     if paths.iter().any(String::is_empty) {
         return Err(Error::bad_request("missing path"));
     }
-    let union = union(sys, tx, names, entity_id)?.ok_or(Error::PermissionDenied)?;
+    let union = union(sys, tx, whose)?.ok_or(Error::PermissionDenied)?;
     let now = system_time(sys.core()?.policy_time());
+    let capabilities = |path: &str| union.acl.capabilities(&format!("{}{path}", call.request.namespace), now);
     let mut m = Map::new();
     for path in paths {
-        m.insert(path.clone(), union.acl.capabilities(path, now).into());
+        m.insert(path.clone(), capabilities(path).into());
     }
     if let [only] = paths.as_slice() {
-        m.insert("capabilities".into(), union.acl.capabilities(only, now).into());
+        m.insert("capabilities".into(), capabilities(only).into());
     }
     Ok(Response::both(m))
 }
 
 fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
     let token = p.token.clone().filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("no token found"))?;
-    let held = tokens::find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("invalid token"))?;
-    answer(sys, tx, (&held.entry.policies, &held.entry.entity_id), &p)
+    let invalid = || Error::bad_request("invalid token");
+    let held = tokens::find_valid(tx, &token, call.now)?.ok_or_else(invalid)?;
+    if !namespaces::is_within(tx, held.namespace, &call.request.namespace)? {
+        return Err(invalid());
+    }
+    answer(sys, tx, call, &Whose::of(held.namespace, &held.entry), &p)
 }
 
 fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
-    answer(sys, tx, (&call.caller.policies, &call.caller.entity_id), &p)
+    answer(sys, tx, call, &Whose::caller(call), &p)
 }
 
 fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
@@ -89,14 +116,14 @@ fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<R
     let invalid = || Error::bad_request("invalid accessor");
     let id = tokens::by_accessor(tx, &accessor)?.ok_or_else(invalid)?;
     let entry = tokens::load_valid(tx, &id, call.now)?.ok_or_else(invalid)?;
-    answer(sys, tx, (&entry.policies, &entry.entity_id), &p)
+    answer(sys, tx, call, &Whose::of(id.namespace, &entry), &p)
 }
 
 /// The policies of the token that came with an unauthenticated request, if it is a good one.
 pub(super) fn own_policies(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Arc<Compiled>>> {
     let Some(token) = &call.request.token else { return Ok(None) };
     match tokens::find_valid(tx, token.expose(), call.now)?.filter(|h| h.entry.admits(call.request.remote)) {
-        Some(held) => union(sys, tx, &held.entry.policies, &held.entry.entity_id),
+        Some(held) => union(sys, tx, &Whose::of(held.namespace, &held.entry)),
         None => Ok(None),
     }
 }
@@ -110,16 +137,18 @@ fn ui_mounts(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respon
     let now = system_time(sys.core()?.policy_time());
     let mut entries = router::load(tx)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
+    let (here, namespace) = (tx.namespace(), &call.request.namespace);
     for e in entries {
-        let usable = union.as_ref().is_some_and(|u| u.acl.reaches(&e.full_path(), now));
+        let reached = format!("{namespace}{}", e.full_path());
+        let usable = union.as_ref().is_some_and(|u| u.acl.reaches(&reached, now));
         if !usable && e.listing_visibility != "unauth" {
             continue;
         }
         let shown = if union.is_some() {
-            router::shown(&e)
+            router::shown(&e, here)
         } else {
             let mut m = Map::new();
-            m.insert("type".into(), e.kind.clone().into());
+            m.insert("type".into(), e.shown_kind(here).into());
             m.insert("description".into(), e.description.clone().into());
             m.insert("options".into(), router::options_value(&e));
             m
@@ -146,24 +175,33 @@ fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
     let core = sys.core()?;
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     let union = own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
-    let router = core.router(&open)?;
-    let (mount, _) = router.find(path).ok_or_else(refused)?;
-    if !union.acl.reaches(&mount.full_path, system_time(core.policy_time())) {
+    let (mount, namespace) = core.mount_at(&open, &call.request.namespace, path)?.ok_or_else(refused)?;
+    if !union.acl.reaches(&format!("{namespace}{}", mount.full_path), system_time(core.policy_time())) {
         return Err(refused());
     }
-    let mut m = router::shown(&mount.entry);
-    m.insert("path".into(), mount.entry.path.clone().into());
+    let below = namespace.strip_prefix(&call.request.namespace).unwrap_or(&namespace);
+    let mut m = router::shown(&mount.entry, mount.scope.namespace);
+    m.insert("path".into(), format!("{below}{}", mount.entry.path).into());
     Ok(Response::data(m))
 }
 
-/// There is the root alone, which is not listed.
+/// The namespaces below that the caller's policies reach into.
 fn ui_namespaces(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
-    Ok(Response::data(Map::new()))
+    let union = own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
+    let now = system_time(sys.core()?.policy_time());
+    let here = &call.request.namespace;
+    let mut found = namespaces::children(tx, here)?;
+    found.retain(|n| union.acl.reaches(&n.path, now));
+    let keys: Vec<Value> = found.iter().map(|n| n.path.strip_prefix(here).unwrap_or(&n.path).into()).collect();
+    let mut m = Map::new();
+    if !keys.is_empty() {
+        m.insert("keys".into(), keys.into());
+    }
+    Ok(Response::data(m))
 }
 
 fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let union = union(sys, tx, &call.caller.policies, &call.caller.entity_id)?;
+    let union = union(sys, tx, &Whose::caller(call))?;
     let union = union.ok_or(Error::PermissionDenied)?;
     let mut m = Map::new();
     let (mut exact, mut globs) = (Map::new(), Map::new());

@@ -4,7 +4,7 @@ use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Transactio
 use minicbor::{Decode, Encode};
 
 use super::System;
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::tx::Tx;
 
 /// Where the settings are.
@@ -78,7 +78,7 @@ impl Cors {
 }
 
 pub fn load(tx: &mut Tx) -> Result<Option<Cors>> {
-    tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, NAME)))
+    tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, NAME)))
 }
 
 fn read(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -118,11 +118,11 @@ fn write(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Response>
         return Err(Error::bad_request(format!("at most {MOST} origins and {MOST} headers can be allowed")));
     }
     let cors = Cors { origins, more_headers, credentials: p.allow_credentials.unwrap_or(false) };
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &cors))?;
+    tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &cors))?;
     Ok(Response::empty())
 }
 
 fn delete(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(SETTINGS, NAME)))?;
+    tx.within(STORE, |tx| tx.delete(Place::Ordered(SETTINGS, NAME)))?;
     Ok(Response::empty())
 }

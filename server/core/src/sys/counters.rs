@@ -28,12 +28,12 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 }
 
 /// Batch tokens are not stored; one that has ended counts until it is swept.
-fn count_tokens(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    count(sys, TOKENS, TOKEN)
+fn count_tokens(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    count(sys, TOKENS.of(tx.namespace()), TOKEN)
 }
 
-fn count_entities(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    count(sys, IDENTITY, identity::ENTITY)
+fn count_entities(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    count(sys, IDENTITY.of(tx.namespace()), identity::ENTITY)
 }
 
 fn count(sys: &System, scope: Scope, table: Table) -> Result<Option<Preparation>> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::System;
 use crate::bare::{BUILD_DATE, VERSION, cluster_url};
 use crate::clock;
-use crate::layout::{SYSTEM, VERSIONS};
+use crate::layout::{STORE, VERSIONS};
 use crate::tx::Tx;
 
 /// Versions that are shown.
@@ -58,7 +58,7 @@ fn ha_status(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
 
 /// Keep when this version of the program first opened the store.
 pub(crate) fn note_version(tx: &mut Tx) -> Result<()> {
-    tx.within(SYSTEM, |tx| {
+    tx.within(STORE, |tx| {
         let place = Place::Ordered(VERSIONS, VERSION.as_bytes());
         match tx.get(place)? {
             Some(_) => Ok(()),
@@ -68,7 +68,7 @@ pub(crate) fn note_version(tx: &mut Tx) -> Result<()> {
 }
 
 fn version_history(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    let found = tx.within(SYSTEM, |tx| tx.ordered(VERSIONS, &[], &[], MOST))?;
+    let found = tx.within(STORE, |tx| tx.ordered(VERSIONS, &[], &[], MOST))?;
     let mut versions = Vec::with_capacity(found.len());
     for (version, at) in found {
         let at = at.try_into().map_err(|_| Error::Internal("a version's record is broken".into()))?;

@@ -5,7 +5,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value};
 use serde_json::json;
 
 use super::System;
-use crate::layout::{SYSTEM, TOKENS};
+use crate::layout::{ROOT_TOKENS, STORE};
 use crate::random::uuid_text;
 use crate::router::Mount;
 use crate::tx::Tx;
@@ -57,8 +57,8 @@ fn shown(mount: &Mount, with_storage: bool) -> Value {
 /// Where `sys/raw` shows what a mount stores.
 fn storage_prefix(mount: &Mount) -> String {
     match mount.scope {
-        SYSTEM => "sys/".into(),
-        TOKENS => "sys/token/".into(),
+        STORE => "sys/".into(),
+        ROOT_TOKENS => "sys/token/".into(),
         _ => format!("logical/{}/", uuid_text(&mount.entry.uuid)),
     }
 }

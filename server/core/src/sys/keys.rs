@@ -10,7 +10,7 @@ use holdfast_sdk::{
 use minicbor::{Decode, Encode};
 
 use super::System;
-use crate::layout::{SETTINGS, SYSTEM};
+use crate::layout::{SETTINGS, STORE};
 use crate::tx::Tx;
 use crate::{Core, Open, clock};
 
@@ -75,7 +75,7 @@ fn counter(term: u32) -> Vec<u8> {
 fn sealed(tx: &mut Tx) -> Result<u64> {
     let barrier = tx.barrier().clone();
     let (term, _) = barrier.keyring().active();
-    let stored = tx.within(SYSTEM, |tx| tx.count(Place::Ordered(SETTINGS, &counter(term))))?;
+    let stored = tx.within(STORE, |tx| tx.count(Place::Ordered(SETTINGS, &counter(term))))?;
     Ok(stored.unsigned_abs() + barrier.uncounted())
 }
 
@@ -105,7 +105,7 @@ fn rotated(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn load(tx: &mut Tx) -> Result<Rotation> {
-    Ok(tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, ROTATION)))?.unwrap_or_default())
+    Ok(tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, ROTATION)))?.unwrap_or_default())
 }
 
 fn config(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -137,7 +137,7 @@ fn configure(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Respo
         rotation.interval_secs = secs;
     }
     rotation.enabled = p.enabled.unwrap_or(rotation.enabled);
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation))?;
+    tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation))?;
     Ok(Response::empty())
 }
 
@@ -148,7 +148,7 @@ pub(crate) async fn rotate_when_due(core: &Arc<Core>, open: &Arc<Open>) -> Resul
     if barrier.uncounted() >= UNSAVED {
         let uncounted = barrier.take_uncounted();
         let delta = i64::try_from(uncounted).unwrap_or(i64::MAX);
-        let count = |tx: &mut Tx| tx.within(SYSTEM, |tx| tx.add(Place::Ordered(SETTINGS, &counter(term)), delta, None));
+        let count = |tx: &mut Tx| tx.within(STORE, |tx| tx.add(Place::Ordered(SETTINGS, &counter(term)), delta, None));
         if let Err(e) = core.transact(open, count).await {
             barrier.give_back_uncounted(uncounted);
             return Err(e);

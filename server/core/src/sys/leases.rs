@@ -9,6 +9,7 @@ use holdfast_sdk::{
 };
 
 use super::System;
+use crate::layout::NamespaceId;
 use crate::leases::{EngineLease, How, Of};
 use crate::tx::{Effect, Tx};
 use crate::{Core, Open, intents, jobs, leases, tokens};
@@ -114,6 +115,9 @@ fn lookup(_: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Response>
         }
     }
     m.insert("id".into(), id.into());
+    if !call.request.namespace.is_empty() {
+        m.insert("namespace_path".into(), call.request.namespace.clone().into());
+    }
     Ok(Response::data(m))
 }
 
@@ -178,8 +182,9 @@ fn renew_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result
         None => 0,
     };
     let (core, open) = unsealed(sys)?;
+    let space = tx.namespace();
     Ok(Some(Box::pin(async move {
-        let granted = leases::renew(&core, &open, lease, increment).await?;
+        let granted = leases::renew(&core, &open, space, lease, increment).await?;
         Ok(Arc::new(granted) as Prepared)
     })))
 }
@@ -200,8 +205,9 @@ fn revoke_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result
         return Ok(None);
     }
     let (core, open) = unsealed(sys)?;
+    let space = tx.namespace();
     Ok(Some(Box::pin(async move {
-        let ended = leases::revoke_now(&core, &open, &lease).await;
+        let ended = leases::revoke_now(&core, &open, space, &lease).await;
         ended.map_err(|e| Error::bad_request(format!("failed to revoke entry: {e}")))?;
         Ok(Arc::new(()) as Prepared)
     })))
@@ -244,9 +250,10 @@ fn revoke_prefix_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) 
         return Ok(None);
     }
     let (core, open) = unsealed(sys)?;
+    let space = tx.namespace();
     Ok(Some(Box::pin(async move {
         let all = found.len();
-        let failed = leases::revoke_all(&core, &open, found).await;
+        let failed = leases::revoke_all(&core, &open, space, found).await;
         match failed.first() {
             None => Ok(Arc::new(()) as Prepared),
             Some((id, e)) => Err(Error::bad_request(format!(
@@ -289,8 +296,9 @@ fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<Option<[u8; 16]>>
 fn revoke_force_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Option<Preparation>> {
     let found = to_wait_for(tx, prefix_of(call))?;
     let (core, open) = unsealed(sys)?;
+    let space = tx.namespace();
     Ok(Some(Box::pin(async move {
-        let tried = tokio::time::timeout(BEFORE_FORGETTING, leases::revoke_all(&core, &open, found)).await;
+        let tried = tokio::time::timeout(BEFORE_FORGETTING, leases::revoke_all(&core, &open, space, found)).await;
         for (id, e) in tried.unwrap_or_default() {
             tracing::warn!(lease = %id, error = %e, "a lease is forgotten by force; what it stands for may still be there");
         }
@@ -326,7 +334,7 @@ fn count_irrevocable(sys: &System, tx: &mut Tx) -> Result<Response> {
         let batch = leases::irrevocable(tx, &after, leases::BATCH)?;
         for (_, lease) in &batch {
             total += 1;
-            let accessor = accessor_of(&core, lease)?;
+            let accessor = accessor_of(&core, tx.namespace(), lease)?;
             let so_far = counts.get(&accessor).and_then(Value::as_u64).unwrap_or(0);
             counts.insert(accessor, (so_far + 1).into());
         }
@@ -342,9 +350,9 @@ fn count_irrevocable(sys: &System, tx: &mut Tx) -> Result<Response> {
 }
 
 /// Of a mount in service its accessor, of another its path.
-fn accessor_of(core: &Arc<Core>, lease: &EngineLease) -> Result<String> {
+fn accessor_of(core: &Arc<Core>, space: NamespaceId, lease: &EngineLease) -> Result<String> {
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    let router = core.router(&open)?;
+    let router = core.router_in(&open, space)?;
     let found = router.mounts().find(|m| m.entry.uuid == lease.mount);
     Ok(found.map_or(lease.mount_path().to_owned(), |m| m.entry.accessor.clone()))
 }
@@ -352,7 +360,7 @@ fn accessor_of(core: &Arc<Core>, lease: &EngineLease) -> Result<String> {
 fn count_live(sys: &System, tx: &mut Tx) -> Result<Response> {
     let (core, open) = unsealed(sys)?;
     let (mut total, mut counts) = (0, Map::new());
-    for mount in core.router(&open)?.mounts().filter(|m| !m.entry.auth) {
+    for mount in core.router_in(&open, tx.namespace())?.mounts().filter(|m| !m.entry.auth) {
         let live = leases::count_live(tx, &mount.entry.uuid)?;
         if live == 0 {
             continue;
@@ -386,7 +394,7 @@ fn irrevocable(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Counted) -> Result<Re
     for (key, lease) in leases::irrevocable(tx, &[], limit)? {
         let mut one = Map::new();
         one.insert("lease_id".into(), lease.id.clone().into());
-        one.insert("mount_id".into(), accessor_of(&core, &lease)?.into());
+        one.insert("mount_id".into(), accessor_of(&core, tx.namespace(), &lease)?.into());
         let reason = intents::why(tx, &key)?.and_then(|(_, _, error)| error);
         one.insert("error".into(), reason.map_or(Value::Null, Value::from));
         shown.push(Value::Object(one));

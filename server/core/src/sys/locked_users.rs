@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::System;
 use crate::tx::Tx;
+use crate::{namespaces, router};
 
 parameters! {
     pub struct Asked {
@@ -23,9 +24,18 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     )
 }
 
-fn read(sys: &System, _: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
+/// Whether a mount is one of this namespace.
+fn is_here(tx: &mut Tx, accessor: &str) -> Result<bool> {
+    Ok(router::load(tx)?.iter().any(|m| m.accessor == accessor))
+}
+
+fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
     let mut by_mount: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let here: Vec<String> = router::load(tx)?.into_iter().map(|m| m.accessor).collect();
     for (accessor, name) in sys.core()?.lockouts.locked(call.now) {
+        if !here.contains(&accessor) {
+            continue;
+        }
         by_mount.entry(accessor).or_default().push(name);
     }
     if let Some(only) = p.mount_accessor.filter(|a| !a.is_empty()) {
@@ -45,12 +55,20 @@ fn read(sys: &System, _: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response>
     m.insert("total".into(), total.into());
     m.insert(
         "by_namespace".into(),
-        json!([{"namespace_id": "root", "namespace_path": "", "counts": total, "mount_accessors": mounts}]),
+        json!([{
+            "namespace_id": namespaces::id(tx)?,
+            "namespace_path": call.request.namespace,
+            "counts": total,
+            "mount_accessors": mounts,
+        }]),
     );
     Ok(Response::data(m))
 }
 
-fn unlock(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+fn unlock(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    if !is_here(tx, call.capture("mount_accessor"))? {
+        return Ok(Response::empty());
+    }
     sys.core()?.lockouts.forget(call.capture("mount_accessor"), call.capture("alias_identifier"));
     Ok(Response::empty())
 }

@@ -8,10 +8,9 @@ use holdfast_sdk::{
 use super::System;
 use super::leases::WHILE_ONE_WAITS;
 use super::tune::{self, Tuning};
-use crate::layout::Scope;
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
-use crate::{jobs, leases};
+use crate::{jobs, leases, namespaces, quotas};
 
 parameters! {
     pub struct Enable {
@@ -55,9 +54,10 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 }
 
 fn list(tx: &mut Tx, auth: bool) -> Result<Response> {
+    let namespace = tx.namespace();
     let mut entries: Vec<MountEntry> = router::load(tx)?.into_iter().filter(|e| e.auth == auth).collect();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Response::both(entries.iter().map(|e| (e.path.clone(), Value::Object(router::shown(e)))).collect()))
+    Ok(Response::both(entries.iter().map(|e| (e.path.clone(), Value::Object(router::shown(e, namespace)))).collect()))
 }
 
 fn list_secrets(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -71,7 +71,7 @@ fn list_auth(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 fn read(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
     let path = router::mount_path(call.capture("path"))?;
     match router::load(tx)?.iter().find(|e| e.auth == auth && e.path == path) {
-        Some(entry) => Ok(Response::both(router::shown(entry))),
+        Some(entry) => Ok(Response::both(router::shown(entry, tx.namespace()))),
         None => {
             let kind = if auth { "auth engine" } else { "secret engine mount" };
             Err(Error::bad_request(format!("No {kind} at {path}")))
@@ -105,6 +105,15 @@ pub fn in_the_way<'e>(entries: &'e [MountEntry], path: &str, auth: bool) -> Opti
     entries.iter().find(|e| e.auth == auth && (e.path.starts_with(path) || path.starts_with(&e.path)))
 }
 
+/// A mount and a namespace never share a path.
+pub fn leave_namespaces_alone(tx: &mut Tx, call: &Call<'_>, path: &str) -> Result<()> {
+    let first = path.split('/').next().unwrap_or("");
+    match namespaces::at(tx, &format!("{}{first}/", call.request.namespace))? {
+        Some(namespace) => Err(Error::bad_request(format!("existing mount at {}", namespace.path))),
+        None => Ok(()),
+    }
+}
+
 fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> Result<Response> {
     let path = router::mount_path(call.capture("path"))?;
     let kind = match p.r#type.unwrap_or_default() {
@@ -130,6 +139,9 @@ fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> 
     if let Some(other) = in_the_way(&router::load(tx)?, &path, auth) {
         return Err(Error::bad_request(format!("path is already in use at {}", other.path)));
     }
+    if !auth {
+        leave_namespaces_alone(tx, call, &path)?;
+    }
     let mut entry = MountEntry::new(&path, auth, &kind)?;
     entry.description = p.description.unwrap_or_default();
     entry.without_options = matches!(call.request.data.get("options"), Some(Value::Null)).then_some(true);
@@ -148,7 +160,7 @@ fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> 
     }
     let backend = factory(&core.with_effective_limits(&entry)).map_err(Error::bad_request)?;
     router::save(tx, &entry)?;
-    tx.within(Scope::mount(entry.uuid), |tx| backend.mounted(tx))?;
+    tx.within(tx.mount(entry.uuid), |tx| backend.mounted(tx))?;
     Ok(Response::empty())
 }
 
@@ -163,8 +175,9 @@ fn end_leases(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Optio
     }
     let core = sys.core()?;
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let space = tx.namespace();
     Ok(Some(Box::pin(async move {
-        match leases::revoke_all(&core, &open, found).await.first() {
+        match leases::revoke_all(&core, &open, space, found).await.first() {
             None => Ok(std::sync::Arc::new(()) as Prepared),
             Some((id, e)) => Err(Error::bad_request(format!(
                 "{path:?} stays: its lease {id:?} cannot be revoked (sys/leases/revoke-force forgets it): {e}"
@@ -182,6 +195,7 @@ fn disable(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
         return Err(Error::bad_request(format!("cannot unmount {:?}: the server needs it", entry.full_path())));
     }
     router::forget(tx, &entry)?;
+    quotas::forget_of_mount(tx, &call.request.namespace, &entry.full_path())?;
     jobs::add(tx, jobs::Kind::clean_mount(&entry))?;
     if entry.auth {
         // Its tokens are no good from here on; what is stored of them goes by and by.

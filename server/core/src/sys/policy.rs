@@ -85,7 +85,7 @@ fn living(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Vec<(String, Sto
 
 fn listed(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Vec<String>> {
     let mut names: Vec<String> = living(sys, tx, call)?.into_iter().map(|(name, _)| name).collect();
-    if call.captures.get("name").unwrap_or_default().trim_matches('/').is_empty() {
+    if call.captures.get("name").unwrap_or_default().trim_matches('/').is_empty() && call.request.namespace.is_empty() {
         names.push(ROOT.into());
     }
     Ok(names)

@@ -63,6 +63,9 @@ fn remount(_: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response
     if let Some(other) = mounts::in_the_way(&entries, &entry.path, entry.auth) {
         return Err(Error::bad_request(format!("path already in use at {:?}", other.full_path())));
     }
+    if !entry.auth {
+        mounts::leave_namespaces_alone(tx, call, &entry.path)?;
+    }
     entry.moves += 1;
     router::save(tx, &entry)?;
     if entry.auth {

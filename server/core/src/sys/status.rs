@@ -143,7 +143,7 @@ impl crate::Core {
             ..metrics::Leases::default()
         };
         now.by_mount.push(metrics::OfMount { live: now.tokens, ..metrics::OfMount::of("auth/token/") });
-        for mount in open.router.load().mounts() {
+        for mount in open.spaces.root.mounts_now().mounts() {
             let uuid = mount.entry.uuid;
             let mut of = metrics::OfMount::of(&mount.full_path);
             if mount.entry.auth {
@@ -217,11 +217,12 @@ fn openapi(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Spec) -> Result<Respon
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     let union = capabilities::own_policies(sys, tx, call)?;
     let now = system_time(core.policy_time());
-    let reaches = union.as_ref().map(|u| move |mount: &str| u.acl.reaches(mount, now));
+    let namespace = &call.request.namespace;
+    let reaches = union.as_ref().map(|u| move |mount: &str| u.acl.reaches(&format!("{namespace}{mount}"), now));
     let view = open_api::View {
         reaches: reaches.as_ref().map(|r| r as &dyn Fn(&str) -> bool),
         generic_mount_paths: p.generic_mount_paths.unwrap_or(false),
     };
-    let router = core.router(&open)?;
+    let router = core.router_in(&open, tx.namespace())?;
     Ok(Response::bare(open_api::document(&router, &view)))
 }

@@ -4,7 +4,6 @@ use holdfast_sdk::parameters::{Lenient, Seconds, StringMap};
 use holdfast_sdk::{Call, Error, Map, Response, Result, Value, parameters};
 
 use super::System;
-use crate::layout::Scope;
 use crate::router::{self, Lockout, MountEntry};
 use crate::tx::Tx;
 use crate::{TtlLimits, jobs};
@@ -100,7 +99,7 @@ fn change(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Tuning, auth: bool) -> 
         let factory = core.options.engines.factory(entry.auth, &entry.kind);
         let factory = factory.ok_or_else(|| Error::internal(format!("no engine of type {:?}", entry.kind)))?;
         let backend = factory(&core.with_effective_limits(&entry)).map_err(Error::bad_request)?;
-        if tx.within(Scope::mount(entry.uuid), |tx| backend.take_over(tx, call.now))? {
+        if tx.within(tx.mount(entry.uuid), |tx| backend.take_over(tx, call.now))? {
             jobs::add(tx, jobs::Kind::UpgradeMount { mount: entry.uuid, path: path.clone(), cursor: Vec::new() })?;
         }
         response = response.warn(

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use super::System;
 use super::cors::is_header_name;
-use crate::layout::{SYSTEM, UI_HEADERS};
+use crate::layout::{STORE, UI_HEADERS};
 use crate::tx::Tx;
 
 /// Headers that may be set.
@@ -47,11 +47,11 @@ fn canonical(name: &str) -> String {
 }
 
 fn load(tx: &mut Tx, name: &str) -> Result<Option<Header>> {
-    tx.within(SYSTEM, |tx| record::get(tx, Place::Name(UI_HEADERS, name)))
+    tx.within(STORE, |tx| record::get(tx, Place::Name(UI_HEADERS, name)))
 }
 
 fn all(tx: &mut Tx) -> Result<Vec<String>> {
-    tx.within(SYSTEM, |tx| tx.names(UI_HEADERS, "", "", MOST))
+    tx.within(STORE, |tx| tx.names(UI_HEADERS, "", "", MOST))
 }
 
 fn list(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -84,7 +84,7 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Values) -> Result<Response
     if all(tx)?.len() >= MOST && load(tx, &name)?.is_none() {
         return Err(Error::bad_request(format!("at most {MOST} headers can be set")));
     }
-    tx.within(SYSTEM, |tx| record::put(tx, Place::Name(UI_HEADERS, &name), &Header { values }))?;
+    tx.within(STORE, |tx| record::put(tx, Place::Name(UI_HEADERS, &name), &Header { values }))?;
     let response = Response { status: Some(200), ..Response::empty() };
     Ok(match name.as_str() {
         "Content-Security-Policy" => {
@@ -96,6 +96,6 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Values) -> Result<Response
 
 fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let name = canonical(call.capture("header"));
-    tx.within(SYSTEM, |tx| tx.delete(Place::Name(UI_HEADERS, &name)))?;
+    tx.within(STORE, |tx| tx.delete(Place::Name(UI_HEADERS, &name)))?;
     Ok(Response::empty())
 }

@@ -6,7 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holdfast_sdk::{Error, Record, Result};
 
-use super::TokenEntry;
+use super::{Held, TokenEntry};
+use crate::layout::{NamespaceId, ROOT};
+use crate::namespaces;
 use crate::tx::Tx;
 
 /// What every batch token starts with, and no other.
@@ -20,10 +22,19 @@ pub fn is(token: &str) -> bool {
     token.starts_with(PREFIX)
 }
 
-/// The token of an entry.
-pub fn issue(tx: &Tx, entry: &TokenEntry) -> Result<String> {
-    let sealed = tx.barrier().seal(DOMAIN, &entry.encode_record()?).map_err(Error::internal)?;
-    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed));
+/// A token is of its namespace, whatever its text says.
+fn domain(namespace: NamespaceId) -> Vec<u8> {
+    match namespace {
+        ROOT => DOMAIN.to_vec(),
+        other => [DOMAIN, &other].concat(),
+    }
+}
+
+/// The token of an entry, of the present namespace.
+pub fn issue(tx: &mut Tx, entry: &TokenEntry) -> Result<String> {
+    let namespace = tx.namespace();
+    let sealed = tx.barrier().seal(&domain(namespace), &entry.encode_record()?).map_err(Error::internal)?;
+    let token = format!("{PREFIX}{}{}", URL_SAFE_NO_PAD.encode(sealed), namespaces::suffix(tx)?);
     if token.len() > MAX_BYTES {
         return Err(Error::bad_request(format!(
             "a batch token carries its metadata and policies itself and may have {MAX_BYTES} bytes: leave some out, or \
@@ -33,11 +44,23 @@ pub fn issue(tx: &Tx, entry: &TokenEntry) -> Result<String> {
     Ok(token)
 }
 
-/// The entry in a token; none where it was made up, changed, or made by another cluster.
-pub fn open(tx: &Tx, token: &str) -> Option<TokenEntry> {
-    let text = token.strip_prefix(PREFIX).filter(|_| token.len() <= MAX_BYTES)?;
+/// The entry in a token; none where it was made up, changed, or made by another cluster or namespace.
+pub fn open(tx: &mut Tx, token: &str) -> Result<Option<Held>> {
+    let Some(text) = token.strip_prefix(PREFIX).filter(|_| token.len() <= MAX_BYTES) else { return Ok(None) };
+    let (text, namespace) = match text.split_once('.') {
+        None => (text, ROOT),
+        Some((text, suffix)) => match namespaces::by_id(tx, suffix)? {
+            Some(uuid) => (text, uuid),
+            None => return Ok(None),
+        },
+    };
+    let entry = unsealed(tx, text, namespace).filter(|e| e.batch);
+    Ok(entry.map(|entry| Held { namespace, id: None, entry }))
+}
+
+fn unsealed(tx: &Tx, text: &str, namespace: NamespaceId) -> Option<TokenEntry> {
     let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let plain = tx.barrier().open(DOMAIN, &sealed).ok()?;
+    let plain = tx.barrier().open(&domain(namespace), &sealed).ok()?;
     let (version, body) = plain.split_first()?;
-    TokenEntry::decode_record(*version, body).ok().filter(|e| e.batch)
+    TokenEntry::decode_record(*version, body).ok()
 }

@@ -7,6 +7,7 @@ use super::policies_of::{Asked, policies_of};
 use super::roles::{self, Role, matches};
 use super::routes::{capped, shown_auth};
 use super::{Issue, TokenBackend, TokenEntry, batch, load};
+use crate::layout::ROOT;
 use crate::tx::Tx;
 use crate::{cubbyhole, identity, random};
 
@@ -124,6 +125,12 @@ fn created(
     if parent.num_uses > 0 {
         return Err(Error::bad_request("restricted use token cannot generate child tokens"));
     }
+    let foreign = parent_id.namespace != tx.namespace();
+    if foreign && !call.caller.sudo {
+        return Err(Error::bad_request(
+            "root or sudo privileges required to directly generate a token in a child namespace",
+        ));
+    }
     let (role_name, role) = role.unzip();
     let token_type = type_of(&p, role)?;
     let alias = alias_of(&p, role)?;
@@ -163,6 +170,9 @@ fn created(
     let mut about_policies = Vec::new();
     let policies = policies_of(tx, call, &parent, asked, &mut about_policies)?;
     let root = policies.iter().any(|p| p == "root");
+    if root && foreign {
+        return Err(Error::bad_request("root tokens may not be created from a parent namespace"));
+    }
     if root && is_batch {
         return Err(Error::bad_request("batch tokens cannot be root tokens"));
     }
@@ -173,6 +183,9 @@ fn created(
     // A root token that nobody gave a TTL lives for ever, or to its hard end.
     let ttl = if for_ever { limited.explicit_max } else { backend.first_ttl(&limited, &mut warnings) };
     let own_id = own_id(p.id, sudo, is_batch, &mut warnings)?;
+    if own_id.is_some() && tx.namespace() != ROOT {
+        return Err(Error::bad_request("token IDs can only be manually specified in the root namespace"));
+    }
     warnings.append(&mut about_policies);
     let suffix = role.map_or("", |r| r.path_suffix.as_str());
     let slash = if suffix.is_empty() { "" } else { "/" };
@@ -192,7 +205,8 @@ fn created(
         batch: is_batch,
         entity_id: match alias {
             Some(name) => entity_of(tx, call, &name)?,
-            None if orphan => String::new(),
+            // An entity of another namespace is nobody here.
+            None if orphan || foreign => String::new(),
             None => parent.entity_id,
         },
         ..Issue::default()
@@ -218,11 +232,12 @@ pub fn issue(tx: &mut Tx, issue: Issue, own_id: Option<String>, now: Timestamp) 
     }
     let token = match own_id {
         Some(id) => id,
-        None => super::new_service_id()?,
+        None => super::new_service_id(tx)?,
     };
-    let id = super::id_of(tx, &token);
+    let taken = || Error::bad_request("cannot create a token with a duplicate ID");
+    let id = super::id_of(tx, &token)?.ok_or_else(taken)?;
     if load(tx, &id)?.is_some() {
-        return Err(Error::bad_request("cannot create a token with a duplicate ID"));
+        return Err(taken());
     }
     if !cubbyhole::is_empty(tx, &id)? {
         // Only an id of the caller's choice can come back before the job that cleans up is done.
@@ -230,7 +245,7 @@ pub fn issue(tx: &mut Tx, issue: Issue, own_id: Option<String>, now: Timestamp) 
             "what an earlier token with this ID kept is still being deleted: try again in a moment",
         ));
     }
-    let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
+    let mut entry = TokenEntry::new(issue, super::new_accessor(tx)?, now);
     super::store(tx, &token, &mut entry)?;
     Ok((token, entry))
 }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use holdfast_sdk::{AddressBlock, Timestamp, TokenType};
+use holdfast_sdk::{AddressBlock, Timestamp, TokenId, TokenType};
 use minicbor::{Decode, Encode};
 
 use crate::clock;
+use crate::layout::{NamespaceId, ROOT};
 
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct TokenEntry {
@@ -78,14 +79,18 @@ pub struct TokenEntry {
     #[n(24)]
     #[cbor(default)]
     pub mount_moves: u32,
+    /// The parent's namespace; none: the root's.
+    #[cbor(n(25), with = "minicbor::bytes")]
+    #[cbor(default)]
+    parent_namespace: Option<NamespaceId>,
     #[cbor(skip)]
     pub expires: Option<Timestamp>,
 }
 
 impl holdfast_sdk::Record for TokenEntry {
     /// 1 had no networks and no mark of a token that is leaving its children behind, 2 no auth mount, 3 did
-    /// not know of its moves.
-    const VERSION: u8 = 4;
+    /// not know of its moves, 4 not of other namespaces.
+    const VERSION: u8 = 5;
     fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
         let mut copy = self.clone();
         copy.expires_ns = self.expires.map(|t| t.0);
@@ -110,7 +115,7 @@ pub struct Issue {
     pub period_secs: u64,
     pub explicit_max_ttl_secs: u64,
     pub renewable: bool,
-    pub parent: Option<[u8; 32]>,
+    pub parent: Option<TokenId>,
     pub role: String,
     pub bound_cidrs: Vec<String>,
     pub batch: bool,
@@ -151,7 +156,8 @@ impl TokenEntry {
             renewable,
             last_renewal_ns: 0,
             orphan: issue.parent.is_none(),
-            parent: issue.parent,
+            parent: issue.parent.map(|p| p.own),
+            parent_namespace: issue.parent.map(|p| p.namespace).filter(|n| *n != ROOT),
             entity_id: issue.entity_id,
             role: issue.role,
             expiry_key: None,
@@ -163,6 +169,16 @@ impl TokenEntry {
             mount_moves: issue.mount_moves,
             expires,
         }
+    }
+
+    /// The token that it ends with.
+    pub fn parent(&self) -> Option<TokenId> {
+        self.parent.map(|own| TokenId { namespace: self.parent_namespace.unwrap_or(ROOT), own })
+    }
+
+    /// It lives on by itself.
+    pub fn leave_parent(&mut self) {
+        (self.parent, self.parent_namespace) = (None, None);
     }
 
     pub fn issued(&self) -> Timestamp {

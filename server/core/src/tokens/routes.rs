@@ -5,16 +5,16 @@ use std::sync::Weak;
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{
-    Auth, Call, Error, Map, Place, Renewal, Response, Result, Routes, Timestamp, Transaction, Value, duration,
+    Auth, Call, Error, Map, Place, Renewal, Response, Result, Routes, Timestamp, TokenId, Transaction, Value, duration,
     parameters,
 };
 
 use super::create::lesser;
 use super::{Held, TokenEntry, TtlLimits, by_accessor, create, find_valid, load_valid, roles};
-use crate::layout::{ACCESSOR, TOKEN, TOKENS, USES};
+use crate::layout::{ACCESSOR, NamespaceId, ROOT, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::Tx;
-use crate::{Core, identity, jobs};
+use crate::{Core, identity, jobs, namespaces};
 
 const CANNOT_BE_RENEWED: &str = "batch tokens cannot be renewed";
 const CANNOT_BE_REVOKED: &str = "batch tokens cannot be revoked";
@@ -95,7 +95,8 @@ impl TokenBackend {
             None | Some(Value::Null) => self.lookup_self(tx, call, ()),
             Some(Value::String(t)) if t.is_empty() => self.lookup_self(tx, call, ()),
             Some(Value::String(t)) => {
-                let held = find_valid(tx, &t, call.now)?.ok_or_else(|| Error::Status(403, vec!["bad token".into()]))?;
+                let held =
+                    named_valid(tx, &t, call.now)?.ok_or_else(|| Error::Status(403, vec!["bad token".into()]))?;
                 self.shown(tx, &held, &t, call.now)
             }
             Some(_) => Err(Error::Status(403, vec!["invalid token".into()])),
@@ -110,7 +111,7 @@ impl TokenBackend {
 
     fn lookup_accessor(&self, tx: &mut Tx, call: &Call<'_>, p: ByAccessor) -> Result<Response> {
         let (id, entry) = self.named_by_accessor(tx, call, p.accessor)?;
-        self.shown(tx, &Held { id: Some(id), entry }, "", call.now)
+        self.shown(tx, &Held { namespace: id.namespace, id: Some(id), entry }, "", call.now)
     }
 
     fn named_by_accessor(
@@ -118,7 +119,7 @@ impl TokenBackend {
         tx: &mut Tx,
         call: &Call<'_>,
         accessor: Option<String>,
-    ) -> Result<([u8; 32], TokenEntry)> {
+    ) -> Result<(TokenId, TokenEntry)> {
         let accessor = accessor.filter(|a| !a.is_empty()).ok_or_else(|| Error::bad_request("missing accessor"))?;
         let invalid = || Error::bad_request("invalid accessor");
         let id = by_accessor(tx, &accessor)?.ok_or_else(invalid)?;
@@ -129,10 +130,12 @@ impl TokenBackend {
     fn shown(&self, tx: &mut Tx, held: &Held, token: &str, now: Timestamp) -> Result<Response> {
         let e = &held.entry;
         let left = match &held.id {
-            Some(id) if e.num_uses > 0 => tx.within(TOKENS, |tx| tx.count(Place::Ordered(USES, id)))?,
+            Some(id) if e.num_uses > 0 => {
+                tx.within(TOKENS.of(id.namespace), |tx| tx.count(Place::Ordered(USES, &id.own)))?
+            }
             _ => 0,
         };
-        let of_entity = identity_policies(tx, e)?;
+        let of_entity = tx.within(TOKENS.of(held.namespace), |tx| identity_policies(tx, e))?;
         let mut d = Map::new();
         let mut set = |k: &str, v: Value| {
             d.insert(k.into(), v);
@@ -160,8 +163,11 @@ impl TokenBackend {
             set("last_renewal_time", Timestamp(e.last_renewal_ns).secs().into());
         }
         set("meta", metadata_value(&e.metadata));
+        if held.namespace != ROOT {
+            set("namespace_path", namespaces::path_of(tx, held.namespace)?.into());
+        }
         set("num_uses", left.into());
-        set("orphan", e.parent.is_none().into());
+        set("orphan", e.parent().is_none().into());
         set("path", e.path.clone().into());
         if e.period_secs > 0 {
             set("period", e.period_secs.into());
@@ -180,7 +186,7 @@ impl TokenBackend {
 
     fn renew(&self, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result<Response> {
         let token = p.token.filter(|t| !t.is_empty()).ok_or_else(|| Error::bad_request("missing token ID"))?;
-        let held = find_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("token not found"))?;
+        let held = named_valid(tx, &token, call.now)?.ok_or_else(|| Error::bad_request("token not found"))?;
         let id = held.id.ok_or_else(|| Error::bad_request(CANNOT_BE_RENEWED))?;
         self.renewed(tx, call, id, held.entry, token, p.increment)
     }
@@ -200,7 +206,7 @@ impl TokenBackend {
         &self,
         tx: &mut Tx,
         call: &Call<'_>,
-        id: [u8; 32],
+        id: TokenId,
         mut e: TokenEntry,
         token: String,
         increment: Option<Seconds>,
@@ -215,13 +221,13 @@ impl TokenBackend {
         let (mut period, mut explicit_max) = (e.period_secs, e.explicit_max_ttl_secs);
         let (mut limits, mut usual) = (self.limits, e.ttl_secs);
         if let Some(mount) = e.auth_mount {
-            let (of_mount, login) = self.renewal_of_login(tx, &mount, &e)?;
+            let (of_mount, login) = self.renewal_of_login(tx, (id.namespace, mount), &e)?;
             period = login.period_secs;
             usual = if login.ttl_secs > 0 { login.ttl_secs } else { of_mount.default_secs };
             limits = TtlLimits { max_secs: lesser(of_mount.max_secs, login.max_ttl_secs), ..of_mount };
         }
         if !e.role.is_empty() {
-            let role = roles::load(tx, &e.role)?.ok_or_else(|| {
+            let role = tx.within(TOKENS.of(id.namespace), |tx| roles::load(tx, &e.role))?.ok_or_else(|| {
                 Error::bad_request(format!("original token role {:?} could not be found, not renewing", e.role))
             })?;
             // What the role says now counts, not what it said when the token was made.
@@ -250,16 +256,21 @@ impl TokenBackend {
         e.ttl_secs = ttl;
         e.last_renewal_ns = call.now.0;
         super::set_end(tx, &id, &mut e, Some(call.now.plus_secs(ttl)))?;
-        let auth = shown_auth(tx, &e, token, ttl)?;
+        let auth = tx.within(TOKENS.of(id.namespace), |tx| shown_auth(tx, &e, token, ttl))?;
         Ok(Response { auth: Some(auth), warnings, ..Response::default() })
     }
 
     /// What the auth mount that gave a token says now, with the mount's own limits.
-    fn renewal_of_login(&self, tx: &mut Tx, uuid: &[u8; 16], e: &TokenEntry) -> Result<(TtlLimits, Renewal)> {
+    fn renewal_of_login(
+        &self,
+        tx: &mut Tx,
+        (namespace, uuid): (NamespaceId, [u8; 16]),
+        e: &TokenEntry,
+    ) -> Result<(TtlLimits, Renewal)> {
         let core = self.core.upgrade().ok_or_else(|| Error::Unavailable("the server is stopping".into()))?;
         let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-        let router = core.router(&open)?;
-        let mount = router.mounts().find(|m| m.entry.uuid == *uuid);
+        let router = core.router_in(&open, namespace)?;
+        let mount = router.mounts().find(|m| m.entry.uuid == uuid);
         let gone = || Error::bad_request("the auth method that gave the token is gone, not renewing");
         let mount = mount.ok_or_else(gone)?;
         let Handler::Engine(backend) = &mount.handler else { return Err(gone()) };
@@ -316,12 +327,12 @@ impl TokenBackend {
     }
 
     fn accessors(&self, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
+        let namespace = tx.namespace();
         let ids = tx.within(TOKENS, |tx| tx.ordered(ACCESSOR, &[], &[], 100_000))?;
         let mut keys = Vec::with_capacity(ids.len());
         for (_, id) in ids {
-            let Ok(id) = <[u8; 32]>::try_from(id) else { continue };
-            let entry: Option<TokenEntry> =
-                tx.within(TOKENS, |tx| holdfast_sdk::record::get(tx, Place::Ordered(TOKEN, &id)))?;
+            let Ok(own) = <[u8; 32]>::try_from(id) else { continue };
+            let entry = super::load(tx, &TokenId { namespace, own })?;
             keys.extend(entry.filter(|e| !e.has_ended(call.now)).map(|e| e.accessor));
         }
         keys.sort();
@@ -339,8 +350,15 @@ fn named_token(p: ByToken) -> Result<String> {
     }
 }
 
+/// The token that a request names, if it is good and one of this namespace: the request was sent on to the
+/// namespace of its token, where the caller may ask there at all.
+fn named_valid(tx: &mut Tx, token: &str, now: Timestamp) -> Result<Option<Held>> {
+    let here = tx.namespace();
+    Ok(find_valid(tx, token, now)?.filter(|held| held.namespace == here))
+}
+
 /// Where the caller's token is stored; `not_for_batch` is what a batch token is told.
-fn own_token<'a>(call: &'a Call<'_>, not_for_batch: &str) -> Result<([u8; 32], &'a str)> {
+fn own_token<'a>(call: &'a Call<'_>, not_for_batch: &str) -> Result<(TokenId, &'a str)> {
     match (call.caller.token_id, &call.request.token) {
         (Some(id), Some(token)) => Ok((id, token.expose())),
         (None, Some(_)) => Err(Error::bad_request(not_for_batch)),
@@ -349,10 +367,11 @@ fn own_token<'a>(call: &'a Call<'_>, not_for_batch: &str) -> Result<([u8; 32], &
 }
 
 /// Where a token that is to be revoked is stored, if it is there.
-fn stored(tx: &mut Tx, token: &str) -> Result<Option<[u8; 32]>> {
-    match super::read(tx, token)? {
+fn stored(tx: &mut Tx, token: &str) -> Result<Option<TokenId>> {
+    let here = tx.namespace();
+    match super::read(tx, token)?.filter(|held| held.namespace == here) {
         Some(Held { id: None, .. }) => Err(Error::bad_request(CANNOT_BE_REVOKED)),
-        Some(Held { id, entry }) => Ok(id.filter(|_| !entry.orphaning)),
+        Some(Held { id, entry, .. }) => Ok(id.filter(|_| !entry.orphaning)),
         None => Ok(None),
     }
 }
@@ -366,7 +385,9 @@ fn metadata_value(pairs: &[(String, String)]) -> Value {
 
 /// Start the walk through the token store, unless it is under way.
 pub fn start_tidy(tx: &mut Tx) -> Result<()> {
-    let runs = jobs::list(tx)?.iter().any(|(_, job)| matches!(job.kind, jobs::Kind::TidyTokens { .. }));
+    let here = tx.namespace();
+    let is_it = |job: &jobs::Job| job.namespace() == here && matches!(job.kind, jobs::Kind::TidyTokens { .. });
+    let runs = jobs::list(tx)?.iter().any(|(_, job)| is_it(job));
     if !runs {
         jobs::add(tx, jobs::Kind::tidy_tokens())?;
     }
@@ -399,7 +420,7 @@ pub fn shown_auth(tx: &mut Tx, e: &TokenEntry, token: String, ttl: u64) -> Resul
         renewable: e.renewable,
         entity_id: e.entity_id.clone(),
         token_type: e.token_type(),
-        orphan: e.parent.is_none(),
+        orphan: e.parent().is_none(),
         num_uses: e.num_uses,
     })
 }

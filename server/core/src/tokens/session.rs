@@ -19,15 +19,16 @@ pub struct Session {
 
 impl Session {
     pub fn new(held: Held, token: &str, broker: &Broker) -> Session {
-        let Held { id, entry } = held;
+        let Held { namespace, id, entry } = held;
         let caller = Caller {
             display_name: entry.display_name.clone(),
             entity_id: entry.entity_id.clone(),
             policies: entry.policies.clone().into(),
             token_id: id,
+            namespace,
             root: entry.is_root(),
             sudo: false,
-            lease_owner: id.or(entry.parent),
+            lease_owner: id.or(entry.parent()),
             batch_end: entry.expires.filter(|_| entry.batch),
         };
         let issued = entry.issued().rfc3339_secs();

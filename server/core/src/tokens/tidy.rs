@@ -4,7 +4,7 @@
 //! Every end of a token is one commit with all that belongs to it, or leaves a job behind; so there
 //! is nothing to find unless a store was damaged or mended by hand. What has ended but was not swept yet goes too.
 
-use holdfast_sdk::{Place, Result, Table, Timestamp, Transaction};
+use holdfast_sdk::{Place, Result, Table, Timestamp, TokenId, Transaction};
 
 use super::{has_its_mount, load, revoke_tree};
 use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
@@ -39,17 +39,19 @@ pub fn tidy(tx: &mut Tx, table: &mut u8, cursor: &mut Vec<u8>, limit: usize, now
 }
 
 fn look_at(tx: &mut Tx, table: Table, key: &[u8], value: &[u8], now: Timestamp) -> Result<()> {
-    let id_in = |bytes: Option<&[u8]>| bytes.and_then(|b| <[u8; 32]>::try_from(b).ok());
+    let namespace = tx.namespace();
+    let id_of = |own: [u8; 32]| TokenId { namespace, own };
+    let id_in = |bytes: Option<&[u8]>| bytes.and_then(|b| <[u8; 32]>::try_from(b).ok()).map(id_of);
     match table {
         TOKEN => {
             let Some(id) = id_in(Some(key)) else { return Ok(()) };
             let Some(entry) = load(tx, &id)? else { return Ok(()) };
-            let parent_is_gone = match &entry.parent {
-                Some(parent) => load(tx, parent)?.is_none(),
+            let parent_is_gone = match entry.parent() {
+                Some(parent) => load(tx, &parent)?.is_none(),
                 None => false,
             };
             // The record of one that lets its children go belongs to its job.
-            let mount_is_gone = !has_its_mount(tx, &entry)?;
+            let mount_is_gone = !has_its_mount(tx, namespace, &entry)?;
             if !entry.orphaning && (entry.has_ended(now) || parent_is_gone || mount_is_gone) {
                 revoke_tree(tx, &id)
             } else {
@@ -57,13 +59,18 @@ fn look_at(tx: &mut Tx, table: Table, key: &[u8], value: &[u8], now: Timestamp) 
             }
         }
         ACCESSOR => forget(tx, table, key, id_in(Some(value))),
-        CHILDREN => forget(tx, table, key, id_in(key.get(32..64))),
+        CHILDREN => {
+            let child = id_in(key.get(32..64));
+            let elsewhere = value.try_into().ok();
+            let child = child.map(|c| TokenId { namespace: elsewhere.unwrap_or(namespace), ..c });
+            forget(tx, table, key, child)
+        }
         _ => forget(tx, table, key, id_in(Some(key))),
     }
 }
 
 /// Delete a record whose token is not there.
-fn forget(tx: &mut Tx, table: Table, key: &[u8], token: Option<[u8; 32]>) -> Result<()> {
+fn forget(tx: &mut Tx, table: Table, key: &[u8], token: Option<TokenId>) -> Result<()> {
     let gone = match token {
         Some(id) => load(tx, &id)?.is_none(),
         None => true,

@@ -83,6 +83,12 @@ impl Backend for Approle {
     fn login_name(&self, _: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
         login::name(tx, call)
     }
+    fn has_login_roles(&self) -> bool {
+        true
+    }
+    fn login_role(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
+        if found.unauthenticated { login::role(tx, call) } else { Ok(None) }
+    }
     fn renew_login(&self, tx: &mut Tx, internal: &[(String, String)]) -> Result<Renewal> {
         login::renew(tx, internal)
     }

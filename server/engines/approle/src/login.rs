@@ -79,6 +79,13 @@ pub fn name(tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
     Ok(Role::of_id(tx, &role_id)?.map(|_| role_id))
 }
 
+/// The role that a login is for.
+pub fn role(tx: &mut Tx, call: &Call<'_>) -> Result<Option<String>> {
+    let Ok(Credentials { role_id, .. }) = Credentials::parse(&call.request.data) else { return Ok(None) };
+    let Some(role_id) = trimmed(role_id) else { return Ok(None) };
+    Ok(Role::of_id(tx, &role_id)?.map(|(name, _)| name))
+}
+
 pub fn renew(tx: &mut Tx, internal: &[(String, String)]) -> Result<Renewal> {
     let name = internal.iter().find(|(k, _)| k == "role_name").map_or("", |(_, v)| v.as_str());
     match Role::load(tx, name)? {

@@ -4,7 +4,7 @@ use crate::testing::unsealed;
 /// Whether a term that sealed so many entries got a successor.
 async fn has_rotated(rotation: Rotation, sealed_entries: u64) -> bool {
     let (core, open) = unsealed().await;
-    let save = |tx: &mut Tx| tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
+    let save = |tx: &mut Tx| tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
     core.transact(&open, save).await.unwrap();
     let barrier = open.barrier.load_full();
     for n in 0..sealed_entries {

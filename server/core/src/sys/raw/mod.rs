@@ -11,7 +11,7 @@ use holdfast_sdk::{Call, Error, Map, Record, Response, Result, Routes, parameter
 use super::System;
 use super::audited_headers::AuditedHeaders;
 use super::cors::Cors;
-use crate::layout::{MOUNTS, SETTINGS, SYSTEM, table_of};
+use crate::layout::{MOUNTS, SETTINGS, STORE, table_of};
 use crate::router::{MountEntry, Router};
 use crate::tx::Tx;
 
@@ -122,8 +122,8 @@ fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
         read.map(drop)
             .map_err(|_| Error::bad_request("the server could not read this record, and every request needs it"))
     }
-    let behind = key.get(SYSTEM.prefix().len() + 1..).unwrap_or(&[]);
-    match table_of(key, &SYSTEM) {
+    let behind = key.get(STORE.prefix().len() + 1..).unwrap_or(&[]);
+    match table_of(key, &STORE) {
         Some(MOUNTS) => readable::<MountEntry>(value),
         Some(SETTINGS) if behind == super::cors::NAME => readable::<Cors>(value),
         Some(SETTINGS) if behind == super::audited_headers::NAME => readable::<AuditedHeaders>(value),

@@ -12,7 +12,7 @@
 
 use holdfast_sdk::{Error, Place, Result, Table, Transaction};
 
-use crate::layout::{self, RAW, RAW_ENTRIES, SYSTEM, Scope, TOKENS};
+use crate::layout::{self, RAW, RAW_ENTRIES, ROOT, ROOT_TOKENS, STORE, Scope};
 use crate::random::{parse_uuid, uuid_text};
 use crate::router::Router;
 use crate::tx::Tx;
@@ -69,8 +69,8 @@ fn at<'p>(router: &Router, path: &'p str) -> At<'p> {
     match first {
         "sys" => {
             match rest.strip_prefix("token").and_then(|r| if r.is_empty() { Some("") } else { r.strip_prefix('/') }) {
-                Some(rest) => named(TOKENS, TOKEN_TABLES, rest),
-                None => named(SYSTEM, SYSTEM_TABLES, rest),
+                Some(rest) => named(ROOT_TOKENS, TOKEN_TABLES, rest),
+                None => named(STORE, SYSTEM_TABLES, rest),
             }
         }
         "logical" if rest.is_empty() => At::Mounts,
@@ -78,7 +78,7 @@ fn at<'p>(router: &Router, path: &'p str) -> At<'p> {
             let (uuid, rest) = rest.split_once('/').unwrap_or((rest, ""));
             let Some(uuid) = parse_uuid(uuid) else { return At::Nothing };
             let mount = router.mounts().find(|m| m.entry.uuid == uuid);
-            let scope = mount.map_or(Scope::mount(uuid), |m| m.scope);
+            let scope = mount.map_or(Scope::mount(ROOT, uuid), |m| m.scope);
             let (table, behind) = rest.split_once('/').unwrap_or((rest, ""));
             match table.parse() {
                 Ok(n) => At::Table(scope, Table(n), behind),
@@ -122,7 +122,7 @@ pub fn list(tx: &mut Tx, router: &Router, folder: &str, after: &str, limit: usiz
                 Some(tables) => tables.iter().find(|(_, table)| table == t).map(|(name, _)| format!("{name}/")),
             };
             let mut names: Vec<String> = found.iter().filter_map(name).collect();
-            if scope == SYSTEM {
+            if scope == STORE {
                 names.push("token/".into());
             }
             names
@@ -154,10 +154,16 @@ pub fn list(tx: &mut Tx, router: &Router, folder: &str, after: &str, limit: usiz
 /// The mounts that keep something, those that are being removed too.
 fn mounts(tx: &mut Tx, router: &Router) -> Result<Vec<String>> {
     let uuid = |scope: &Scope| match *scope {
-        SYSTEM | TOKENS | RAW => None,
+        STORE | ROOT_TOKENS | RAW => None,
         other => Some(router.mounts().find(|m| m.scope == other).map_or(other.mount, |m| m.entry.uuid)),
     };
-    Ok(tx.scopes()?.iter().filter_map(uuid).map(|u| format!("{}/", uuid_text(&u))).collect())
+    Ok(tx
+        .scopes()?
+        .iter()
+        .filter(|s| s.namespace == ROOT)
+        .filter_map(uuid)
+        .map(|u| format!("{}/", uuid_text(&u)))
+        .collect())
 }
 
 fn records(tx: &mut Tx, table: Table, behind: &str, after: &str, limit: usize) -> Result<Vec<String>> {

@@ -1,0 +1,187 @@
+//! Which namespace a request is for: by its header, its path, and what it names.
+
+use std::sync::Arc;
+
+use holdfast_sdk::{Request, Result, Value};
+
+use crate::layout::ROOT;
+use crate::namespaces::{self, Space};
+use crate::router::{Mount, Router};
+use crate::{Answer, Core, Open};
+
+/// Where a request is handled.
+pub(super) struct House {
+    /// None: the root.
+    space: Option<Arc<Space>>,
+    pub router: Arc<Router>,
+    /// The mount table was as found at this index or later.
+    pub routed_at: u64,
+}
+
+impl House {
+    pub fn space<'s>(&'s self, open: &'s Open) -> &'s Space {
+        self.space.as_ref().unwrap_or(&open.spaces.root)
+    }
+}
+
+/// What a request names that may be of another namespace.
+enum Named<'r> {
+    /// The caller's own token.
+    Own,
+    /// What ends in this id.
+    EndingIn(&'r str),
+}
+
+impl Core {
+    /// The request as its namespace has it, and where it is handled. Most are for the root, and name a mount of it.
+    pub(super) fn housed(self: &Arc<Self>, open: &Open, mut request: Request) -> Result<(Request, House), Answer> {
+        let house = self.house_of(open, &mut request).map_err(|e| Answer::failure(&e))?;
+        if house.space.is_some() && is_of_root_alone(&request.path) {
+            return Err(Answer::error(400, "operation unavailable in namespaces"));
+        }
+        if let Some(locked) = house.space.as_ref().and_then(|s| s.locked.as_ref())
+            && !(*locked == request.namespace && request.path == namespaces::UNLOCK)
+        {
+            return Err(Answer::error(
+                503,
+                &format!(
+                    "API access to this namespace has been locked by an administrator - {locked:?} must be unlocked \
+                     to gain access."
+                ),
+            ));
+        }
+        Ok((request, house))
+    }
+
+    fn house_of(self: &Arc<Self>, open: &Open, request: &mut Request) -> Result<House> {
+        let mut house = match request.namespace.as_str() {
+            "" => self.house(open, None)?,
+            path => self.house(open, Some(self.space_at(open, path)?.ok_or_else(namespaces::gone)?))?,
+        };
+        // A mount and a namespace never share a path: the first that is found is the one.
+        while house.router.find(&request.path).is_none() {
+            let Some((first, rest)) = request.path.split_once('/') else { break };
+            let Some(below) = self.space_at(open, &format!("{}{first}/", request.namespace))? else { break };
+            request.path = rest.to_owned();
+            request.namespace.clone_from(&below.path);
+            house = self.house(open, Some(below))?;
+        }
+        match named(request) {
+            Some(named) => match self.space_of_named(open, request, named)? {
+                Some(other) => {
+                    request.namespace.clone_from(&other.path);
+                    self.house(open, Some(other).filter(|space| space.uuid != ROOT))
+                }
+                None => Ok(house),
+            },
+            None => Ok(house),
+        }
+    }
+
+    /// The mount of a path below a namespace, and the path of the namespace that it is in.
+    pub(crate) fn mount_at(
+        self: &Arc<Self>,
+        open: &Open,
+        namespace: &str,
+        path: &str,
+    ) -> Result<Option<(Arc<Mount>, String)>> {
+        let Some(mut space) = self.space_at(open, namespace)? else { return Ok(None) };
+        let mut path = path;
+        loop {
+            if let Some((mount, _)) = self.router_of(open, &space)?.find(path) {
+                return Ok(Some((mount.clone(), space.path.clone())));
+            }
+            let Some((first, rest)) = path.split_once('/') else { return Ok(None) };
+            let Some(below) = self.space_at(open, &format!("{}{first}/", space.path))? else { return Ok(None) };
+            (space, path) = (below, rest);
+        }
+    }
+
+    fn house(self: &Arc<Self>, open: &Open, space: Option<Arc<Space>>) -> Result<House> {
+        let routed_at = self.store.view().index();
+        let router = self.router_of(open, space.as_ref().unwrap_or(&open.spaces.root))?;
+        Ok(House { space, router, routed_at })
+    }
+
+    /// The namespace of what a request names, where it is the caller's or below it: the request is judged there.
+    fn space_of_named(&self, open: &Open, request: &Request, named: Named<'_>) -> Result<Option<Arc<Space>>> {
+        let Some(token) = &request.token else { return Ok(None) };
+        let mut tx = self.reader(open);
+        let own = match namespaces::suffix_of_token(token.expose()) {
+            None => ROOT,
+            Some(suffix) => match namespaces::by_id(&mut tx, suffix)? {
+                Some(uuid) => uuid,
+                None => return Ok(None),
+            },
+        };
+        match named {
+            Named::Own => self.space_of(open, own),
+            Named::EndingIn(suffix) => {
+                let Some(uuid) = namespaces::by_id(&mut tx, suffix)? else { return Ok(None) };
+                let own = namespaces::path_of(&mut tx, own)?;
+                Ok(self.space_of(open, uuid)?.filter(|space| space.path.starts_with(&own)))
+            }
+        }
+    }
+}
+
+/// What a request is about by its route, if that may be of another namespace than the one it was sent to.
+fn named(request: &Request) -> Option<Named<'_>> {
+    let given = |name: &str| request.data.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    match request.path.split_once('/')? {
+        ("auth", "token/lookup-self" | "token/renew-self" | "token/revoke-self")
+        | ("sys", "wrapping/lookup" | "wrapping/rewrap" | "wrapping/unwrap") => Some(Named::Own),
+        ("auth", route @ ("token/lookup" | "token/renew" | "token/revoke" | "token/revoke-orphan")) => {
+            match given("token") {
+                Some(token) => namespaces::suffix_of_token(token).map(Named::EndingIn),
+                None => (route == "token/lookup").then_some(Named::Own),
+            }
+        }
+        ("sys", route) => match lease_of(route)? {
+            "" => namespaces::suffix_of_lease(given("lease_id")?).map(Named::EndingIn),
+            lease => namespaces::suffix_of_lease(lease).map(Named::EndingIn),
+        },
+        _ => None,
+    }
+}
+
+/// The lease that a route below `sys/` is about; empty: the body names it.
+fn lease_of(route: &str) -> Option<&str> {
+    let route = route.strip_prefix("leases/").unwrap_or(route);
+    ["lookup", "renew", "revoke"].iter().find_map(|name| match route.strip_prefix(name)? {
+        "" => Some(""),
+        rest if *name != "lookup" => rest.strip_prefix('/'),
+        _ => None,
+    })
+}
+
+/// Routes that only the root namespace has.
+pub fn is_of_root_alone(path: &str) -> bool {
+    const ROOTS: &[&str] = &[
+        "health",
+        "init",
+        "seal",
+        "unseal",
+        "rotate",
+        "key-status",
+        "config",
+        "quotas",
+        "loggers",
+        "metrics",
+        "host-info",
+        "raw",
+        "audit",
+        "audit-hash",
+        "generate-root",
+        "generate-root-token",
+        "in-flight-req",
+        "rekey",
+        "rekey-recovery-key",
+        "step-down",
+        "storage",
+        "jobs",
+        "intents",
+    ];
+    let Some(rest) = path.strip_prefix("sys/") else { return false };
+    ROOTS.iter().any(|r| rest.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}

@@ -1,0 +1,85 @@
+//! Quotas, before anything else is done for a request.
+
+use std::sync::Arc;
+
+use holdfast_sdk::Caller;
+
+use super::house::House;
+use super::{Located, Way};
+use crate::audit::{self, AuthFacts};
+use crate::in_flight::Flight;
+use crate::quotas::Ruling;
+use crate::router::Handler;
+use crate::{Answer, Core, Open};
+
+impl Core {
+    /// Count a request, and refuse one that is too many.
+    pub(super) fn limit(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        house: &House,
+        flight: &Flight,
+    ) -> Result<Vec<(String, String)>, Answer> {
+        if open.quotas.are_none() {
+            return Ok(Vec::new());
+        }
+        let Located { mount, path, found } = house.router.locate(&flight.request);
+        let request = &flight.request;
+        let way = Way {
+            core: self,
+            open,
+            flight,
+            space: house.space(open),
+            request,
+            mount,
+            path,
+            found: found.as_ref(),
+            operation: request.operation,
+            now: self.clock.now(),
+            routed_at: house.routed_at,
+        };
+        let role = || way.login_role();
+        let ruling = self.ruling(open, request, mount.map(|m| &**m), role).map_err(|e| Answer::failure(&e))?;
+        match ruling {
+            None => Ok(Vec::new()),
+            Some(Ruling { headers, refused: None, .. }) => Ok(headers),
+            Some(Ruling { headers, refused: Some(mut answer), audits }) => {
+                if audits && let Err(e) = way.audit_refusal() {
+                    self.metrics.audit_failures.add(1);
+                    return Err(Answer::failure(&e));
+                }
+                answer.headers = headers;
+                Err(answer)
+            }
+        }
+    }
+}
+
+impl Way<'_> {
+    /// The role that a login is for.
+    fn login_role(&self) -> Option<String> {
+        let (mount, found) = (self.mount?, self.found?);
+        let Handler::Engine(backend) = &mount.handler else { return None };
+        if !mount.entry.auth || !found.unauthenticated || !self.operation.writes() {
+            return None;
+        }
+        let mut tx = self.core.reader(self.open);
+        tx.enter(mount.scope);
+        // What cannot be read is refused by the login itself.
+        backend.login_role(found, &mut tx, &self.call(&Caller::default(), self.operation, found, None)).ok()?
+    }
+
+    fn audit_refusal(&self) -> holdfast_sdk::Result<()> {
+        const WHY: &str = "rate limit quota exceeded";
+        let headers = self.open.audited_headers(self.core)?;
+        let (facts, about) = (AuthFacts::default(), self.request_facts(&headers));
+        let members = self.open.audit.request_members(&facts, &about);
+        let lines = self.open.audit.write_together(|d, hasher, out| {
+            audit::request_line(d, self.now, &facts, &members[d], Some(WHY), out);
+            out.push(b'\n');
+            audit::response_line(d, hasher, self.now, &facts, (&about, &members[d]), Err(WHY), out);
+        });
+        // Nothing waits for them to be on the disk.
+        lines.map(drop)
+    }
+}

@@ -1,0 +1,70 @@
+//! Deleting a namespace: in one commit nobody finds it any more, and a job ends what is in it.
+
+use super::{Namespace, has_children, save};
+use crate::layout::{NAMESPACE_IDS, NAMESPACE_PATHS, NAMESPACES, NamespaceId, SEALED, STORE, SYSTEM, TOKEN, TOKENS};
+use crate::tx::Tx;
+use crate::{jobs, quotas, router, tokens};
+use holdfast_sdk::{Error, Place, Result, TokenId, Transaction};
+
+/// Mounts that are taken out of service in one commit.
+const MOUNTS_AT_ONCE: usize = 64;
+/// Tokens that are ended in one commit.
+const TOKENS_AT_ONCE: usize = 64;
+/// Keys that are deleted in one commit.
+const KEYS_AT_ONCE: usize = 256;
+
+/// Nobody finds the namespace from this commit on; its name is free.
+pub fn begin_to_end(tx: &mut Tx, mut namespace: Namespace) -> Result<()> {
+    if has_children(tx, &namespace.path)? {
+        return Err(Error::bad_request("unable to delete namespace containing child namespaces"));
+    }
+    tx.within(STORE, |tx| {
+        tx.delete(Place::Name(NAMESPACE_PATHS, namespace.path.trim_end_matches('/')))?;
+        tx.delete(Place::Id(NAMESPACE_IDS, &namespace.id))
+    })?;
+    quotas::forget_in(tx, &namespace.path)?;
+    namespace.ending = true;
+    save(tx, &namespace)?;
+    jobs::add_in(tx, namespace.uuid, jobs::Kind::EndNamespace { path: namespace.path })?;
+    Ok(())
+}
+
+/// How far a batch has come.
+pub enum Ended {
+    All,
+    Some,
+    /// Other jobs of the namespace have to be done first.
+    Waits,
+}
+
+/// One batch of what ends with a namespace: its mounts with what they made outside, its tokens, all its records.
+pub fn end_some(tx: &mut Tx, uuid: NamespaceId) -> Result<Ended> {
+    tx.enter(SYSTEM.of(uuid));
+    let mounts: Vec<_> = router::load(tx)?.into_iter().filter(|m| !m.is_built_in()).collect();
+    for mount in mounts.iter().take(MOUNTS_AT_ONCE) {
+        router::forget(tx, mount)?;
+        jobs::add(tx, jobs::Kind::clean_mount(mount))?;
+    }
+    if !mounts.is_empty() {
+        return Ok(Ended::Some);
+    }
+    let is_other = |job: &jobs::Job| job.namespace() == uuid && !matches!(job.kind, jobs::Kind::EndNamespace { .. });
+    if jobs::list(tx)?.iter().any(|(_, job)| is_other(job)) {
+        return Ok(Ended::Waits);
+    }
+    let found = tx.within(TOKENS, |tx| tx.ordered(TOKEN, &[], &[], TOKENS_AT_ONCE))?;
+    for (own, _) in &found {
+        match own.as_slice().try_into() {
+            Ok(own) => tokens::revoke_tree(tx, &TokenId { namespace: uuid, own })?,
+            Err(_) => tx.within(TOKENS, |tx| tx.delete(Place::Ordered(TOKEN, own)))?,
+        }
+    }
+    if !found.is_empty() {
+        return Ok(Ended::Some);
+    }
+    if tx.delete_prefix(&[&[SEALED][..], &uuid].concat(), KEYS_AT_ONCE)? {
+        return Ok(Ended::Some);
+    }
+    tx.within(STORE, |tx| tx.delete(Place::Ordered(NAMESPACES, &uuid)))?;
+    Ok(Ended::All)
+}
