@@ -360,7 +360,11 @@ fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
             merge_patch = true;
             Operation::Patch
         }
-        "OPTIONS" => return Err(Answer::errors(400, &[])),
+        "OPTIONS" => {
+            return Err(bad(
+                "unsupported operation: OPTIONS is answered for other origins that sys/config/cors allows",
+            ));
+        }
         _ => return Err(Answer::errors(405, &[])),
     };
     if operation.writes() && operation != Operation::Delete && path.ends_with('/') {

@@ -224,7 +224,8 @@ impl Lenient for Nanos {
         match value {
             Value::Number(n) => match (n.as_i64(), n.as_f64()) {
                 (Some(i), _) => Ok(Nanos(i128::from(i) * 1_000_000_000)),
-                (None, Some(f)) if f.is_finite() && f.abs() < 9.0e9 => Ok(Nanos((f * 1e9) as i128)),
+                // Whoever means a part of a second gives a text with a unit.
+                (None, Some(f)) if f.fract() == 0.0 && f.abs() < 9.0e9 => Ok(Nanos((f * 1e9) as i128)),
                 _ => refuse(),
             },
             Value::String(s) => duration::parse(s).map_or_else(refuse, |n| Ok(Nanos(n))),
@@ -262,6 +263,7 @@ impl Lenient for Names {
     const KIND: Kind = Kind::StringList;
     fn lenient(value: &Value) -> Result<Self, String> {
         match value {
+            Value::String(s) if s.is_empty() => Ok(Names(Vec::new())),
             Value::String(s) => Ok(Names(vec![s.clone()])),
             other => Vec::lenient(other).map(Names),
         }

@@ -147,12 +147,11 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
 
     /// The first path that matches.
     pub fn find(&self, operation: Operation, path: &str) -> Option<Found> {
-        let lists = matches!(operation, Operation::List | Operation::Scan);
         self.paths.iter().enumerate().find_map(|(route, p)| {
             let captures = p.matches(path)?;
             let open_ended = matches!(p.parts.last(), Some(Part::Rest { .. }));
-            // The path of a list ends in a slash; other paths with one are no paths of fixed routes.
-            if !open_ended && path.ends_with('/') && (!lists || !p.handlers.contains_key(&operation)) {
+            // The path of a list may end in a slash; other paths with one are no paths of fixed routes.
+            if !open_ended && path.ends_with('/') && !p.lists() {
                 return None;
             }
             Some(Found {
@@ -226,6 +225,10 @@ fn before<'t>(text: &'t str, tail: &[Part]) -> Option<&'t str> {
 }
 
 impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
+    fn lists(&self) -> bool {
+        self.handlers.contains_key(&Operation::List) || self.handlers.contains_key(&Operation::Scan)
+    }
+
     fn matches(&self, path: &str) -> Option<Captures> {
         let mut captures = Vec::new();
         let mut rest = Some(path);

@@ -87,7 +87,8 @@ pub fn shown(tx: &mut Tx, g: &Group) -> Result<Map<String, Value>> {
 fn write(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
     let before = match p.id.as_deref().filter(|id| !id.is_empty()) {
         Some(id) => Some(by_id(tx, id)?.ok_or_else(|| Error::bad_request("invalid group ID"))?),
-        None => match p.name.as_deref().filter(|n| !n.is_empty()) {
+        None => match p.name.as_deref() {
+            Some("") => return Err(Error::bad_request("empty group name")),
             Some(name) => store::group_named(tx, name)?,
             None => None,
         },

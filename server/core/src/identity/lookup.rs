@@ -40,6 +40,8 @@ enum By {
 
 impl By {
     fn of(p: Asked) -> Result<By> {
+        // One that is empty is asked by, too: nothing has it.
+        let asked_by_any = [&p.id, &p.name, &p.alias_id, &p.alias_name].into_iter().any(Option::is_some);
         let given = |text: Option<String>| text.filter(|t| !t.is_empty());
         let alias = match (given(p.alias_name), given(p.alias_mount_accessor)) {
             (Some(name), Some(accessor)) => Some(By::Alias { name, accessor }),
@@ -49,6 +51,7 @@ impl By {
         let asked = [given(p.id).map(By::Id), given(p.name).map(By::Name), given(p.alias_id).map(By::AliasId), alias];
         let mut asked = asked.into_iter().flatten();
         match (asked.next(), asked.next()) {
+            (None, _) if asked_by_any => Ok(By::Id(String::new())),
             (None, _) => Err(Error::bad_request("query parameter not supplied")),
             (Some(by), None) => Ok(by),
             (Some(_), Some(_)) => {

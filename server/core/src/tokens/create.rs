@@ -301,16 +301,16 @@ fn own_id(id: Option<String>, sudo: bool, batch: bool, warnings: &mut Vec<String
 }
 
 fn display_name(given: Option<&str>) -> String {
-    match given.map(display_part) {
-        Some(n) if !n.is_empty() => format!("token-{n}"),
-        _ => "token".to_owned(),
+    match given.filter(|n| !n.is_empty()) {
+        Some(n) => display_part(&format!("token-{n}")),
+        None => "token".to_owned(),
     }
 }
 
 /// Letters, digits and dashes of a display name, as it is stored.
 fn display_part(name: &str) -> String {
     let cleaned: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
-    cleaned.trim_matches('-').to_owned()
+    cleaned.strip_suffix('-').map_or(cleaned.clone(), str::to_owned)
 }
 
 impl TokenBackend {

@@ -175,11 +175,18 @@ pub fn delete(_: &TokenBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<R
     Ok(Response::empty())
 }
 
-pub fn write(_: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
+pub fn write(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Response> {
     let name = named(call)?;
     let mut role = load(tx, name)?.unwrap_or_default();
-    let warnings = role.change(p)?;
+    let mut warnings = role.change(p)?;
     role.check()?;
+    let (max, most) = (role.explicit_max_ttl_secs, backend.limits.max_secs);
+    if max > most {
+        warnings.push(format!(
+            "Given explicit max TTL of {max} seconds is greater than the {most} seconds that the system or the mount \
+             allows; until this is changed, tokens of this role cannot be created"
+        ));
+    }
     tx.within(TOKENS, |tx| record::put(tx, Place::Name(ROLES, name), &role))?;
     Ok(Response { warnings, ..Response::empty() })
 }

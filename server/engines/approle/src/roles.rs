@@ -187,6 +187,9 @@ pub fn write(approle: &Approle, tx: &mut Tx, call: &Call<'_>, p: Write) -> Resul
         warnings.push(format!("{kind} has no useful meaning; adjusting to {meant}"));
         token.token_type = Some(meant);
     }
+    if p.period.is_some_and(|p| p.0 > i64::try_from(approle.max_ttl_secs).unwrap_or(i64::MAX)) {
+        return Err(Error::bad_request("the period is greater than the mount's maximum TTL"));
+    }
     role.tokens.change(token, OldNames { policies: p.policies, period: p.period, ..OldNames::default() })?;
     if role.tokens.max_ttl_secs > approle.max_ttl_secs {
         warnings.push(

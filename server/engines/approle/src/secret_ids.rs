@@ -77,23 +77,18 @@ pub fn make(approle: &Approle, tx: &mut Tx, call: &Call<'_>, p: Make) -> Result<
 }
 
 pub fn make_custom(approle: &Approle, tx: &mut Tx, call: &Call<'_>, p: MakeCustom) -> Result<Response> {
-    insert(approle, tx, call, p.make, Some(p.secret_id))
+    let secret_id = given(p.secret_id, "secret_id")?;
+    insert(approle, tx, call, p.make, Some(secret_id))
 }
 
 /// `custom`: the caller brings the secret id.
-fn insert(
-    approle: &Approle,
-    tx: &mut Tx,
-    call: &Call<'_>,
-    p: Make,
-    custom: Option<Option<String>>,
-) -> Result<Response> {
+fn insert(approle: &Approle, tx: &mut Tx, call: &Call<'_>, p: Make, custom: Option<String>) -> Result<Response> {
     let role = role(tx, call, 404)?;
     if !role.bind_secret_id {
         return Err(Error::bad_request("bind_secret_id is not set on the role"));
     }
     let secret_id = match custom {
-        Some(id) => given(id, "secret_id")?,
+        Some(id) => id,
         None => uuid::random()?,
     };
     let made = new(approle, &role, p, call.now)?;

@@ -88,6 +88,11 @@ fn kind(v: &Value) -> &'static str {
     }
 }
 
+/// An object; a list without anything is one, as PHP and Lua write it.
+fn is_object(v: &Value) -> bool {
+    v.is_object() || v.as_array().is_some_and(Vec::is_empty)
+}
+
 fn not_an_object(field: &str, v: &Value) -> Error {
     Error::bad_request(format!("error converting input for field {field:?}: expected an object, got {}", kind(v)))
 }
@@ -98,6 +103,7 @@ fn cas_of(options: Option<&Value>) -> Result<Option<i64>> {
     let options = match options {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Object(m)) => m,
+        Some(other) if is_object(other) => return Ok(None),
         Some(other) => return Err(not_an_object("options", other)),
     };
     match options.get("cas") {
@@ -118,14 +124,19 @@ fn check_cas(cas: Option<i64>, current: u64, required: bool) -> Result<()> {
     }
 }
 
+/// `data: null` is a secret without data; no `data` at all is a mistake.
+fn given_data(call: &Call<'_>) -> Result<Value> {
+    match call.request.data.get("data") {
+        None => Err(Error::bad_request("no data provided")),
+        Some(v @ (Value::Null | Value::Object(_))) => Ok(v.clone()),
+        Some(v) if is_object(v) => Ok(Value::Object(Map::new())),
+        Some(other) => Err(not_an_object("data", other)),
+    }
+}
+
 pub fn write(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Data) -> Result<Response> {
     let path = path_or_answer!(call);
-    // `data: null` is a secret without data; no `data` at all is a mistake.
-    let data = match call.request.data.get("data") {
-        None => return Err(Error::bad_request("no data provided")),
-        Some(v @ (Value::Null | Value::Object(_))) => v,
-        Some(other) => return Err(not_an_object("data", other)),
-    };
+    let data = given_data(call)?;
     let config = MountConfig::load(tx)?;
     let cas = cas_of(p.options.as_ref())?;
     let mut metadata = match Metadata::load(tx, path)? {
@@ -133,7 +144,7 @@ pub fn write(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Data) -> Result<Response
         None => Metadata::new(call.now)?,
     };
     check_cas(cas, metadata.current, config.cas_required || metadata.cas_required)?;
-    store(tx, path, &config, &mut metadata, data, call)
+    store(tx, path, &config, &mut metadata, &data, call)
 }
 
 fn store(
@@ -155,7 +166,10 @@ fn store(
 pub(super) fn nothing_to_patch() -> Response {
     Response {
         status: Some(404),
-        ..Response { body: Body::Raw { content_type: String::new(), bytes: Vec::new() }, ..Response::default() }
+        ..Response {
+            body: Body::Raw { content_type: "application/json".into(), bytes: Vec::new() },
+            ..Response::default()
+        }
     }
 }
 
@@ -180,21 +194,17 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
 
 pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Data) -> Result<Response> {
     let path = path_or_answer!(call);
-    let patch = match call.request.data.get("data") {
-        None => return Err(Error::bad_request("no data provided")),
-        Some(v @ (Value::Object(_) | Value::Null)) => v,
-        Some(other) => return Err(not_an_object("data", other)),
-    };
+    let patch = given_data(call)?;
     let config = MountConfig::load(tx)?;
     let cas = cas_of(p.options.as_ref())?;
     let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(nothing_to_patch()) };
     let Some(current) = metadata.version(metadata.current) else { return Ok(nothing_to_patch()) };
+    check_cas(cas, metadata.current, config.cas_required || metadata.cas_required)?;
     if current.destroyed || current.is_deleted(call.now) {
         return Ok(Response::gone(Body::Data(current.shown(&metadata)), Vec::new()));
     }
-    check_cas(cas, metadata.current, config.cas_required || metadata.cas_required)?;
     let mut data = metadata.data(tx, current.version)?.ok_or(Error::NotFound)?;
-    merge(&mut data, patch);
+    merge(&mut data, &patch);
     store(tx, path, &config, &mut metadata, &data, call)
 }
 

@@ -144,14 +144,14 @@ fn loaded_or_new(tx: &mut Tx, path: &str, now: Timestamp) -> Result<Metadata> {
 
 pub fn write(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Response> {
     let path = path_or_answer!(call);
-    let config = MountConfig::load(tx)?;
-    let live = live_ns(&p)?;
-    let mut metadata = loaded_or_new(tx, path, call.now)?;
-    check_metadata_cas(&p, &config, &metadata)?;
     let given = |name: &str| call.request.data.contains_key(name);
     if !SETTINGS.iter().any(|s| given(s)) {
         return Ok(Response::empty());
     }
+    let config = MountConfig::load(tx)?;
+    let live = live_ns(&p)?;
+    let mut metadata = loaded_or_new(tx, path, call.now)?;
+    check_metadata_cas(&p, &config, &metadata)?;
     if given("max_versions") {
         metadata.max_versions = p.max_versions.unwrap_or(0) as u32;
     }
@@ -179,14 +179,24 @@ fn finish(tx: &mut Tx, path: &str, mut metadata: Metadata, warnings: Vec<String>
 
 pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Response> {
     let path = path_or_answer!(call);
-    let config = MountConfig::load(tx)?;
-    let live = live_ns(&p)?;
-    let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(super::data::nothing_to_patch()) };
-    check_metadata_cas(&p, &config, &metadata)?;
     let given = |name: &str| call.request.data.contains_key(name);
     if !SETTINGS.iter().any(|s| given(s)) {
         return Ok(Response::empty());
     }
+    let config = MountConfig::load(tx)?;
+    let live = live_ns(&p)?;
+    let changes = call.request.data.get("custom_metadata");
+    let checked = match changes {
+        None => None,
+        // What is null is taken away.
+        Some(Value::Object(changes)) => {
+            let kept = changes.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+            custom(&Value::Object(kept))?
+        }
+        Some(other) => custom(other)?,
+    };
+    let Some(mut metadata) = Metadata::load(tx, path)? else { return Ok(super::data::nothing_to_patch()) };
+    check_metadata_cas(&p, &config, &metadata)?;
     if given("max_versions") {
         metadata.max_versions = p.max_versions.unwrap_or(0) as u32;
     }
@@ -199,21 +209,15 @@ pub fn patch(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Settings) -> Result<Resp
     if let Some(n) = live {
         metadata.delete_version_after_ns = n;
     }
-    match call.request.data.get("custom_metadata") {
-        None => {}
-        Some(Value::Null) => metadata.custom = None,
+    match changes {
         Some(Value::Object(changes)) => {
             let mut pairs = metadata.custom.take().unwrap_or_default();
-            let kept: Map<String, Value> =
-                changes.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
-            let checked = custom(&Value::Object(kept))?.unwrap_or_default();
             pairs.retain(|(k, _)| !changes.contains_key(k));
-            pairs.extend(checked);
+            pairs.extend(checked.unwrap_or_default());
             metadata.custom = Some(pairs).filter(|c| !c.is_empty());
         }
-        Some(other) => {
-            custom(other)?;
-        }
+        Some(_) => metadata.custom = None,
+        None => {}
     }
     finish(tx, path, metadata, warnings(&p, &config), call.now)
 }
