@@ -47,6 +47,10 @@ pub enum Fault {
     BrokenDisk,
     /// Removed, its folder lost, and joined anew.
     Replace,
+    /// Sealed by hand, and given its share again.
+    SealLeader,
+    /// Without its vote for a while.
+    Demote,
 }
 
 impl Fault {
@@ -67,6 +71,8 @@ impl Fault {
         Fault::SlowDisk,
         Fault::BrokenDisk,
         Fault::Replace,
+        Fault::SealLeader,
+        Fault::Demote,
     ];
     pub const OF_THE_NETWORK: &[Fault] = &[
         Fault::KillLeader,
@@ -165,6 +171,18 @@ impl Trouble {
                 self.kill(&[who], Duration::ZERO);
             }
             Fault::Replace => self.replace(one.max(1)),
+            Fault::SealLeader => {
+                // The lead may be elsewhere by now, and nothing is sealed.
+                let _sealed = self.nodes.root(leader).try_call("PUT", "sys/seal", None);
+                thread::sleep(lasts);
+                self.nodes.give_share(leader);
+            }
+            Fault::Demote => {
+                let name = json!({"server_id": format!("n{one}")});
+                self.change("demote", &name);
+                thread::sleep(lasts);
+                self.change("promote", &name);
+            }
         }
         self.network.heal();
         self.faults.iter().for_each(Faults::heal);
@@ -201,6 +219,16 @@ impl Trouble {
                 self.network.cut(other, *one);
             }
         }
+    }
+
+    /// Change a member. It is not known whether one that was not answered was done: then it is refused the next time.
+    fn change(&self, how: &str, name: &serde_json::Value) {
+        until(WITHIN, "a member that is changed", || {
+            let path = format!("sys/storage/raft/{how}");
+            let changed = self.nodes.root(self.nodes.led_now()?).try_call("POST", &path, Some(name)).ok()?;
+            let is_so = changed.text().contains("is not a voter") || changed.text().contains("is not a non-voter");
+            (changed.status == 204 || is_so).then_some(())
+        });
     }
 
     fn replace(&mut self, n: usize) {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::holdfast;
-use holdfast_tests::{Address, Client, Server, until};
+use holdfast_tests::{Address, Client, Reply, Server, until};
 
 pub const WITHIN: Duration = Duration::from_secs(90);
 /// What a node says of itself it says at once.
@@ -147,6 +147,30 @@ impl Nodes {
         (0..self.ports.len()).map(|n| self.root(n)).collect()
     }
 
+    /// Write through a node until it is done: the lead may change meanwhile, on a machine that is busy.
+    #[track_caller]
+    pub fn put(&self, n: usize, path: &str, body: Value) {
+        let root = self.root(n);
+        until(WITHIN, path, || {
+            let written = root.try_call("POST", path, Some(&body)).ok()?;
+            let is_there = written.status == 400 && written.text().contains("already in use");
+            assert!(is_there || ![400, 403, 404].contains(&written.status), "{path}: {}", written.text());
+            (is_there || [200, 204].contains(&written.status)).then_some(())
+        });
+    }
+
+    /// Ask through a node until the answer is the one that is wanted.
+    pub fn ask(&self, n: usize, path: &str, body: Value, wanted: u16) -> Reply {
+        let root = self.root(n);
+        until(WITHIN, path, || root.try_call("POST", path, Some(&body)).ok().filter(|r| r.status == wanted))
+    }
+
+    /// Read through a node until it answers.
+    pub fn read(&self, n: usize, path: &str) -> Reply {
+        let root = self.root(n);
+        until(WITHIN, path, || root.try_call("GET", path, None).ok().filter(|r| r.status == 200))
+    }
+
     /// Which node is active.
     pub fn until_led(&self) -> usize {
         until(WITHIN, "a leader", || self.led_now())
@@ -166,6 +190,24 @@ impl Nodes {
             let members = members.json();
             let servers = members["data"]["config"]["servers"].as_array()?;
             (servers.len() == self.ports.len() && servers.iter().all(|s| s["voter"] == true)).then_some(())
+        });
+    }
+
+    /// Change the keys: another share opens the store from now on.
+    pub fn new_share(&mut self) {
+        self.share = until(WITHIN, "another share", || {
+            let root = self.root(self.until_led());
+            // What a leader has begun that leads no longer is forgotten.
+            let wanted = json!({"secret_shares": 1, "secret_threshold": 1});
+            let begun =
+                root.try_call("POST", "sys/rotate/root/init", Some(&wanted)).ok().filter(|r| r.status == 200)?;
+            let give = json!({"key": self.share, "nonce": begun.text_at("/data/nonce")});
+            let changed = root.post("sys/rotate/root/update", give);
+            if changed.status == 200 {
+                return Some(changed.text_at("/data/keys/0"));
+            }
+            assert!(!changed.text().contains("known"), "nobody knows which share opens it: {}", changed.text());
+            None
         });
     }
 

@@ -16,9 +16,9 @@ fn recover(nodes: &Nodes, n: usize, args: &[&str]) -> Output {
 }
 
 fn write(nodes: &Nodes) {
-    nodes.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
     for n in 0..KEYS {
-        nodes.root(n as usize % 3).post(&format!("kv/{n}"), json!({"n": n})).expect(204);
+        nodes.put(n as usize % 3, &format!("kv/{n}"), json!({"n": n}));
     }
     // An answer means that a majority has it; here all shall.
     until(WITHIN, "followers that have everything", || {
@@ -33,8 +33,8 @@ fn write(nodes: &Nodes) {
 fn all_is_there(nodes: &Nodes, through: &[usize]) {
     for n in 0..KEYS {
         for node in through {
-            let reply = nodes.root(*node).get(&format!("kv/{n}"));
-            assert_eq!(reply.expect(200).at("/data/n"), n, "key {n} through node {node}");
+            let reply = nodes.read(*node, &format!("kv/{n}"));
+            assert_eq!(reply.at("/data/n"), n, "key {n} through node {node}");
         }
     }
 }
@@ -67,7 +67,7 @@ fn a_cluster_that_lost_two_of_three_for_good_comes_back_with_the_one_that_is_lef
     nodes.start_again(left);
     assert_eq!(nodes.until_led(), left);
     all_is_there(&nodes, &[left]);
-    nodes.root(left).post("kv/new", json!({"n": 1})).expect(204);
+    nodes.put(left, "kv/new", json!({"n": 1}));
 
     recover(&nodes, other, &["-rejoin"]).bad(3);
     recover(&nodes, other, &["-rejoin", "-yes"]).good();
@@ -75,11 +75,11 @@ fn a_cluster_that_lost_two_of_three_for_good_comes_back_with_the_one_that_is_lef
     nodes.start_again(leader);
     nodes.until_all_vote();
     all_is_there(&nodes, &[0, 1, 2]);
-    nodes.root(leader).get("kv/new").expect(200);
+    nodes.read(leader, "kv/new");
     // As a whole cluster again it does without the one that was left.
     nodes.kill(left);
     assert_ne!(nodes.until_led(), left);
-    nodes.root(other).post("kv/newer", json!({"n": 1})).expect(204);
+    nodes.put(other, "kv/newer", json!({"n": 1}));
 }
 
 #[test]

@@ -66,8 +66,8 @@ fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_chan
 #[test]
 fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_themselves() {
     let given = Nodes::start(1);
-    given.root(0).post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
-    given.root(0).post("kv/a", json!({"v": 1})).expect(204);
+    given.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    given.put(0, "kv/a", json!({"v": 1}));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("backup.snap");
     snapshot(&given, &["save"], &file).good();
@@ -92,13 +92,13 @@ fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_t
         let root = nodes.root(n);
         let found = until(WITHIN, "an answer", || root.try_call("GET", "kv/a", None).ok().filter(|r| r.status == 200));
         assert_eq!(found.at("/data/v"), 1, "node {n}");
-        root.post(&format!("kv/of-{n}"), json!({"n": n})).expect(204);
+        nodes.put(n, &format!("kv/of-{n}"), json!({"n": n}));
     }
     nodes.until_all_vote();
     let follower = (leader + 1) % 3;
     nodes.kill(follower);
     nodes.start_again(follower);
-    nodes.root(follower).get("kv/of-0").expect(200);
+    nodes.read(follower, "kv/of-0");
 }
 
 #[test]
