@@ -242,9 +242,9 @@ impl Shared {
 impl Clients {
     /// Let them begin.
     pub fn start(nodes: &Nodes, seed: u64) -> Clients {
-        let root = nodes.root(nodes.until_led());
-        root.post("sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}})).expect(204);
-        until(WITHIN, "version 2", || (root.get("secret/data/none").status == 404).then_some(()));
+        nodes.put(0, "sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}}));
+        let root = nodes.root(0);
+        until(WITHIN, "version 2", || root.try_call("GET", "secret/data/none", None).ok().filter(|r| r.status == 404));
         let shared = Arc::new(Shared {
             began: Instant::now(),
             stop: AtomicBool::new(false),

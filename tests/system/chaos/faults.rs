@@ -98,7 +98,7 @@ impl Trouble {
         let (nodes, network, faults) = site::start(count);
         // Votes sooner than by default: this is no place to wait.
         let soon = json!({"server_stabilization_time": "1s"});
-        nodes.root(nodes.until_led()).post("sys/storage/raft/autopilot/configuration", soon).expect(204);
+        nodes.ask(0, "sys/storage/raft/autopilot/configuration", soon, 204);
         nodes.until_all_vote();
         Trouble { nodes, network, faults }
     }

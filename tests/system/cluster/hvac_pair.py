@@ -10,7 +10,7 @@ clients = {address: hvac.Client(url=address, token=root) for address in sys.argv
 
 
 def until(what, text):
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         found = what()
         if found:

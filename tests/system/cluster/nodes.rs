@@ -12,7 +12,8 @@ use holdfast_tests::connection::free_port;
 use holdfast_tests::program::holdfast;
 use holdfast_tests::{Address, Client, Reply, Server, until};
 
-pub const WITHIN: Duration = Duration::from_secs(90);
+/// Long: where other builds and tests keep the machine busy, leaders do not last.
+pub const WITHIN: Duration = Duration::from_secs(240);
 /// What a node says of itself it says at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -103,7 +104,7 @@ impl Nodes {
             .collect();
         let front = self.between.front(n, members);
         let config = format!(
-            "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n {join}\n}}\n\
+            "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n performance_multiplier = 10\n {join}\n}}\n\
              listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n}}\n\
              api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n{seal}",
             data = folder.join("data").display(),
@@ -190,24 +191,6 @@ impl Nodes {
             let members = members.json();
             let servers = members["data"]["config"]["servers"].as_array()?;
             (servers.len() == self.ports.len() && servers.iter().all(|s| s["voter"] == true)).then_some(())
-        });
-    }
-
-    /// Change the keys: another share opens the store from now on.
-    pub fn new_share(&mut self) {
-        self.share = until(WITHIN, "another share", || {
-            let root = self.root(self.until_led());
-            // What a leader has begun that leads no longer is forgotten.
-            let wanted = json!({"secret_shares": 1, "secret_threshold": 1});
-            let begun =
-                root.try_call("POST", "sys/rotate/root/init", Some(&wanted)).ok().filter(|r| r.status == 200)?;
-            let give = json!({"key": self.share, "nonce": begun.text_at("/data/nonce")});
-            let changed = root.post("sys/rotate/root/update", give);
-            if changed.status == 200 {
-                return Some(changed.text_at("/data/keys/0"));
-            }
-            assert!(!changed.text().contains("known"), "nobody knows which share opens it: {}", changed.text());
-            None
         });
     }
 
