@@ -372,7 +372,7 @@ async fn a_target_where_much_cannot_be_undone_holds_up_no_other() {
     // When the target answers again everything is undone.
     site.world.undo_hangs_at("");
     site.world.go_on();
-    for _ in 0..200 {
+    for _ in 0..600 {
         if site.world.users().is_empty() {
             break;
         }
