@@ -53,6 +53,11 @@ fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_postgres_beh
     stopped_before_its_statement(Database::postgres(), &[CREATE]);
 }
 
+#[test]
+fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_redis_behind() {
+    stopped_before_its_statement(Database::redis(), &["~*", "+get"]);
+}
+
 /// The intent is stored, the database is slow, and the leader stands still; another leads and undoes what was never
 /// made; then the first one goes on.
 fn stopped_before_its_statement(database: Database, creation: &[&str]) {

@@ -5,6 +5,7 @@
 mod cli;
 mod http;
 mod kv;
+mod metrics;
 mod policies;
 mod tokens;
 
