@@ -244,7 +244,7 @@ impl Database {
     fn psql(&self, user: &str, password: &str, database: &str, text: &str) -> Command {
         let mut c = ordinary("psql", self.folder.path());
         c.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        c.args(["-U", user, "-d", database, "-c", text]).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
+        c.args(["-U", user, "-d", database, "-c", text]).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "60");
         c
     }
 

@@ -32,30 +32,28 @@ fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
         println!("seed {seed}");
         known.extend(run(&mut nodes, &mut Chance(seed)));
     }
-    let root = nodes.root(nodes.until_led());
-    settle(&root);
+    settle(&nodes);
     // Of each answer that somebody has, lease and user are there.
     let users = until(SETTLED, "as many users as leases", || {
         let users = database.made_users();
-        (users.len() == leases(&root, "long") + leases(&root, "brief")).then_some(users)
+        (users.len() == leases(&nodes, "long")? + leases(&nodes, "brief")?).then_some(users)
     });
     for (lease, user) in &known {
         assert!(users.contains(user), "{user} of {lease} is gone");
     }
     println!("{} users, {} of them acknowledged and not revoked", users.len(), known.len());
-    root.post("sys/leases/revoke-prefix/database/creds", json!({ "sync": false })).expect(202);
+    until(SOON, "a revocation of all", || {
+        let root = nodes.root(nodes.led_now()?);
+        let all = json!({ "sync": false });
+        good(root.try_call("POST", "sys/leases/revoke-prefix/database/creds", Some(&all)))
+    });
     until(SETTLED, "the end of all users", || database.made_users().is_empty().then_some(()));
-    until(SOON, "the end of all leases", || (leases(&root, "long") == 0).then_some(()));
+    until(SOON, "the end of all leases", || (leases(&nodes, "long") == Some(0)).then_some(()));
 }
 
 #[test]
 fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_postgres_behind() {
     stopped_before_its_statement(Database::postgres(), &[CREATE]);
-}
-
-#[test]
-fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_redis_behind() {
-    stopped_before_its_statement(Database::redis(), &["~*", "+get"]);
 }
 
 /// The intent is stored, the database is slow, and the leader stands still; another leads and undoes what was never
@@ -69,13 +67,15 @@ fn stopped_before_its_statement(database: Database, creation: &[&str]) {
         let client = nodes.root(stopped);
         let asks = scope.spawn(move || client.try_call("GET", "database/creds/long", None));
         let root = nodes.root(stopped);
-        until(SOON, "an intent", || (!intents(&root, "open").is_empty()).then_some(()));
+        until(SOON, "an intent", || states(&root)?.contains(&"open".to_owned()).then_some(()));
         nodes.server(stopped).signal(Signal::STOP);
         database.go_on();
-        let root = nodes.root(until_led_by_one_of(&nodes, &others));
+        until_led_by_one_of(&nodes, &others);
         // Its deadline passes, and what it may have made is taken back.
-        let undone = |of: &Client| intents(of, "open").is_empty() && intents(of, "undoing").is_empty();
-        until(SETTLED, "the undoing", || (undone(&root) && !intents(&root, "undone").is_empty()).then_some(()));
+        until(SETTLED, "the undoing", || {
+            let states = states(&nodes.root(nodes.led_now()?))?;
+            (!states.is_empty() && states.iter().all(|s| s == "undone")).then_some(())
+        });
         nodes.server(stopped).signal(Signal::CONT);
         let answer = asks.join().expect("it does not panic");
         assert!(answer.as_ref().is_ok_and(|a| a.status != 200), "a user that nobody keeps was handed out: {answer:?}");
@@ -85,12 +85,10 @@ fn stopped_before_its_statement(database: Database, creation: &[&str]) {
             (leader.status == 200 && leader.at("/is_self") == false).then_some(())
         });
         assert_eq!(database.made_users(), [""; 0], "a user was made behind its undoing");
-        assert_eq!(leases(&root, "long"), 0);
+        assert_eq!(until(SOON, "the leases", || leases(&nodes, "long")), 0);
         // The engine goes on working.
-        let made = until(SOON, "a user", || {
-            let made = root.get("database/creds/long");
-            (made.status == 200).then_some(made)
-        });
+        let made =
+            until(SOON, "a user", || good(nodes.root(nodes.led_now()?).try_call("GET", "database/creds/long", None)));
         assert_eq!(database.made_users(), [made.text_at("/data/username")]);
     });
 }
@@ -149,10 +147,14 @@ fn run(nodes: &mut Nodes, chance: &mut Chance) -> BTreeMap<String, String> {
         over.store(true, Ordering::SeqCst);
     });
     nodes.until_all_vote();
-    let root = nodes.root(nodes.until_led());
     let known = handed_out.into_inner().unwrap();
     for lease in known.keys() {
-        root.post("sys/leases/lookup", json!({ "lease_id": lease })).expect(200);
+        let asked = json!({ "lease_id": lease });
+        let shown = until(SOON, "an answer about a lease", || {
+            let shown = nodes.root(nodes.led_now()?).try_call("POST", "sys/leases/lookup", Some(&asked)).ok()?;
+            (shown.status < 500).then_some(shown)
+        });
+        shown.expect(200);
     }
     known
 }
@@ -220,25 +222,28 @@ fn fail(nodes: &mut Nodes, chance: &mut Chance) {
     }
 }
 
-/// The intents in a state.
-fn intents(root: &Client, state: &str) -> Vec<Value> {
-    let Ok(reply) = root.try_call("GET", "sys/intents", None) else { return Vec::new() };
-    let all = if reply.status == 200 { reply.at("/data/intents") } else { Value::Null };
-    all.as_array().into_iter().flatten().filter(|i| i["state"] == state).cloned().collect()
+/// The states of all intents; none: nobody says.
+fn states(root: &Client) -> Option<Vec<String>> {
+    let reply = root.try_call("GET", "sys/intents", None).ok().filter(|r| r.status == 200)?;
+    let intents = reply.at("/data/intents");
+    let of = |i: &Value| i["state"].as_str().unwrap_or("").to_owned();
+    Some(intents.as_array()?.iter().map(of).collect())
 }
 
 /// What broke off is taken back.
-fn settle(root: &Client) {
+fn settle(nodes: &Nodes) {
     until(SETTLED, "the undoing of what broke off", || {
-        let of = |state: &str| intents(root, state).is_empty();
-        (root.get("sys/intents").status == 200 && of("open") && of("undoing") && of("given-up")).then_some(())
+        states(&nodes.root(nodes.led_now()?))?.iter().all(|s| s == "undone").then_some(())
     });
 }
 
-fn leases(root: &Client, role: &str) -> usize {
-    let reply = root.list(&format!("sys/leases/lookup/database/creds/{role}"));
-    if reply.status == 404 {
-        return 0;
+/// How many leases of a role there are; none: nobody says.
+fn leases(nodes: &Nodes, role: &str) -> Option<usize> {
+    let path = format!("sys/leases/lookup/database/creds/{role}?list=true");
+    let reply = nodes.root(nodes.led_now()?).try_call("GET", &path, None).ok()?;
+    match reply.status {
+        404 => Some(0),
+        200 => Some(reply.at("/data/keys").as_array().expect("a list").len()),
+        _ => None,
     }
-    reply.expect(200).at("/data/keys").as_array().expect("a list").len()
 }
