@@ -71,5 +71,6 @@ fn ends_cleanly(mut script: Server, root: &Client) {
     let status = script.wait();
     assert!(status.success(), "{status}: {}", script.log());
     assert!(script.log().contains("stopping"), "{}", script.log());
+    assert!(!script.log().contains("[ERROR]"), "nothing is wrong when it is stopped: {}", script.log());
     assert!(root.connect().is_err(), "a server goes on after the script's end");
 }

@@ -159,9 +159,10 @@ async fn serve(
         shown_config: shown_config::shown(config),
     });
     core.set_node(addresses);
+    let mut following = None;
     if let Some(member) = &member {
         member.set_front(Arc::new(holdfast_http::Front::new(core.clone())));
-        tokio::spawn(core.clone().follow_lead());
+        following = Some(tokio::spawn(core.clone().follow_lead()));
         let (from, non_voter) = storage::joins(config)?;
         if !from.is_empty() {
             core.clone().join_in_background(from, non_voter);
@@ -198,6 +199,11 @@ async fn serve(
     core.log.end_watches();
     while tasks.join_next().await.is_some() {}
     core.seal_now().await;
+    // That the member stops is no trouble that somebody has to look at.
+    if let Some(following) = following {
+        following.abort();
+        let _ended_by_that = following.await;
+    }
     if let Some(member) = member {
         member.stop().await;
     }
