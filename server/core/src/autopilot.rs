@@ -108,14 +108,7 @@ pub(crate) fn tolerance(all: &[Health]) -> usize {
 /// Look after the members for as long as this node is active.
 pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
     if core.options.cluster.is_some() {
-        let closing = core.closing(open);
-        let (core, open) = (Arc::downgrade(core), Arc::downgrade(open));
-        tokio::spawn(async move {
-            tokio::select! {
-                () = closing => {}
-                () = run(core, open) => {}
-            }
-        });
+        core.while_open(open, run);
     }
 }
 

@@ -115,14 +115,7 @@ pub(crate) fn forget_plan(tx: &mut Tx, name: &str) -> Result<()> {
 /// Make snapshots for as long as this node is active.
 pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
     if core.options.cluster.is_some() {
-        let closing = core.closing(open);
-        let (core, open) = (Arc::downgrade(core), Arc::downgrade(open));
-        tokio::spawn(async move {
-            tokio::select! {
-                () = closing => {}
-                () = run(core, open) => {}
-            }
-        });
+        core.while_open(open, run);
     }
 }
 

@@ -73,8 +73,8 @@ pub use standing::{Standing, free_bytes};
 pub use sys::raft::ARCHIVE;
 pub use tokens::{SYSTEM_TTL_SECS, TtlLimits};
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
@@ -445,6 +445,21 @@ impl Core {
         async move {
             let _sealed_or_gone = closed.wait_for(|is| *is).await;
         }
+    }
+
+    /// Let something go on until the server is sealed or gone; then it ends wherever it waits.
+    pub(crate) fn while_open<F>(self: &Arc<Self>, open: &Arc<Open>, run: impl FnOnce(Weak<Core>, Weak<Open>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let closing = self.closing(open);
+        let going_on = run(Arc::downgrade(self), Arc::downgrade(open));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closing => {}
+                () = going_on => {}
+            }
+        });
     }
 
     /// Finish what is in flight and close the store.
