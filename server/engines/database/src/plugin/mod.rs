@@ -32,8 +32,10 @@ pub trait Plugin: Send + Sync {
 
     fn create<'a>(&'a self, user: &'a NewUser) -> Work<'a, Result<(), Failure>>;
 
-    /// Let a user log in until then.
-    fn extend<'a>(&'a self, name: &'a str, until: Timestamp, statements: &'a [String]) -> Work<'a, Result<()>>;
+    /// Let a user log in until then. Where users have no end of their own, the lease is all that ends them.
+    fn extend<'a>(&'a self, _name: &'a str, _until: Timestamp, _statements: &'a [String]) -> Work<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
 
     fn set_password<'a>(
         &'a self,
@@ -55,6 +57,29 @@ pub struct Settings<'a> {
     pub password: &'a str,
     /// Tried in turn where the password is refused, the last first: a rotation may have broken off.
     pub other_passwords: &'a [String],
+}
+
+/// Log in with the password that is stored, or else with one of the others. If none is accepted, what is told is what
+/// became of the first.
+async fn log_in<P, C, E, L>(
+    stored: P,
+    others: impl Iterator<Item = P>,
+    is_refused_password: impl Fn(&E) -> bool,
+    attempt: impl Fn(P) -> L,
+) -> Result<C, E>
+where
+    L: Future<Output = Result<C, E>>,
+{
+    let first = match attempt(stored).await {
+        Err(e) if is_refused_password(&e) => e,
+        other => return other,
+    };
+    for other in others {
+        if let Ok(connection) = attempt(other).await {
+            return Ok(connection);
+        }
+    }
+    Err(first)
 }
 
 /// A kind of database.

@@ -14,6 +14,8 @@ use crate::details::Details;
 const OPEN: i64 = 4;
 /// Never more than this, whatever is configured.
 const MOST: i64 = 256;
+/// An idle connection that does not answer within this is not used.
+const PING: Duration = Duration::from_secs(2);
 
 /// `max_open_connections`, `max_idle_connections`, `max_connection_lifetime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub trait Connection: Send + 'static {
     fn is_closed(&self) -> bool {
         false
     }
+
+    /// Whether the database still answers on one that was idle: it may have been away since.
+    fn answers(&mut self) -> impl Future<Output = bool> + Send {
+        async { true }
+    }
 }
 
 pub struct Pool<C> {
@@ -58,7 +65,6 @@ pub struct Pool<C> {
 /// A connection in use, until it is given back or dropped.
 pub struct Held<C> {
     pub connection: C,
-    pub was_idle: bool,
     born: Instant,
     _permit: OwnedSemaphorePermit,
 }
@@ -76,12 +82,13 @@ impl<C: Connection> Pool<C> {
     /// A connection that was idle, or else a new one.
     pub async fn take(&self, connect: impl Future<Output = Result<C>>) -> Result<Held<C>> {
         let permit = self.permits.clone().acquire_owned().await.map_err(Error::internal)?;
-        while let Some((connection, born)) = self.pop() {
-            if !connection.is_closed() && self.limits.lifetime.is_none_or(|l| born.elapsed() < l) {
-                return Ok(Held { connection, was_idle: true, born, _permit: permit });
+        while let Some((mut connection, born)) = self.pop() {
+            let usable = !connection.is_closed() && self.limits.lifetime.is_none_or(|l| born.elapsed() < l);
+            if usable && tokio::time::timeout(PING, connection.answers()).await == Ok(true) {
+                return Ok(Held { connection, born, _permit: permit });
             }
         }
-        Ok(Held { connection: connect.await?, was_idle: false, born: Instant::now(), _permit: permit })
+        Ok(Held { connection: connect.await?, born: Instant::now(), _permit: permit })
     }
 
     fn pop(&self) -> Option<(C, Instant)> {

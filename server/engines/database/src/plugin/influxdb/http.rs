@@ -70,6 +70,10 @@ impl Drop for Client {
 }
 
 impl crate::plugin::pool::Connection for Client {
+    async fn answers(&mut self) -> bool {
+        self.ping().await.is_ok()
+    }
+
     fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

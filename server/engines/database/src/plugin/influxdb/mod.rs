@@ -6,7 +6,7 @@ mod http;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_sdk::{Error, Failure, Map, Result, Timestamp, Value, Work};
+use holdfast_sdk::{Error, Failure, Map, Result, Value, Work};
 
 use self::http::{Client, Refused, Server};
 use super::pool::{self, Held, Pool};
@@ -34,8 +34,6 @@ const NO_USER: &str = "user not found";
 const PORT: u16 = 8086;
 /// Connecting may take this unless configured.
 const CONNECT: Duration = Duration::from_secs(5);
-/// An idle connection that does not answer within this is not used.
-const PING: Duration = Duration::from_secs(2);
 
 struct InfluxDb {
     server: Server,
@@ -98,29 +96,15 @@ fn internal(e: &Refused) -> Error {
 
 impl InfluxDb {
     async fn connect(&self) -> Result<Client> {
-        let first = match self.server.log_in(&self.username, &self.password).await {
-            Err(e @ Refused::Login(_)) => e,
-            other => return other.map_err(|e| internal(&e)),
-        };
-        for other in &self.other_passwords {
-            if let Ok(client) = self.server.log_in(&self.username, other).await {
-                return Ok(client);
-            }
-        }
-        Err(internal(&first))
+        let others = self.other_passwords.iter().map(String::as_str);
+        let log_in = |password| self.server.log_in(&self.username, password);
+        super::log_in(&*self.password, others, |e| matches!(e, Refused::Login(_)), log_in)
+            .await
+            .map_err(|e| internal(&e))
     }
 
     async fn take(&self) -> Result<Held<Client>> {
-        loop {
-            let mut held = self.pool.take(self.connect()).await?;
-            if !held.was_idle {
-                return Ok(held);
-            }
-            // The server may have been away since.
-            if let Ok(Ok(())) = tokio::time::timeout(PING, held.connection.ping()).await {
-                return Ok(held);
-            }
-        }
+        self.pool.take(self.connect()).await
     }
 
     /// One after the other: there are no transactions. What fails at first has changed nothing.
@@ -189,11 +173,6 @@ impl Plugin for InfluxDb {
             let values = Values { name: &user.name, password: &user.password, expiration: &expiration };
             self.run(&user.statements, CREATE, &values).await
         })
-    }
-
-    /// Users have no end of their own here: the lease is all that ends them.
-    fn extend<'a>(&'a self, _: &'a str, _: Timestamp, _: &'a [String]) -> Work<'a, Result<()>> {
-        Box::pin(async { Ok(()) })
     }
 
     fn set_password<'a>(

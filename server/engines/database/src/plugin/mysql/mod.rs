@@ -6,9 +6,8 @@ mod users;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use holdfast_sdk::{Error, Failure, Map, Result, Timestamp, Value, Work};
+use holdfast_sdk::{Error, Failure, Map, Result, Value, Work};
 
 use self::address::{Address, Word};
 use self::connect::Tls;
@@ -36,8 +35,6 @@ const SHORT: Kind = Kind {
     ..MYSQL
 };
 
-/// An idle connection that does not answer within this is not used.
-const PING: Duration = Duration::from_secs(2);
 const ACCESS_DENIED: u16 = 1045;
 
 struct MySql {
@@ -47,7 +44,11 @@ struct MySql {
     pool: Pool<Packets>,
 }
 
-impl pool::Connection for Packets {}
+impl pool::Connection for Packets {
+    async fn answers(&mut self) -> bool {
+        self.ping().await.is_ok()
+    }
+}
 
 fn open(settings: &Settings<'_>) -> Result<Arc<dyn Plugin>, String> {
     let details = settings.details;
@@ -113,29 +114,13 @@ fn internal(e: &WireError) -> Error {
 
 impl MySql {
     async fn take(&self) -> Result<Held<Packets>> {
-        loop {
-            let mut held = self.pool.take(self.connect()).await?;
-            if !held.was_idle {
-                return Ok(held);
-            }
-            // The server may have been away since.
-            if let Ok(Ok(())) = tokio::time::timeout(PING, held.connection.ping()).await {
-                return Ok(held);
-            }
-        }
+        self.pool.take(self.connect()).await
     }
 
     async fn connect(&self) -> Result<Packets> {
-        let first = match connect::connect(&self.address, &self.address.password, self.tls.as_ref()).await {
-            Err(e) if is_refused_password(&e) => e,
-            other => return other.map_err(|e| internal(&e)),
-        };
-        for other in &self.other_passwords {
-            if let Ok(packets) = connect::connect(&self.address, other, self.tls.as_ref()).await {
-                return Ok(packets);
-            }
-        }
-        Err(internal(&first))
+        let others = self.other_passwords.iter().map(String::as_str);
+        let log_in = |password| connect::connect(&self.address, password, self.tls.as_ref());
+        super::log_in(&*self.address.password, others, is_refused_password, log_in).await.map_err(|e| internal(&e))
     }
 }
 
@@ -167,11 +152,6 @@ impl Plugin for MySql {
 
     fn create<'a>(&'a self, user: &'a NewUser) -> Work<'a, Result<(), Failure>> {
         Box::pin(users::create(self, user))
-    }
-
-    /// Users have no end of their own here: the lease is all that ends them.
-    fn extend<'a>(&'a self, _: &'a str, _: Timestamp, _: &'a [String]) -> Work<'a, Result<()>> {
-        Box::pin(async { Ok(()) })
     }
 
     fn set_password<'a>(

@@ -101,17 +101,10 @@ impl Postgres {
     }
 
     async fn connect(&self) -> Result<Client> {
-        let stored = self.address.password.as_deref();
-        let first = match connect::connect(&self.address, stored, &self.tls).await {
-            Err(e) if e.is_refused_password() => e,
-            other => return other.map_err(Into::into),
-        };
-        for other in &self.other_passwords {
-            if let Ok(client) = connect::connect(&self.address, Some(other), &self.tls).await {
-                return Ok(client);
-            }
-        }
-        Err(first.into())
+        let others = self.other_passwords.iter().map(|p| Some(p.as_str()));
+        let log_in = |password| connect::connect(&self.address, password, &self.tls);
+        Ok(super::log_in(self.address.password.as_deref(), others, connect::Refused::is_refused_password, log_in)
+            .await?)
     }
 
     /// What the server is told of a password.

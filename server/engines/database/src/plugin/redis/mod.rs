@@ -3,9 +3,8 @@
 mod resp;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use holdfast_sdk::{Error, Failure, Map, Result, Timestamp, Value, Work};
+use holdfast_sdk::{Error, Failure, Map, Result, Value, Work};
 use rustls::ClientConfig;
 
 use self::resp::{Answer, Client, Refused};
@@ -27,8 +26,6 @@ pub const VALKEY: Kind = Kind { name: "valkey-database-plugin", ..REDIS };
 
 /// What a user may do without statements.
 const RULES: [&str; 2] = ["~*", "+@read"];
-/// An idle connection that does not answer within this is not used.
-const PING: Duration = Duration::from_secs(2);
 
 struct Redis {
     host: String,
@@ -101,29 +98,13 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<Client> {
-        let first = match self.log_in(&self.password).await {
-            Err(e) if is_refused_password(&e) => e,
-            other => return other.map_err(|e| internal(&e)),
-        };
-        for other in &self.other_passwords {
-            if let Ok(client) = self.log_in(other).await {
-                return Ok(client);
-            }
-        }
-        Err(internal(&first))
+        let others = self.other_passwords.iter().map(String::as_str);
+        let log_in = |password| self.log_in(password);
+        super::log_in(&*self.password, others, is_refused_password, log_in).await.map_err(|e| internal(&e))
     }
 
     async fn take(&self) -> Result<Held<Client>> {
-        loop {
-            let mut held = self.pool.take(self.connect()).await?;
-            if !held.was_idle {
-                return Ok(held);
-            }
-            // The server may have been away since.
-            if let Ok(Ok(_)) = tokio::time::timeout(PING, held.connection.ask(&["PING"])).await {
-                return Ok(held);
-            }
-        }
+        self.pool.take(self.connect()).await
     }
 
     /// One command, which is carried out as a whole or not at all.
@@ -184,11 +165,6 @@ impl Plugin for Redis {
             words.extend(rules.iter().map(String::as_str));
             self.ask(&words).await.map(drop).map_err(|f| without_password(f, &user.password))
         })
-    }
-
-    /// Users have no end of their own here: the lease is all that ends them.
-    fn extend<'a>(&'a self, _: &'a str, _: Timestamp, _: &'a [String]) -> Work<'a, Result<()>> {
-        Box::pin(async { Ok(()) })
     }
 
     fn set_password<'a>(&'a self, name: &'a str, password: &'a str, _: &'a [String]) -> Work<'a, Result<(), Failure>> {

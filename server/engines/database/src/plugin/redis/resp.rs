@@ -62,7 +62,11 @@ pub struct Client {
     stream: BufStream<Box<dyn Stream>>,
 }
 
-impl crate::plugin::pool::Connection for Client {}
+impl crate::plugin::pool::Connection for Client {
+    async fn answers(&mut self) -> bool {
+        self.ask(&["PING"]).await.is_ok()
+    }
+}
 
 impl Client {
     /// Connect and log in.
