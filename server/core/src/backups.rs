@@ -221,15 +221,21 @@ impl Core {
     }
 }
 
-/// Keep the newest ones, as many as the plan says and as fit into its room.
+/// Keep the newest ones, as many as the plan says and as fit into its room. None is under way.
 fn let_old_ones_go(folder: &Path, plan: &Plan) -> std::io::Result<()> {
     let mut found: Vec<(u64, PathBuf, u64)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let time =
-            name.to_str().and_then(|n| n.strip_prefix(&plan.file_prefix)?.strip_prefix('-')?.strip_suffix(".snap"));
-        if let Some(time) = time.and_then(|t| t.parse().ok()) {
+        let Some(name) = name.to_str() else { continue };
+        let time_of = |name: &str| -> Option<u64> {
+            name.strip_prefix(&plan.file_prefix)?.strip_prefix('-')?.strip_suffix(".snap")?.parse().ok()
+        };
+        // A seal, or the loss of the lead, has cut it off.
+        let unfinished = name.strip_prefix('.').and_then(|n| n.strip_suffix(".part"));
+        if unfinished.and_then(time_of).is_some() {
+            fs::remove_file(entry.path())?;
+        } else if let Some(time) = time_of(name) {
             found.push((time, entry.path(), entry.metadata()?.len()));
         }
     }
@@ -256,7 +262,7 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_nothing_else_is_touched() {
         let folder = tempfile::tempdir().unwrap();
-        let names = ["b-1.snap", "b-2.snap", "b-10.snap", "b-x.snap", "c-1.snap", "b-3.txt"];
+        let names = ["b-1.snap", "b-2.snap", "b-10.snap", "b-x.snap", "c-1.snap", "b-3.txt", ".b-3.snap.part"];
         for name in names {
             fs::write(folder.path().join(name), [0; 10]).unwrap();
         }
