@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_core::cluster::Peer;
-use holdfast_storage::{Frozen, Value};
+use holdfast_storage::{Frozen, Key, Value};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -171,7 +171,7 @@ impl Links {
     async fn stream_snapshot(self, peer: Peer, head: Vec<u8>, frozen: Box<Frozen>) -> io::Result<Vec<u8>> {
         let mut channel = self.connect(&peer).await?;
         frame::send_question(&mut channel, Kind::Snapshot, &head, &[]).await?;
-        let mut last: Option<Box<[u8]>> = None;
+        let mut last: Option<Key> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let entries = frozen.snapshot.chunk(start, CHUNK_BYTES).map_err(io::Error::other)?;

@@ -287,7 +287,7 @@ impl Tx {
         let end = prefix_end(prefix);
         let found = self.range(prefix, end.as_deref(), limit)?;
         for (key, _) in found.entries {
-            self.delete_key(key.into_vec())?;
+            self.delete_key(key.to_vec())?;
         }
         Ok(found.reached.is_some())
     }
@@ -307,7 +307,7 @@ impl Tx {
                 (_, Some(sealed)) => self.open(&key, Some(&sealed))?.unwrap_or_default(),
                 (_, None) => continue,
             };
-            entries.push((key.into_vec(), plain));
+            entries.push((key.to_vec(), plain));
         }
         Ok(Below { entries, after: step.reached })
     }

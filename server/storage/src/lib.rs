@@ -48,8 +48,8 @@ pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, panics_are_errors, staged_k
 pub use stopped::{Stopped, set_aside};
 pub use store::{Applied, Options, Store, StoreInfo};
 
-/// A storage key: opaque, ordered bytes.
-pub type Key = Box<[u8]>;
+/// A storage key: opaque, ordered bytes, shared between a proposal, what is remembered of it, and whoever is told.
+pub type Key = std::sync::Arc<[u8]>;
 /// A stored value, shared between the log, the overlay and the state machine.
 pub type Value = std::sync::Arc<[u8]>;
 

@@ -85,7 +85,7 @@ impl Writer {
             if mark.term != shared.term {
                 shared.give_up_readers();
             }
-            self.inner.publish(&mut shared, snapshot, keys.iter().cloned());
+            self.inner.publish(&mut shared, snapshot, &keys);
         }
         self.inner.compaction.note(keys.iter());
         // What opens the store must be there after a loss of power, before anybody leads.
@@ -112,7 +112,7 @@ impl Writer {
         *lock(&member.state) = (mark, members);
         {
             let mut shared = self.inner.pipeline.shared();
-            self.inner.publish(&mut shared, snapshot, std::iter::empty());
+            self.inner.publish(&mut shared, snapshot, &[]);
         }
         if let Some(hook) = member.replaced.get() {
             hook();

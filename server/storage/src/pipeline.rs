@@ -13,6 +13,7 @@
 //! are not given out again (the log fills them with empty entries): a transaction that read it, and
 //! proposes later, is found out by the index it read at.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -99,10 +100,8 @@ pub(crate) struct Shared {
     pub next_index: u64,
     /// The newest value in flight of each key, with the index that writes it.
     overlay: HashMap<Key, (u64, Option<Value>)>,
-    /// Keys in flight in order, for ranges.
-    overlay_order: BTreeMap<Key, ()>,
     /// The last index that wrote a key, for remembered commits.
-    written: BTreeMap<Key, u64>,
+    written: HashMap<Key, u64>,
     /// (index, its keys) of remembered commits, oldest first.
     commits: VecDeque<(u64, Vec<Key>)>,
     /// Validation knows all commits after this index.
@@ -136,8 +135,7 @@ impl Pipeline {
             shared: Mutex::new(Shared {
                 next_index: applied + 1,
                 overlay: HashMap::new(),
-                overlay_order: BTreeMap::new(),
-                written: BTreeMap::new(),
+                written: HashMap::new(),
                 commits: VecDeque::new(),
                 known_after: applied,
                 queue: VecDeque::new(),
@@ -238,6 +236,11 @@ impl Pipeline {
     }
 }
 
+/// Whether a key is in a range that was read.
+fn is_in(key: &[u8], (start, end): &(Vec<u8>, Option<Vec<u8>>)) -> bool {
+    key >= start.as_slice() && end.as_deref().is_none_or(|e| key < e)
+}
+
 impl Shared {
     fn validate(&self, p: &Proposal) -> Result<(), CommitError> {
         if p.view_index < self.known_after || p.reads.iter().any(|(_, at)| *at < self.known_after) {
@@ -249,13 +252,10 @@ impl Shared {
                 conflicts.push(key.clone());
             }
         }
-        for (start, end) in &p.ranges {
-            let upper = end.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-            if end.as_deref().is_some_and(|e| e <= start.as_slice()) {
-                continue;
-            }
-            let mut hit = self.written.range::<[u8], _>((std::ops::Bound::Included(start.as_slice()), upper));
-            if let Some((key, _)) = hit.find(|(_, at)| **at > p.view_index) {
+        for range in &p.ranges {
+            // What was committed since the view was taken is little, and ranges are seldom read by who writes.
+            let mut since = self.commits.iter().rev().take_while(|(at, _)| *at > p.view_index);
+            if let Some(key) = since.find_map(|(_, keys)| keys.iter().find(|key| is_in(key, range))) {
                 conflicts.push(key.clone());
             }
         }
@@ -285,7 +285,6 @@ impl Shared {
     fn remember(&mut self, index: u64, changes: &[Change]) {
         for (key, value) in changes {
             self.overlay.insert(key.clone(), (index, value.clone()));
-            self.overlay_order.insert(key.clone(), ());
             self.written.insert(key.clone(), index);
         }
         self.remember_commit(index, changes.iter().map(|(k, _)| k.clone()).collect());
@@ -305,13 +304,14 @@ impl Shared {
     }
 
     /// Everything up to `snapshot` is applied: publish it and forget it from the overlay.
-    pub(crate) fn publish(&mut self, snapshot: Arc<Snapshot>, keys: impl Iterator<Item = Key>) {
+    pub(crate) fn publish(&mut self, snapshot: Arc<Snapshot>, keys: &[Key]) {
         let applied = snapshot.index();
         self.snapshot = snapshot;
         for key in keys {
-            if self.overlay.get(&key).is_some_and(|(at, _)| *at <= applied) {
-                self.overlay.remove(&key);
-                self.overlay_order.remove(&key);
+            if let Entry::Occupied(flying) = self.overlay.entry(key.clone())
+                && flying.get().0 <= applied
+            {
+                flying.remove();
             }
         }
         self.settle(applied);
@@ -345,7 +345,6 @@ impl Shared {
     pub(crate) fn take_over(&mut self, term: u64) -> (u64, oneshot::Receiver<Result<(), CommitError>>) {
         let index = self.next_index.max(self.snapshot.index() + 1);
         self.overlay.clear();
-        self.overlay_order.clear();
         self.written.clear();
         self.commits.clear();
         self.queue.clear();
@@ -385,7 +384,6 @@ impl Shared {
         self.remember_commit(index, keys.clone());
         self.next_index = index + 1;
         self.overlay.clear();
-        self.overlay_order.clear();
         let readers = std::mem::take(&mut self.waiters).into_iter().map(|(_, sender)| sender).collect();
         let queued = std::mem::take(&mut self.queue).into();
         self.in_flight = 0;
@@ -442,13 +440,8 @@ impl View {
         let Some(pipeline) = &self.overlay else { return self.snapshot.range(start, end, limit) };
         let (flying, snapshot): (Vec<(Key, Option<Value>)>, _) = {
             let shared = pipeline.shared();
-            let upper = end.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-            if end.is_some_and(|e| e <= start) {
-                return Ok(Vec::new());
-            }
-            let keys = shared.overlay_order.range::<[u8], _>((std::ops::Bound::Included(start), upper));
-            let flying = keys.filter_map(|(k, ())| Some((k.clone(), shared.overlay.get(k)?.1.clone()))).collect();
-            (flying, shared.snapshot.clone())
+            let flying = shared.overlay.iter().filter(|(k, _)| &***k >= start && end.is_none_or(|e| &***k < e));
+            (flying.map(|(k, (_, v))| (k.clone(), v.clone())).collect(), shared.snapshot.clone())
         };
         let mut merged: BTreeMap<Key, Value> =
             snapshot.range(start, end, limit.saturating_add(flying.len()))?.into_iter().collect();
@@ -495,7 +488,8 @@ mod tests {
         let mut shared = pipeline.shared();
         while let Some(q) = shared.queue.pop_front() {
             state.apply(q.changes.iter(), q.index).unwrap();
-            shared.publish(state.snapshot().unwrap(), q.changes.into_iter().map(|(k, _)| k));
+            let keys: Vec<Key> = q.changes.into_iter().map(|(k, _)| k).collect();
+            shared.publish(state.snapshot().unwrap(), &keys);
             shared.in_flight -= 1;
             let _ = q.done.send(Ok(()));
         }
@@ -573,7 +567,7 @@ mod tests {
         let shared = p.shared();
         assert_eq!(shared.commits.len(), REMEMBERED_COMMITS);
         assert_eq!(shared.written.len(), REMEMBERED_COMMITS, "what is forgotten takes no room");
-        assert!(shared.overlay.is_empty() && shared.overlay_order.is_empty());
+        assert!(shared.overlay.is_empty());
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Inner {
     }
 
     /// Show what was applied. Who waits for it is told when everybody can see it.
-    pub fn publish(&self, shared: &mut Shared, snapshot: Arc<Snapshot>, keys: impl Iterator<Item = Key>) {
+    pub fn publish(&self, shared: &mut Shared, snapshot: Arc<Snapshot>, keys: &[Key]) {
         self.current.store(snapshot.clone());
         shared.publish(snapshot, keys);
     }

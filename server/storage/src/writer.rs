@@ -182,7 +182,7 @@ impl Writer {
         {
             let mut shared = self.inner.pipeline.shared();
             shared.in_flight = shared.in_flight.saturating_sub(group.len());
-            self.inner.publish(&mut shared, snapshot, keys.iter().cloned());
+            self.inner.publish(&mut shared, snapshot, &keys);
         }
         self.inner.compaction.note(keys.iter());
         for q in group {
@@ -265,7 +265,7 @@ impl Writer {
             return Err(CompactError::Unknown(StoreError::io("cannot sync the folder of", &path)(e)));
         }
         let old = std::mem::replace(&mut self.state, fresh);
-        self.inner.publish(&mut self.inner.pipeline.shared(), snapshot, std::iter::empty());
+        self.inner.publish(&mut self.inner.pipeline.shared(), snapshot, &[]);
         self.is_durable(current.index());
         Ok(old)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_storage::disk::{Disk, SimDisk};
-use holdfast_storage::{CommitError, Store, StoreError};
+use holdfast_storage::{CommitError, Key, Store, StoreError, Value};
 use support::{Random, commit, everything, put, runtime};
 
 const MAX_ENTRY: usize = 32 << 20;
@@ -16,7 +16,7 @@ fn open(disk: &SimDisk) -> Result<Store, StoreError> {
 }
 
 /// A disk whose server just ended, with what is stored on it: some of it in the log alone.
-fn left_behind(seed: u64) -> (SimDisk, Vec<(Box<[u8]>, Arc<[u8]>)>) {
+fn left_behind(seed: u64) -> (SimDisk, Vec<(Key, Value)>) {
     let (disk, mut random) = (SimDisk::default(), Random::new(seed));
     let store = open(&disk).unwrap();
     runtime().block_on(async {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use futures_util::{Stream, StreamExt};
 use holdfast_core::cluster::Peer;
-use holdfast_storage::{Committed, Frozen, Received, Replica};
+use holdfast_storage::{Committed, Frozen, Key, Received, Replica};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 
 use super::types::{self, CommittedLeader, LogId, NodeId, Stored, Types};
@@ -119,7 +119,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
 
 fn copy(replica: &Replica, frozen: &Frozen) -> io::Result<Received> {
     let mut received = replica.receive().map_err(io::Error::other)?;
-    let mut last: Option<Box<[u8]>> = None;
+    let mut last: Option<Key> = None;
     loop {
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let chunk = frozen.snapshot.chunk(start, CHUNK_BYTES).map_err(io::Error::other)?;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use holdfast_sdk::{Chunks, Error, Result};
-use holdfast_storage::{STAGED, Snapshot};
+use holdfast_storage::{Key, STAGED, Snapshot};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -72,7 +72,7 @@ pub(crate) fn save(core: &Core, open: &Open) -> Result<Box<dyn Chunks>> {
 fn write_state(snapshot: &Arc<Snapshot>, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
     write(STATE_MAGIC)?;
     let mut entries = 0;
-    let mut last: Option<Box<[u8]>> = None;
+    let mut last: Option<Key> = None;
     loop {
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let chunk = snapshot.chunk(start, CHUNK_BYTES).map_err(io::Error::other)?;
