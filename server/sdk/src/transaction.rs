@@ -56,8 +56,11 @@ pub trait Record: Sized {
 #[macro_export]
 macro_rules! record {
     ($t:ty) => {
+        $crate::record!($t, 1);
+    };
+    ($t:ty, $version:expr) => {
         impl $crate::Record for $t {
-            const VERSION: u8 = 1;
+            const VERSION: u8 = $version;
             fn encode_record(&self) -> $crate::Result<Vec<u8>> {
                 $crate::record::encode(self)
             }

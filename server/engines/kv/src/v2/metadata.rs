@@ -7,7 +7,7 @@ use crate::all_below;
 
 use super::data::{path_or_answer, secret_path};
 use super::record::{Metadata, MountConfig};
-use super::{DATA, KvV2, METADATA};
+use super::{KvV2, METADATA};
 
 const CUSTOM_KEYS: usize = 64;
 const CUSTOM_KEY_BYTES: usize = 128;
@@ -226,7 +226,7 @@ pub fn delete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response>
     let path = path_or_answer!(call);
     if let Some(metadata) = Metadata::load(tx, path)? {
         for v in &metadata.versions {
-            tx.delete(Place::Ordered(DATA, &metadata.data_key(v.version)))?;
+            tx.delete(metadata.data_key(v).place())?;
         }
         tx.delete(Place::Name(METADATA, path))?;
     }

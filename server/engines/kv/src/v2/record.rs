@@ -34,11 +34,23 @@ pub struct VersionState {
     pub deletion: Option<u64>,
     #[n(3)]
     pub destroyed: bool,
+    /// Its data lie in the order of their creation. Those of the first format of [`Metadata`] do not.
+    #[n(4)]
+    #[cbor(default)]
+    pub by_time: bool,
+}
+
+/// Where a version's data are in [`DATA`]: when it was created, of which secret, which version. So what is written
+/// together lies together, which costs the state machine half of what data spread by secret do. Keys of the first
+/// format lack the time.
+pub struct DataKey {
+    bytes: [u8; 32],
+    start: usize,
 }
 
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct Metadata {
-    /// The data's key: random, so that a removed secret's data can never be mistaken for its successor's.
+    /// Part of the data's keys: random, so that a removed secret's data can never be mistaken for its successor's.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub id: [u8; 16],
     #[n(1)]
@@ -68,7 +80,13 @@ pub struct Metadata {
     #[cbor(skip)]
     pub inherited: Option<Vec<u8>>,
 }
-holdfast_sdk::record!(Metadata);
+holdfast_sdk::record!(Metadata, 2);
+
+impl DataKey {
+    pub fn place(&self) -> Place<'_> {
+        Place::Ordered(DATA, &self.bytes[self.start..])
+    }
+}
 
 impl VersionState {
     pub fn is_deleted(&self, now: Timestamp) -> bool {
@@ -127,18 +145,19 @@ impl Metadata {
     /// Save under a name that is known by its stored form.
     pub fn save_at(&self, tx: &mut Tx, place: Place<'_>) -> Result<()> {
         if let Some(value) = &self.inherited
-            && self.version(1).is_some_and(|v| !v.destroyed)
+            && let Some(first) = self.version(1).filter(|v| !v.destroyed)
         {
-            tx.put(Place::Ordered(DATA, &self.data_key(1)), [&[1], value.as_slice()].concat())?;
+            tx.put(self.data_key(first).place(), [&[1], value.as_slice()].concat())?;
         }
         record::put(tx, place, self)
     }
 
-    pub fn data_key(&self, version: u64) -> [u8; 24] {
-        let mut key = [0; 24];
-        key[..16].copy_from_slice(&self.id);
-        key[16..].copy_from_slice(&version.to_be_bytes());
-        key
+    pub fn data_key(&self, of: &VersionState) -> DataKey {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&of.created.to_be_bytes());
+        bytes[8..24].copy_from_slice(&self.id);
+        bytes[24..].copy_from_slice(&of.version.to_be_bytes());
+        DataKey { bytes, start: if of.by_time { 0 } else { 8 } }
     }
 
     pub fn version(&self, n: u64) -> Option<&VersionState> {
@@ -181,8 +200,9 @@ impl Metadata {
     pub fn add_version(&mut self, tx: &mut Tx, config: &MountConfig, data: &[u8], now: Timestamp) -> Result<u64> {
         let version = self.current + 1;
         let deletion = self.end_of_version(config, now);
-        tx.put(Place::Ordered(DATA, &self.data_key(version)), [&[1], data].concat())?;
-        self.versions.push(VersionState { version, created: now.0, deletion, destroyed: false });
+        let state = VersionState { version, created: now.0, deletion, destroyed: false, by_time: true };
+        tx.put(self.data_key(&state).place(), [&[1], data].concat())?;
+        self.versions.push(state);
         self.current = version;
         self.updated = now.0;
         let keep = match self.max_versions.max(config.max_versions) {
@@ -193,7 +213,7 @@ impl Metadata {
             self.oldest = self.current - keep + 1;
             while self.versions.first().is_some_and(|v| v.version < self.oldest) {
                 let old = self.versions.remove(0);
-                tx.delete(Place::Ordered(DATA, &self.data_key(old.version)))?;
+                tx.delete(self.data_key(&old).place())?;
             }
         }
         Ok(version)
@@ -204,7 +224,8 @@ impl Metadata {
         if let (1, Some(value)) = (version, &self.inherited) {
             return holdfast_sdk::json::read_value(value).map(Some);
         }
-        let Some(stored) = tx.get(Place::Ordered(DATA, &self.data_key(version)))? else { return Ok(None) };
+        let Some(state) = self.version(version) else { return Ok(None) };
+        let Some(stored) = tx.get(self.data_key(state).place())? else { return Ok(None) };
         match stored.split_first() {
             Some((1, json)) => holdfast_sdk::json::read_value(json).map(Some),
             _ => Err(Error::Internal("a version's data has a format that this program does not know".into())),
@@ -247,5 +268,30 @@ impl MountConfig {
 
     pub fn save(&self, tx: &mut Tx) -> Result<()> {
         record::put(tx, Place::Ordered(CONFIG, &[]), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores that were written before have their data where only the secret and the version say.
+    #[test]
+    fn data_of_the_first_format_are_looked_for_where_they_are() {
+        #[derive(Encode)]
+        #[cbor(array)]
+        struct First(#[n(0)] u64, #[n(1)] u64, #[n(2)] Option<u64>, #[n(3)] bool);
+        let stored = minicbor::to_vec(First(3, 77, None, false)).unwrap();
+        let first: VersionState = minicbor::decode(&stored).unwrap();
+        let metadata = Metadata { id: [9; 16], ..Metadata::new(Timestamp(5)).unwrap() };
+        let place = |v: &VersionState| match metadata.data_key(v).place() {
+            Place::Ordered(DATA, bytes) => bytes.to_vec(),
+            _ => panic!("another place"),
+        };
+        let of_secret = [&[9; 16][..], &3u64.to_be_bytes()].concat();
+        assert_eq!(place(&first), of_secret);
+        let now = VersionState { by_time: true, ..first };
+        assert_eq!(place(&now), [&77u64.to_be_bytes()[..], &of_secret].concat());
+        assert!(minicbor::decode::<VersionState>(&minicbor::to_vec(&now).unwrap()).unwrap().by_time);
     }
 }

@@ -33,7 +33,7 @@ pub fn inherited(tx: &mut Tx, value: Vec<u8>) -> Result<Metadata> {
     let at = taken_over.and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
     let mut metadata = Metadata::new(Timestamp(at))?;
     (metadata.current, metadata.oldest) = (1, 1);
-    metadata.versions.push(VersionState { version: 1, created: at, deletion: None, destroyed: false });
+    metadata.versions.push(VersionState { version: 1, created: at, deletion: None, destroyed: false, by_time: true });
     metadata.inherited = Some(value);
     Ok(metadata)
 }

@@ -1,10 +1,10 @@
 //! `delete`, `undelete`, `destroy`: named versions.
 
-use holdfast_sdk::{Call, Error, Place, Response, Result, Tx, parameters};
+use holdfast_sdk::{Call, Error, Response, Result, Tx, parameters};
 
+use super::KvV2;
 use super::data::path_or_answer;
 use super::record::{Metadata, MountConfig};
-use super::{DATA, KvV2};
 
 parameters! {
     pub struct Versions {
@@ -60,10 +60,9 @@ pub fn undelete(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<R
 pub fn destroy(_: &KvV2, tx: &mut Tx, call: &Call<'_>, p: Versions) -> Result<Response> {
     let path = path_or_answer!(call);
     change(tx, path, p, |tx, m, n| {
-        let key = m.data_key(n);
-        if let Some(v) = m.version_mut(n).filter(|v| !v.destroyed) {
-            v.destroyed = true;
-            tx.delete(Place::Ordered(DATA, &key))?;
+        if let Some(key) = m.version(n).filter(|v| !v.destroyed).map(|v| m.data_key(v)) {
+            tx.delete(key.place())?;
+            m.version_mut(n).into_iter().for_each(|v| v.destroyed = true);
         }
         Ok(())
     })
