@@ -33,6 +33,8 @@ pub enum Kind {
     Hello = 4,
     /// Who the members are: the answer is JSON.
     Members = 5,
+    /// Keys that the store is about to have, closed with the present one.
+    Keys = 6,
 }
 
 /// A question as it came.
@@ -76,6 +78,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(3) => Kind::Request,
         Ok(4) => Kind::Hello,
         Ok(5) => Kind::Members,
+        Ok(6) => Kind::Keys,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),

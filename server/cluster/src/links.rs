@@ -28,6 +28,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const CHUNK_BYTES: usize = 256 << 10;
 /// The other side takes a chunk within this, and answers to a whole snapshot.
 const CHUNK_WITHIN: Duration = Duration::from_secs(60);
+/// A member answers to new keys within this: its device makes a lock of them.
+const KEYS_WITHIN: Duration = Duration::from_secs(20);
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 
 pub type Channel = TlsStream<TcpStream>;
@@ -147,6 +149,18 @@ impl Links {
             serde_json::from_slice(&answer).map_err(io::Error::other)
         };
         within(CONNECT_WITHIN * 2, asked).await
+    }
+
+    /// Tell a member keys that the store is about to have. It may have to ask its device.
+    pub async fn offer_keys(&self, peer: &Peer, offer: &[u8]) -> io::Result<Vec<u8>> {
+        let mut channel = self.connect(peer).await?;
+        let offered = async {
+            frame::send_question(&mut channel, Kind::Keys, offer, &[]).await?;
+            frame::answer(&mut channel).await
+        };
+        let answer = within(KEYS_WITHIN, offered).await?;
+        self.give_back(peer, channel);
+        Ok(answer)
     }
 
     async fn ask_raft(self, peer: Peer, head: Vec<u8>, payloads: Vec<Value>) -> io::Result<Vec<u8>> {

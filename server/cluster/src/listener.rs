@@ -105,6 +105,11 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
         }
         Kind::Request => node.serve_request(channel, question).await,
         Kind::Hello => Ok(()),
+        Kind::Keys => {
+            let front = node.front().ok_or_else(|| io::Error::other("this node is starting"))?;
+            let answer = front.take_keys(question.head).await;
+            frame::send_answer(channel, &answer).await
+        }
         Kind::Members => {
             let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
             let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();

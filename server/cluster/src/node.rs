@@ -385,3 +385,16 @@ impl Cluster for Node {
         }
     }
 }
+    fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>> {
+        let (links, own_id) = (self.links.clone(), self.identity.id.clone());
+        let members = self.members().0;
+        Box::pin(async move {
+            let others = members.into_iter().filter(|m| m.id != own_id);
+            let offers = others.map(|m| {
+                let (links, offer) = (&links, &offer);
+                async move { (m.id, links.offer_keys(&m.peer, offer).await.map_err(|e| e.to_string())) }
+            });
+            futures_util::future::join_all(offers).await.into_iter().collect()
+        })
+    }
+

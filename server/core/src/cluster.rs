@@ -161,6 +161,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// The name of this node.
     fn node_id(&self) -> &str;
     /// Whether this node belongs to a cluster.
+    /// The active node tells keys that the store is about to have; what is answered goes back to it.
+    fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
     fn is_member(&self) -> bool;
     /// A folder of this node's own, for files that come and go.
     fn folder(&self) -> &Path;
@@ -188,3 +190,6 @@ pub trait Cluster: Send + Sync + 'static {
     /// Hand leadership to another member. False: there is none that could take it.
     fn hand_over(&self) -> Later<bool>;
 }
+    /// Tell every other member keys that the store is about to have. Their answers, by their names; who cannot be
+    /// reached, or does not answer in time, with the reason.
+    fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;

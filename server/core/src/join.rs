@@ -45,6 +45,8 @@ struct Asked {
     /// The join token with whose key it is closed.
     token: Option<String>,
 }
+    /// The root key that was given for it.
+    given: Option<Arc<Key>>,
 
 /// By the newcomer's name.
 type Challenges = HashMap<String, Asked>;
@@ -67,6 +69,13 @@ pub(crate) struct Joining {
 }
 
 #[derive(Serialize, Deserialize)]
+impl Joins {
+    /// The keys were changed: who joins begins anew.
+    pub fn forget_challenges(&self) {
+        lock(&self.challenges).clear();
+    }
+}
+
 struct Challenge {
     /// The lock whose root is the key, CBOR in base64.
     challenge: String,
@@ -437,7 +446,8 @@ impl Core {
             }
             _ => return Err(failed("this node has no key with which it could ask for proof")),
         };
-        self.has_room_for_a_challenge(&server_id)?.insert(server_id, Asked { key, made: self.clock.boot(), token });
+        self.has_room_for_a_challenge(&server_id)?
+            .insert(server_id, Asked { key, made: self.clock.boot(), token, given: None });
         let (count, threshold) = match closed.kind {
             LockKind::Shares { shares, threshold } => (shares, threshold),
             LockKind::Device { .. } => (1, 1),
@@ -466,8 +476,9 @@ impl Core {
         let list = self.own_locks(&open)?;
         let mut challenges = lock(&self.joins.challenges);
         let now = self.clock.boot();
-        let asked = challenges.get(&wanted.server_id).filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN);
-        let Some(Asked { key, token: Some(_), .. }) = asked else {
+        let asked =
+            challenges.get_mut(&wanted.server_id).filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN);
+        let Some(Asked { key, token: Some(_), given, .. }) = asked else {
             return refuse("no challenge was made for this server id and a join token, or it is too old");
         };
         if !is_mac(key, ROOT, wanted.server_id.as_bytes(), &wanted.answer)? {
@@ -475,7 +486,9 @@ impl Core {
             challenges.remove(&wanted.server_id);
             return refuse("invalid answer given");
         }
-        let root = locks::lock_with_key(&open.root.load(), key, &list.cluster_id, (1, 1), 0, 0).map_err(failed)?;
+        let present = open.root.load_full();
+        let root = locks::lock_with_key(&present, key, &list.cluster_id, (1, 1), 0, 0).map_err(failed)?;
+        *given = Some(present);
         tracing::warn!(node = %wanted.server_id, "a node that joins with a join token is given the root key");
         let mut m = Map::new();
         m.insert("root".into(), in_base64(&root)?.into());
@@ -498,7 +511,8 @@ impl Core {
         // It counts once, right or wrong.
         let challenge = lock(&self.joins.challenges).remove(&server_id);
         let now = self.clock.boot();
-        let Some(Asked { key, token, .. }) = challenge.filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN)
+        let Some(Asked { key, token, given, .. }) =
+            challenge.filter(|asked| now.saturating_sub(asked.made) < ANSWER_WITHIN)
         else {
             return refuse("no challenge was made for this server id, or it is too old");
         };
@@ -520,7 +534,7 @@ impl Core {
         match (&token, &own_lock) {
             (Some(token), Some(own_lock)) => {
                 let own_lock = STANDARD.decode(own_lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
-                self.add_node_lock(&server_id, &own_lock, token).await?;
+                self.add_node_lock(&server_id, &own_lock, token, given).await?;
             }
             (None, None) => {}
             _ => return refuse("a join token and a lock of the node's own belong together"),

@@ -5,6 +5,8 @@
 //! The token itself never travels: the active node closes the key of the newcomer's challenge with one that follows
 //! from it.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use holdfast_hsm::memory::{Key, Secret};
@@ -106,13 +108,20 @@ impl Core {
         Key::from_slice(&mut key).map_err(failed)
     }
 
-    /// Keep a newcomer's lock, and use its token up.
-    pub(crate) async fn add_node_lock(&self, node: &str, lock: &[u8], token: &str) -> std::result::Result<(), Refusal> {
+    /// Keep a newcomer's lock of the root key that it was given, and use its token up.
+    pub(crate) async fn add_node_lock(
+        &self,
+        node: &str,
+        lock: &[u8],
+        token: &str,
+        given: Option<Arc<Key>>,
+    ) -> std::result::Result<(), Refusal> {
         let lock: Lock = minicbor::decode(lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
         if lock.scope != Scope::Node(node.to_owned()) || !matches!(lock.kind, LockKind::Device { .. }) {
             return refuse("the lock is not one of this node's device");
         }
-        self.change_list(Some(token), |list| {
+        let Some(given) = given else { return refuse("this node was not given the root key") };
+        self.change_list(Some((token, given)), |list| {
             list.locks.retain(|l| l.scope != lock.scope);
             list.locks.push(lock.clone());
             true
@@ -132,7 +141,7 @@ impl Core {
 
     async fn change_list(
         &self,
-        token: Option<&str>,
+        token: Option<(&str, Arc<Key>)>,
         change: impl FnOnce(&mut LockList) -> bool,
     ) -> std::result::Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
@@ -144,7 +153,10 @@ impl Core {
         if !change(&mut list) {
             return Ok(());
         }
-        if let Some(id) = token {
+        if let Some((id, given)) = token {
+            if !open.root.load().ct_eq(given.expose()) {
+                return Err(Refusal(503, "the keys of the store were changed meanwhile: join again".into()));
+            }
             if tx.get(Place::Ordered(SETTINGS, &place(id))).map_err(failed)?.is_none() {
                 return Err(Refusal(403, "this join token was used".into()));
             }

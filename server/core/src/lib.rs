@@ -39,6 +39,7 @@ pub mod metrics;
 mod names;
 mod namespaces;
 mod old_routes;
+mod new_keys;
 mod open_api;
 mod policies;
 mod quotas;
@@ -244,7 +245,7 @@ impl Core {
         let weak = Arc::downgrade(&core);
         core.store.on_applied(Box::new(move |keys, index| {
             let Some(core) = weak.upgrade() else { return };
-            core.locks_may_have_changed(keys);
+            core.locks_may_have_changed(keys, index);
             if let Some(open) = &*core.open.load() {
                 open.invalidate(keys, index);
             }

@@ -4,16 +4,18 @@
 //! caches, jobs and loops ([`crate::Open`]). One that stands by has the root key and nothing else.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use holdfast_hsm::memory::Key;
+use holdfast_hsm::memory::{Key, MemoryError};
 use holdfast_sdk::Timestamp;
+use holdfast_seal::locks::ReadList;
 use holdfast_storage::RESTORE_KEY;
 
 use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded};
 use crate::layout::LOCKS;
+use crate::new_keys::Offered;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, clock, random};
 
@@ -45,8 +47,11 @@ pub(crate) struct Standings {
     held: Mutex<Option<Held>>,
     /// Since when this node is active, and the term in which it became so.
     active: Mutex<Option<(Timestamp, u64)>>,
-    /// The locks were changed by what was applied: the root key that is held may be an old one.
-    locks_changed: AtomicBool,
+    /// The version in which the locks were changed by what was applied: the root key that is held may be an old one.
+    /// 0: they were not, or it was looked at.
+    locks_changed: AtomicU64,
+    /// Keys that the active node has told.
+    pub(crate) offered: Offered,
 }
 
 impl Standings {
@@ -124,7 +129,7 @@ impl Core {
 
     /// These keys were applied, and can be seen in a moment. Where a snapshot takes the store's place, nothing that
     /// was open is good any more.
-    pub(crate) fn locks_may_have_changed(&self, keys: &[holdfast_storage::Key]) {
+    pub(crate) fn locks_may_have_changed(&self, keys: &[holdfast_storage::Key], version: u64) {
         if self.options.cluster.is_none() {
             return;
         }
@@ -134,18 +139,32 @@ impl Core {
             open.closed.send_replace(true);
         }
         if restored || keys.iter().any(|k| **k == *LOCKS) {
-            self.standings.locks_changed.store(true, Ordering::SeqCst);
+            self.standings.locks_changed.fetch_max(version, Ordering::SeqCst);
         }
     }
 
-    /// Forget a root key that opens the store no longer. The caller holds the lock of acts.
+    /// The root key that this node has, sealed or not as a member.
+    pub(crate) fn present_root(&self) -> Result<Option<Key>, MemoryError> {
+        match self.open() {
+            Some(open) => open.root.load().try_clone().map(Some),
+            None => self.standings.held().as_ref().map(|held| held.root.try_clone()).transpose(),
+        }
+    }
+
+    /// Take the root key that the active node has told, or forget one that opens the store no longer. The caller holds
+    /// the lock of acts.
     fn check_root(&self) -> Result<(), Refusal> {
-        if !self.standings.locks_changed.swap(false, Ordering::SeqCst) || self.open().is_some() {
+        let changed = self.standings.locks_changed.load(Ordering::SeqCst);
+        if changed == 0 || self.store.snapshot().index() < changed {
             return Ok(());
         }
         let Some(read) = self.lock_list().map_err(failed)? else { return Ok(()) };
-        let opens = self.standings.held().as_ref().is_none_or(|held| read.verify(&held.root).is_ok());
-        if !opens {
+        let opens = self.present_root().map_err(failed)?.is_none_or(|root| read.verify(&root).is_ok());
+        if !opens && !self.takes_offered_keys(&read)? {
+            if self.open().is_some() {
+                // It is looked at again when this node stands by.
+                return Ok(());
+            }
             self.forget_held();
             self.retry_device();
             tracing::warn!(
@@ -153,7 +172,27 @@ impl Core {
                 "the keys of this node open the store no longer: it is sealed until those of the cluster are given"
             );
         }
+        // Unless they were changed again.
+        let _changed_again =
+            self.standings.locks_changed.compare_exchange(changed, 0, Ordering::SeqCst, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Whether the keys that were told open the store now.
+    fn takes_offered_keys(&self, read: &ReadList) -> Result<bool, Refusal> {
+        let Some((root, shares_key)) = self.standings.offered.take(read) else { return Ok(false) };
+        if let Some(open) = self.open() {
+            // This node changed them, and was not told whether it had.
+            open.root.store(Arc::new(root));
+            if let Some(key) = shares_key {
+                open.shares_key.store(Some(Arc::new(key)));
+            }
+        } else if let Some(held) = &mut *self.standings.held() {
+            held.root = root;
+            held.shares_key = shares_key.or(held.shares_key.take());
+        }
+        tracing::info!("the keys of the store were changed, and this node has the new ones");
+        Ok(true)
     }
 
     /// Follow who leads, for as long as the process runs.
@@ -172,7 +211,7 @@ impl Core {
                 }
                 said = broken;
             }
-            if !self.is_out_of_step(&*cluster) && !self.standings.locks_changed.load(Ordering::SeqCst) {
+            if !self.is_out_of_step(&*cluster) && self.standings.locks_changed.load(Ordering::SeqCst) == 0 {
                 continue;
             }
             let _one = self.seal.act.lock().await;
@@ -248,6 +287,7 @@ impl Core {
             cluster.may_lead(false);
         }
         *self.standings.active() = None;
+        self.standings.offered.forget();
         self.store.stand_by();
         self.standings.held().take().is_some()
     }

@@ -125,6 +125,11 @@ impl Answers for Front {
         let core = self.core.clone();
         Box::pin(async move { sent_back(answer(&core, request, body).await) })
     }
+
+    fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>> {
+        let core = self.core.clone();
+        Box::pin(async move { core.take_new_keys(&offer).await })
+    }
 }
 
 async fn answer(core: &Arc<Core>, request: Forwarded, body: Vec<u8>) -> Reply {

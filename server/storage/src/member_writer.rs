@@ -110,12 +110,13 @@ impl Writer {
         let snapshot = state.snapshot()?;
         self.state = state;
         *lock(&member.state) = (mark, members);
+        if let Some(hook) = self.inner.applied.get() {
+            // Everything may be another than it was.
+            hook(&[RESTORE_KEY.into()], version);
+        }
         {
             let mut shared = self.inner.pipeline.shared();
             self.inner.publish(&mut shared, snapshot, &[]);
-        }
-        if let Some(hook) = member.replaced.get() {
-            hook();
         }
         self.is_durable(mark.index);
         Ok(())

@@ -87,8 +87,6 @@ pub(crate) struct Shared {
     /// Up to where it is on the disk.
     pub checkpointed: Mutex<Mark>,
     pub agreement: OnceLock<Arc<dyn Agreement>>,
-    /// Called when a snapshot has taken the place of the state machine.
-    pub replaced: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub proposed: Condvar,
     pub proposed_lock: Mutex<bool>,
 }
@@ -157,11 +155,6 @@ impl Replica {
     /// From now on proposals are agreed on in this way. The first word counts.
     pub fn agree(&self, agreement: Arc<dyn Agreement>) {
         let _first_counts = self.shared.agreement.set(agreement);
-    }
-
-    /// Called when a snapshot from elsewhere has taken the state machine's place. The first word counts.
-    pub fn on_replaced(&self, hook: Box<dyn Fn() + Send + Sync>) {
-        let _first_counts = self.shared.replaced.set(hook);
     }
 
     fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work) -> Answer<T> {

@@ -1,6 +1,7 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
 mod hvac;
+mod new_keys;
 pub mod nodes;
 mod own_tokens;
 mod recover;

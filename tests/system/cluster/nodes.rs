@@ -194,6 +194,37 @@ impl Nodes {
         });
     }
 
+    /// Change the keys: another share opens the store from now on.
+    pub fn new_share(&mut self) {
+        let changed = until(WITHIN, "new keys", || {
+            let root = self.root(self.led_now()?);
+            let _none_is_under_way = root.try_call("DELETE", "sys/rotate/root/init", None);
+            let wanted = json!({"secret_shares": 1, "secret_threshold": 1});
+            let begun =
+                root.try_call("POST", "sys/rotate/root/init", Some(&wanted)).ok().filter(|r| r.status == 200)?;
+            let give = json!({"key": self.share, "nonce": begun.text_at("/data/nonce")});
+            root.try_call("POST", "sys/rotate/root/update", Some(&give)).ok().filter(|r| r.status == 200)
+        });
+        self.share = changed.text_at("/data/keys/0");
+    }
+
+    pub fn is_sealed(&self, n: usize) -> Option<bool> {
+        let status = self.client(n).try_call("GET", "sys/seal-status", None).ok().filter(|r| r.status == 200)?;
+        status.json()["sealed"].as_bool()
+    }
+
+    /// Let another node lead.
+    pub fn change_lead(&self) {
+        let leader = self.until_led();
+        until(WITHIN, "another leader", || {
+            let now = self.led_now()?;
+            if now == leader {
+                let _may_be_refused = self.root(leader).try_call("POST", "sys/step-down", Some(&json!({})));
+            }
+            (now != leader).then_some(())
+        });
+    }
+
     /// What it holds is another cluster's now, and so is what opens it.
     pub fn take_keys_of(&mut self, other: &Nodes) {
         self.share.clone_from(&other.share);

@@ -106,10 +106,39 @@ fn three_nodes_with_a_token_each_form_a_cluster_and_each_unseals_itself_alone() 
     for n in 0..3 {
         assert_eq!(nodes.read(n, "kv/a").at("/data/v"), 1, "node {n}");
     }
-    // Whoever leads: the locks of others are made anew by nobody else.
-    let refused = nodes.root(0).post("sys/rotate/root", json!({}));
-    assert!(refused.status >= 400, "{}", refused.text());
-    assert_eq!(nodes.read(1, "kv/a").at("/data/v"), 1);
+}
+
+#[test]
+fn a_new_root_key_is_locked_by_each_nodes_own_token_and_not_while_one_is_away() {
+    let (mut nodes, _tokens) = start(3);
+    nodes.until_all_vote();
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(0, "kv/a", json!({"v": 1}));
+    let away = (nodes.until_led() + 1) % 3;
+    nodes.kill(away);
+    let refused = nodes.ask((away + 1) % 3, "sys/rotate/root", json!({}), 400);
+    assert!(refused.text().contains(&format!("n{away}")), "{}", refused.text());
+    nodes.launch(away);
+    until_unsealed(&nodes, away);
+    nodes.ask(0, "sys/rotate/root", json!({}), 204);
+    nodes.put(1, "kv/a", json!({"v": 2}));
+    // Nobody was sealed by it, and each can lead.
+    for n in 0..3 {
+        assert_eq!(nodes.read(n, "kv/a").at("/data/v"), 2, "node {n}");
+    }
+    nodes.change_lead();
+    assert_eq!(nodes.read(0, "kv/a").at("/data/v"), 2);
+    // Each opens the store with what its own token has locked.
+    for n in 0..3 {
+        nodes.kill(n);
+    }
+    for n in 0..3 {
+        nodes.launch(n);
+    }
+    for n in 0..3 {
+        until_unsealed(&nodes, n);
+        assert_eq!(nodes.read(n, "kv/a").at("/data/v"), 2, "node {n}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Place, Transaction, record};
-use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm, Scope};
+use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm};
 use holdfast_seal::{Barrier, Lock};
 use holdfast_storage::{CommitError, Proposal, Write};
 
@@ -84,6 +84,8 @@ impl Core {
             Err(CommitError::Unknown(why)) => return Ok(Some(Doubt(why.to_string()))),
             Err(e) => return Err(failed(e)),
         }
+        // Who was given the former one is let in no longer.
+        self.joins.forget_challenges();
         if let Some(root) = root {
             open.root.store(Arc::new(root));
         }
@@ -94,7 +96,7 @@ impl Core {
         Ok(None)
     }
 
-    /// Every lock around a new root key; and the key of the shares.
+    /// Every lock around a new root key; and the key of the shares. The other nodes know both when it returns.
     async fn wrap_again(
         &self,
         open: &Open,
@@ -104,17 +106,20 @@ impl Core {
     ) -> Result<(Wrapped, Option<Key>), Refusal> {
         let now = clock::now();
         let (mut locks, mut shares_key) = (Vec::with_capacity(list.locks.len()), None);
+        let mut of_others = Vec::new();
         for lock in &list.locks {
-            match &lock.kind {
-                LockKind::Device { backend } => {
-                    if self.options.device.as_ref().is_none_or(|d| d.backend() != backend) {
-                        return refuse(format!("the lock of the device {backend:?} cannot be made anew without it"));
+            let made = match &lock.kind {
+                LockKind::Device { .. } => match self.is_of_own_device(lock, &list.cluster_id).await.map_err(failed)? {
+                    true => {
+                        let made;
+                        (made, root) = self.device_lock(root, list.cluster_id, now).await?;
+                        Lock { priority: lock.priority, scope: lock.scope.clone(), ..made }
                     }
-                    self.has_the_device_of(lock, &list.cluster_id).await?;
-                    let (made, back) = self.device_lock(root, list.cluster_id, now).await?;
-                    root = back;
-                    locks.push(Lock { priority: lock.priority, scope: lock.scope.clone(), ..made });
-                }
+                    false => {
+                        of_others.push(lock.clone());
+                        lock.clone()
+                    }
+                },
                 LockKind::Shares { shares, threshold } => {
                     let replaced = list.recovery.is_none() || change.target == Target::Recovery;
                     let (key, shares, threshold) = match change.fresh.take_if(|_| replaced) {
@@ -134,41 +139,19 @@ impl Core {
                     if !opened.ct_eq(root.expose()) {
                         return Err(failed("the new lock does not open"));
                     }
-                    locks.push(made);
                     shares_key = Some(key);
+                    made
                 }
+            };
+            locks.push(made);
+        }
+        for (of, made) in self.tell_new_keys(open, list, (&root, shares_key.as_ref()), of_others).await? {
+            // Those that were wanted still have their former names.
+            if let Some(lock) = locks.iter_mut().find(|l| l.id == of) {
+                *lock = made;
             }
         }
         Ok((Wrapped { locks, root }, shares_key))
-    }
-}
-
-impl Core {
-    /// Whether a lock is one of this node's device: else the node whose it is could open nothing any more.
-    async fn has_the_device_of(&self, lock: &Lock, cluster_id: &[u8; 16]) -> Result<(), Refusal> {
-        let whose = match &lock.scope {
-            Scope::Node(id) => format!("the node {id}"),
-            Scope::Cluster => "the node that initialised the cluster".to_owned(),
-        };
-        let cannot = || {
-            refuse(format!(
-                "the lock of {whose} can be made anew only with its device: remove the nodes that have devices of their \
-                 own, change the locks, and let them join again"
-            ))
-        };
-        let has_own = matches!(&lock.scope, Scope::Node(id) if Some(id.as_str()) == self.node_id());
-        if !has_own && lock.scope != Scope::Cluster {
-            return cannot();
-        }
-        let Some(device) = self.options.device.clone() else { return cannot() };
-        let (lock, cluster_id) = (lock.clone(), *cluster_id);
-        let opened =
-            tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
-        match opened.await.map_err(failed)? {
-            Ok(_) => Ok(()),
-            Err(e) if e.retry => cannot(),
-            Err(e) => Err(failed(e.text)),
-        }
     }
 }
 
