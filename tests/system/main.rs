@@ -15,6 +15,7 @@ mod databases;
 mod field_log;
 mod http2;
 mod memory;
+mod migrate;
 mod needles;
 mod openapi;
 mod remount;

@@ -6,6 +6,7 @@
 mod compact;
 mod engines;
 mod inspect;
+mod migrate;
 mod recover;
 mod seal_device;
 mod server;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
                 && !validate::asks_help(&args[5..]) =>
         {
             inspect::main(&args[5..])
+        }
+        Some("operator") if args.get(2).is_some_and(|a| a == "migrate") && !validate::asks_help(&args[3..]) => {
+            migrate::main(&args[3..])
         }
         Some("operator") if args.get(2).is_some_and(|a| a == "validate-config") && !validate::asks_help(&args[3..]) => {
             validate::main(&args[3..])

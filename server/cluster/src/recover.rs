@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use holdfast_core::cluster::{Member, Peer};
-use holdfast_storage::{Mark, Stopped, set_aside};
+use holdfast_storage::{Copied, Mark, Stopped, Whole, set_aside};
 
 use crate::identity;
 use crate::places::{self, Places};
@@ -47,6 +47,11 @@ impl Recovery {
         let peer = Peer { never_votes: false, ..own.peer.clone() };
         let members = Group::first_members(&self.node_id, peer);
         self.store.set_members(&self.node_id, &members).map_err(|e| e.to_string())
+    }
+
+    /// Copy everything that it holds into a folder, as a store that is no member's.
+    pub fn copy_to(&self, folder: &Path) -> Result<Copied, String> {
+        Whole::Member(&self.store).copy_to(folder).map_err(|e| e.to_string())
     }
 
     /// Let this node look for the others at these addresses.

@@ -140,6 +140,9 @@ pub enum ConfigErrorKind {
     /// A stanza that may stand once only.
     #[error("a second {0}; only one is used, so remove the others")]
     Twice(String),
+    /// A stanza that must stand exactly once.
+    #[error("exactly one {0:?} block is required")]
+    NotOne(&'static str),
     /// A stanza that is refused.
     #[error("{what} is not offered by Holdfast; {next}")]
     Refused {

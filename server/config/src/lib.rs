@@ -24,6 +24,7 @@ mod listener_unix;
 mod lockout;
 mod log;
 mod merge;
+mod migration;
 mod network;
 mod offer;
 mod pin;
@@ -45,6 +46,7 @@ pub use listener::{Listener, ProxyProtocol, TcpListener, TlsSettings, TlsVersion
 pub use listener_unix::UnixListener;
 pub use lockout::{LockoutScope, UserLockout};
 pub use log::{LogFormat, LogLevel, LogSettings};
+pub use migration::Migration;
 pub use network::Network;
 pub use offer::Offer;
 pub use pin::{Pin, PinSource};

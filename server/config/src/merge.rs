@@ -55,11 +55,15 @@ fn add(
     document: Result<Object, holdfast_hcl::Error>,
     offer: &Offer<'_>,
 ) -> Result<(), ConfigError> {
-    let document = document.map_err(|error| ConfigError {
+    top_level::read(draft, file, &object(file, document)?, offer)
+}
+
+/// A file's content, or what is wrong with its form.
+pub(crate) fn object(file: &Path, document: Result<Object, holdfast_hcl::Error>) -> Result<Object, ConfigError> {
+    document.map_err(|error| ConfigError {
         place: Some(Place { file: file.to_owned(), position: error.position }),
         kind: ConfigErrorKind::Syntax(error.kind),
-    })?;
-    top_level::read(draft, file, &document, offer)
+    })
 }
 
 fn finish(draft: Draft, offer: &Offer<'_>) -> Result<(Config, Vec<Warning>), ConfigError> {

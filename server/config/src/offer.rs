@@ -18,7 +18,7 @@ pub(crate) const PREFIXES: [&str; 3] = ["HOLDFAST", "BAO", "VAULT"];
 impl Offer<'_> {
     /// The first variable `PREFIX_suffix` that is set and not empty, with its
     /// name.
-    pub(crate) fn variable(&self, suffix: &str) -> Option<(String, String)> {
+    pub fn variable(&self, suffix: &str) -> Option<(String, String)> {
         PREFIXES.iter().find_map(|prefix| {
             let name = format!("{prefix}_{suffix}");
             let value = (self.environment)(&name).filter(|value| !value.is_empty())?;

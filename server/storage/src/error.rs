@@ -35,6 +35,13 @@ pub enum StoreError {
     Member { path: PathBuf },
     #[error("{path} holds no store of a cluster's member", path = path.display())]
     NoMember { path: PathBuf },
+    #[error(
+        "the store has feature level {found}, and this program knows up to {known}: use a later program, or where \
+         HOLDFAST_MAX_FEATURE_LEVEL holds it back, raise or unset it"
+    )]
+    Level { found: u64, known: u64 },
+    #[error("{path} holds a store already: name a folder that is empty, or does not exist", path = path.display())]
+    NotEmpty { path: PathBuf },
     #[error("the store is closed")]
     Closed,
 }

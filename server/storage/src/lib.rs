@@ -37,6 +37,7 @@ pub mod state;
 mod stopped;
 mod store;
 mod writer;
+mod whole;
 
 pub use compaction::{CompactError, CompactionInfo, Phase};
 pub use error::{CommitError, StoreError};
@@ -47,6 +48,7 @@ pub use replicated::{Agreement, Answer, Committed, Disagreement, Frozen, Receive
 pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, panics_are_errors, staged_key};
 pub use stopped::{Stopped, set_aside};
 pub use store::{Applied, Options, Store, StoreInfo};
+pub use whole::{Copied, Whole};
 
 /// A storage key: opaque, ordered bytes, shared between a proposal, what is remembered of it, and whoever is told.
 pub type Key = std::sync::Arc<[u8]>;

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use crate::disk::{Disk, RealDisk};
 use crate::raft_log::{RaftLog, Record, Vote};
 use crate::replicated::payload;
-use crate::state::{FILE, Mark, State};
+use crate::state::{FILE, Mark, Snapshot, State};
 use crate::store::identify;
 use crate::{StoreError, member_writer};
 
@@ -21,6 +21,7 @@ const ASIDE: &str = "set-aside-";
 /// The store, locked against servers.
 pub struct Stopped {
     disk: Arc<dyn Disk>,
+    state: State,
     log: RaftLog,
     /// Where the state machine is on the disk.
     applied: Mark,
@@ -37,9 +38,29 @@ impl Stopped {
         }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder)?);
         let identity = identify(&*disk)?;
-        let (applied, members) = State::open(Some(&*disk))?.0.replicated()?.ok_or_else(none)?;
+        let state = State::open(Some(&*disk))?.0;
+        let (applied, members) = state.replicated()?.ok_or_else(none)?;
         let log = RaftLog::open(Some(disk.clone()), identity)?;
-        Ok(Stopped { disk, log, applied, members })
+        Ok(Stopped { disk, state, log, applied, members })
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.disk.path("")
+    }
+
+    /// The state machine as it is on the disk, and where it is in the log.
+    pub(crate) fn applied(&self) -> Result<(Arc<Snapshot>, Mark), StoreError> {
+        Ok((self.state.snapshot()?, self.applied))
+    }
+
+    /// An entry of its log.
+    pub(crate) fn entry(&self, index: u64) -> Result<Record, StoreError> {
+        let found =
+            self.log.read(index, index + 1, 0).map_err(StoreError::io("cannot read the log in", self.folder()))?;
+        found.into_iter().next().ok_or_else(|| StoreError::Damaged {
+            path: self.folder(),
+            detail: format!("entry {index} is missing in the log"),
+        })
     }
 
     /// The last entry of its log.

@@ -126,7 +126,12 @@ pub static COMMANDS: &[Command] = &[
         .about("Reads a snapshot on this machine, without a server and without keys: what it is of, what opens it, and whether it is whole and its checksums are right.")
         .flags(&INSPECT)
         .without_server(),
-    Command::new("operator migrate", "Copy one storage to another", not_built).flags(&MIGRATE).without_server(),
+    Command::new("operator migrate", "Copy one storage to another", of_main)
+        .about(
+            "Copies what one storage holds into another, while no server has either open: its configuration names a storage_source and a storage_destination, and for \"raft\" cluster_addr. Everything stays encrypted, no keys are asked for, and the source stays as it is. The destination is there whole or not at all. Of a cluster, the source is its only member.",
+        )
+        .flags(&MIGRATE)
+        .without_server(),
     Command::new("pki health-check", "Check a PKI mount", not_built)
         .takes("[options] MOUNT")
         .prints(Prints::Answer)

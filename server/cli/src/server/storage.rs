@@ -69,7 +69,7 @@ async fn member(
     Ok(Opened { store, storage_type: "raft", max_entry_bytes, member: Some(node) })
 }
 
-fn host_and_port(url: &str) -> String {
+pub fn host_and_port(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
     let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if has_port || rest.is_empty() { rest.to_owned() } else { format!("{rest}:{CLUSTER_PORT}") }
