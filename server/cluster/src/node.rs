@@ -13,7 +13,7 @@ use holdfast_core::cluster::{
     Progress,
 };
 use holdfast_sdk::Value;
-use holdfast_storage::{Options, Replica, Store};
+use holdfast_storage::{Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::identity::Identity;
@@ -68,6 +68,8 @@ pub struct Node {
     store_folder: PathBuf,
     /// Where other members are, as an operator said.
     said: Mutex<Places>,
+    /// The term whose leader was told where this node is.
+    introduced: Mutex<u64>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,6 +104,7 @@ impl Node {
             api_addr: set.api_addr,
             key_hash: identity.key_hash.clone(),
             never_votes: false,
+            level: level::known(),
         };
         let links = Links::new(identity.clone(), own.clone());
         let said = places::said(&set.path)?;
@@ -109,6 +112,7 @@ impl Node {
             own_handle: own_handle.clone(),
             folder: set.path.join("node"),
             said: Mutex::new(said),
+            introduced: Mutex::default(),
             store_folder: set.path,
             own,
             settings: Settings {
@@ -263,14 +267,36 @@ impl Node {
                 false => lock(&self.places).get(&member.peer.key_hash).cloned(),
             };
             let Some(said) = said else { continue };
-            let peer = Peer { cluster_addr: said.cluster_addr, api_addr: said.api_addr, ..member.peer.clone() };
+            let peer = Peer {
+                cluster_addr: said.cluster_addr,
+                api_addr: said.api_addr,
+                level: said.level,
+                ..member.peer.clone()
+            };
             if peer == member.peer {
                 continue;
             }
-            tracing::info!(node = %member.id, address = %peer.cluster_addr, "a member has another address now");
+            tracing::info!(
+                node = %member.id, address = %peer.cluster_addr, level = peer.level,
+                "a member has another address, or another program"
+            );
             if let Err(e) = group.change(Change::Correct(member.id, peer)).await {
                 tracing::warn!(error = %e, "the members could not be told where one of them is");
             }
+        }
+    }
+
+    /// Tell whoever leads where this node is and what its program can, once in its term.
+    async fn say_who_it_is(&self) {
+        let Some(lead) = self.group().map(|g| g.lead()) else { return };
+        let Some((_, leader)) = lead.leader.filter(|_| !lead.here) else { return };
+        if *lock(&self.introduced) == lead.term {
+            return;
+        }
+        // Whoever connects says it first; an answer shows that it was heard.
+        match self.links.members(&leader).await {
+            Ok(_) => *lock(&self.introduced) = lead.term,
+            Err(e) => tracing::debug!(error = %e, "the leader was not told where this node is; it is tried again"),
         }
     }
 
@@ -289,6 +315,7 @@ async fn keep_places(node: Weak<Node>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(node) = node.upgrade() else { return };
+        node.say_who_it_is().await;
         node.correct_places().await;
         node.forget_what_is_known();
         if node.lead().leader.is_some() {
@@ -378,13 +405,6 @@ impl Cluster for Node {
         })
     }
 
-    fn hand_over(&self) -> Later<bool> {
-        match self.group() {
-            Some(group) => Box::pin(async move { group.hand_over().await }),
-            None => Box::pin(std::future::ready(false)),
-        }
-    }
-}
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>> {
         let (links, own_id) = (self.links.clone(), self.identity.id.clone());
         let members = self.members().0;
@@ -398,3 +418,10 @@ impl Cluster for Node {
         })
     }
 
+    fn hand_over(&self) -> Later<bool> {
+        match self.group() {
+            Some(group) => Box::pin(async move { group.hand_over().await }),
+            None => Box::pin(std::future::ready(false)),
+        }
+    }
+}

@@ -16,6 +16,8 @@ use crate::{Core, Open};
 const NAME: &[u8] = b"raft-autopilot";
 /// How often the members are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// Before the feature level rises, all members have been able to follow for so many looks.
+const LOOKS_BEFORE_A_RISE: u32 = 5;
 
 /// `sys/storage/raft/autopilot/configuration`; durations in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +115,7 @@ pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
 }
 
 async fn run(core: Weak<Core>, open: Weak<Open>) {
+    let mut all_can = (0, 0);
     loop {
         tokio::time::sleep(LOOK).await;
         let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
@@ -126,6 +129,12 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             }
         };
         drop((tx, open));
+        // A member that went back to an earlier program has said so by then.
+        let level = core.level_of_all(&*cluster);
+        all_can = if all_can.0 == level { (level, all_can.1 + 1) } else { (level, 0) };
+        if all_can.1 >= LOOKS_BEFORE_A_RISE {
+            core.raise_level(level).await;
+        }
         let all = core.watched.look(&*cluster, &settings, core.clock.cluster());
         if let Some(change) = due(&all, &settings, core.clock.cluster()) {
             tracing::info!(?change, "the members change");

@@ -28,6 +28,13 @@ pub struct Peer {
     /// It gets no vote by itself.
     #[serde(default)]
     pub never_votes: bool,
+    /// The highest feature level that its program can follow; 0 says nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub level: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A member.
@@ -154,6 +161,8 @@ pub enum NotForwarded {
 /// Answers requests that other nodes pass on.
 pub trait Front: Send + Sync + 'static {
     fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer>;
+    /// The active node tells keys that the store is about to have; what is answered goes back to it.
+    fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
 }
 
 /// A cluster that this node belongs to, or may join.
@@ -161,8 +170,6 @@ pub trait Cluster: Send + Sync + 'static {
     /// The name of this node.
     fn node_id(&self) -> &str;
     /// Whether this node belongs to a cluster.
-    /// The active node tells keys that the store is about to have; what is answered goes back to it.
-    fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
     fn is_member(&self) -> bool;
     /// A folder of this node's own, for files that come and go.
     fn folder(&self) -> &Path;
@@ -187,9 +194,9 @@ pub trait Cluster: Send + Sync + 'static {
     fn change(&self, change: Change) -> Later<Result<(), ChangeError>>;
     /// Let the node that leads answer a request.
     fn forward(&self, request: Forwarded, body: Vec<u8>) -> Later<Result<ForwardedAnswer, NotForwarded>>;
-    /// Hand leadership to another member. False: there is none that could take it.
-    fn hand_over(&self) -> Later<bool>;
-}
     /// Tell every other member keys that the store is about to have. Their answers, by their names; who cannot be
     /// reached, or does not answer in time, with the reason.
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;
+    /// Hand leadership to another member. False: there is none that could take it.
+    fn hand_over(&self) -> Later<bool>;
+}

@@ -9,7 +9,7 @@ use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
 use holdfast_seal::locks::{LockList, Minimum, Recovery, RecoveryForm};
 use holdfast_seal::{Barrier, Keyring, Lock, locks};
-use holdfast_storage::{Proposal, Write};
+use holdfast_storage::{Proposal, Write, level};
 
 use crate::ceremony::authority;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
@@ -203,6 +203,7 @@ impl Core {
         }
         let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
         proposal.writes.push(Write::Put(LOCKS.into(), list.encode(root).map_err(failed)?.into()));
+        proposal.writes.push(Write::Put(level::LEVEL_KEY.into(), level::value(level::known())));
         proposal.writes.push(Write::Put(KEYRING.into(), keyring.seal(root).map_err(failed)?.into()));
         let ticket = self.store.propose(proposal).map_err(failed)?;
         ticket.committed().await.map_err(failed)?;

@@ -17,6 +17,7 @@ use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::{Map, Value};
 use holdfast_seal::locks::{LockKind, Scope};
 use holdfast_seal::{Lock, locks, shares};
+use holdfast_storage::level;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
@@ -25,7 +26,7 @@ use crate::bare::{strict_bool, strict_object, strict_text};
 use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, JoinSecret, Member, Peer};
 use crate::join_token::JoinToken;
 use crate::seal_state::{Refusal, failed, refuse};
-use crate::{Answer, Core, clock, random};
+use crate::{Answer, Core, clock, feature_level, random};
 
 /// Challenges that wait for their answer at most, and for how long each counts.
 const CHALLENGES: usize = 64;
@@ -44,9 +45,9 @@ struct Asked {
     made: Duration,
     /// The join token with whose key it is closed.
     token: Option<String>,
-}
     /// The root key that was given for it.
     given: Option<Arc<Key>>,
+}
 
 /// By the newcomer's name.
 type Challenges = HashMap<String, Asked>;
@@ -68,7 +69,6 @@ pub(crate) struct Joining {
     pub kind: LockKind,
 }
 
-#[derive(Serialize, Deserialize)]
 impl Joins {
     /// The keys were changed: who joins begins anew.
     pub fn forget_challenges(&self) {
@@ -76,6 +76,7 @@ impl Joins {
     }
 }
 
+#[derive(Serialize, Deserialize)]
 struct Challenge {
     /// The lock whose root is the key, CBOR in base64.
     challenge: String,
@@ -518,6 +519,10 @@ impl Core {
         };
         if !is_mac(&key, PROOF, &proven(&server_id, &peer, own_lock.as_ref())?, &answer)? {
             return refuse("invalid answer given");
+        }
+        let level = self.feature_level();
+        if peer.level.max(level::FIRST) < level {
+            return refuse(feature_level::cannot_follow(peer.level, level));
         }
         let known = cluster.members().0.into_iter().find(|m| m.id == server_id);
         let change = match known {

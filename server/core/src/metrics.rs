@@ -130,6 +130,7 @@ impl Metrics {
 pub struct Now {
     pub unsealed: bool,
     pub applied_index: u64,
+    pub feature_level: u64,
     pub proposals_in_flight: usize,
     pub log_bytes: u64,
     pub file_bytes: u64,
@@ -177,6 +178,7 @@ impl Metrics {
         one("holdfast_transaction_conflicts", "counter", "Transactions that ran again.", self.conflicts.get() as f64);
         one("holdfast_connections", "gauge", "Open client connections.", self.connections.get() as f64);
         one("holdfast_storage_applied_index", "gauge", "Last applied log index.", now.applied_index as f64);
+        one("holdfast_feature_level", "gauge", "What a program must know to read the store.", now.feature_level as f64);
         one(
             "holdfast_storage_proposals_in_flight",
             "gauge",

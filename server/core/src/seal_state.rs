@@ -9,7 +9,7 @@ use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
 use holdfast_sdk::{Error, Place, Result, Transaction};
 use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
 use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
-use holdfast_storage::{Proposal, Write};
+use holdfast_storage::{Proposal, Write, level};
 
 use crate::cache::Cache;
 use crate::ceremony::Ceremonies;
@@ -252,6 +252,9 @@ impl Core {
         drop(tx);
         self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
         self.router(&open).map_err(failed)?;
+        if self.options.cluster.is_none() {
+            self.raise_level(level::known()).await;
+        }
         self.open.store(Some(open.clone()));
         self.is_unlocked();
         background::start(self, &open);

@@ -26,6 +26,7 @@ mod changes;
 pub mod compaction;
 pub mod disk;
 mod error;
+pub mod level;
 pub mod log;
 mod member_writer;
 pub mod pipeline;
@@ -36,8 +37,8 @@ pub mod sim;
 pub mod state;
 mod stopped;
 mod store;
-mod writer;
 mod whole;
+mod writer;
 
 pub use compaction::{CompactError, CompactionInfo, Phase};
 pub use error::{CommitError, StoreError};

@@ -14,6 +14,7 @@ use redb::{
 };
 
 use crate::disk::Disk;
+use crate::level::{self, LEVEL_KEY};
 use crate::redb_file::{Patience, RedbFile};
 use crate::{Key, StoreError, Value};
 
@@ -177,6 +178,9 @@ impl State {
     fn prepare(self) -> Result<(State, u64), StoreError> {
         let read = self.database.begin_read()?;
         let tables = read.open_table(ENTRIES).and_then(|_| read.open_table(META));
+        if let Ok(entries) = read.open_table(ENTRIES) {
+            level::check(entries.get(LEVEL_KEY)?.as_ref().map(|v| v.value()))?;
+        }
         let applied = match tables {
             Ok(meta) => meta.get(APPLIED)?.map_or(0, |v| v.value()),
             Err(redb::TableError::TableDoesNotExist(_)) => {
@@ -222,7 +226,11 @@ impl State {
                         && let Some(id) = value.as_deref().and_then(|id| id.try_into().ok())
                     {
                         put_staged(&mut entries, id)?;
+                        level::check(entries.get(LEVEL_KEY)?.as_ref().map(|v| v.value()))?;
                         continue;
+                    }
+                    if **key == *LEVEL_KEY {
+                        level::check(value.as_deref())?;
                     }
                     match value {
                         Some(v) => entries.insert(&**key, &**v)?,

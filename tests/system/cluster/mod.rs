@@ -6,6 +6,7 @@ pub mod nodes;
 mod own_tokens;
 mod recover;
 mod snapshots;
+mod upgrade;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -6,10 +6,12 @@ mod listeners;
 mod logging;
 mod shown_config;
 mod start;
-mod storage;
+pub mod storage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+use holdfast_config::Offer;
 
 /// The storages and seals that this program has.
 pub const STORAGES: &[&str] = &["inmem", "file", "raft"];
@@ -29,6 +31,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    if let Err(text) = hold_level_back() {
+        eprintln!("Error: {text}");
+        return ExitCode::from(1);
+    }
     leave_guarded_panics_untold();
     match start::run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,6 +43,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Know no more than a feature level, so that the programs of a cluster can go back to an earlier one.
+fn hold_level_back() -> Result<(), String> {
+    let Some((name, text)) = Offer::new(STORAGES, SEALS).variable("MAX_FEATURE_LEVEL") else { return Ok(()) };
+    let level = text.parse().map_err(|_| format!("{name}={text:?} is no feature level: unset it, or give a number"))?;
+    holdfast_storage::level::hold_back(level);
+    Ok(())
 }
 
 /// A damaged store is told of in one line that says what to do; a panic of its library before that would only frighten.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use holdfast_sdk::{Error, Result};
 use holdfast_seal::locks::LockList;
+use holdfast_storage::level::{self, LEVEL_KEY};
 use holdfast_storage::{Proposal, RESTORE_KEY, Write, staged_key};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ pub(super) struct Checked {
     pub sealed_sums: Vec<u8>,
     pub locks: Option<Vec<u8>>,
     pub keyring: Option<Vec<u8>>,
+    /// The feature level of what it holds.
+    pub level: u64,
 }
 
 /// Put the archive in `file` in the place of what the store holds. Without `force`, only one that the present keys
@@ -47,6 +50,14 @@ pub(crate) async fn restore(core: &Arc<Core>, open: &Arc<Open>, file: &Path, for
             checked.meta.cluster_name, checked.meta.cluster_id, checked.meta.seal, checked.meta.version
         ))
     };
+    // Every member must be able to follow what it holds.
+    let known = core.options.cluster.as_ref().map_or_else(level::known, |c| core.level_of_all(&**c));
+    if checked.level > known {
+        return Err(Error::bad_request(format!(
+            "the snapshot has feature level {}, and this cluster's programs know up to {known}: install later ones first",
+            checked.level
+        )));
+    }
     let locks = checked.locks.as_deref().ok_or_else(|| Error::bad_request("the snapshot holds no locks"))?;
     let locks = LockList::decode(locks).map_err(|e| Error::bad_request(format!("the snapshot's locks: {e}")))?;
     if !force {
@@ -89,6 +100,7 @@ pub(super) fn broken(text: &str) -> io::Error {
 /// Read all of it, and compare the sums.
 pub(super) fn check(path: &Path) -> io::Result<Checked> {
     let (mut meta, mut sums, mut sealed_sums, mut locks, mut keyring) = (None, None, None, None, None);
+    let mut level = level::FIRST;
     let mut found = Vec::new();
     tar::read(archive(path)?, |name, content, len| {
         if name == STATE {
@@ -97,6 +109,7 @@ pub(super) fn check(path: &Path) -> io::Result<Checked> {
                 let find = |name: &[u8]| entries.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
                 locks = locks.take().or_else(|| find(LOCKS));
                 keyring = keyring.take().or_else(|| find(KEYRING));
+                level = find(LEVEL_KEY).map_or(level, |v| level::read(&v));
                 Ok(())
             })?;
             found.push((STATE, hex::encode(summing.sha.finalize())));
@@ -133,7 +146,7 @@ pub(super) fn check(path: &Path) -> io::Result<Checked> {
     if meta.format != 1 {
         return Err(broken("the snapshot has the format of a later version"));
     }
-    Ok(Checked { meta, sums, sealed_sums, locks, keyring })
+    Ok(Checked { meta, sums, sealed_sums, locks, keyring, level })
 }
 
 fn stage(path: &Path, chunks: &mpsc::Sender<Entries>) -> io::Result<()> {

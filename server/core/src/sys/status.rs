@@ -119,6 +119,7 @@ impl crate::Core {
         metrics::Now {
             unsealed: self.open().is_some(),
             applied_index: store.applied_index,
+            feature_level: self.feature_level(),
             proposals_in_flight: store.in_flight,
             log_bytes: store.log_bytes,
             file_bytes: self.store.file_bytes(),
