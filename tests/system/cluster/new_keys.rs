@@ -22,7 +22,7 @@ fn nodes_that_stand_by_have_the_new_keys_and_take_over_without_a_hand() {
         }
     }
     for n in 0..3 {
-        assert_eq!(until(WITHIN, "its seal", || nodes.is_sealed(n)), false, "node {n}");
+        assert!(!until(WITHIN, "its seal", || nodes.is_sealed(n)), "node {n}");
     }
     // From the start on it is the new share that counts.
     let leader = nodes.until_led();
