@@ -59,10 +59,18 @@ pub struct Config {
     pub cache_size: Option<u64>,
     /// Do not speak with other nodes.
     pub disable_clustering: bool,
-    /// The API may make audit devices.
-    pub unsafe_allow_api_audit_creation: bool,
+    /// The API may make audit devices of every kind (`true`), or none (`false`); `None`: files in
+    /// `audit_directories` alone, and what is no file.
+    pub unsafe_allow_api_audit_creation: Option<bool>,
+    /// Where the API may make audit files.
+    pub audit_directories: Vec<PathBuf>,
     /// Audit devices may have a `prefix`.
     pub allow_audit_log_prefixing: bool,
+}
+
+/// Where `/var/log` has those of servers that speak this API.
+fn usual_audit_directories() -> Vec<PathBuf> {
+    ["/var/log/vault", "/var/log/openbao", "/var/log/holdfast"].into_iter().map(PathBuf::from).collect()
 }
 
 impl Default for Config {
@@ -93,7 +101,8 @@ impl Default for Config {
             disable_cache: false,
             cache_size: None,
             disable_clustering: false,
-            unsafe_allow_api_audit_creation: false,
+            unsafe_allow_api_audit_creation: None,
+            audit_directories: usual_audit_directories(),
             allow_audit_log_prefixing: false,
         }
     }

@@ -1,6 +1,6 @@
 //! What may stand at the top of a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_hcl::Object;
@@ -128,10 +128,20 @@ fn switches(top: &mut Stanza<'_>, draft: &mut Draft) -> Result<(), ConfigError> 
         ("enable_response_header_raft_node_id", &mut config.enable_response_header_raft_node_id),
         ("disable_cache", &mut config.disable_cache),
         ("disable_clustering", &mut config.disable_clustering),
-        ("unsafe_allow_api_audit_creation", &mut config.unsafe_allow_api_audit_creation),
         ("allow_audit_log_prefixing", &mut config.allow_audit_log_prefixing),
     ] {
         *switch |= top.bool(key)?.unwrap_or(false);
+    }
+    // Of two files the stricter one counts.
+    if let Some(allowed) = top.bool("unsafe_allow_api_audit_creation")? {
+        config.unsafe_allow_api_audit_creation =
+            Some(allowed && config.unsafe_allow_api_audit_creation.unwrap_or(true));
+    }
+    if let Some(folders) = top.strings("audit_directories")? {
+        config.audit_directories = folders.into_iter().map(PathBuf::from).collect();
+        if let Some(relative) = config.audit_directories.iter().find(|folder| !folder.is_absolute()) {
+            return Err(top.wrong("audit_directories", &relative.display().to_string(), "absolute paths of folders"));
+        }
     }
     Ok(())
 }

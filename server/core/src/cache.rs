@@ -59,6 +59,13 @@ impl<T> Cache<T> {
         shard.entries.insert(key.into(), (value, index));
     }
 
+    /// Forget all.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            shard.write().unwrap_or_else(PoisonError::into_inner).entries.clear();
+        }
+    }
+
     /// The batch of `index` changed the key.
     pub fn invalidate(&self, key: &[u8], index: u64) {
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);

@@ -23,7 +23,7 @@ use holdfast_storage::Store;
 use self::house::House;
 pub use self::house::is_of_root_alone;
 use self::judge::Authorised;
-use crate::audit::{self, AuthFacts, RequestFacts};
+use crate::audit::{self, AuthFacts, Pending, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::{failpoint, of_a_request};
 use crate::in_flight::{Entered, Flight};
@@ -78,7 +78,7 @@ struct Way<'a> {
 /// A request that was taken up.
 pub enum Begun {
     /// Handled, but for the audit lines that are on their way: [`Core::given`].
-    Read(Answer, audit::Pending),
+    Read(Answer, Pending),
     /// It runs to its end if it is polled to its end.
     Waits(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
@@ -95,15 +95,15 @@ impl Core {
     /// Take a request up. What only reads and never waits is carried out here, without a future of its own.
     pub fn begin(self: &Arc<Self>, request: Request) -> Begun {
         let start = Instant::now();
-        let Some(open) = self.open() else { return Begun::Read(Answer::sealed(), Vec::new()) };
+        let Some(open) = self.open() else { return Begun::Read(Answer::sealed(), Pending::default()) };
         let (request, house) = match self.housed(&open, request) {
             Ok(housed) => housed,
-            Err(refused) => return Begun::Read(refused, Vec::new()),
+            Err((refused, lines)) => return Begun::Read(refused, lines),
         };
         let entered = self.enter(request);
         let headers = match self.limit(&open, &house, &entered.flight) {
             Ok(headers) => headers,
-            Err(refused) => return Begun::Read(refused, Vec::new()),
+            Err(refused) => return Begun::Read(refused, Pending::default()),
         };
         match self.read_at_once(&open, &house, &entered.flight) {
             Some((mut answer, lines)) => {
@@ -123,8 +123,8 @@ impl Core {
     }
 
     /// The answer, once its audit lines were taken.
-    pub async fn given(&self, answer: Answer, lines: audit::Pending) -> Answer {
-        match audit::synced(lines).await {
+    pub async fn given(&self, answer: Answer, lines: Pending) -> Answer {
+        match audit::accepted(lines).await {
             Ok(()) => answer,
             Err(e) => {
                 self.metrics.audit_failures.add(1);
@@ -192,18 +192,20 @@ impl Core {
         let writes = operation.writes() || request.wrap_ttl.is_some() || acts;
         failpoint!(self, "authorised");
 
-        let texts = refused.map(|e| e.to_string());
-        let members = open.audit.request_members(&facts, &about);
-        let line = |d: usize, _: &audit::Hasher, out: &mut Vec<u8>| {
-            audit::request_line(d, now, &facts, &members[d], texts.as_deref(), out);
-        };
-        let mut pending = match open.audit.write(writes, line) {
+        let entry = open.audit.entry(&facts, &about);
+        let mut pending = match entry.request(writes, now, refused) {
             Ok(p) => p,
             Err(e) => {
                 self.metrics.audit_failures.add(1);
                 return (Answer::failure(&e), Vec::new());
             }
         };
+        if pending.is_on_its_way()
+            && let Err(e) = audit::accepted(std::mem::take(&mut pending)).await
+        {
+            self.metrics.audit_failures.add(1);
+            return (Answer::failure(&e), Vec::new());
+        }
         failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
@@ -214,7 +216,7 @@ impl Core {
         };
         let result = match result {
             // Refused or failed, it is a use of its token all the same.
-            Err(e) if facts.token.is_some() => {
+            Err(e) if facts.token.is_some() && !unauthenticated => {
                 failpoint!(self, "failed");
                 Err(way.count_failed_use().await.err().unwrap_or(e))
             }
@@ -222,22 +224,14 @@ impl Core {
         };
         if result.is_ok() {
             // Beside the commit the request's line was on its way to the disk: now it must be there.
-            if let Err(e) = audit::synced(std::mem::take(&mut pending)).await {
+            if let Err(e) = audit::accepted(std::mem::take(&mut pending)).await {
                 self.metrics.audit_failures.add(1);
                 return (Answer::failure(&e), effects);
             }
         }
-        let error_text = result.as_ref().err().map(|e| e.to_string());
-        let line = |d: usize, h: &audit::Hasher, out: &mut Vec<u8>| {
-            let shown = match &result {
-                Ok(r) => Ok(r),
-                Err(_) => Err(error_text.as_deref().unwrap_or("")),
-            };
-            audit::response_line(d, h, self.clock.now(), &facts, (&about, &members[d]), shown, out);
-        };
         // Those of one group of commits come at the same time.
-        let written = match open.audit.write_together(line) {
-            Ok(pending) => audit::synced(pending).await,
+        let written = match entry.response(self.clock.now(), result.as_ref()) {
+            Ok(pending) => audit::accepted(pending).await,
             Err(e) => Err(e),
         };
         if let Err(e) = written {
@@ -476,7 +470,8 @@ impl Way<'_> {
                         }
                         self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
-                            response = wrapping::wrap(tx, response, ttl, self.request, &mount.kind, self.now)?;
+                            let shown = (mount.kind.as_str(), authorised.caller.display_name.as_str());
+                            response = wrapping::wrap(tx, response, ttl, self.request, shown, self.now)?;
                         }
                         if let Some(id) = limited.filter(|_| counts_after) {
                             tokens::count_use_if_there(tx, &id)?;
@@ -495,11 +490,14 @@ impl Way<'_> {
                 response
             };
         for effect in &effects {
-            if let Effect::AwaitJob(id) = effect
-                && !jobs::done(self.core, self.open, id).await?
-            {
-                response.status = Some(202);
-                response.warnings.push(format!("It goes on as the job {}: see sys/jobs.", random::uuid_text(id)));
+            match effect {
+                Effect::AwaitJob(id) if !jobs::done(self.core, self.open, id).await? => {
+                    response.status = Some(202);
+                    response.warnings.push(format!("It goes on as the job {}: see sys/jobs.", random::uuid_text(id)));
+                }
+                // The answer's own line goes to those that there are from now on.
+                Effect::AuditDevices => self.core.follow_audit(self.open).await?,
+                _ => {}
             }
         }
         Ok((response, effects))

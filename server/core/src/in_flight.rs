@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use base64::Engine;
-use holdfast_sdk::{Map, Operation, Request, Timestamp, Value};
+use holdfast_sdk::{Caller, Map, Operation, Request, Timestamp, Value};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -93,7 +93,7 @@ impl Flight {
             "client_remote_address": r.remote.map_or_else(String::new, |a| a.to_string()),
             "request_path": format!("/v1/{}", r.path),
             "request_method": method(r.operation),
-            "client_id": self.session.get().map_or_else(String::new, |s| client_id(s)),
+            "client_id": self.session.get().map_or_else(String::new, |s| client_id(&s.caller)),
         })
     }
 }
@@ -110,8 +110,7 @@ fn method(operation: Operation) -> &'static str {
 }
 
 /// As Vault counts clients: an entity, or else all tokens with the same policies.
-fn client_id(session: &Session) -> String {
-    let caller = &session.caller;
+pub(crate) fn client_id(caller: &Caller) -> String {
     if !caller.entity_id.is_empty() {
         return caller.entity_id.clone();
     }

@@ -104,7 +104,9 @@ pub struct Options {
     pub storage_type: String,
     /// The cluster that the store is one of.
     pub cluster: Option<Arc<dyn cluster::Cluster>>,
+    /// Devices that the configuration declares.
     pub audit: Vec<audit::DeviceConfig>,
+    pub audit_rules: audit::Rules,
     pub limits: TtlLimits,
     /// From the configuration; else a random one is made at initialisation.
     pub cluster_name: Option<String>,
@@ -170,7 +172,9 @@ pub struct Settings {
     pub device: Option<Arc<dyn SealDevice>>,
     pub storage_type: String,
     pub cluster: Option<Arc<dyn cluster::Cluster>>,
-    pub audit: Vec<audit::DeviceConfig>,
+    /// Devices that the configuration declares now.
+    pub audit: ArcSwap<Vec<audit::DeviceConfig>>,
+    pub audit_rules: audit::Rules,
     pub limits: TtlLimits,
     pub cluster_name: Option<String>,
     pub max_entry_bytes: usize,
@@ -213,7 +217,8 @@ impl Core {
             device: options.device,
             storage_type: options.storage_type,
             cluster: options.cluster,
-            audit: options.audit,
+            audit: ArcSwap::from_pointee(options.audit),
+            audit_rules: options.audit_rules,
             limits: options.limits,
             cluster_name: options.cluster_name,
             max_entry_bytes: options.max_entry_bytes,

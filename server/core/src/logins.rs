@@ -20,7 +20,7 @@ pub fn complete(
 ) -> Result<Response> {
     let Some(login) = response.login.take() else { return Ok(response) };
     let accessor = &mount.entry.accessor;
-    let mut entity_id = String::new();
+    let (mut entity_id, mut created) = (String::new(), false);
     if let Some(alias) = &login.alias {
         let entity = identity::entity_of_login(tx, accessor, &alias.name, &alias.metadata, now)?;
         if entity.disabled {
@@ -30,6 +30,7 @@ pub fn complete(
             identity::groups_of_login(tx, &entity, accessor, groups, now)?;
         }
         entity_id = uuid_text(&entity.id);
+        created = entity.created == now.0;
     }
     let policies = policies_of(&login)?;
     let batch = is_batch(&login, &mount.entry.token_type)?;
@@ -54,7 +55,8 @@ pub fn complete(
         ..Issue::default()
     };
     let (token, entry) = tokens::issue(tx, issue, None, now)?;
-    response.auth = Some(tokens::shown_auth(tx, &entry, token, ttl_secs)?);
+    let auth = tokens::shown_auth(tx, &entry, token, ttl_secs)?;
+    response.auth = Some(holdfast_sdk::Auth { entity_created: created, ..auth });
     Ok(response)
 }
 

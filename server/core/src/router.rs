@@ -195,6 +195,11 @@ pub struct Mount {
 }
 
 impl Handler {
+    /// Whether it is what answers at `sys/`.
+    pub fn is_system(&self) -> bool {
+        matches!(self, Handler::System(..))
+    }
+
     /// Whether both are the same backend, so that what one route found counts for the other.
     pub fn is(&self, other: &Handler) -> bool {
         match (self, other) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
-use holdfast_sdk::{Error, Place, Result, Transaction};
+use holdfast_sdk::{Error, Result};
 use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
 use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
 use holdfast_storage::{Proposal, Write, level};
 
 use crate::cache::Cache;
 use crate::ceremony::Ceremonies;
-use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
+use crate::layout::{KEYRING, LOCKS};
 use crate::namespaces::Spaces;
 use crate::policies::PolicyCache;
 use crate::router;
@@ -239,7 +239,7 @@ impl Core {
             opened: Arc::new(Cache::new(CACHED_ENTRIES)),
             policies: PolicyCache::default(),
             identities: crate::identity::Resolutions::default(),
-            audit: self.open_audit(&barrier).await?,
+            audit: self.open_audit(&barrier).await.map_err(failed)?,
             quotas: crate::quotas::Quotas::default(),
             settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),
@@ -258,6 +258,7 @@ impl Core {
         self.open.store(Some(open.clone()));
         self.is_unlocked();
         background::start(self, &open);
+        audit::watch::start(self, &open);
         undo::start(self, &open);
         chores::start(self, &open);
         autopilot::start(self, &open);
@@ -271,36 +272,6 @@ impl Core {
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
         *lock(&self.seal.progress) = Progress::default();
         *lock(&self.seal.device_trouble) = None;
-    }
-
-    /// Open the declared audit devices; each has a salt kept in the barrier.
-    async fn open_audit(self: &Arc<Self>, barrier: &Barrier) -> Result<audit::Broker, Refusal> {
-        let mut broker = audit::Broker::default();
-        for config in &self.options.audit {
-            let name = format!("audit-salt/{}", config.path);
-            let mut tx = Tx::new(self.store.view(), barrier.clone());
-            tx.enter(STORE);
-            let salt = match tx.get(Place::Ordered(SETTINGS, name.as_bytes())).map_err(failed)? {
-                Some(s) => String::from_utf8(s).map_err(failed)?,
-                None => {
-                    let salt = random::alphanumeric(32).map_err(failed)?;
-                    tx.put(Place::Ordered(SETTINGS, name.as_bytes()), salt.clone().into_bytes()).map_err(failed)?;
-                    let ticket = self.store.propose(tx.into_proposal().map_err(failed)?).map_err(failed)?;
-                    ticket.committed().await.map_err(failed)?;
-                    salt
-                }
-            };
-            let switch = |name, default| config.switch(name, default).map_err(failed);
-            let hasher = audit::Hasher::new(
-                &salt,
-                switch("log_raw", false)?,
-                switch("hmac_accessor", true)?,
-                switch("elide_list_responses", false)?,
-            );
-            let sink = Arc::new(audit::FileDevice::open(config).map_err(failed)?);
-            broker.devices.push(audit::Device { config: config.clone(), hasher, sink });
-        }
-        Ok(broker)
     }
 
     /// Forget every key and cache. Requests in flight end first, for a moment.
@@ -335,6 +306,7 @@ impl Core {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        open.audit.drain().await;
     }
 
     /// Ask the device until it opens the store. Runs for as long as the process.

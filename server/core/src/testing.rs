@@ -18,6 +18,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),
+        audit_rules: crate::audit::Rules::default(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         user_lockout: Vec::new(),
         cluster_name: None,

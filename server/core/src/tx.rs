@@ -53,6 +53,8 @@ pub enum Effect {
     AwaitJob([u8; 16]),
     /// Something outside is to be undone.
     Undo,
+    /// The stored audit devices have changed.
+    AuditDevices,
 }
 
 /// Opened entries by storage key; of those that are not large.

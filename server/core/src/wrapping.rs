@@ -65,13 +65,13 @@ fn invalid() -> Error {
     Error::bad_request("wrapping token is not valid or does not exist")
 }
 
-/// Store an answer and give the wrapping token instead. What has no envelope goes out as it is.
+/// Store an answer and give the wrapping token, which has the name of whom it was made for, instead. What has no envelope goes out as it is.
 pub fn wrap(
     tx: &mut Tx,
     mut response: Response,
     ttl: Duration,
     request: &Request,
-    mount_type: &str,
+    (mount_type, caller): (&str, &str),
     now: Timestamp,
 ) -> Result<Response> {
     let worth_it = match response.body {
@@ -95,9 +95,13 @@ pub fn wrap(
     if let Some(status) = response.status {
         record.insert(STATUS.into(), status.into());
     }
+    // Whoever logs in is nobody before.
+    let of_login = response.auth.as_ref().map_or("", |auth| auth.display_name.as_str());
+    let name = if caller.is_empty() { of_login } else { caller };
+    let stored = store(tx, &record, whole_secs(ttl), (&request.path, name), now)?;
     let info = WrapInfo {
         wrapped_accessor: response.auth.map(|a| a.accessor).or(response.accessor).unwrap_or_default(),
-        ..store(tx, &record, whole_secs(ttl), &request.path, now)?
+        ..stored
     };
     Ok(Response { wrap_info: Some(info), ..Response::default() })
 }
@@ -107,11 +111,17 @@ fn whole_secs(ttl: Duration) -> u64 {
     ttl.as_secs().max(1)
 }
 
-fn store(tx: &mut Tx, record: &Map<String, Value>, ttl_secs: u64, path: &str, now: Timestamp) -> Result<WrapInfo> {
+fn store(
+    tx: &mut Tx,
+    record: &Map<String, Value>,
+    ttl_secs: u64,
+    (path, display_name): (&str, &str),
+    now: Timestamp,
+) -> Result<WrapInfo> {
     let issue = Issue {
         policies: vec![RESPONSE_WRAPPING.into()],
         path: path.to_owned(),
-        display_name: "token".into(),
+        display_name: display_name.to_owned(),
         num_uses: 1,
         ttl_secs,
         explicit_max_ttl_secs: ttl_secs,
@@ -140,10 +150,16 @@ pub fn unwrap(tx: &mut Tx, wrapped: &Wrapped) -> Result<Response> {
 }
 
 /// Move the waiting answer to a new token with the TTL of the old one, or a shorter one.
-pub fn rewrap(tx: &mut Tx, wrapped: &Wrapped, shorter: Option<Duration>, now: Timestamp) -> Result<WrapInfo> {
+pub fn rewrap(
+    tx: &mut Tx,
+    wrapped: &Wrapped,
+    shorter: Option<Duration>,
+    caller: &str,
+    now: Timestamp,
+) -> Result<WrapInfo> {
     let record = take(tx, wrapped)?;
     let ttl_secs = wrapped.entry.creation_ttl_secs.min(shorter.map_or(u64::MAX, whole_secs));
-    store(tx, &record, ttl_secs, &wrapped.entry.path, now)
+    store(tx, &record, ttl_secs, (&wrapped.entry.path, caller), now)
 }
 
 fn take(tx: &mut Tx, wrapped: &Wrapped) -> Result<Map<String, Value>> {
@@ -176,6 +192,7 @@ fn response_of(mut answer: Map<String, Value>) -> Response {
 fn auth_of(auth: Map<String, Value>) -> Auth {
     Auth {
         client_token: Secret::new(text(&auth, "client_token")),
+        entity_created: false,
         accessor: text(&auth, "accessor"),
         policies: texts(&auth, "policies"),
         token_policies: texts(&auth, "token_policies"),
@@ -229,6 +246,7 @@ mod tests {
         before.lease = Some(Lease { id: "db/creds/r/x".into(), ttl_secs: 60, renewable: true });
         before.auth = Some(Auth {
             client_token: Secret::new("hvb.x".into()),
+            entity_created: false,
             accessor: "a".into(),
             policies: vec!["default".into(), "p".into()],
             token_policies: vec!["default".into()],

@@ -34,8 +34,7 @@ fn request(server: &Server, path: &str, headers: Headers) -> Request {
 async fn audit_lines_show_the_headers_that_are_configured_as_they_are_configured() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.log");
-    let options = vec![("file_path".to_owned(), file.display().to_string())];
-    let device = DeviceConfig { path: "file/".into(), description: String::new(), options };
+    let device = DeviceConfig::file("file/", &file);
     let engines = EngineTable { secrets: &[], auth: &[], databases: &[] };
     let core = core(Store::open_on(None, 1 << 20).unwrap(), engines, Arc::new(SystemClocks), vec![device]);
     let server = Server::initialise(core).await;

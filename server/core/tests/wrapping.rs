@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::audit::DeviceConfig;
+use holdfast_core::audit::{DeviceConfig, Rules};
 use holdfast_core::log::{Format, Level, Log};
 use holdfast_core::{Core, Endpoints, EngineTable, InitRequest, Options, SYSTEM_TTL_SECS, TtlLimits, random};
 use holdfast_hsm::memory::{Secret, allow_unlocked};
@@ -42,6 +42,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         storage_type: "inmem".into(),
         cluster: None,
         audit,
+        audit_rules: Rules::default(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         user_lockout: Vec::new(),
         cluster_name: None,
@@ -293,9 +294,5 @@ async fn the_audit_log_never_shows_what_was_wrapped() {
 }
 
 fn device(file: &Path) -> DeviceConfig {
-    DeviceConfig {
-        path: "file/".into(),
-        description: String::new(),
-        options: vec![("file_path".into(), file.display().to_string())],
-    }
+    DeviceConfig::file("file/", file)
 }

@@ -44,11 +44,7 @@ impl Site {
 
     async fn start_with(world: &str, tls: bool) -> Site {
         let folder = tempfile::tempdir().unwrap();
-        let audit = DeviceConfig {
-            path: "file/".into(),
-            description: String::new(),
-            options: vec![("file_path".into(), folder.path().join("audit.log").display().to_string())],
-        };
+        let audit = DeviceConfig::file("file/", &folder.path().join("audit.log"));
         let store = Store::open_on(None, 1 << 20).unwrap();
         let server = Server::initialise(core(store, ENGINES, Arc::new(SystemClocks), vec![audit])).await;
         server.write("sys/mounts/kv", json!({"type": "kv", "options": {"version": "2"}})).await.expect(204);

@@ -76,6 +76,8 @@ pub struct Auth {
     pub lease_secs: u64,
     pub renewable: bool,
     pub entity_id: String,
+    /// The entity is new with this login.
+    pub entity_created: bool,
     pub token_type: TokenType,
     pub orphan: bool,
     pub num_uses: i64,

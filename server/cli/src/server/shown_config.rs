@@ -37,7 +37,7 @@ pub fn shown(config: &Config) -> Map<String, Value> {
     set("seals", seals(config));
     set("storage", json!({"type": storage(config), "disable_clustering": config.disable_clustering}));
     set("telemetry", telemetry(&config.telemetry));
-    set("unsafe_allow_api_audit_creation", config.unsafe_allow_api_audit_creation.into());
+    set("unsafe_allow_api_audit_creation", config.unsafe_allow_api_audit_creation.unwrap_or(false).into());
     for (name, value) in ELSEWHERE {
         set(name, value.parse().unwrap_or_default());
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{Config, Listener, LockoutScope, Offer, Storage};
-use holdfast_core::audit::DeviceConfig;
+use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, Storage};
+use holdfast_core::audit::{DeviceConfig, Kind, Rules};
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
@@ -140,13 +140,19 @@ async fn serve(
     let wrapping = device.map(|d| WrappingDevice::new(d, spawner.clone()).map(Arc::new)).transpose()?;
     let device = wrapping.clone().map(|d| d as Arc<dyn SealDevice>);
     let sealed_by_device = device.is_some();
+    let audit_rules = Rules {
+        api_creation: config.unsafe_allow_api_audit_creation,
+        prefixes: config.allow_audit_log_prefixing,
+        directories: config.audit_directories.clone().into(),
+    };
     let core = Core::new(Options {
         store,
         engines: ENGINES,
         device,
         storage_type: storage_type.into(),
         cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
-        audit: config.audit.iter().map(audit_device).collect::<Result<_, _>>()?,
+        audit: declared_audit(config, &audit_rules)?,
+        audit_rules: audit_rules.clone(),
         limits: TtlLimits {
             default_secs: config.default_lease_ttl.as_secs(),
             max_secs: config.max_lease_ttl.as_secs(),
@@ -193,7 +199,7 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    wait_for_signals(&core, &planned, wrapping.as_deref()).await?;
+    wait_for_signals(&core, flags, &audit_rules, &planned, wrapping.as_deref()).await?;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
@@ -236,18 +242,46 @@ fn user_lockout(l: &holdfast_config::UserLockout) -> holdfast_core::UserLockout 
     }
 }
 
-fn audit_device(d: &holdfast_config::AuditDevice) -> Result<DeviceConfig, String> {
-    if d.kind != holdfast_config::AuditKind::File {
-        return Err(format!("audit {:?} is not offered by this version: file is", d.kind.as_str()));
+/// The audit devices that the configuration declares.
+fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, String> {
+    let device = |d: &holdfast_config::AuditDevice| {
+        let declared = DeviceConfig {
+            kind: match d.kind {
+                AuditKind::File => Kind::File,
+                AuditKind::Socket => Kind::Socket,
+                AuditKind::Syslog => Kind::Syslog,
+                AuditKind::Http => Kind::Http,
+            },
+            path: d.path.clone(),
+            description: d.description.clone(),
+            local: d.local,
+            options: d.options.clone(),
+        };
+        rules.check(&declared).map_err(|e| format!("audit device {}: {e}", d.path))?;
+        Ok(declared)
+    };
+    let devices = config.audit.iter().map(device).collect::<Result<Vec<DeviceConfig>, String>>()?;
+    let overlap = |a: &&DeviceConfig| devices.iter().find(|b| a.path != b.path && a.path.starts_with(&b.path));
+    match devices.iter().find_map(|a| overlap(&a).map(|b| (a, b))) {
+        Some((below, above)) => Err(format!("audit device {} is below {}: give it another path", below.path, above.path)),
+        None => Ok(devices),
     }
-    let path = format!("{}/", d.path.trim_matches('/'));
-    Ok(DeviceConfig { path, description: d.description.clone(), options: d.options.clone() })
 }
 
-/// SIGHUP reads certificates again, opens the log and audit files anew, and asks the seal's device again, with the PIN that
-/// its file has now; SIGTERM and Ctrl-C end the server.
+/// The audit devices that the configuration declares by now; what cannot be read changes nothing.
+async fn declare_audit_again(core: &Arc<Core>, flags: &Flags, rules: &Rules) {
+    match read_config(flags).and_then(|(config, _)| declared_audit(&config, rules)) {
+        Ok(devices) => core.declare_audit(devices).await,
+        Err(e) => tracing::error!(error = %e, "the configuration cannot be read again: the audit devices stay as they are"),
+    }
+}
+
+/// SIGHUP reads certificates and audit stanzas again, opens the log and audit files anew, and asks the seal's device
+/// again, with the PIN that its file has now; SIGTERM and Ctrl-C end the server.
 async fn wait_for_signals(
     core: &Arc<Core>,
+    flags: &Flags,
+    audit_rules: &Rules,
     planned: &[Planned],
     device: Option<&WrappingDevice>,
 ) -> Result<(), String> {
@@ -260,6 +294,7 @@ async fn wait_for_signals(
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
                 core.log.reopen();
+                declare_audit_again(core, flags, audit_rules).await;
                 core.reopen_audit();
                 if let Some(device) = device {
                     device.read_pin_again();

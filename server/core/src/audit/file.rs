@@ -1,40 +1,35 @@
 //! The `file` audit device.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
-use super::DeviceConfig;
-
-/// When a line counts as accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// It is written.
-    Write,
-    /// It is in a group fdatasync that the answer waits for.
-    Sync,
-}
+use super::Figures;
+use super::options::{Durability, FilePlace, FileTarget};
 
 /// Appends lines to a file, stdout, or nothing.
 ///
 /// The file is open for appending, and each line is one write at its end: the kernel keeps lines of
 /// several threads apart, so no lock is held here.
 pub struct FileDevice {
-    target: Target,
-    mode: u32,
+    target: FileTarget,
+    /// The folders that the file may be in; `None`: wherever it likes.
+    within: Option<Arc<[PathBuf]>>,
     file: ArcSwapOption<File>,
+    /// When it was last tried to open a file that could not be opened.
+    tried: Mutex<Option<Instant>>,
     /// A write ended in the middle of a line.
     torn: AtomicBool,
-    /// For requests that change something, and for reads.
-    durability: (Durability, Durability),
     syncer: Option<Arc<Syncer>>,
     queue: Mutex<Queue>,
 }
@@ -50,15 +45,10 @@ struct Queue {
 
 /// With as many bytes nobody waits for more.
 const FULL_QUEUE: usize = 256 << 10;
-
-enum Target {
-    File(PathBuf),
-    Stdout,
-    Discard,
-}
-
 /// How long a sync waits for others to join it.
 const GATHER: Duration = Duration::from_micros(150);
+/// How often it is tried to open a file that cannot be opened.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// A thread that syncs for all who wait.
 struct Syncer {
@@ -69,7 +59,8 @@ struct Syncer {
 #[derive(Default)]
 struct SyncState {
     waiting: Vec<oneshot::Sender<bool>>,
-    file: Option<File>,
+    /// That they were written to: two if the file was opened again meanwhile.
+    files: Vec<Arc<File>>,
     closed: bool,
 }
 
@@ -77,60 +68,20 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_file(path: &Path, mode: u32) -> io::Result<File> {
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(mode).open(path)
-}
-
 impl FileDevice {
-    /// Open the device; what is wrong with its options is said in one line.
-    pub fn open(config: &DeviceConfig) -> Result<FileDevice, String> {
-        let wrong = |text: String| format!("audit device {}: {text}", config.path);
-        let path = config.option("file_path").or(config.option("path"));
-        let path = path.ok_or_else(|| wrong("file_path is required".into()))?;
-        let mode = match config.option("mode") {
-            None | Some("") => 0o600,
-            Some(text) => u32::from_str_radix(text, 8)
-                .ok()
-                .filter(|m| *m <= 0o777)
-                .ok_or_else(|| wrong(format!("mode {text:?} is no octal file mode")))?,
-        };
-        let mode = if mode == 0 { 0o600 } else { mode };
-        match config.option("format") {
-            None | Some("" | "json") => {}
-            Some(other) => return Err(wrong(format!("format {other:?} is not offered; json is"))),
-        }
-        let durability = match config.option("durability") {
-            None | Some("batch") => (Durability::Sync, Durability::Write),
-            Some("write") => (Durability::Write, Durability::Write),
-            Some("sync") => (Durability::Sync, Durability::Sync),
-            Some(other) => return Err(wrong(format!("durability {other:?}: write, batch and sync are possible"))),
-        };
-        let target = match path {
-            "stdout" => Target::Stdout,
-            "discard" => Target::Discard,
-            p => Target::File(p.into()),
-        };
-        let file = match &target {
-            Target::File(p) => {
-                Some(open_file(p, mode).map_err(|e| wrong(format!("cannot open {}: {e}", p.display())))?)
-            }
-            _ => None,
-        };
-        let syncer = match &file {
-            Some(f) if durability != (Durability::Write, Durability::Write) => Some(
-                Syncer::start(f.try_clone().map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))?,
-            ),
+    /// A device whose file is opened by [`FileDevice::reopen`], or with its first line.
+    pub fn new(target: FileTarget, within: Option<Arc<[PathBuf]>>) -> Result<FileDevice, String> {
+        let syncs = target.durability != (Durability::Write, Durability::Write);
+        let syncer = match &target.place {
+            FilePlace::File(_) if syncs => Some(Syncer::start().map_err(|e| e.to_string())?),
             _ => None,
         };
         Ok(FileDevice {
             target,
-            mode,
-            file: ArcSwapOption::from(file.map(Arc::new)),
+            within,
+            file: ArcSwapOption::empty(),
+            tried: Mutex::default(),
             torn: AtomicBool::new(false),
-            durability,
             syncer,
             queue: Mutex::default(),
         })
@@ -138,22 +89,25 @@ impl FileDevice {
 
     /// Append a line (with its line end). The receiver, if there is one, tells when it is synced.
     pub fn append(&self, line: &[u8], writes: bool) -> io::Result<Option<oneshot::Receiver<bool>>> {
-        match self.target {
-            Target::Discard => return Ok(None),
-            Target::Stdout => return io::stdout().lock().write_all(line).map(|()| None),
-            Target::File(_) => {}
+        match self.target.place {
+            FilePlace::Discard => return Ok(None),
+            FilePlace::Stdout => return io::stdout().lock().write_all(line).map(|()| None),
+            FilePlace::File(_) => {}
         }
-        {
-            let file = self.file.load();
-            let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
-            if self.torn.swap(false, Ordering::SeqCst) {
-                self.append_whole(file, b"\n")?;
-            }
-            self.append_whole(file, line)?;
+        let mut file = self.file.load();
+        if file.is_none() {
+            self.open_again()?;
+            file = self.file.load();
         }
-        let wanted = if writes { self.durability.0 } else { self.durability.1 };
+        let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
+        if self.torn.swap(false, Ordering::SeqCst) {
+            self.append_whole(file, b"\n")?;
+        }
+        self.append_whole(file, line)?;
+        let (of_writes, of_reads) = self.target.durability;
+        let wanted = if writes { of_writes } else { of_reads };
         Ok(match (&self.syncer, wanted) {
-            (Some(syncer), Durability::Sync) => Some(syncer.request()),
+            (Some(syncer), Durability::Sync) => Some(syncer.request(file)),
             _ => None,
         })
     }
@@ -163,8 +117,12 @@ impl FileDevice {
     ///
     /// A tenth of what a read costs was its write to the audit file, whatever the length: whoever comes first lets all
     /// that are ready to run on this thread add theirs.
-    pub fn append_together(self: &Arc<Self>, lines: &[u8]) -> io::Result<Option<oneshot::Receiver<bool>>> {
-        let alone = !matches!(self.target, Target::File(_)) || self.durability.1 == Durability::Sync;
+    pub fn append_together(
+        self: &Arc<Self>,
+        lines: &[u8],
+        figures: &Arc<Figures>,
+    ) -> io::Result<Option<oneshot::Receiver<bool>>> {
+        let alone = !matches!(self.target.place, FilePlace::File(_)) || self.target.durability.1 == Durability::Sync;
         let runtime = match tokio::runtime::Handle::try_current() {
             Ok(r) if !alone => r,
             _ => return self.append(lines, false),
@@ -177,18 +135,18 @@ impl FileDevice {
             (queue.waiting.len() == 1, queue.lines.len() >= FULL_QUEUE)
         };
         if full {
-            self.write_queue();
+            self.write_queue(figures);
         } else if first {
-            let device = self.clone();
+            let (device, figures) = (self.clone(), figures.clone());
             runtime.spawn(async move {
                 tokio::task::yield_now().await;
-                device.write_queue();
+                device.write_queue(&figures);
             });
         }
         Ok(Some(receiver))
     }
 
-    fn write_queue(&self) {
+    fn write_queue(&self, figures: &Figures) {
         let (mut lines, waiting) = {
             let mut queue = lock(&self.queue);
             let spare = std::mem::take(&mut queue.spare);
@@ -198,8 +156,9 @@ impl FileDevice {
             return;
         }
         let written = self.append(&lines, false);
-        if let Err(e) = &written {
-            tracing::error!(error = %e, "an audit device refused lines");
+        match &written {
+            Ok(_) => figures.took(),
+            Err(e) => figures.refused(e),
         }
         for sender in waiting {
             let _nobody_waits = sender.send(written.is_ok());
@@ -230,19 +189,132 @@ impl FileDevice {
     }
 
     /// Open the file of that name again.
-    pub fn reopen(&self) -> io::Result<()> {
-        let Target::File(path) = &self.target else { return Ok(()) };
-        let file = open_file(path, self.mode)?;
-        if let Some(syncer) = &self.syncer {
-            lock(&syncer.state).file = Some(file.try_clone()?);
-        }
-        let old = self.file.swap(Some(Arc::new(file)));
+    pub fn reopen(&self) -> Result<(), Unopened> {
+        let FilePlace::File(path) = &self.target.place else { return Ok(()) };
+        let file = open_file(path, self.target.mode, self.within.as_deref())?;
+        self.file.store(Some(Arc::new(file)));
         self.torn.store(false, Ordering::SeqCst);
-        if let Some(old) = old {
-            old.sync_data()?;
-        }
         Ok(())
     }
+
+    /// A file that could not be opened, or is gone: not more often than it makes sense.
+    fn open_again(&self) -> io::Result<()> {
+        let mut tried = lock(&self.tried);
+        if tried.is_some_and(|t| t.elapsed() < TRY_AGAIN) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        *tried = Some(Instant::now());
+        self.reopen().map_err(io::Error::other)
+    }
+
+    /// Whether lines go to a file that is no longer under its name.
+    pub fn is_astray(&self) -> bool {
+        let (FilePlace::File(path), Some(file)) = (&self.target.place, &*self.file.load()) else { return false };
+        let Ok(open) = file.metadata() else { return true };
+        !fs::metadata(path).is_ok_and(|named| named.dev() == open.dev() && named.ino() == open.ino())
+    }
+
+    /// How much of the file's disk is in use, of what the server may use of it.
+    pub fn used_percent(&self) -> Option<u64> {
+        let file = self.file.load();
+        let disk = rustix::fs::fstatvfs(file.as_deref()?).ok()?;
+        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
+        Some(used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))?)
+    }
+}
+
+/// Why a file cannot be opened.
+#[derive(Debug)]
+pub struct Unopened {
+    path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Folder(PathBuf, io::Error),
+    Open(io::Error),
+    /// Its mode, where it shall be kept, or is to be set.
+    Mode(io::Error),
+    Outside,
+}
+
+impl std::error::Error for Unopened {}
+
+impl std::fmt::Display for Unopened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        let unable = format!("sanity check failed; unable to open {:?} for writing", self.path);
+        match &self.why {
+            Why::Folder(folder, e) => write!(f, "{unable}: mkdir {}: {e}", folder.display()),
+            Why::Open(e) => write!(f, "{unable}: open {path}: {e}"),
+            Why::Mode(e) => write!(f, "stat {path}: {e}"),
+            Why::Outside => write!(
+                f,
+                "{path} is not below a folder of audit_directories: put it there, name its folder in that setting, or \
+                 set unsafe_allow_api_audit_creation"
+            ),
+        }
+    }
+}
+
+/// Open a file for appending, in one of the folders if there are any.
+fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> Result<File, Unopened> {
+    let unopened = |why| Unopened { path: path.to_owned(), why };
+    if let Some(folders) = within
+        && !real(path).is_some_and(|real| is_below(&real, folders))
+    {
+        return Err(unopened(Why::Outside));
+    }
+    if mode.is_none() {
+        fs::metadata(path).map_err(|e| unopened(Why::Mode(e)))?;
+    }
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), e)))?;
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
+    let file = file.map_err(|e| unopened(Why::Open(e)))?;
+    let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
+    if let Some(folders) = within {
+        // What it is now, whatever became of the links since.
+        let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        if !found.is_file() || !opened.is_ok_and(|at| is_below(&at, folders)) {
+            return Err(unopened(Why::Outside));
+        }
+    }
+    if let Some(mode) = mode
+        && found.is_file()
+        && found.permissions().mode() & 0o777 != mode
+    {
+        file.set_permissions(Permissions::from_mode(mode)).map_err(|e| unopened(Why::Mode(e)))?;
+    }
+    Ok(file)
+}
+
+/// Where a path leads, as far as there is something; what is missing has no links yet.
+fn real(path: &Path) -> Option<PathBuf> {
+    if !path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
+        return None;
+    }
+    let mut missing: Vec<&OsStr> = Vec::new();
+    let mut there = path;
+    loop {
+        match fs::canonicalize(there) {
+            Ok(found) => return Some(missing.iter().rev().fold(found, |at, name| at.join(name))),
+            // A link that leads nowhere is there all the same.
+            Err(_) if fs::symlink_metadata(there).is_ok() => return None,
+            Err(_) => missing.push(there.file_name()?),
+        }
+        there = there.parent()?;
+    }
+}
+
+fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
+    folders.iter().any(|folder| {
+        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+        path != folder && path.starts_with(folder)
+    })
 }
 
 impl Drop for FileDevice {
@@ -255,19 +327,21 @@ impl Drop for FileDevice {
 }
 
 impl Syncer {
-    fn start(file: File) -> io::Result<Arc<Syncer>> {
-        let state = Mutex::new(SyncState { file: Some(file), ..SyncState::default() });
-        let syncer = Arc::new(Syncer { state, wake: Condvar::new() });
+    fn start() -> io::Result<Arc<Syncer>> {
+        let syncer = Arc::new(Syncer { state: Mutex::default(), wake: Condvar::new() });
         let own = syncer.clone();
         thread::Builder::new().name("audit-sync".into()).stack_size(128 << 10).spawn(move || own.run())?;
         Ok(syncer)
     }
 
-    fn request(&self) -> oneshot::Receiver<bool> {
+    fn request(&self, file: &Arc<File>) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         let first = {
             let mut state = lock(&self.state);
             state.waiting.push(sender);
+            if !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+                state.files.push(file.clone());
+            }
             state.waiting.len() == 1
         };
         if first {
@@ -289,15 +363,11 @@ impl Syncer {
             }
             // The commits beside it take about as long: more of them share one sync.
             thread::sleep(GATHER);
-            let (waiting, file) = {
+            let (waiting, files) = {
                 let mut state = lock(&self.state);
-                let file = state.file.as_ref().and_then(|f| f.try_clone().ok());
-                (std::mem::take(&mut state.waiting), file)
+                (std::mem::take(&mut state.waiting), std::mem::take(&mut state.files))
             };
-            let synced = match file {
-                Some(f) => f.sync_data(),
-                None => Err(io::ErrorKind::NotFound.into()),
-            };
+            let synced = files.iter().try_for_each(|file| file.sync_data());
             if let Err(e) = &synced {
                 tracing::error!(error = %e, "an audit file cannot be synced");
             }
@@ -313,22 +383,25 @@ mod tests {
     use super::*;
 
     fn device(path: &str) -> Arc<FileDevice> {
-        let options = vec![("file_path".to_owned(), path.to_owned())];
-        Arc::new(FileDevice::open(&DeviceConfig { path: "file/".into(), description: String::new(), options }).unwrap())
+        let durability = (Durability::Sync, Durability::Write);
+        let target = FileTarget { place: FilePlace::File(path.into()), mode: Some(0o600), durability };
+        let device = FileDevice::new(target, None).unwrap();
+        device.reopen().unwrap();
+        Arc::new(device)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn lines_that_are_written_together_are_all_there_and_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let device = device(path.to_str().unwrap());
+        let (device, figures) = (device(path.to_str().unwrap()), Figures::of("file/"));
         let tasks: Vec<_> = (0..200)
             .map(|task| {
-                let device = device.clone();
+                let (device, figures) = (device.clone(), figures.clone());
                 tokio::spawn(async move {
                     for n in 0..20 {
                         let line = format!("{task} {n} {}\n", "x".repeat(task * 37));
-                        let written = device.append_together(line.as_bytes()).unwrap().expect("it is told");
+                        let written = device.append_together(line.as_bytes(), &figures).unwrap().expect("it is told");
                         assert!(written.await.unwrap());
                     }
                 })
@@ -353,15 +426,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_to_all_whose_lines_were_in_it() {
-        let device = device("/dev/full");
-        let waiting: Vec<_> = (0..5).map(|_| device.append_together(b"{}\n").unwrap().expect("it is told")).collect();
+        let (device, figures) = (device("/dev/full"), Figures::of("full/"));
+        let waiting: Vec<_> = (0..5).map(|_| device.append_together(b"{}\n", &figures).unwrap().expect("it is told")).collect();
         for written in waiting {
             assert!(!written.await.unwrap());
         }
         // One that cannot wait is told at once.
         let together = std::thread::spawn({
-            let device = device.clone();
-            move || device.append_together(b"{}\n").err().map(|e| e.kind())
+            let (device, figures) = (device.clone(), figures.clone());
+            move || device.append_together(b"{}\n", &figures).err().map(|e| e.kind())
         });
         assert_eq!(together.join().unwrap(), Some(io::ErrorKind::StorageFull));
     }

@@ -1,10 +1,16 @@
 //! The audit lines, in the reference's JSON form.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use hmac::{KeyInit, Mac};
-use holdfast_sdk::{Body, Headers, Map, Operation, Response, Timestamp, Value, json};
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::{Auth, Body, Error, Headers, Map, Operation, Response, Timestamp, Value, json};
 
+use super::device::Device;
+use super::options::Shape;
+use crate::clock;
+use crate::router::BUILTIN_VERSION;
 use crate::settings::AuditedHeaders;
 
 type HmacSha256 = hmac::Hmac<sha2::Sha256>;
@@ -19,7 +25,8 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    pub fn new(salt: &str, raw: bool, hmac_accessor: bool, elide_lists: bool) -> Hasher {
+    pub fn new(salt: &str, shape: &Shape) -> Hasher {
+        let Shape { raw, hmac_accessor, elide_lists, .. } = *shape;
         let keyed = match HmacSha256::new_from_slice(salt.as_bytes()) {
             Ok(h) => h,
             // HMAC takes keys of every length.
@@ -102,27 +109,29 @@ fn string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// What is known of a token.
-pub struct TokenFacts<'a> {
-    pub token: &'a str,
-    pub accessor: &'a str,
-    pub display_name: &'a str,
-    pub policies: &'a [String],
-    pub metadata: &'a [(String, String)],
-    pub entity_id: &'a str,
+pub struct TokenFacts {
+    pub token: Secret<String>,
+    pub accessor: String,
+    pub display_name: String,
+    pub policies: Vec<String>,
+    pub metadata: Vec<(String, String)>,
+    pub entity_id: String,
     pub token_type: &'static str,
     pub ttl_secs: u64,
-    pub issue_time: &'a str,
-    pub num_uses: i64,
+    pub issue_time: String,
+    /// As Vault counts clients.
+    pub client_id: String,
 }
 
-/// A token as it stands in lines, ready for each device.
+/// A token as it stands in lines, ready for each device that there was when it was first used.
 pub struct KnownToken {
-    devices: Vec<Texts>,
-    policies: Vec<String>,
-    /// The same as JSON.
-    policies_text: Vec<u8>,
+    devices: Vec<(u64, Texts)>,
+    facts: TokenFacts,
+    /// The policies as JSON.
+    policies: Vec<u8>,
 }
 
+#[derive(Clone)]
 struct Texts {
     /// The members of `auth` before the policies and behind `policy_results`.
     before: Vec<u8>,
@@ -132,42 +141,48 @@ struct Texts {
 }
 
 impl KnownToken {
-    pub(super) fn new<'h>(hashers: impl Iterator<Item = &'h Hasher>, f: &TokenFacts<'_>) -> KnownToken {
+    pub(super) fn new<'d>(devices: impl Iterator<Item = &'d Device>, facts: TokenFacts) -> KnownToken {
         KnownToken {
-            devices: hashers.map(|h| texts(h, f)).collect(),
-            policies: f.policies.to_vec(),
-            policies_text: names_text(f.policies),
+            devices: devices.map(|d| (d.number, texts(&d.hasher, &facts))).collect(),
+            policies: serde_json::to_vec(&facts.policies).unwrap_or_default(),
+            facts,
+        }
+    }
+
+    fn texts(&self, device: &Device) -> Cow<'_, Texts> {
+        match self.devices.iter().find(|(number, _)| *number == device.number) {
+            Some((_, texts)) => Cow::Borrowed(texts),
+            None => Cow::Owned(texts(&device.hasher, &self.facts)),
         }
     }
 }
 
-fn names_text(names: &[String]) -> Vec<u8> {
-    serde_json::to_vec(names).unwrap_or_default()
-}
-
-fn texts(h: &Hasher, f: &TokenFacts<'_>) -> Texts {
+fn texts(h: &Hasher, f: &TokenFacts) -> Texts {
     let (mut before, mut behind, mut request) = (Vec::new(), Vec::new(), Vec::new());
     let mut o = Object::inside(&mut before);
-    h.secret(f.token, o.key("client_token"));
-    h.accessor(f.accessor, o.key("accessor"));
-    o.text("display_name", f.display_name);
+    h.secret(f.token.expose(), o.key("client_token"));
+    // A batch token has none.
+    if !f.accessor.is_empty() {
+        h.accessor(&f.accessor, o.key("accessor"));
+    }
+    o.text("display_name", &f.display_name);
     let mut o = Object { out: &mut behind, first: false };
     if !f.metadata.is_empty() {
         let map: Map<String, Value> = f.metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
         let _cannot_fail = serde_json::to_writer(o.key("metadata"), &map);
     }
-    o.text("entity_id", f.entity_id);
-    if f.num_uses > 0 {
-        o.number("num_uses", f.num_uses.into());
-    }
+    o.text("entity_id", &f.entity_id);
     o.text("token_type", f.token_type);
     if f.ttl_secs > 0 {
         o.number("token_ttl", f.ttl_secs.into());
     }
-    o.text("token_issue_time", f.issue_time);
+    o.text("token_issue_time", &f.issue_time);
     let mut o = Object { out: &mut request, first: false };
-    h.secret(f.token, o.key("client_token"));
-    h.accessor(f.accessor, o.key("client_token_accessor"));
+    o.text("client_id", &f.client_id);
+    h.secret(f.token.expose(), o.key("client_token"));
+    if !f.accessor.is_empty() {
+        h.accessor(&f.accessor, o.key("client_token_accessor"));
+    }
     Texts { before, behind, request }
 }
 
@@ -183,6 +198,8 @@ pub struct AuthFacts {
     pub policies_of: Option<String>,
     /// Policies that the token's entity has at this moment.
     pub identity_policies: std::sync::Arc<[String]>,
+    /// Of a token with a limited number of them, this one too.
+    pub remaining_uses: Option<i64>,
 }
 
 /// What was asked.
@@ -245,18 +262,24 @@ impl<'a> Object<'a> {
     }
 }
 
-fn head<'a>(kind: &str, now: Timestamp, out: &'a mut Vec<u8>) -> Object<'a> {
+/// What stands before the line, and its first members.
+fn head<'a>(device: &Device, kind: &str, now: Timestamp, out: &'a mut Vec<u8>) -> Object<'a> {
+    out.extend_from_slice(device.prefix());
     let mut o = Object::open(out);
     o.text("time", &now.rfc3339());
     o.text("type", kind);
     o
 }
 
-fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
-    let Some((known, texts)) = a.token.as_ref().and_then(|t| Some((t, t.devices.get(device)?))) else {
-        out.extend_from_slice(b"{\"token_type\":\"default\"}");
+fn auth(device: &Device, a: &AuthFacts, out: &mut Vec<u8>) {
+    let Some(known) = &a.token else {
+        let allowed: &[u8] = if a.allowed { b"\"policy_results\":{\"allowed\":true}," } else { b"" };
+        out.push(b'{');
+        out.extend_from_slice(allowed);
+        out.extend_from_slice(b"\"token_type\":\"default\"}");
         return;
     };
+    let texts = known.texts(device);
     out.push(b'{');
     out.extend_from_slice(&texts.before);
     policies(known, &a.identity_policies, out);
@@ -276,6 +299,9 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
         out.push(b']');
     }
     out.push(b'}');
+    if let Some(left) = a.remaining_uses {
+        let _cannot_fail = write!(out, ",\"remaining_uses\":{left}");
+    }
     out.extend_from_slice(&texts.behind);
     out.push(b'}');
 }
@@ -284,28 +310,32 @@ fn auth(device: usize, a: &AuthFacts, out: &mut Vec<u8>) {
 fn policies(token: &KnownToken, of_entity: &[String], out: &mut Vec<u8>) {
     let mut o = Object { out, first: false };
     if of_entity.is_empty() {
-        o.key("policies").extend_from_slice(&token.policies_text);
-        o.key("token_policies").extend_from_slice(&token.policies_text);
+        o.key("policies").extend_from_slice(&token.policies);
+        o.key("token_policies").extend_from_slice(&token.policies);
         return;
     }
-    let mut all: Vec<&String> = token.policies.iter().chain(of_entity).collect();
+    let mut all: Vec<&String> = token.facts.policies.iter().chain(of_entity).collect();
     all.sort();
     all.dedup();
     let _cannot_fail = serde_json::to_writer(o.key("policies"), &all);
-    o.key("token_policies").extend_from_slice(&token.policies_text);
+    o.key("token_policies").extend_from_slice(&token.policies);
     let _cannot_fail = serde_json::to_writer(o.key("identity_policies"), of_entity);
 }
 
-fn request(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
+fn request(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u8>) {
+    let h = &device.hasher;
     let mut o = Object::open(out);
     o.text("id", r.id);
     o.text("operation", r.operation.word());
     o.text("mount_point", r.mount_point);
     o.text("mount_type", r.mount_type);
     o.text("mount_accessor", r.mount_accessor);
+    if !r.mount_type.is_empty() {
+        o.text("mount_running_version", BUILTIN_VERSION);
+    }
     o.text("mount_class", r.mount_class);
-    if let Some(texts) = a.token.as_ref().and_then(|t| t.devices.get(device)) {
-        o.out.extend_from_slice(&texts.request);
+    if let Some(known) = &a.token {
+        o.out.extend_from_slice(&known.texts(device).request);
     } else if let Some(token) = &a.presented {
         h.secret(token, o.key("client_token"));
     }
@@ -353,68 +383,140 @@ fn headers(h: &Hasher, r: &RequestFacts<'_>, o: &mut Object<'_>) {
 }
 
 /// The `request` member as both lines show it, for one device.
-pub fn request_member(device: usize, h: &Hasher, a: &AuthFacts, r: &RequestFacts<'_>) -> Vec<u8> {
+pub fn request_member(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
-    request(device, h, a, r, &mut out);
+    request(device, a, r, &mut out);
     out
 }
 
-/// The line before a request is handled, without its line end.
+/// The line before a request is handled, with its line end.
 pub fn request_line(
-    device: usize,
+    device: &Device,
     now: Timestamp,
     a: &AuthFacts,
     request: &[u8],
-    error: Option<&str>,
+    error: Option<&Error>,
     out: &mut Vec<u8>,
 ) {
-    let mut o = head("request", now, out);
+    let mut o = head(device, "request", now, out);
     auth(device, a, o.key("auth"));
     o.key("request").extend_from_slice(request);
-    o.text("error", error.unwrap_or(""));
+    o.text("error", &error.and_then(class).unwrap_or_default());
     o.close();
+    out.push(b'\n');
 }
 
-/// The line before a request is answered, without its line end.
+/// The line before a request is answered, with its line end.
 pub fn response_line(
-    device: usize,
-    h: &Hasher,
+    device: &Device,
     now: Timestamp,
     a: &AuthFacts,
     (r, request): (&RequestFacts<'_>, &[u8]),
-    answer: Result<&Response, &str>,
+    answer: Result<&Response, &Error>,
     out: &mut Vec<u8>,
 ) {
-    let mut o = head("response", now, out);
-    auth(device, a, o.key("auth"));
+    let h = &device.hasher;
+    let mut o = head(device, "response", now, out);
+    match answer.ok().and_then(|response| response.auth.as_ref()).filter(|_| a.token.is_none()) {
+        // Who has logged in is known now.
+        Some(of_login) => new_auth(h, of_login, o.key("auth")),
+        None => auth(device, a, o.key("auth")),
+    }
     o.key("request").extend_from_slice(request);
     let mut shown = Object::open(o.key("response"));
     shown.text("mount_point", r.mount_point);
     shown.text("mount_type", r.mount_type);
     shown.text("mount_accessor", r.mount_accessor);
+    if !r.mount_type.is_empty() {
+        shown.text("mount_running_plugin_version", BUILTIN_VERSION);
+    }
     shown.text("mount_class", r.mount_class);
-    if let Ok(response) = answer {
-        body(h, r, response, &mut shown);
+    match answer {
+        Ok(response) => body(h, r, response, &mut shown),
+        Err(e) => {
+            let text = e.to_string();
+            if class(e).is_some() && !text.is_empty() {
+                let mut data = Object::open(shown.key("data"));
+                h.secret(&text, data.key("error"));
+                data.close();
+            }
+        }
     }
     shown.close();
-    if let Err(text) = answer {
-        o.text("error", text);
+    if let Err(e) = answer {
+        o.text("error", &class(e).unwrap_or_default());
     }
     o.close();
+    out.push(b'\n');
+}
+
+/// The line that a new device is tried with, with its line end.
+pub fn test_line(prefix: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(prefix.as_bytes());
+    let mut o = Object::open(out);
+    o.text("time", &clock::now().rfc3339());
+    o.text("type", "request");
+    o.key("auth").extend_from_slice(b"{\"token_type\":\"default\"}");
+    let mut request = Object::open(o.key("request"));
+    if let Ok(id) = crate::random::uuid() {
+        request.text("id", &crate::random::uuid_text(&id));
+    }
+    request.text("operation", "update");
+    request.key("namespace").extend_from_slice(b"{\"id\":\"root\"}");
+    request.text("path", "sys/audit/test");
+    request.close();
+    o.close();
+    out.push(b'\n');
+}
+
+/// What a line says of a failure in plain. What the client was told may repeat what it has sent: that is hashed.
+/// None: that nothing was found is no failure.
+fn class(e: &Error) -> Option<Cow<'static, str>> {
+    let one = |text: &str| Some(Cow::Owned(format!("1 error occurred:\n\t* {text}\n\n")));
+    match e {
+        Error::NotFound => None,
+        Error::PermissionDenied | Error::Status(403, _) => one("permission denied"),
+        Error::LoginRefused(_) => Some(Cow::Borrowed("invalid credentials")),
+        Error::UnsupportedOperation | Error::Status(405, _) => one("unsupported operation"),
+        Error::UnsupportedPath | Error::Status(404, _) => one("unsupported path"),
+        Error::BadRequest(_) | Error::Status(400..=499, _) => one("invalid request"),
+        other => Some(Cow::Owned(other.to_string())),
+    }
+}
+
+/// A token that the answer hands out.
+fn new_auth(h: &Hasher, auth: &Auth, out: &mut Vec<u8>) {
+    let mut a = Object::open(out);
+    h.secret(auth.client_token.expose(), a.key("client_token"));
+    if !auth.accessor.is_empty() {
+        h.accessor(&auth.accessor, a.key("accessor"));
+    }
+    a.text("display_name", &auth.display_name);
+    let _cannot_fail = serde_json::to_writer(a.key("policies"), &auth.policies);
+    let _cannot_fail = serde_json::to_writer(a.key("token_policies"), &auth.token_policies);
+    if !auth.identity_policies.is_empty() {
+        let _cannot_fail = serde_json::to_writer(a.key("identity_policies"), &auth.identity_policies);
+    }
+    if !auth.metadata.is_empty() {
+        json::write_map(&auth.metadata, a.key("metadata"));
+    }
+    if auth.num_uses > 0 {
+        a.number("num_uses", auth.num_uses.into());
+    }
+    a.text("entity_id", &auth.entity_id);
+    if auth.entity_created {
+        a.key("entity_created").extend_from_slice(b"true");
+    }
+    a.text("token_type", auth.token_type.word());
+    if auth.lease_secs > 0 {
+        a.number("token_ttl", auth.lease_secs.into());
+    }
+    a.close();
 }
 
 fn body(h: &Hasher, r: &RequestFacts<'_>, response: &Response, o: &mut Object<'_>) {
     if let Some(auth) = &response.auth {
-        let mut a = Object::open(o.key("auth"));
-        h.secret(auth.client_token.expose(), a.key("client_token"));
-        h.accessor(&auth.accessor, a.key("accessor"));
-        a.text("display_name", &auth.display_name);
-        let _cannot_fail = serde_json::to_writer(a.key("policies"), &auth.policies);
-        let _cannot_fail = serde_json::to_writer(a.key("token_policies"), &auth.token_policies);
-        a.text("entity_id", &auth.entity_id);
-        a.text("token_type", auth.token_type.word());
-        a.number("token_ttl", auth.lease_secs.into());
-        a.close();
+        new_auth(h, auth, o.key("auth"));
     }
     if let Some(w) = &response.wrap_info {
         let mut i = Object::open(o.key("wrap_info"));
@@ -446,8 +548,17 @@ fn body(h: &Hasher, r: &RequestFacts<'_>, response: &Response, o: &mut Object<'_
             h.map(map, r.plain_response_keys, o.key("data"));
         }
     }
+    if let Body::Raw { content_type, bytes } = &response.body {
+        let mut data = Object::open(o.key("data"));
+        h.secret(content_type, data.key("http_content_type"));
+        h.secret(&String::from_utf8_lossy(bytes), data.key("http_raw_body"));
+        data.number("http_status_code", response.status.unwrap_or(200).into());
+        data.close();
+    }
     if let Some(lease) = &response.lease {
-        o.text("lease_id", &lease.id);
+        let mut secret = Object::open(o.key("secret"));
+        secret.text("lease_id", &lease.id);
+        secret.close();
     }
     if !response.warnings.is_empty() {
         let _cannot_fail = serde_json::to_writer(o.key("warnings"), &response.warnings);

@@ -1,119 +1,219 @@
 //! The audit log: a line before a request is handled, and one before it is answered.
 //!
 //! With one or more devices at least one must have accepted a line, or the request fails; with
-//! none there is no audit. Devices are declared in the configuration.
+//! none there is no audit. Devices are declared in the configuration, or made by the API and stored ([`table`]).
 
+mod device;
 mod file;
 mod line;
+mod options;
+mod remote;
+pub(crate) mod table;
+pub(crate) mod watch;
 
-pub use file::{Durability, FileDevice};
-pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts, request_line, request_member, response_line};
+pub use device::{Device, Figures, Rules};
+pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts};
+pub use options::{DeviceConfig, Kind};
 
-use std::io;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use holdfast_sdk::{Error, Response, Result, Timestamp};
 use tokio::sync::oneshot;
-
-use holdfast_sdk::{Error, Result};
-
-/// A device as the configuration declares it.
-#[derive(Debug, Clone)]
-pub struct DeviceConfig {
-    /// With a slash at its end.
-    pub path: String,
-    pub description: String,
-    pub options: Vec<(String, String)>,
-}
-
-impl DeviceConfig {
-    pub fn option(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
-    }
-
-    /// A switch; off where it is not given.
-    pub fn switch(&self, name: &str, default: bool) -> Result<bool, String> {
-        match self.option(name) {
-            None => Ok(default),
-            Some("true" | "1" | "t") => Ok(true),
-            Some("false" | "0" | "f") => Ok(false),
-            Some(other) => Err(format!("audit device {}: {name} = {other:?} is no boolean", self.path)),
-        }
-    }
-}
-
-/// One audit device.
-pub struct Device {
-    pub config: DeviceConfig,
-    pub hasher: Hasher,
-    pub sink: Arc<FileDevice>,
-}
 
 /// All devices of an unsealed server.
 #[derive(Default)]
 pub struct Broker {
-    pub devices: Vec<Device>,
+    devices: ArcSwap<Devices>,
+    /// The number of the next device: none is given twice, so that what was made for one is never used for another.
+    next: AtomicU64,
+    /// Devices that were tested and are about to be stored.
+    tested: Mutex<Vec<Weak<Device>>>,
+    /// One change of the devices at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
-/// Writes and syncs to wait for before the answer.
-pub type Pending = Vec<oneshot::Receiver<bool>>;
+pub type Devices = Vec<Arc<Device>>;
+
+/// What is to be waited for until a line counts as accepted.
+pub struct Pending {
+    accepted: bool,
+    /// Files: these are waited for, since they are as fast as the disk is.
+    local: Vec<oneshot::Receiver<bool>>,
+    /// Others: one is enough, where no file has accepted the line.
+    remote: Vec<oneshot::Receiver<bool>>,
+}
+
+impl Pending {
+    /// No device of this machine has the line: whether another one accepts it is to be seen before anything is done.
+    pub fn is_on_its_way(&self) -> bool {
+        !self.accepted && self.local.is_empty()
+    }
+}
+
+/// Nothing was written, and nobody has to accept it.
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending { accepted: true, local: Vec::new(), remote: Vec::new() }
+    }
+}
 
 /// Both lines of a usual request.
 const LINES_BYTES: usize = 4096;
+/// How long what is still to be sent is waited for when the server is sealed.
+const DRAIN: Duration = Duration::from_secs(2);
 
 impl Broker {
-    /// Write a line to every device. `line` makes it with the device's number and hasher.
-    pub fn write(&self, writes: bool, line: impl Fn(usize, &Hasher, &mut Vec<u8>)) -> Result<Pending> {
-        self.write_by(line, |sink, bytes| sink.append(bytes, writes))
+    /// The devices of this moment.
+    pub fn devices(&self) -> Arc<Devices> {
+        self.devices.load_full()
     }
 
-    /// The same for a line that nothing but its answer waits for: those of other requests may join it.
-    pub fn write_together(&self, lines: impl Fn(usize, &Hasher, &mut Vec<u8>)) -> Result<Pending> {
-        self.write_by(lines, |sink, bytes| sink.append_together(bytes))
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::SeqCst)
     }
 
-    fn write_by(
-        &self,
-        line: impl Fn(usize, &Hasher, &mut Vec<u8>),
-        append: impl Fn(&Arc<FileDevice>, &[u8]) -> io::Result<Option<oneshot::Receiver<bool>>>,
-    ) -> Result<Pending> {
-        if self.devices.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (mut accepted, mut pending) = (false, Vec::new());
-        let mut buffer = Vec::with_capacity(LINES_BYTES);
-        for (number, device) in self.devices.iter().enumerate() {
-            buffer.clear();
-            line(number, &device.hasher, &mut buffer);
-            buffer.push(b'\n');
-            match append(&device.sink, &buffer) {
-                Ok(sync) => {
-                    accepted = true;
-                    pending.extend(sync);
-                }
-                Err(e) => tracing::error!(device = %device.config.path, error = %e, "an audit device refused a line"),
-            }
-        }
-        if accepted { Ok(pending) } else { Err(refused()) }
-    }
-
-    /// The member `request` of both lines, for each device.
-    pub fn request_members(&self, facts: &AuthFacts, about: &RequestFacts<'_>) -> Vec<Vec<u8>> {
-        self.devices.iter().enumerate().map(|(d, device)| request_member(d, &device.hasher, facts, about)).collect()
+    /// What the lines of one request tell.
+    pub fn entry<'a>(&'a self, facts: &'a AuthFacts, about: &'a RequestFacts<'a>) -> Entry<'a> {
+        let devices = self.devices();
+        let members = devices.iter().map(|device| line::request_member(device, facts, about)).collect();
+        Entry { broker: self, devices, members, facts, about }
     }
 
     /// A token as each device's lines show it.
-    pub fn known(&self, facts: &TokenFacts<'_>) -> KnownToken {
-        KnownToken::new(self.devices.iter().map(|d| &d.hasher), facts)
+    pub fn known(&self, facts: TokenFacts) -> KnownToken {
+        KnownToken::new(self.devices.load().iter().map(|device| &**device), facts)
     }
 
     /// Close and open the files again, after a rotation.
     pub fn reopen(&self) {
-        for device in &self.devices {
-            if let Err(e) = device.sink.reopen() {
-                tracing::error!(device = %device.config.path, error = %e, "an audit file cannot be opened again");
-            }
+        for device in self.devices.load().iter() {
+            device.reopen();
         }
     }
+
+    /// Wait for a moment until remote devices have what they were given.
+    pub async fn drain(&self) {
+        let sent = async {
+            while self.devices.load().iter().any(|device| device.waiting_bytes() > 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _others_are_lost = tokio::time::timeout(DRAIN, sent).await;
+    }
+
+    /// A device that was tested is to be taken for the one that is stored with its UUID.
+    pub fn is_tested(&self, device: &Arc<Device>) {
+        let mut tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner);
+        tested.retain(|d| d.strong_count() > 0);
+        tested.push(Arc::downgrade(device));
+    }
+
+    fn tested(&self, uuid: &[u8; 16]) -> Option<Arc<Device>> {
+        let tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner);
+        tested.iter().filter_map(Weak::upgrade).find(|device| device.uuid.as_ref() == Some(uuid))
+    }
+}
+
+/// The lines of one request.
+pub struct Entry<'a> {
+    broker: &'a Broker,
+    /// That there were when the request came.
+    devices: Arc<Devices>,
+    /// The member `request` of both lines, for each of them.
+    members: Vec<Vec<u8>>,
+    facts: &'a AuthFacts,
+    about: &'a RequestFacts<'a>,
+}
+
+impl Entry<'_> {
+    /// The line before the request is handled.
+    pub fn request(&self, writes: bool, now: Timestamp, error: Option<&Error>) -> Result<Pending> {
+        let line = |device: &Device, out: &mut Vec<u8>| self.request_line(device, now, error, out);
+        write(&self.devices, line, |device, lines, urgent| device.append(lines, writes, urgent))
+    }
+
+    /// The line before the request is answered, to those devices that there are by now. Those of other requests may
+    /// join it.
+    pub fn response(&self, now: Timestamp, answer: Result<&Response, &Error>) -> Result<Pending> {
+        let line = |device: &Device, out: &mut Vec<u8>| self.response_line(device, now, answer, out);
+        write(&self.broker.devices.load(), line, Device::append_together)
+    }
+
+    /// Both lines of a request that has done nothing.
+    pub fn both(
+        &self,
+        (asked, answered): (Timestamp, Timestamp),
+        error: Option<&Error>,
+        answer: Result<&Response, &Error>,
+    ) -> Result<Pending> {
+        let lines = |device: &Device, out: &mut Vec<u8>| {
+            self.request_line(device, asked, error, out);
+            self.response_line(device, answered, answer, out);
+        };
+        write(&self.devices, lines, Device::append_together)
+    }
+
+    fn request_line(&self, device: &Device, now: Timestamp, error: Option<&Error>, out: &mut Vec<u8>) {
+        line::request_line(device, now, self.facts, &self.member(device), error, out);
+    }
+
+    fn response_line(&self, device: &Device, now: Timestamp, answer: Result<&Response, &Error>, out: &mut Vec<u8>) {
+        line::response_line(device, now, self.facts, (self.about, &self.member(device)), answer, out);
+    }
+
+    /// The member for a device, which may have been made since the request came.
+    fn member(&self, device: &Device) -> Cow<'_, [u8]> {
+        match self.devices.iter().position(|d| d.number == device.number).and_then(|at| self.members.get(at)) {
+            Some(member) => Cow::Borrowed(member),
+            None => Cow::Owned(line::request_member(device, self.facts, self.about)),
+        }
+    }
+}
+
+/// Write lines to every device. `make` makes them as the device shows them.
+fn write(
+    devices: &Devices,
+    make: impl Fn(&Device, &mut Vec<u8>),
+    append: impl Fn(&Device, &[u8], bool) -> Option<Appended>,
+) -> Result<Pending> {
+    if devices.is_empty() {
+        return Ok(Pending::default());
+    }
+    let mut pending = Pending { accepted: false, ..Pending::default() };
+    let mut some = false;
+    let mut buffer = Vec::with_capacity(LINES_BYTES);
+    // Files first: what one of them has need not wait for others.
+    for device in devices.iter().filter(|d| !d.is_remote()).chain(devices.iter().filter(|d| d.is_remote())) {
+        buffer.clear();
+        make(device, &mut buffer);
+        match append(device, &buffer, !some) {
+            Some(Appended::Done) => (pending.accepted, some) = (true, true),
+            Some(Appended::Local(receiver)) => {
+                pending.local.push(receiver);
+                some = true;
+            }
+            Some(Appended::Remote(receiver)) => pending.remote.push(receiver),
+            None => {}
+        }
+    }
+    let refused_by_all = !pending.accepted && pending.local.is_empty() && pending.remote.is_empty();
+    if refused_by_all { Err(refused()) } else { Ok(pending) }
+}
+
+/// What became of lines at a device that did not refuse them.
+pub enum Appended {
+    Done,
+    /// They will be written, or synced as the device promises.
+    Local(oneshot::Receiver<bool>),
+    /// They will be sent.
+    Remote(oneshot::Receiver<bool>),
 }
 
 /// Nobody took the line: the request is not carried out, or its answer not given.
@@ -121,14 +221,30 @@ pub fn refused() -> Error {
     Error::Status(500, vec!["internal error".into()])
 }
 
-/// Wait until the lines are synced as their devices promise.
-pub async fn synced(pending: Pending) -> Result<()> {
-    if pending.is_empty() {
-        return Ok(());
+/// Wait until the lines are accepted as their devices promise.
+pub async fn accepted(mut pending: Pending) -> Result<()> {
+    for local in std::mem::take(&mut pending.local) {
+        pending.accepted |= local.await.unwrap_or(false);
     }
-    let mut any = false;
-    for p in pending {
-        any |= p.await.unwrap_or(false);
-    }
-    if any { Ok(()) } else { Err(refused()) }
+    if pending.accepted || first_of(pending.remote).await { Ok(()) } else { Err(refused()) }
+}
+
+/// Whether one of them says yes, as soon as one does.
+async fn first_of(mut waiting: Vec<oneshot::Receiver<bool>>) -> bool {
+    poll_fn(|cx| {
+        let mut yes = false;
+        waiting.retain_mut(|receiver| match Pin::new(receiver).poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(sent) => {
+                yes |= sent.unwrap_or(false);
+                false
+            }
+        });
+        match (yes, waiting.is_empty()) {
+            (true, _) => Poll::Ready(true),
+            (false, true) => Poll::Ready(false),
+            (false, false) => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -7,7 +7,7 @@ use holdfast_sdk::Error;
 
 use super::house::House;
 use super::{Located, Way, way_failure};
-use crate::audit::{self, Pending};
+use crate::audit::Pending;
 use crate::caught::DEFECT;
 use crate::in_flight::Flight;
 use crate::{Answer, Core, Open};
@@ -56,23 +56,16 @@ impl Core {
         }
         let about = way.request_facts(&headers);
         let facts = &authorised.facts;
-        let members = open.audit.request_members(facts, &about);
         let result = match catch_unwind(AssertUnwindSafe(|| way.read(mount, found, &authorised, None))) {
             Ok(result) => result,
             Err(_) => Err(Error::Internal(DEFECT.into())),
         };
         let result = result.map(|(response, _effects)| response);
-        let text = result.as_ref().err().map(Error::to_string);
-        let shown = result.as_ref().map_err(|_| text.as_deref().unwrap_or(""));
-        let lines = open.audit.write_together(|d, hasher, out| {
-            audit::request_line(d, now, facts, &members[d], None, out);
-            out.push(b'\n');
-            audit::response_line(d, hasher, self.clock.now(), facts, (&about, &members[d]), shown, out);
-        });
+        let lines = open.audit.entry(facts, &about).both((now, self.clock.now()), None, result.as_ref());
         let answer = match (lines, result) {
             (Err(e), _) => {
                 self.metrics.audit_failures.add(1);
-                return Some((Answer::failure(&e), Vec::new()));
+                return Some((Answer::failure(&e), Pending::default()));
             }
             (Ok(lines), Ok(response)) => (Answer::success(response, &request.id, &mount.kind), lines),
             (Ok(lines), Err(e)) => (way_failure(&e, false), lines),

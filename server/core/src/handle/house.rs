@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::{Request, Result, Value};
+use holdfast_sdk::{Error, Request, Result, Value};
 
+use crate::audit::{AuthFacts, Pending, RequestFacts};
 use crate::layout::ROOT;
 use crate::namespaces::{self, Space};
 use crate::router::{Mount, Router};
@@ -34,23 +35,68 @@ enum Named<'r> {
 
 impl Core {
     /// The request as its namespace has it, and where it is handled. Most are for the root, and name a mount of it.
-    pub(super) fn housed(self: &Arc<Self>, open: &Open, mut request: Request) -> Result<(Request, House), Answer> {
-        let house = self.house_of(open, &mut request).map_err(|e| Answer::failure(&e))?;
-        if house.space.is_some() && is_of_root_alone(&request.path) {
-            return Err(Answer::error(400, "operation unavailable in namespaces"));
+    ///
+    /// One that is refused has its audit lines all the same.
+    pub(super) fn housed(
+        self: &Arc<Self>,
+        open: &Open,
+        mut request: Request,
+    ) -> Result<(Request, House), (Answer, Pending)> {
+        let house = self.house_of(open, &mut request).and_then(|house| {
+            if house.space.is_some() && is_of_root_alone(&request.path) {
+                return Err(Error::bad_request("operation unavailable in namespaces"));
+            }
+            match house.space.as_ref().and_then(|s| s.locked.as_ref()) {
+                Some(locked) if !(*locked == request.namespace && request.path == namespaces::UNLOCK) => {
+                    Err(Error::Status(
+                        503,
+                        vec![format!(
+                            "API access to this namespace has been locked by an administrator - {locked:?} must be \
+                             unlocked to gain access."
+                        )],
+                    ))
+                }
+                _ => Ok(house),
+            }
+        });
+        match house {
+            Ok(house) => Ok((request, house)),
+            Err(why) => match self.audit_unhoused(open, &request, &why) {
+                Ok(lines) => Err((Answer::failure(&why), lines)),
+                Err(e) => {
+                    self.metrics.audit_failures.add(1);
+                    Err((Answer::failure(&e), Pending::default()))
+                }
+            },
         }
-        if let Some(locked) = house.space.as_ref().and_then(|s| s.locked.as_ref())
-            && !(*locked == request.namespace && request.path == namespaces::UNLOCK)
-        {
-            return Err(Answer::error(
-                503,
-                &format!(
-                    "API access to this namespace has been locked by an administrator - {locked:?} must be unlocked \
-                     to gain access."
-                ),
-            ));
-        }
-        Ok((request, house))
+    }
+
+    /// Both lines of a request that no namespace takes.
+    fn audit_unhoused(&self, open: &Open, request: &Request, why: &Error) -> Result<Pending> {
+        let facts =
+            AuthFacts { presented: request.token.as_ref().map(|t| t.expose().clone()), ..AuthFacts::default() };
+        let headers = open.audited_headers(self)?;
+        let about = RequestFacts {
+            id: &request.id,
+            operation: request.operation,
+            path: &request.path,
+            data: &request.data,
+            mount_point: "",
+            mount_type: "",
+            mount_accessor: "",
+            mount_class: "",
+            namespace: "",
+            namespace_path: &request.namespace,
+            remote: request.remote,
+            wrap_ttl_secs: request.wrap_ttl.map_or(0, |t| t.as_secs()),
+            headers: &request.headers,
+            audited_headers: &headers,
+            certificate_serial: request.client_certificate_serial.as_deref(),
+            plain_request_keys: &[],
+            plain_response_keys: &[],
+        };
+        let now = self.clock.now();
+        open.audit.entry(&facts, &about).both((now, now), Some(why), Err(why))
     }
 
     fn house_of(self: &Arc<Self>, open: &Open, request: &mut Request) -> Result<House> {

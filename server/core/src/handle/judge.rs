@@ -46,10 +46,20 @@ impl Authorised {
 }
 
 impl Way<'_> {
+    /// Whoever needs no token. A login is by somebody who has none yet; at `sys/` it is told whose token was sent along.
     pub(super) fn nobody(&self) -> Authorised {
+        let sent_along = match self.mount {
+            Some(mount) if mount.handler.is_system() && self.request.token.is_some() => {
+                let view = self.store().view();
+                let index = view.index();
+                let mut tx = Tx::read_only(view, self.barrier()).cached(&self.open.opened);
+                self.session(&mut tx, index, &mut Vec::new()).ok().flatten().map(|session| session.audit.clone())
+            }
+            _ => None,
+        };
         Authorised {
             caller: Caller::default(),
-            facts: AuthFacts { allowed: true, ..AuthFacts::default() },
+            facts: AuthFacts { token: sent_along, allowed: true, ..AuthFacts::default() },
             stands_on: Vec::new(),
             policies: None,
             who: None,
@@ -161,6 +171,11 @@ impl Way<'_> {
         };
         self.flight.asks(&session);
         facts.token = Some(session.audit.clone());
+        if session.entry.num_uses > 0
+            && let Some(id) = &session.caller.token_id
+        {
+            facts.remaining_uses = Some(tokens::uses_left(&mut tx, id)?);
+        }
         let of_token = session.caller.namespace;
         if of_token != ROOT {
             facts.policies_of = Some(namespaces::load(&mut tx, &of_token)?.ok_or(Error::PermissionDenied)?.id);

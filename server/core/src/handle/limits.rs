@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::Caller;
+use holdfast_sdk::{Caller, Error};
 
 use super::house::House;
 use super::{Located, Way};
-use crate::audit::{self, AuthFacts};
+use crate::audit::AuthFacts;
 use crate::in_flight::Flight;
 use crate::quotas::Ruling;
 use crate::router::Handler;
@@ -70,15 +70,10 @@ impl Way<'_> {
     }
 
     fn audit_refusal(&self) -> holdfast_sdk::Result<()> {
-        const WHY: &str = "rate limit quota exceeded";
+        let why = Error::Status(429, vec!["rate limit quota exceeded".into()]);
         let headers = self.open.audited_headers(self.core)?;
         let (facts, about) = (AuthFacts::default(), self.request_facts(&headers));
-        let members = self.open.audit.request_members(&facts, &about);
-        let lines = self.open.audit.write_together(|d, hasher, out| {
-            audit::request_line(d, self.now, &facts, &members[d], Some(WHY), out);
-            out.push(b'\n');
-            audit::response_line(d, hasher, self.now, &facts, (&about, &members[d]), Err(WHY), out);
-        });
+        let lines = self.open.audit.entry(&facts, &about).both((self.now, self.now), Some(&why), Err(&why));
         // Nothing waits for them to be on the disk.
         lines.map(drop)
     }

@@ -1,5 +1,6 @@
 //! `sys/*`: what operators see and change. One file for each subject.
 
+mod audit;
 pub(crate) mod audited_headers;
 mod capabilities;
 pub(crate) mod cors;
@@ -69,6 +70,7 @@ fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = rotate::routes(routes);
     let routes = generate_root::routes(routes);
     let routes = cors::routes(routes);
+    let routes = audit::routes(routes);
     let routes = audited_headers::routes(routes);
     let routes = counters::routes(routes);
     let routes = host::routes(routes);

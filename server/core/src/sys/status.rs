@@ -1,14 +1,13 @@
 //! `sys/seal`, `sys/step-down`, `sys/jobs`, `sys/in-flight-req`, `sys/config/state/sanitized`, `sys/metrics`,
-//! `sys/audit`, `sys/internal/specs/openapi`.
+//! `sys/internal/specs/openapi`.
 
-use holdfast_sdk::parameters::StringMap;
 use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
 use serde_json::json;
 
 use super::{System, capabilities};
 use crate::policies::system_time;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, leases, metrics, open_api, router};
+use crate::{jobs, leases, metrics, open_api};
 
 parameters! {
     pub struct Format {
@@ -25,19 +24,6 @@ parameters! {
     }
 }
 
-parameters! {
-    pub struct AuditDevice {
-        /// Its type, such as file.
-        r#type: Option<String>,
-        /// Words that say what it is for.
-        description: Option<String>,
-        /// Options of its type.
-        options: Option<StringMap>,
-        /// It is not replicated.
-        local: Option<bool>,
-    }
-}
-
 pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx> {
     routes
         .path("step-down", "Hand leadership over.", |p| {
@@ -50,10 +36,6 @@ pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx>
         .path("in-flight-req", "The requests that are being handled.", |p| p.read(in_flight))
         .path("config/state/sanitized", "The configuration, without its secrets.", |p| p.read(config))
         .path("metrics", "Figures of the server.", |p| p.read(metrics))
-        .path("audit", "List the audit devices.", |p| p.read(audit).root_protected())
-        .path("audit/{path+}", "An audit device; the configuration alone makes and ends them.", |p| {
-            p.update(enable_audit).delete(disable_audit).root_protected()
-        })
         .path("internal/specs/openapi", "The routes in OpenAPI's form.", |p| {
             p.read(openapi).update(openapi).unauthenticated()
         })
@@ -180,36 +162,6 @@ fn as_json(text: &str) -> Map<String, Value> {
     }
     m.insert("Timestamp".into(), crate::clock::now().rfc3339().into());
     m
-}
-
-fn audit(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    let core = sys.core()?;
-    let mut m = Map::new();
-    for device in &core.options.audit {
-        let mut d = Map::new();
-        d.insert("description".into(), device.description.clone().into());
-        d.insert("local".into(), false.into());
-        let options = device.options.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
-        d.insert("options".into(), Value::Object(options));
-        d.insert("path".into(), device.path.clone().into());
-        d.insert("type".into(), "file".into());
-        m.insert(device.path.clone(), Value::Object(d));
-    }
-    Ok(Response::both(m))
-}
-
-/// Who may call the API could otherwise write to any file of the server.
-fn enable_audit(_: &System, _: &mut Tx, _: &Call<'_>, _: AuditDevice) -> Result<Response> {
-    let text = "cannot enable audit device via API; use declarative, config-based audit device management instead";
-    Err(Error::bad_request(text))
-}
-
-fn disable_audit(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let path = router::mount_path(call.capture("path"))?;
-    match sys.core()?.options.audit.iter().any(|device| device.path == path) {
-        true => Err(Error::bad_request("cannot disable configuration-managed audit device")),
-        false => Ok(Response::empty()),
-    }
 }
 
 /// Without a good token, the routes that need none.

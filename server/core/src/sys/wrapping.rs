@@ -47,6 +47,6 @@ fn unwrap(_: &System, tx: &mut Tx, call: &Call<'_>, _: Which) -> Result<Response
 
 fn rewrap(_: &System, tx: &mut Tx, call: &Call<'_>, _: Which) -> Result<Response> {
     let wrapped = wrapping::find(tx, call.request, call.now)?;
-    let info = wrapping::rewrap(tx, &wrapped, call.request.wrap_ttl, call.now)?;
+    let info = wrapping::rewrap(tx, &wrapped, call.request.wrap_ttl, &call.caller.display_name, call.now)?;
     Ok(Response { wrap_info: Some(info), ..Response::default() })
 }

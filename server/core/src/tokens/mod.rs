@@ -330,6 +330,11 @@ pub fn count_use(tx: &mut Tx, id: &TokenId) -> Result<()> {
     tx.within(tokens, |tx| tx.add(Place::Ordered(USES, &id.own), -1, Some((1, "permission denied"))))
 }
 
+/// How many uses a token with a limited number of them has left.
+pub fn uses_left(tx: &mut Tx, id: &TokenId) -> Result<i64> {
+    tx.within(TOKENS.of(id.namespace), |tx| tx.count(Place::Ordered(USES, &id.own)))
+}
+
 /// A new service token of the root namespace.
 pub fn new_root_service_id() -> Result<String> {
     Ok(format!("hvs.{}", random::alphanumeric(26)?))

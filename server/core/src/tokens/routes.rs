@@ -407,6 +407,7 @@ pub fn shown_auth(tx: &mut Tx, e: &TokenEntry, token: String, ttl: u64) -> Resul
     policies.dedup();
     Ok(Auth {
         client_token: Secret::new(token),
+        entity_created: false,
         accessor: e.accessor.clone(),
         policies,
         token_policies: e.policies.clone(),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use holdfast_hsm::memory::Secret;
 use holdfast_sdk::Caller;
 
 use super::{Held, TokenEntry};
 use crate::audit::{Broker, KnownToken, TokenFacts};
+use crate::in_flight::client_id;
 use crate::unions::Names;
 
 pub struct Session {
@@ -31,18 +33,17 @@ impl Session {
             lease_owner: id.or(entry.parent()),
             batch_end: entry.expires.filter(|_| entry.batch),
         };
-        let issued = entry.issued().rfc3339_secs();
-        let audit = Arc::new(broker.known(&TokenFacts {
-            token,
-            accessor: &entry.accessor,
-            display_name: &entry.display_name,
-            policies: &entry.policies,
-            metadata: &entry.metadata,
-            entity_id: &entry.entity_id,
+        let audit = Arc::new(broker.known(TokenFacts {
+            token: Secret::new(token.to_owned()),
+            accessor: entry.accessor.clone(),
+            display_name: entry.display_name.clone(),
+            policies: entry.policies.clone(),
+            metadata: entry.metadata.clone(),
+            entity_id: entry.entity_id.clone(),
             token_type: entry.token_type().word(),
             ttl_secs: entry.ttl_secs,
-            issue_time: &issued,
-            num_uses: entry.num_uses,
+            issue_time: entry.issued().rfc3339_secs(),
+            client_id: client_id(&caller),
         }));
         Session { policies: caller.policies.clone().into(), entry, caller, audit }
     }

@@ -9,7 +9,7 @@ pub mod outside;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use holdfast_core::audit::DeviceConfig;
+use holdfast_core::audit::{DeviceConfig, Rules};
 use holdfast_core::clock::{Clocks, SystemClocks};
 use holdfast_core::log::{Format, Level, Log};
 use holdfast_core::{
@@ -94,6 +94,7 @@ pub fn options(store: Store) -> Options {
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),
+        audit_rules: Rules::default(),
         limits: TtlLimits { default_secs: SYSTEM_TTL_SECS, max_secs: SYSTEM_TTL_SECS },
         user_lockout: Vec::new(),
         cluster_name: None,

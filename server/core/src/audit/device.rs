@@ -1,0 +1,252 @@
+//! One audit device: how its lines look, and where they go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::file::FileDevice;
+use super::line::{self, Hasher};
+use super::options::{DeviceConfig, FilePlace, FileTarget, Target};
+use super::remote::{Peer, Remote};
+use super::{Appended, Broker};
+use crate::metrics::Counter;
+
+/// What audit devices may be.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `unsafe_allow_api_audit_creation`: `true` lets the API make any, `false` none.
+    pub api_creation: Option<bool>,
+    /// `allow_audit_log_prefixing`
+    pub prefixes: bool,
+    /// `audit_directories`: where the API may put files, unless it may put them anywhere.
+    pub directories: Arc<[PathBuf]>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        let usual = ["/var/log/vault", "/var/log/openbao", "/var/log/holdfast"];
+        Rules { api_creation: None, prefixes: false, directories: usual.into_iter().map(PathBuf::from).collect() }
+    }
+}
+
+impl Rules {
+    /// Whether the API may make devices at all.
+    pub fn check_creation(&self) -> Result<(), String> {
+        match self.api_creation {
+            Some(false) => Err(
+                "cannot enable audit device via API (unsafe_allow_api_audit_creation is false); use declarative, \
+                 config-based audit device management instead"
+                    .into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wrong with a device as it is described.
+    pub fn check(&self, config: &DeviceConfig) -> Result<(), String> {
+        let prefixed = config.option("prefix").is_some_and(|p| !p.is_empty());
+        if prefixed && !self.prefixes {
+            return Err("audit log prefixing is not allowed: set allow_audit_log_prefixing = true to allow it".into());
+        }
+        config.shape()?;
+        config.target().map(drop)
+    }
+
+    fn within(&self) -> Option<Arc<[PathBuf]>> {
+        (self.api_creation != Some(true)).then(|| self.directories.clone())
+    }
+}
+
+pub struct Device {
+    /// Never that of another device of this broker.
+    pub number: u64,
+    /// Of a device that is stored. None: it is declared.
+    pub uuid: Option<[u8; 16]>,
+    pub config: DeviceConfig,
+    pub hasher: Hasher,
+    prefix: String,
+    sink: Sink,
+    pub figures: Arc<Figures>,
+}
+
+enum Sink {
+    File(FileSink),
+    Remote(Remote),
+}
+
+type FileSink = Arc<FileDevice>;
+
+/// How a device does.
+pub struct Figures {
+    path: String,
+    /// Times that lines were taken, and refused.
+    pub taken: Counter,
+    pub refused: Counter,
+    failing: AtomicBool,
+}
+
+impl Figures {
+    pub fn of(path: &str) -> Arc<Figures> {
+        Arc::new(Figures {
+            path: path.to_owned(),
+            taken: Counter::default(),
+            refused: Counter::default(),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    pub fn took(&self) {
+        self.taken.add(1);
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::SeqCst) {
+            tracing::info!(device = %self.path, "an audit device takes lines again");
+        }
+    }
+
+    /// The first of several refusals is told about.
+    pub fn refused(&self, why: &dyn std::fmt::Display) {
+        self.refused.add(1);
+        if !self.failing.swap(true, Ordering::SeqCst) {
+            tracing::error!(device = %self.path, error = %why, "an audit device refuses lines");
+        }
+    }
+
+    /// Whether it refused the last line that it was given.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+}
+
+impl Device {
+    /// Open a device. With `test` it must work, and has had a test line if its options do not say otherwise;
+    /// without it, one that does not work is there and refuses lines until it does.
+    pub async fn open(
+        broker: &Broker,
+        rules: &Rules,
+        config: DeviceConfig,
+        (uuid, salt): (Option<[u8; 16]>, &str),
+        test: bool,
+    ) -> Result<Arc<Device>, String> {
+        let shape = config.shape()?;
+        let hasher = Hasher::new(salt, &shape);
+        let (target, prefix) = (config.target()?, shape.prefix);
+        let figures = Figures::of(&config.path);
+        let tests = test && !config.skips_test();
+        let test_line = {
+            let mut out = Vec::new();
+            line::test_line(&prefix, &mut out);
+            out
+        };
+        let sink = match target {
+            Target::File(target) => {
+                let within = uuid.and_then(|_| rules.within());
+                Sink::File(open_file(target, within, &figures, test, tests.then_some(&test_line))?)
+            }
+            other => {
+                let Some(mut peer) = Peer::of(other)? else { return Err("an unknown target".into()) };
+                if tests && let Err(e) = peer.send(&test_line).await {
+                    return Err(format!("audit backend failed test message: {}", e.text));
+                }
+                Sink::Remote(Remote::start(peer, figures.clone()))
+            }
+        };
+        Ok(Arc::new(Device { number: broker.number(), uuid, config, hasher, prefix, sink, figures }))
+    }
+
+    pub fn prefix(&self) -> &[u8] {
+        self.prefix.as_bytes()
+    }
+
+    pub fn is_remote(&self) -> bool {
+        matches!(self.sink, Sink::Remote(_))
+    }
+
+    /// Append lines. None: they were refused.
+    pub fn append(&self, lines: &[u8], writes: bool, urgent: bool) -> Option<Appended> {
+        match &self.sink {
+            Sink::File(file) => {
+                let written = file.append(lines, writes);
+                if let Ok(Some(_)) = written {
+                    self.figures.took();
+                }
+                self.taken_by_file(written)
+            }
+            Sink::Remote(remote) => self.queued(remote, lines, urgent),
+        }
+    }
+
+    /// The same for lines that only an answer waits for: those of other requests may join them.
+    pub fn append_together(&self, lines: &[u8], urgent: bool) -> Option<Appended> {
+        match &self.sink {
+            Sink::File(file) => self.taken_by_file(file.append_together(lines, &self.figures)),
+            Sink::Remote(remote) => self.queued(remote, lines, urgent),
+        }
+    }
+
+    fn taken_by_file(&self, written: std::io::Result<Option<tokio::sync::oneshot::Receiver<bool>>>) -> Option<Appended> {
+        match written {
+            Ok(None) => {
+                self.figures.took();
+                Some(Appended::Done)
+            }
+            Ok(Some(receiver)) => Some(Appended::Local(receiver)),
+            Err(e) => {
+                self.figures.refused(&e);
+                None
+            }
+        }
+    }
+
+    fn queued(&self, remote: &Remote, lines: &[u8], urgent: bool) -> Option<Appended> {
+        match remote.append(lines, urgent) {
+            Ok(receiver) => Some(Appended::Remote(receiver)),
+            Err(e) => {
+                self.figures.refused(&e);
+                None
+            }
+        }
+    }
+
+    /// Open its file again.
+    pub fn reopen(&self) {
+        if let Sink::File(file) = &self.sink
+            && let Err(e) = file.reopen()
+        {
+            self.figures.refused(&e);
+        }
+    }
+
+    pub(super) fn file(&self) -> Option<&FileDevice> {
+        match &self.sink {
+            Sink::File(file) => Some(file),
+            Sink::Remote(_) => None,
+        }
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        match &self.sink {
+            Sink::File(_) => 0,
+            Sink::Remote(remote) => remote.waiting_bytes(),
+        }
+    }
+}
+
+fn open_file(
+    target: FileTarget,
+    within: Option<Arc<[PathBuf]>>,
+    figures: &Figures,
+    must_work: bool,
+    test_line: Option<&Vec<u8>>,
+) -> Result<FileSink, String> {
+    let is_file = matches!(target.place, FilePlace::File(_));
+    let file = FileDevice::new(target, within)?;
+    match file.reopen() {
+        Ok(()) => {}
+        Err(e) if must_work => return Err(e.to_string()),
+        Err(e) => figures.refused(&e),
+    }
+    // Standard output shows no test.
+    if let Some(line) = test_line.filter(|_| is_file) {
+        file.append(line, true).map_err(|e| format!("audit backend failed test message: {e}"))?;
+    }
+    Ok(Arc::new(file))
+}

@@ -1,0 +1,42 @@
+//! Looks after audit files: one that was removed or renamed is opened anew under its name, and a disk that is about
+//! to be full is told about.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::{Core, Open};
+
+/// How often.
+const LOOK: Duration = Duration::from_secs(1);
+/// Parts of a disk in use that are told about, in percent.
+const WARN_AT: [u64; 2] = [80, 95];
+
+/// Look after the files for as long as the server is unsealed.
+pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
+    core.while_open(open, run);
+}
+
+async fn run(core: Weak<Core>, open: Weak<Open>) {
+    // What was said of each device's disk.
+    let mut said: HashMap<u64, u64> = HashMap::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (Some(_core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
+        let devices = open.audit.devices();
+        said.retain(|number, _| devices.iter().any(|d| d.number == *number));
+        for device in devices.iter() {
+            let Some(file) = device.file() else { continue };
+            if file.is_astray() {
+                tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
+                device.reopen();
+            }
+            let Some(used) = file.used_percent() else { continue };
+            let reached = WARN_AT.into_iter().filter(|at| used >= *at).max().unwrap_or(0);
+            let before = said.insert(device.number, reached).unwrap_or(0);
+            if reached > before {
+                tracing::warn!(device = %device.config.path, used_percent = used, "the disk of the audit log fills up");
+            }
+        }
+    }
+}
