@@ -263,7 +263,9 @@ fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, S
     let devices = config.audit.iter().map(device).collect::<Result<Vec<DeviceConfig>, String>>()?;
     let overlap = |a: &&DeviceConfig| devices.iter().find(|b| a.path != b.path && a.path.starts_with(&b.path));
     match devices.iter().find_map(|a| overlap(&a).map(|b| (a, b))) {
-        Some((below, above)) => Err(format!("audit device {} is below {}: give it another path", below.path, above.path)),
+        Some((below, above)) => {
+            Err(format!("audit device {} is below {}: give it another path", below.path, above.path))
+        }
         None => Ok(devices),
     }
 }
@@ -272,7 +274,9 @@ fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, S
 async fn declare_audit_again(core: &Arc<Core>, flags: &Flags, rules: &Rules) {
     match read_config(flags).and_then(|(config, _)| declared_audit(&config, rules)) {
         Ok(devices) => core.declare_audit(devices).await,
-        Err(e) => tracing::error!(error = %e, "the configuration cannot be read again: the audit devices stay as they are"),
+        Err(e) => {
+            tracing::error!(error = %e, "the configuration cannot be read again: the audit devices stay as they are")
+        }
     }
 }
 

@@ -33,11 +33,11 @@ impl Rules {
     /// Whether the API may make devices at all.
     pub fn check_creation(&self) -> Result<(), String> {
         match self.api_creation {
-            Some(false) => Err(
-                "cannot enable audit device via API (unsafe_allow_api_audit_creation is false); use declarative, \
+            Some(false) => {
+                Err("cannot enable audit device via API (unsafe_allow_api_audit_creation is false); use declarative, \
                  config-based audit device management instead"
-                    .into(),
-            ),
+                    .into())
+            }
             _ => Ok(()),
         }
     }
@@ -182,7 +182,10 @@ impl Device {
         }
     }
 
-    fn taken_by_file(&self, written: std::io::Result<Option<tokio::sync::oneshot::Receiver<bool>>>) -> Option<Appended> {
+    fn taken_by_file(
+        &self,
+        written: std::io::Result<Option<tokio::sync::oneshot::Receiver<bool>>>,
+    ) -> Option<Appended> {
         match written {
             Ok(None) => {
                 self.figures.took();

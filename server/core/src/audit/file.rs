@@ -427,7 +427,8 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told_to_all_whose_lines_were_in_it() {
         let (device, figures) = (device("/dev/full"), Figures::of("full/"));
-        let waiting: Vec<_> = (0..5).map(|_| device.append_together(b"{}\n", &figures).unwrap().expect("it is told")).collect();
+        let waiting: Vec<_> =
+            (0..5).map(|_| device.append_together(b"{}\n", &figures).unwrap().expect("it is told")).collect();
         for written in waiting {
             assert!(!written.await.unwrap());
         }

@@ -73,8 +73,7 @@ impl Core {
 
     /// Both lines of a request that no namespace takes.
     fn audit_unhoused(&self, open: &Open, request: &Request, why: &Error) -> Result<Pending> {
-        let facts =
-            AuthFacts { presented: request.token.as_ref().map(|t| t.expose().clone()), ..AuthFacts::default() };
+        let facts = AuthFacts { presented: request.token.as_ref().map(|t| t.expose().clone()), ..AuthFacts::default() };
         let headers = open.audited_headers(self)?;
         let about = RequestFacts {
             id: &request.id,

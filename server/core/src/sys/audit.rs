@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_sdk::parameters::StringMap;
-use holdfast_sdk::{
-    Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters,
-};
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters};
 
 use super::System;
 use crate::audit::table::{self, Stored};

@@ -52,9 +52,11 @@ impl Syslog {
         let socket = UnixDatagram::unbound()?;
         match &self.address {
             Some(address) => socket.connect(address)?,
-            None => PLACES.iter().map(|place| socket.connect(place)).find(Result::is_ok).unwrap_or_else(|| {
-                Err(io::Error::new(io::ErrorKind::NotFound, "no system log listens at /dev/log"))
-            })?,
+            None => {
+                PLACES.iter().map(|place| socket.connect(place)).find(Result::is_ok).unwrap_or_else(|| {
+                    Err(io::Error::new(io::ErrorKind::NotFound, "no system log listens at /dev/log"))
+                })?
+            }
         }
         Ok(socket)
     }
