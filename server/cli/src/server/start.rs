@@ -46,7 +46,8 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_stack_size(1 << 20)
+        // Room for values that are nested as deep as a body may be, without optimisation too.
+        .thread_stack_size(2 << 20)
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
