@@ -219,7 +219,7 @@ impl FileDevice {
         let file = self.file.load();
         let disk = rustix::fs::fstatvfs(file.as_deref()?).ok()?;
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
-        Some(used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))?)
+        used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))
     }
 }
 
