@@ -140,6 +140,9 @@ pub const GIVEN_UP: Table = Table(24);
 /// By name: rate limits.
 pub const QUOTAS: Table = Table(25);
 
+/// By time and random id: the namespace and the name of a key of identity tokens that is to be rotated.
+pub const OIDC_KEYS_DUE: Table = Table(26);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.
@@ -185,6 +188,23 @@ pub mod identity {
     pub const PARENT: Table = Table(12);
     /// One record, which changes with every group.
     pub const GROUPS: Table = Table(13);
+
+    /// One record: what counts for all identity tokens.
+    pub const OIDC_CONFIG: Table = Table(14);
+    /// By name: keys that sign identity tokens.
+    pub const OIDC_KEY: Table = Table(15);
+    /// By name: what identity tokens say, and to whom.
+    pub const OIDC_ROLE: Table = Table(16);
+    /// By name: who may log in to a client.
+    pub const OIDC_ASSIGNMENT: Table = Table(17);
+    /// By name.
+    pub const OIDC_SCOPE: Table = Table(18);
+    /// By name.
+    pub const OIDC_CLIENT: Table = Table(19);
+    /// By a client's id: its name.
+    pub const OIDC_CLIENT_ID: Table = Table(20);
+    /// By name.
+    pub const OIDC_PROVIDER: Table = Table(21);
 }
 
 /// By the token's stored id in hex, then a name of its own.
@@ -239,6 +259,7 @@ mod tests {
             BUSY_MOUNTS,
             GIVEN_UP,
             QUOTAS,
+            OIDC_KEYS_DUE,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

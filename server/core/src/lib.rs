@@ -395,7 +395,7 @@ impl Core {
             }
             ("identity", false) => match made() {
                 Some(router::Handler::Identity(b, routes)) => router::Handler::Identity(b.clone(), routes.clone()),
-                _ => identity::handler(),
+                _ => identity::handler(Arc::downgrade(self)),
             },
             ("cubbyhole", false) => match made() {
                 Some(router::Handler::Engine(e)) => router::Handler::Engine(e.clone()),

@@ -261,6 +261,7 @@ impl Core {
         audit::watch::start(self, &open);
         undo::start(self, &open);
         chores::start(self, &open);
+        crate::identity::rotation::start(self, &open);
         autopilot::start(self, &open);
         backups::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");

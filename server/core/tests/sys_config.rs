@@ -27,6 +27,7 @@ fn request(server: &Server, path: &str, headers: Headers) -> Request {
         merge_patch: false,
         policy_override: false,
         client_certificate_serial: None,
+        presented: Default::default(),
     }
 }
 

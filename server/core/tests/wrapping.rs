@@ -72,6 +72,7 @@ impl Server {
             merge_patch: false,
             policy_override: false,
             client_certificate_serial: None,
+            presented: Default::default(),
         };
         let answer = self.core.handle(request).await;
         Reply { status: answer.status, body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null) }

@@ -12,7 +12,7 @@ use holdfast_core::cluster::ListenerAllows;
 use holdfast_core::settings::AuditedHeaders;
 use holdfast_core::{Answer, Begun, Core, OldRoutes, Standing, random};
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Headers, Map, Operation, Request, Value, duration};
+use holdfast_sdk::{Headers, Map, Operation, Presented, Request, Value, duration};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response as HttpResponse, StatusCode};
@@ -303,6 +303,23 @@ fn token(headers: &HeaderMap) -> Option<Secret<String>> {
     given.map(str::trim).filter(|t| !t.is_empty()).map(|t| Secret::new(t.to_owned()))
 }
 
+/// Headers of second factors that are read.
+const MOST_MFA_HEADERS: usize = 16;
+
+/// What else says who asks.
+fn presented(headers: &HeaderMap) -> Presented {
+    let authorization = |scheme: &str| {
+        let (given, rest) = text_of(headers, "authorization")?.split_once(' ')?;
+        given.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let mfa = headers.get_all("x-vault-mfa").into_iter().filter_map(|v| v.to_str().ok());
+    Presented {
+        basic: authorization("basic").map(|text| Secret::new(text.trim().to_owned())),
+        bearer: headers.get("x-vault-token").is_none() && authorization("bearer").is_some(),
+        mfa: mfa.take(MOST_MFA_HEADERS).map(|text| Secret::new(text.to_owned())).collect(),
+    }
+}
+
 /// A request decoded as a listener does, without a server: for fuzz targets. `None`: it is answered, or is none, before.
 pub fn decode(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Result<Request, Answer>> {
     let method = Method::from_bytes(method.as_bytes()).ok()?;
@@ -420,6 +437,7 @@ fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
         merge_patch,
         policy_override: text_of(headers, "x-vault-policy-override") == Some("true"),
         client_certificate_serial: certificate_serial.map(str::to_owned),
+        presented: presented(headers),
     })
 }
 

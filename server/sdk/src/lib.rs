@@ -33,7 +33,7 @@ pub use error::Error;
 pub use login::{Alias, Login, LoginTokenType, Renewal};
 pub use outside::{Act, Done, Failure, Means, Outside, Work};
 pub use parameters::{Field, Kind, Parameter, Parameters};
-pub use request::{Call, Caller, Captures, Headers, Operation, Request, TokenId};
+pub use request::{Call, Caller, Captures, Headers, Operation, Presented, Request, TokenId};
 pub use response::{Auth, Body, Chunks, Lease, NewLease, Response, TokenType, WrapInfo};
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;

@@ -63,6 +63,18 @@ pub struct Request {
     pub policy_override: bool,
     /// Serial number of the TLS client certificate.
     pub client_certificate_serial: Option<String>,
+    pub presented: Presented,
+}
+
+/// What headers show of who asks, beside a token. None of it is ever shown.
+#[derive(Default)]
+pub struct Presented {
+    /// `Authorization: Basic`, as it was sent.
+    pub basic: Option<Secret<String>>,
+    /// The token came as `Authorization: Bearer`.
+    pub bearer: bool,
+    /// `X-Vault-MFA`: `METHOD`, or `METHOD:CODE`.
+    pub mfa: Vec<Secret<String>>,
 }
 
 /// The parts of a path that its route names.

@@ -172,6 +172,7 @@ impl Asking {
             merge_patch: false,
             policy_override: false,
             client_certificate_serial: None,
+            presented: Default::default(),
         };
         let caller = Caller::default();
         let call = Call {

@@ -9,6 +9,7 @@ mod group_aliases;
 mod groups;
 mod lookup;
 mod merge;
+mod oidc;
 mod record;
 mod resolve;
 pub mod store;
@@ -16,19 +17,39 @@ pub mod store;
 pub use record::{Alias, Entity};
 pub use resolve::{Resolutions, Resolved, resolve};
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use holdfast_sdk::{Error, Result, Routes, Timestamp, Transaction, Value, record as records};
+use tokio::sync::Semaphore;
 
+use crate::Core;
 use crate::layout::{MOUNTS, SYSTEM};
 use crate::router::{self, Handler, MountEntry};
 use crate::tx::Tx;
 
-/// What answers at `identity/`.
-pub struct IdentityBackend;
+pub(crate) use oidc::rotation;
 
-pub fn handler() -> Handler {
-    Handler::Identity(Arc::new(IdentityBackend), Arc::new(routes()))
+/// Keys that are made, and signatures that take long, at a time.
+const SLOW_AT_ONCE: usize = 2;
+
+/// What answers at `identity/`, in every namespace.
+pub struct IdentityBackend {
+    core: Weak<Core>,
+    /// Turns for what takes long.
+    slow: Arc<Semaphore>,
+    codes: oidc::Codes,
+}
+
+pub fn handler(core: Weak<Core>) -> Handler {
+    let slow = Arc::new(Semaphore::new(SLOW_AT_ONCE));
+    let backend = IdentityBackend { core, slow, codes: oidc::Codes::default() };
+    Handler::Identity(Arc::new(backend), Arc::new(routes()))
+}
+
+impl IdentityBackend {
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.upgrade().ok_or_else(|| Error::Unavailable("the server is shutting down".into()))
+    }
 }
 
 fn routes() -> Routes<IdentityBackend, Tx> {
@@ -36,7 +57,8 @@ fn routes() -> Routes<IdentityBackend, Tx> {
     let routes = aliases::routes(routes);
     let routes = groups::routes(routes);
     let routes = group_aliases::routes(routes);
-    lookup::routes(routes)
+    let routes = lookup::routes(routes);
+    oidc::routes(routes)
 }
 
 /// The auth mount of an accessor.

@@ -27,6 +27,13 @@ pub struct Resolved {
     read_at: u64,
 }
 
+impl Resolved {
+    /// The groups it is in, those above its own too.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+}
+
 impl TemplateValues for Resolved {
     fn value(&self, key: &TemplateKey) -> Option<String> {
         match key {

@@ -135,6 +135,17 @@ pub fn path_of(tx: &mut Tx, uuid: NamespaceId) -> Result<String> {
     }
 }
 
+/// The present namespace and those that it is in, the nearest first; the root is the last.
+pub fn upwards(tx: &mut Tx) -> Result<Vec<NamespaceId>> {
+    let path = path_of(tx, tx.namespace())?;
+    let mut found = vec![ROOT];
+    for (end, _) in path.match_indices('/') {
+        found.extend(at(tx, &path[..=end])?.map(|n| n.uuid));
+    }
+    found.reverse();
+    Ok(found)
+}
+
 fn known(tx: &mut Tx, uuid: &NamespaceId) -> Result<Namespace> {
     load(tx, uuid)?.ok_or_else(gone)
 }

@@ -17,7 +17,7 @@ use holdfast_core::{
 };
 use holdfast_hsm::memory::{Secret, allow_unlocked};
 use holdfast_kv::{KvV1, KvV2};
-use holdfast_sdk::{Backend, Map, Operation, Request, Value};
+use holdfast_sdk::{Backend, Map, Operation, Presented, Request, Value};
 use holdfast_storage::Store;
 
 pub struct Server {
@@ -61,6 +61,19 @@ pub async fn ask_from(
     path: &str,
     data: Value,
 ) -> Reply {
+    ask_presenting(Presented::default(), remote, core, token, operation, path, data).await
+}
+
+/// Ask with more than a token.
+pub async fn ask_presenting(
+    presented: Presented,
+    remote: Option<SocketAddr>,
+    core: &Arc<Core>,
+    token: &str,
+    operation: Operation,
+    path: &str,
+    data: Value,
+) -> Reply {
     let request = Request {
         id: random::uuid_text(&random::uuid().unwrap()),
         operation,
@@ -74,6 +87,7 @@ pub async fn ask_from(
         merge_patch: operation == Operation::Patch,
         policy_override: false,
         client_certificate_serial: None,
+        presented,
     };
     let answer = core.handle(request).await;
     Reply { status: answer.status, body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null) }
@@ -131,7 +145,17 @@ impl Server {
     /// Forget everything that is not stored, as a restart does.
     pub async fn seal_and_unseal(&self) {
         self.core.seal_now().await;
+        self.unseal().await;
+    }
+
+    pub async fn unseal(&self) {
         self.core.unseal_share(Secret::new(self.share.expose().clone())).await.unwrap();
+    }
+
+    /// Ask with a token that comes as `Authorization: Bearer`.
+    pub async fn bearer(&self, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
+        let presented = Presented { bearer: true, ..Presented::default() };
+        ask_presenting(presented, None, &self.core, token, operation, path, data).await
     }
 
     pub async fn ask(&self, token: &str, operation: Operation, path: &str, data: Value) -> Reply {
