@@ -35,6 +35,8 @@ pub enum Kind {
     Members = 5,
     /// Keys that the store is about to have, closed with the present one.
     Keys = 6,
+    /// Whether the one that is asked could lead: it is unsealed, and its disk has room. The answer is one byte, 1 or 0.
+    Room = 7,
 }
 
 /// A question as it came.
@@ -79,6 +81,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(4) => Kind::Hello,
         Ok(5) => Kind::Members,
         Ok(6) => Kind::Keys,
+        Ok(7) => Kind::Room,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),

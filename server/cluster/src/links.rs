@@ -151,6 +151,18 @@ impl Links {
         within(CONNECT_WITHIN * 2, asked).await
     }
 
+    /// Ask a member whether it could lead.
+    pub async fn could_lead(&self, peer: &Peer) -> io::Result<bool> {
+        let asked = async {
+            let mut channel = self.connect(peer).await?;
+            frame::send_question(&mut channel, Kind::Room, &[], &[]).await?;
+            let answer = frame::answer(&mut channel).await?;
+            self.give_back(peer, channel);
+            Ok(answer == [1])
+        };
+        within(CONNECT_WITHIN * 2, asked).await
+    }
+
     /// Tell a member keys that the store is about to have. It may have to ask its device.
     pub async fn offer_keys(&self, peer: &Peer, offer: &[u8]) -> io::Result<Vec<u8>> {
         let mut channel = self.connect(peer).await?;

@@ -110,6 +110,7 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
             let answer = front.take_keys(question.head).await;
             frame::send_answer(channel, &answer).await
         }
+        Kind::Room => frame::send_answer(channel, &[u8::from(node.could_lead())]).await,
         Kind::Members => {
             let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
             let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();

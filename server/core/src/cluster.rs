@@ -199,4 +199,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;
     /// Hand leadership to another member. False: there is none that could take it.
     fn hand_over(&self) -> Later<bool>;
+    /// Whether this node's disk has no room for writes, or soon will have none.
+    fn is_short_of_room(&self) -> bool;
+    /// Hand leadership to a member that is unsealed and has room. False: there is none.
+    fn hand_over_for_room(&self) -> Later<bool>;
 }

@@ -27,6 +27,17 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
 }
 
+/// Writes stop while less than this is free, so that what is accepted can be applied.
+pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
+/// Of a large disk no more than this is kept free.
+const MOST_KEPT_BYTES: u64 = 1 << 30;
+
+/// Whether a disk has less room than writes need, and so much beside.
+pub(crate) fn is_short(disk: &dyn Disk, beside: u64) -> io::Result<bool> {
+    let free = disk.free_bytes()?;
+    Ok(free < MOST_KEPT_BYTES.saturating_add(beside) && free < disk.least_free_bytes()?.saturating_add(beside))
+}
+
 /// A folder of files.
 pub trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>>;
@@ -38,6 +49,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_folder(&self) -> io::Result<()>;
     /// Bytes an ordinary user may still write.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Writes stop while less than this is free.
+    fn least_free_bytes(&self) -> io::Result<u64> {
+        Ok(RESERVE_BYTES)
+    }
     fn path(&self, name: &str) -> PathBuf;
     /// Everything was read again and is durable: an earlier failed sync counts no more.
     fn recovered(&self) -> io::Result<()> {
@@ -120,6 +135,12 @@ impl Disk for RealDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let s = rustix::fs::statvfs(&*self.folder)?;
         Ok(s.f_bavail.saturating_mul(s.f_frsize))
+    }
+
+    /// A twentieth of the disk; of a large one, 1 GiB.
+    fn least_free_bytes(&self) -> io::Result<u64> {
+        let s = rustix::fs::statvfs(&*self.folder)?;
+        Ok((s.f_blocks.saturating_mul(s.f_frsize) / 20).clamp(RESERVE_BYTES, MOST_KEPT_BYTES))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -19,13 +19,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::changes::{decode, decode_changes, encode_changes};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_short};
 use crate::log::SEGMENT_BYTES;
 use crate::pipeline::{Queued, lock};
 use crate::raft_log::RaftLog;
 use crate::state::{Change, Mark, Snapshot, State};
 use crate::store::Inner;
-use crate::writer::{Failure, LOOK_FOR_ROOM, RESERVE_BYTES, fail};
+use crate::writer::{Failure, LOOK_FOR_ROOM, fail};
 use crate::{Key, StoreError, Value};
 
 /// What an entry's payload is, as its first byte says.
@@ -150,6 +150,11 @@ impl Replica {
     /// Whether there is anything in it.
     pub fn is_empty(&self) -> bool {
         self.inner.current.load().index() == 0
+    }
+
+    /// Whether writes stop for want of room, or soon will. What cannot be measured is no reason.
+    pub fn is_short_of_room(&self) -> bool {
+        self.inner.disk().is_some_and(|disk| is_short(&**disk, SEGMENT_BYTES).unwrap_or(false))
     }
 
     /// From now on proposals are agreed on in this way. The first word counts.
@@ -298,7 +303,7 @@ impl Proposer {
 
     fn look_for_room(&mut self) {
         let Some(disk) = self.disk.as_ref().filter(|_| self.full) else { return };
-        if disk.free_bytes().is_ok_and(|free| free >= RESERVE_BYTES + SEGMENT_BYTES) {
+        if is_short(&**disk, SEGMENT_BYTES).is_ok_and(|short| !short) {
             self.full = false;
             self.inner.pipeline.shared().refusing = None;
             tracing::info!("the disk that holds the store has room again; writes go on");
@@ -307,10 +312,10 @@ impl Proposer {
 
     fn commit(&mut self, term: u64, group: Vec<Queued>) {
         let Some(version) = group.last().map(|q| q.index) else { return };
-        let full = self.disk.as_ref().map(|d| d.free_bytes());
+        let full = self.disk.as_ref().map(|d| is_short(&**d, 0));
         let outcome = match full {
             Some(Err(e)) => Err(Failure::Nothing(e)),
-            Some(Ok(free)) if free < RESERVE_BYTES => Err(Failure::Nothing(std::io::ErrorKind::StorageFull.into())),
+            Some(Ok(true)) => Err(Failure::Nothing(std::io::ErrorKind::StorageFull.into())),
             _ => self.agree(term, version, &group),
         };
         match outcome {

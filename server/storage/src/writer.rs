@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::changes::encode;
 use crate::compaction::changes_of;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_short};
 use crate::log::{AppendError, Log, SEGMENT_BYTES};
 use crate::pipeline::{Queued, lock};
 use crate::redb_file::is_full;
@@ -23,8 +23,6 @@ const GROUP_BYTES: usize = 4 << 20;
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// or when it is this old and something was written.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
-/// Writes are refused while less than this is free, so that what is accepted can be applied.
-pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
 /// Room for what a checkpoint writes beside entries.
 const CHECKPOINT_SLACK_BYTES: u64 = 1 << 20;
 /// How long the thread sleeps when nothing wakes it,
@@ -193,7 +191,7 @@ impl Writer {
     fn append(&mut self, group: &[Queued]) -> Result<(), Failure> {
         let Some(log) = &mut self.log else { return Ok(()) };
         if let Some(disk) = &self.disk
-            && disk.free_bytes().map_err(Failure::Nothing)? < RESERVE_BYTES
+            && is_short(&**disk, 0).map_err(Failure::Nothing)?
         {
             return Err(Failure::Nothing(io::ErrorKind::StorageFull.into()));
         }
@@ -216,7 +214,7 @@ impl Writer {
     /// Accept writes again when the disk has room for them and for a new log segment.
     fn look_for_room(&mut self) {
         let Some(disk) = self.disk.as_ref().filter(|_| self.full) else { return };
-        if disk.free_bytes().is_ok_and(|free| free >= RESERVE_BYTES + SEGMENT_BYTES) {
+        if is_short(&**disk, SEGMENT_BYTES).is_ok_and(|short| !short) {
             self.full = false;
             self.inner.pipeline.shared().refusing = None;
             tracing::info!("the disk that holds the store has room again; writes go on");

@@ -201,10 +201,10 @@ impl Group {
         self.raft.voter_ids().any(|v| v.0 == id)
     }
 
-    /// Hand leadership to the member that is furthest. False: there is none that could take it.
-    pub async fn hand_over(&self) -> bool {
+    /// Hand leadership to the member that is furthest, of those that may take it. False: there is none.
+    pub async fn hand_over(&self, may: impl Fn(&str) -> bool) -> bool {
         let progress = self.progress();
-        let others = self.raft.voter_ids().filter(|id| *id != self.id);
+        let others = self.raft.voter_ids().filter(|id| *id != self.id && may(&id.0));
         let best = others.filter(|id| progress.get(&id.0).is_some_and(|p| p.silent.is_some()));
         let Some(to) = best.max_by_key(|id| progress.get(&id.0).map(|p| p.matched)) else { return false };
         // From here on nothing is answered: the other one may lead before this one hears of it.
