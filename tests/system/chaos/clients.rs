@@ -88,7 +88,8 @@ impl Shared {
         };
         match reply.status {
             500 | 503 if UNKNOWN_SAID.iter().any(|said| reply.text().contains(said)) => Outcome::Unknown,
-            503 => Outcome::NotDone,
+            // 507: a full disk, which was noticed before anything was written.
+            503 | 507 => Outcome::NotDone,
             200 | 204 | 400 | 403 | 404 => Outcome::Answered(reply),
             status => {
                 self.is_wrong(format!("{what}: {status}: {}", reply.text()));

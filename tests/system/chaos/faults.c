@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/types.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -15,6 +16,8 @@ struct faults {
     long long wall_offset_s;
     long long sync_takes_ms;
     long long sync_fails;
+    long long disk_is_full;
+    long long slept_ms;
 };
 
 static volatile struct faults *faults;
@@ -47,7 +50,24 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int result = real(clock, now);
     if (faults && clock == CLOCK_REALTIME) now->tv_sec += faults->wall_offset_s;
+    /* While a machine sleeps this clock stands still; the one that counts from its start (CLOCK_BOOTTIME) goes on. */
+    if (faults && clock == CLOCK_MONOTONIC) {
+        long long ns = now->tv_sec * 1000000000LL + now->tv_nsec - faults->slept_ms * 1000000;
+        now->tv_sec = ns / 1000000000;
+        now->tv_nsec = ns % 1000000000;
+    }
     return result;
+}
+
+/* What has room already may be written again as it was; nobody can count on it. */
+ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
+    if (faults && faults->disk_is_full) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return real(file, bytes, count, at);
 }
 
 static int on_bad_disk(int (*real)(int), int file) {

@@ -37,6 +37,8 @@ pub enum Fault {
     MuteLeader,
     /// Everything takes longer between them.
     Delay,
+    /// Of what they send some is lost, and sent again later.
+    Loss,
     /// Each connection between members is lost, again and again.
     Reset,
     HandOver,
@@ -45,6 +47,10 @@ pub enum Fault {
     SlowDisk,
     /// Syncs fail until it is started again.
     BrokenDisk,
+    /// Nothing can be written for want of room, for a while.
+    FullDisk,
+    /// Its machine sleeps: nothing runs, and the clock by which it measures how long something takes stands still.
+    Sleep,
     /// Removed, its folder lost, and joined anew.
     Replace,
     /// Sealed by hand, and given its share again.
@@ -65,11 +71,14 @@ impl Fault {
         Fault::Deaf,
         Fault::MuteLeader,
         Fault::Delay,
+        Fault::Loss,
         Fault::Reset,
         Fault::HandOver,
         Fault::WallClock,
         Fault::SlowDisk,
         Fault::BrokenDisk,
+        Fault::FullDisk,
+        Fault::Sleep,
         Fault::Replace,
         Fault::SealLeader,
         Fault::Demote,
@@ -82,7 +91,9 @@ impl Fault {
         Fault::Deaf,
         Fault::MuteLeader,
         Fault::Delay,
+        Fault::Loss,
         Fault::PauseLeader,
+        Fault::Sleep,
     ];
 }
 
@@ -142,6 +153,10 @@ impl Trouble {
                 self.network.delay(Duration::from_millis(5 + random.below(120) as u64));
                 thread::sleep(lasts);
             }
+            Fault::Loss => {
+                self.network.lose(20 + random.below(180) as u64);
+                thread::sleep(lasts);
+            }
             Fault::Reset => {
                 for _ in 0..5 {
                     self.network.reset();
@@ -169,6 +184,17 @@ impl Trouble {
                 thread::sleep(lasts);
                 self.faults[who].heal();
                 self.kill(&[who], Duration::ZERO);
+            }
+            Fault::FullDisk => {
+                let who = [one, leader][random.below(2)];
+                self.faults[who].full_disk(true);
+                thread::sleep(lasts);
+            }
+            Fault::Sleep => {
+                self.nodes.server(leader).signal(Signal::STOP);
+                thread::sleep(lasts);
+                self.faults[leader].slept(lasts);
+                self.nodes.server(leader).signal(Signal::CONT);
             }
             Fault::Replace => self.replace(one.max(1)),
             Fault::SealLeader => {

@@ -12,8 +12,14 @@ mod random;
 mod site;
 
 use std::env;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+use serde_json::json;
+
+use holdfast_tests::until;
+
+use crate::cluster::nodes::WITHIN;
 use clients::Clients;
 use faults::{Fault, Trouble};
 use random::Random;
@@ -53,4 +59,38 @@ fn three_nodes_under_faults_answer_as_one_and_lose_nothing() {
 #[test]
 fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
     suffer(5, 2_718_281, Fault::OF_THE_NETWORK);
+}
+
+#[test]
+fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
+    let (nodes, network, faults) = site::start(3);
+    nodes.until_all_vote();
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(0, "kv/a", json!({"v": 1}));
+    let asleep = nodes.until_led();
+    let slept = Instant::now();
+    nodes.server(asleep).signal(Signal::STOP);
+    let others: Vec<usize> = (0..3).filter(|n| *n != asleep).collect();
+    until(WITHIN, "another leader", || {
+        others.iter().find(|n| {
+            let said = nodes.client(**n).patient_for(Duration::from_secs(2)).try_call("GET", "sys/leader", None);
+            said.is_ok_and(|l| l.json()["is_self"] == true)
+        })
+    });
+    nodes.put(others[0], "kv/a", json!({"v": 2}));
+    // It hears nothing of the others when it wakes, and its clock has stood still.
+    for other in others {
+        network.cut(asleep, other);
+        network.cut(other, asleep);
+    }
+    faults[asleep].slept(slept.elapsed());
+    nodes.server(asleep).signal(Signal::CONT);
+    let root = nodes.root(asleep).patient_for(Duration::from_secs(2));
+    for _ in 0..3 {
+        if let Ok(answer) = root.try_call("GET", "kv/a", None) {
+            assert_eq!(answer.status, 503, "{}", answer.text());
+        }
+    }
+    network.heal();
+    assert_eq!(nodes.read(asleep, "kv/a").at("/data/v"), 2);
 }

@@ -1,7 +1,8 @@
 //! The network between the members: a proxy in front of each member's cluster port, which knows who called by the
 //! address the call comes from, and holds back what goes one way or the other.
 //!
-//! What is held back goes on when the way is open again, as TCP does it; a connection that is reset is lost.
+//! What is held back goes on when the way is open again, as TCP does it; a connection that is reset is lost. Of packets
+//! that are lost a program sees that its connection stands still until they were sent again, and so it is here.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +13,11 @@ use std::time::Duration;
 
 use holdfast_tests::connection::free_port;
 
+use super::random::Random;
+
 const CUT: u64 = u64::MAX;
+/// After so long a piece that was lost is sent again (Linux's shortest wait for a TCP acknowledgement).
+const SENT_AGAIN: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Proxies in front of all members; they end with it.
@@ -25,6 +30,10 @@ struct Shared {
     count: usize,
     /// Milliseconds that everything takes from one member to another, or [`CUT`].
     ways: Vec<AtomicU64>,
+    /// Of a thousand pieces so many are lost.
+    loss: AtomicU64,
+    /// Decides which.
+    chance: AtomicU64,
     /// Both sides of what is open.
     open: Mutex<Vec<TcpStream>>,
     strangers: AtomicUsize,
@@ -39,6 +48,8 @@ impl Network {
         let shared = Arc::new(Shared {
             count,
             ways,
+            loss: AtomicU64::new(0),
+            chance: AtomicU64::new(0),
             open: Mutex::default(),
             strangers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
@@ -77,8 +88,14 @@ impl Network {
         }
     }
 
+    /// Let so many of a thousand pieces be lost, and sent again when nobody has said that they came.
+    pub fn lose(&self, of_a_thousand: u64) {
+        self.shared.loss.store(of_a_thousand, Ordering::SeqCst);
+    }
+
     /// Open all ways.
     pub fn heal(&self) {
+        self.lose(0);
         self.delay(Duration::ZERO);
     }
 
@@ -105,6 +122,15 @@ impl Drop for Network {
 impl Shared {
     fn way(&self, from: usize, to: usize) -> &AtomicU64 {
         &self.ways[from * self.count + to]
+    }
+
+    fn loses(&self) -> bool {
+        let loss = self.loss.load(Ordering::SeqCst);
+        if loss == 0 {
+            return false;
+        }
+        let n = self.chance.fetch_add(1, Ordering::SeqCst);
+        Random::new(n).below(1000) < loss as usize
     }
 
     fn accept(self: &Arc<Shared>, listener: &TcpListener, to: usize, port: u16) {
@@ -152,6 +178,12 @@ impl Shared {
                     }
                 }
                 ms => thread::sleep(Duration::from_millis(ms)),
+            }
+            // Sent again, it may be lost again: the wait doubles.
+            let mut wait = SENT_AGAIN;
+            while self.loses() && wait <= SENT_AGAIN * 16 {
+                thread::sleep(wait);
+                wait *= 2;
             }
             if target.write_all(&bytes[..n]).is_err() {
                 break;

@@ -1,5 +1,6 @@
 //! Members with a network between them and faults around them.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -19,14 +20,19 @@ use crate::cluster::nodes::{Between, Nodes};
 const WALL_OFFSET_S: u64 = 0;
 const SYNC_TAKES_MS: u64 = 1;
 const SYNC_FAILS: u64 = 2;
-const NUMBERS: u64 = 3;
+const DISK_IS_FULL: u64 = 3;
+const SLEPT_MS: u64 = 4;
+const NUMBERS: u64 = 5;
 
 /// The faults of one member.
-pub struct Faults(File);
+pub struct Faults {
+    file: File,
+    slept: Cell<Duration>,
+}
 
 impl Faults {
     fn set(&self, at: u64, to: i64) {
-        self.0.write_all_at(&to.to_ne_bytes(), at * 8).expect("the file of faults");
+        self.file.write_all_at(&to.to_ne_bytes(), at * 8).expect("the file of faults");
     }
 
     /// Let its wall clock be off by so much.
@@ -44,8 +50,20 @@ impl Faults {
         self.set(SYNC_FAILS, fails.into());
     }
 
+    /// Let nothing be written to a file for want of room.
+    pub fn full_disk(&self, full: bool) {
+        self.set(DISK_IS_FULL, full.into());
+    }
+
+    /// Let its machine have slept for so long, though the process noticed nothing of it.
+    pub fn slept(&self, more: Duration) {
+        self.slept.set(self.slept.get() + more);
+        self.set(SLEPT_MS, self.slept.get().as_millis() as i64);
+    }
+
+    /// All is well again. What was slept was slept.
     pub fn heal(&self) {
-        for at in 0..NUMBERS {
+        for at in (0..NUMBERS).filter(|at| *at != SLEPT_MS) {
             self.set(at, 0);
         }
     }
@@ -89,8 +107,8 @@ pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
     let faults = (0..count).map(|n| {
         let path = faults_of(folder.path(), n);
         let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a file of faults");
-        let faults = Faults(file);
-        faults.heal();
+        let faults = Faults { file, slept: Cell::default() };
+        (0..NUMBERS).for_each(|at| faults.set(at, 0));
         faults
     });
     let faults = faults.collect();

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
+use super::sleep::{Sleep, Unsure};
 use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
@@ -47,6 +48,7 @@ pub struct Group {
     id: NodeId,
     replica: Replica,
     lease: Duration,
+    sleep: Arc<Sleep>,
     /// The lead is being handed over: another member may have it already.
     handing_over: Arc<AtomicBool>,
     /// Who votes by the last list of members that was seen agreed on.
@@ -77,7 +79,8 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
-        Ok(Group { raft, id, replica, lease, handing_over: Arc::default(), settled: Arc::default() })
+        let sleep = Arc::new(Sleep::new());
+        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default() })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -111,7 +114,15 @@ impl Group {
         let m = metrics.borrow_watched();
         let leads = m.state == ServerState::Leader;
         let alone = m.membership_config.voter_ids().count() == 1;
-        let heard = m.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < self.lease);
+        // What was sent before the machine slept is older than it looks.
+        let heard = m.last_quorum_acked.as_ref().is_some_and(|at| match self.sleep.woke() {
+            Ok(None) => at.elapsed() < self.lease,
+            Ok(Some(woke)) => {
+                let awake = woke.elapsed();
+                at.elapsed() < self.lease.min(awake)
+            }
+            Err(Unsure) => false,
+        });
         let leader = m.current_leader.as_ref();
         let leader = leader.and_then(|id| Some((id.0.clone(), m.membership_config.get_node(id)?.clone())));
         let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);

@@ -9,6 +9,7 @@ mod group;
 mod log;
 mod machine;
 mod network;
+mod sleep;
 #[cfg(test)]
 mod suite;
 mod types;
