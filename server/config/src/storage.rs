@@ -51,8 +51,10 @@ pub struct RaftStorage {
 /// `retry_join`: a node whose cluster is to be joined.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RetryJoin {
-    /// Its API address.
+    /// Its API address; empty where `auto_join` names several.
     pub leader_api_addr: String,
+    /// A text that names nodes, with the scheme and the port that they have in common.
+    pub auto_join: Option<(String, Option<String>, Option<u64>)>,
     /// The name that its certificate must have.
     pub leader_tls_servername: Option<String>,
     /// The CA of its certificate, PEM.
@@ -155,19 +157,23 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
 
 fn retry_join(s: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<RetryJoin, ConfigError> {
     s.ignored(
-        &["auto_join", "auto_join_scheme", "auto_join_port"],
-        "nodes are not found through a cloud; name them with leader_api_addr",
-        warnings,
-    );
-    s.ignored(
         &["leader_client_cert", "leader_client_key"],
         "name files with leader_client_cert_file and leader_client_key_file",
         warnings,
     );
     let address = s.text("leader_api_addr")?;
-    let next = "set it to the api_addr of a node of the cluster";
+    let (found, scheme, port) = (s.text("auto_join")?, s.text("auto_join_scheme")?, s.number("auto_join_port")?);
+    if address.is_some() && found.is_some() {
+        let (first, second) = ("leader_api_addr", "auto_join");
+        return Err(s.error(s.position, ConfigErrorKind::Both { stanza: s.name.clone(), first, second }));
+    }
+    let next = "set it to the api_addr of a node of the cluster, or auto_join to a list of nodes";
+    if address.is_none() && found.is_none() {
+        return Err(s.missing("leader_api_addr", next));
+    }
     Ok(RetryJoin {
-        leader_api_addr: address.ok_or_else(|| s.missing("leader_api_addr", next))?,
+        leader_api_addr: address.unwrap_or_default(),
+        auto_join: found.map(|found| (found, scheme, port)),
         leader_tls_servername: s.text("leader_tls_servername")?,
         leader_ca_cert: s.text("leader_ca_cert")?,
         leader_ca_cert_file: s.path("leader_ca_cert_file")?,

@@ -26,7 +26,7 @@ use crate::bare::{strict_bool, strict_object, strict_text};
 use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, JoinSecret, Member, Peer};
 use crate::join_token::JoinToken;
 use crate::seal_state::{Refusal, failed, refuse};
-use crate::{Answer, Core, clock, feature_level, random};
+use crate::{Answer, Core, auto_join, clock, feature_level, random};
 
 /// Challenges that wait for their answer at most, and for how long each counts.
 const CHALLENGES: usize = 64;
@@ -175,8 +175,19 @@ impl Core {
         let map = strict_object(body).map_err(bad)?;
         let text = |name| strict_text(&map, name).map_err(bad);
         let some = |name| text(name).map(|t| (!t.is_empty()).then_some(t));
-        let from = JoinFrom {
-            api_addr: text("leader_api_addr")?,
+        let found = text("auto_join")?;
+        let addresses = match found.is_empty() {
+            true => vec![text("leader_api_addr")?],
+            false if !text("leader_api_addr")?.is_empty() => {
+                return refuse("cannot provide both a leader_api_addr and auto_join");
+            }
+            false => {
+                let port = map.get("auto_join_port").and_then(Value::as_u64);
+                auto_join::addresses(&found, some("auto_join_scheme")?.as_deref(), port).map_err(bad)?
+            }
+        };
+        let one = JoinFrom {
+            api_addr: String::new(),
             tls_servername: some("leader_tls_servername")?,
             ca_cert: some("leader_ca_cert")?,
             client_cert: some("leader_client_cert")?,
@@ -185,21 +196,25 @@ impl Core {
         };
         let retry = strict_bool(&map, "retry").map_err(bad)?;
         let non_voter = strict_bool(&map, "non_voter").map_err(bad)?;
-        if !text("auto_join")?.is_empty() {
-            return refuse("auto_join is not offered: name the leader with leader_api_addr");
-        }
         if self.is_initialised().map_err(failed)? {
             return Ok(true);
         }
-        if from.api_addr.is_empty() {
+        if addresses.iter().any(String::is_empty) {
             return Err(not_joined());
         }
+        let all: Vec<JoinFrom> = addresses.into_iter().map(|api_addr| JoinFrom { api_addr, ..one.clone() }).collect();
         if retry {
-            self.clone().join_in_background(vec![from], non_voter);
+            self.clone().join_in_background(all, non_voter);
             return Ok(false);
         }
-        self.join(from, non_voter).await?;
-        Ok(true)
+        let mut joined = Err(not_joined());
+        for from in all {
+            joined = self.join(from, non_voter).await;
+            if joined.is_ok() {
+                break;
+            }
+        }
+        joined.map(|()| true)
     }
 
     /// Try to join one of these until it goes well, or this node has a store by other means.

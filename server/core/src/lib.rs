@@ -7,6 +7,7 @@
 
 mod answer;
 pub mod audit;
+pub mod auto_join;
 mod autopilot;
 mod background;
 mod backups;

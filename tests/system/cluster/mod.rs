@@ -1,5 +1,6 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
+mod full_disk;
 mod hvac;
 mod new_keys;
 pub mod nodes;
@@ -8,6 +9,8 @@ mod recover;
 mod snapshots;
 mod upgrade;
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,9 +18,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use holdfast_tests::connection::free_port;
+use holdfast_tests::program::holdfast;
 use holdfast_tests::until;
 
-use nodes::{Nodes, WITHIN};
+use nodes::{Between, Nodes, WITHIN};
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost_when_leaders_are_killed() {
@@ -99,4 +104,28 @@ fn leadership_is_handed_over_without_an_error_and_all_nodes_come_back_from_a_los
     for (key, value) in [("a", 1), ("b", 2)] {
         assert_eq!(nodes.root(2).get(&format!("kv/{key}")).expect(200).at("/data/v"), value);
     }
+}
+
+/// Members that find each other by a list.
+struct Listed;
+
+impl Between for Listed {
+    fn command(&self, _n: usize, _folder: &Path) -> Command {
+        Command::new(holdfast())
+    }
+
+    fn finds(&self, _n: usize, others: &[u16]) -> String {
+        let list: Vec<String> = others.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let list = list.join(",");
+        format!("retry_join {{\n auto_join = \"provider=static addrs={list}\"\n auto_join_scheme = \"http\"\n}}\n")
+    }
+}
+
+#[test]
+fn nodes_that_are_told_a_list_find_the_cluster_in_it() {
+    let nodes = Nodes::start_with((0..3).map(|_| (free_port(), free_port())).collect(), Box::new(Listed));
+    nodes.until_all_vote();
+    nodes.put(2, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(1, "kv/a", json!({"v": 1}));
+    assert_eq!(nodes.read(0, "kv/a").at("/data/v"), 1);
 }

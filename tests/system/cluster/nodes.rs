@@ -37,6 +37,13 @@ pub trait Between {
         String::new()
     }
 
+    /// How it finds the others, whose clients call at these ports.
+    fn finds(&self, n: usize, others: &[u16]) -> String {
+        let with = self.joins_with(n);
+        let one = |port: &u16| format!("retry_join {{\n leader_api_addr = \"http://127.0.0.1:{port}\"\n {with}\n}}\n");
+        others.iter().map(one).collect()
+    }
+
     /// Called before a member is started for the first time.
     fn approve(&self, _n: usize, _root: &Client) {}
 }
@@ -97,11 +104,8 @@ impl Nodes {
         let folder = self.folder.path().join(format!("n{n}"));
         fs::create_dir_all(&folder).unwrap();
         let (own, members) = self.ports[n];
-        let others = self.ports.iter().filter(|p| p.0 != own);
-        let (joins_with, seal) = (self.between.joins_with(n), self.between.seal(n));
-        let join: String = others
-            .map(|p| format!("retry_join {{\n leader_api_addr = \"http://127.0.0.1:{}\"\n {joins_with}\n}}\n", p.0))
-            .collect();
+        let others: Vec<u16> = self.ports.iter().map(|p| p.0).filter(|port| *port != own).collect();
+        let (join, seal) = (self.between.finds(n, &others), self.between.seal(n));
         let front = self.between.front(n, members);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n performance_multiplier = 10\n {join}\n}}\n\

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use holdfast_cluster::{Node, Set};
 use holdfast_config::{Config, Listener, RaftStorage, Storage};
 use holdfast_core::Node as Addresses;
+use holdfast_core::auto_join;
 use holdfast_core::cluster::{JoinFrom, JoinSecret};
 use holdfast_hsm::memory::Secret;
 use holdfast_http::Address;
@@ -84,8 +85,14 @@ pub fn joins(config: &Config) -> Result<(Vec<JoinFrom>, bool), String> {
     };
     let mut all = Vec::new();
     for join in &raft.retry_join {
-        all.push(JoinFrom {
-            api_addr: join.leader_api_addr.clone(),
+        let found = match &join.auto_join {
+            Some((text, scheme, port)) => {
+                auto_join::addresses(text, scheme.as_deref(), *port).map_err(|e| format!("retry_join: {e}"))?
+            }
+            None => vec![join.leader_api_addr.clone()],
+        };
+        let one = JoinFrom {
+            api_addr: String::new(),
             tls_servername: join.leader_tls_servername.clone(),
             ca_cert: match &join.leader_ca_cert {
                 Some(pem) => Some(pem.clone()),
@@ -94,7 +101,8 @@ pub fn joins(config: &Config) -> Result<(Vec<JoinFrom>, bool), String> {
             client_cert: text(&join.leader_client_cert_file)?,
             client_key: text(&join.leader_client_key_file)?,
             join_token: join.join_token_file.as_deref().and_then(join_token),
-        });
+        };
+        all.extend(found.into_iter().map(|api_addr| JoinFrom { api_addr, ..one.clone() }));
     }
     Ok((all, raft.retry_join_as_non_voter))
 }
