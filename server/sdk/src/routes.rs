@@ -79,6 +79,7 @@ pub struct Path<B, T: ?Sized = Tx> {
     handlers: BTreeMap<Operation, Handler<B, T>>,
     exists: Option<Exists<B, T>>,
     unauthenticated: bool,
+    may_end_in_slash: bool,
     root_protected: Protected,
     known: Arc<[&'static str]>,
 }
@@ -133,6 +134,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             handlers: BTreeMap::new(),
             exists: None,
             unauthenticated: false,
+            may_end_in_slash: false,
             root_protected: Protected::None,
             known: Arc::new([]),
         });
@@ -151,7 +153,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             let captures = p.matches(path)?;
             let open_ended = matches!(p.parts.last(), Some(Part::Rest { .. }));
             // The path of a list may end in a slash; other paths with one are no paths of fixed routes.
-            if !open_ended && path.ends_with('/') && !p.lists() {
+            if !open_ended && path.ends_with('/') && !p.lists() && !p.may_end_in_slash {
                 return None;
             }
             Some(Found {
@@ -337,6 +339,12 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
     /// No token is asked for.
     pub fn unauthenticated(mut self) -> Self {
         self.unauthenticated = true;
+        self
+    }
+
+    /// With a slash at its end it is the same path, though it has no list.
+    pub fn may_end_in_slash(mut self) -> Self {
+        self.may_end_in_slash = true;
         self
     }
 

@@ -46,7 +46,7 @@ parameters! {
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
-        .path("plugins/catalog", "List the engines and auth methods.", |p| p.read(catalog))
+        .path("plugins/catalog", "List the engines and auth methods.", |p| p.read(catalog).may_end_in_slash())
         .path("plugins/catalog/{type}", "List those of a type: auth, database or secret.", |p| {
             p.read(without_type).list(of_type).root_protected()
         })
