@@ -130,6 +130,16 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
 }
 
 impl Core {
+    /// Of all plans, how old the last proven snapshot is where it is oldest; inner `None`: there is a plan without one.
+    /// `None`: there are no plans, as far as this node, which must be active, has looked.
+    pub(crate) fn backup_age_secs(&self) -> Option<Option<u64>> {
+        match self.metrics.oldest_backup.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            0 => Some(None),
+            made => Some(Some(self.clock.cluster().0.saturating_sub(made) / 1_000_000_000)),
+        }
+    }
+
     async fn make_what_is_due(&self, open: &Arc<Open>) -> Result<()> {
         let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
         let mut oldest: Option<u64> = None;

@@ -214,6 +214,9 @@ impl Core {
             // Only then, so that no client meets a field that it does not know while all is well.
             set("clock_apart_secs", ahead.into());
         }
+        if let Some(age) = self.backup_age_secs().filter(|_| !standby) {
+            set("last_proven_backup_age_secs", age.map_or(Value::Null, Value::from));
+        }
         set("version", VERSION.into());
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());

@@ -120,6 +120,7 @@ fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
         root.post(config, wrong).refused(400);
     }
     root.get(config).expect(404);
+    assert_eq!(nodes.client(0).get("sys/health").expect(200).json().get("last_proven_backup_age_secs"), None);
     // A target that cannot be written is said, and tried again.
     let file = folder.path().join("a-file");
     fs::write(&file, "").unwrap();
@@ -130,6 +131,9 @@ fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
         (status.at("/data/consecutive_errors").as_u64()? > 0 && !status.text_at("/data/last_snapshot_error").is_empty())
             .then_some(())
     });
+    // Whoever watches is told that there is none.
+    assert_eq!(nodes.client(0).get("sys/health").expect(200).json()["last_proven_backup_age_secs"], Value::Null);
+    assert!(nodes.client(0).get("sys/health").text().contains("last_proven_backup_age_secs"));
     let target = folder.path().join("snapshots");
     root.post(config, json!({"path_prefix": target})).expect(204);
     assert_eq!(root.get(config).expect(200).at("/data/interval"), 1);
@@ -147,6 +151,10 @@ fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
     assert_eq!((proven.at("/data/consecutive_errors"), proven.at("/data/last_snapshot_error")), (json!(0), json!("")));
     assert!(proven.at("/data/last_proven_age_seconds").as_u64().is_some_and(|age| age < 3600), "{}", proven.text());
     assert!(proven.text_at("/data/last_snapshot_url").starts_with("file:///"));
+    until(WITHIN, "its age in the health", || {
+        let health = nodes.client(0).try_call("GET", "sys/health", None).ok()?.json();
+        health["last_proven_backup_age_secs"].as_u64().filter(|age| *age < 3600)
+    });
     root.delete(config).expect(204);
     root.get(status).expect(404);
     let last = until(WITHIN, "no more of them", || names()?.last().cloned());
