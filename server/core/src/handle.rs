@@ -433,7 +433,7 @@ impl Way<'_> {
                             routed_at = self.same_mount(mount)?;
                         }
                         // Nothing is written to a mount that was disabled, moved or upgraded meanwhile.
-                        tx.depend_on(&mount.key, routed_at);
+                        tx.depend_on(mount.key.clone(), routed_at);
                         authorised.depend(tx);
                         let limited = authorised.caller.token_id.filter(|_| !authorised.counted);
                         let counts_after = self.is_of_the_token_itself(mount);

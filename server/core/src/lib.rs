@@ -429,7 +429,14 @@ impl Core {
             "cubbyhole" if !entry.auth => layout::CUBBYHOLE.of(namespace),
             _ => layout::Scope::mount(namespace, entry.uuid),
         };
-        Ok(Mount { full_path, key: entry.key(namespace), scope, handler, kind: entry.shown_kind(namespace), entry })
+        Ok(Mount {
+            full_path,
+            key: entry.key(namespace).into(),
+            scope,
+            handler,
+            kind: entry.shown_kind(namespace),
+            entry,
+        })
     }
 
     /// The entry as an engine is made from it.

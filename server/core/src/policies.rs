@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_policy::{Acl, DEFAULT_POLICY, Policy, RESPONSE_WRAPPING_POLICY, TemplateValues};
 use holdfast_sdk::{Error, Place, Result, Timestamp, record};
+use holdfast_storage::Key;
 use minicbor::{Decode, Encode};
 
 use crate::Core;
@@ -71,7 +72,7 @@ impl StoredPolicy {
 pub struct Compiled {
     pub acl: Acl,
     /// Storage keys of the policies, present or not.
-    pub keys: Vec<Vec<u8>>,
+    pub keys: Vec<Key>,
 }
 
 /// Compiled unions by the list of their names. A change of any policy makes all of its namespace's anew.
@@ -173,7 +174,7 @@ fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Times
             "root" => policies.push(Arc::new(Policy::root().in_namespace(&namespace))),
             "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping().in_namespace(&namespace))),
             _ => {
-                keys.push(tx.within(SYSTEM, |tx| tx.key(Place::Name(POLICIES, name)))?);
+                keys.push(tx.within(SYSTEM, |tx| tx.key(Place::Name(POLICIES, name)))?.into());
                 let compiled = read(tx, name)?.map(|p| compile(name, &p)).transpose()?;
                 policies.extend(compiled.map(|p| Arc::new(p.in_namespace(&namespace))));
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_sdk::{Backend, Error, Map, Place, Record, Result, Routes, Transaction, Value, record};
+use holdfast_storage::Key;
 use minicbor::{Decode, Encode};
 
 use crate::identity::IdentityBackend;
@@ -187,7 +188,7 @@ pub struct Mount {
     pub entry: MountEntry,
     pub full_path: String,
     /// The storage key of the entry.
-    pub key: Vec<u8>,
+    pub key: Key,
     pub scope: Scope,
     /// Its type, as clients see it.
     pub kind: String,

@@ -158,7 +158,7 @@ impl Tx {
 
     /// The decision stands on this record as it was at `index`: if it changes before the commit, the
     /// transaction runs again.
-    pub fn depend_on(&mut self, key: &[u8], index: u64) {
+    pub fn depend_on(&mut self, key: impl Into<Key>, index: u64) {
         if !self.read_only {
             self.reads.push((key.into(), index));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use holdfast_policy::{Check, Decision, Operation as PolicyOperation, ResponseFilter};
 use holdfast_sdk::{Caller, Error, Operation, Place, Result, TokenId};
+use holdfast_storage::Key;
 
 use super::Way;
 use crate::audit::AuthFacts;
@@ -20,7 +21,7 @@ pub(super) struct Authorised {
     pub(super) caller: Caller,
     pub(super) facts: AuthFacts,
     /// Records of tokens that the decision stands on, and as of which index.
-    pub(super) stands_on: Vec<(Vec<u8>, u64)>,
+    pub(super) stands_on: Vec<(Key, u64)>,
     /// The policies that decided, as of which index.
     pub(super) policies: Option<(Arc<Compiled>, u64)>,
     /// Whose token it is.
@@ -35,11 +36,11 @@ impl Authorised {
     /// What the transaction writes stands on the decision.
     pub(super) fn depend(&self, tx: &mut Tx) {
         for (key, index) in &self.stands_on {
-            tx.depend_on(key, *index);
+            tx.depend_on(key.clone(), *index);
         }
         if let Some((policies, index)) = &self.policies {
             for key in policies.keys.iter().chain(self.who.iter().flat_map(|w| &w.keys)) {
-                tx.depend_on(key, *index);
+                tx.depend_on(key.clone(), *index);
             }
         }
     }
@@ -74,12 +75,12 @@ impl Way<'_> {
         &self,
         tx: &mut Tx,
         index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
+        stands_on: &mut Vec<(Key, u64)>,
     ) -> Result<Option<Arc<Session>>> {
         let Some(token) = &self.request.token else { return Ok(None) };
         let Some(id) = tokens::id_of(tx, token.expose())? else { return Ok(None) };
         let key = token_key(tx, &id)?;
-        stands_on.push((key.clone(), index));
+        stands_on.push((key.clone().into(), index));
         let session = match self.open.sessions.get(&key) {
             Some(s) => s,
             None => {
@@ -115,10 +116,10 @@ impl Way<'_> {
         namespace: NamespaceId,
         entry: &TokenEntry,
         index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
+        stands_on: &mut Vec<(Key, u64)>,
     ) -> Result<bool> {
         if let Some(uuid) = &entry.auth_mount {
-            stands_on.push((tx.within(SYSTEM.of(namespace), |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?, index));
+            stands_on.push((tx.within(SYSTEM.of(namespace), |tx| tx.key(Place::Ordered(MOUNTS, uuid)))?.into(), index));
         }
         tokens::has_its_mount(tx, namespace, entry)
     }
@@ -128,7 +129,7 @@ impl Way<'_> {
         tx: &mut Tx,
         id: &TokenId,
         index: u64,
-        stands_on: &mut Vec<(Vec<u8>, u64)>,
+        stands_on: &mut Vec<(Key, u64)>,
     ) -> Result<Option<Arc<TokenEntry>>> {
         let key = token_key(tx, id)?;
         let entry = match self.open.tokens.get(&key) {
@@ -141,7 +142,7 @@ impl Way<'_> {
                 loaded
             }
         };
-        stands_on.push((key, index));
+        stands_on.push((key.into(), index));
         Ok(entry)
     }
 
@@ -179,7 +180,7 @@ impl Way<'_> {
         let of_token = session.caller.namespace;
         if of_token != ROOT {
             facts.policies_of = Some(namespaces::load(&mut tx, &of_token)?.ok_or(Error::PermissionDenied)?.id);
-            stands_on.push((namespaces::key(&of_token), index));
+            stands_on.push((namespaces::key(&of_token).into(), index));
         }
         if self.space.uuid != ROOT && self.space.uuid != of_token {
             stands_on.extend(self.space.keys.iter().map(|key| (key.clone(), index)));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_policy::{AliasField, EntityField, GroupField, GroupSelector, TemplateKey, TemplateValues};
 use holdfast_sdk::Result;
+use holdfast_storage::Key;
 
 use super::record::{Entity, Group};
 use super::store;
@@ -23,7 +24,7 @@ pub struct Resolved {
     /// The groups it is in, those above its own too.
     groups: Vec<Group>,
     /// Records that this stands on.
-    pub keys: [Vec<u8>; 2],
+    pub keys: [Key; 2],
     read_at: u64,
 }
 
@@ -88,7 +89,7 @@ pub fn resolve(tx: &mut Tx, entity_id: &str) -> Result<Option<Resolved>> {
     policies.extend(groups.iter().flat_map(|g| g.policies.iter().flatten().cloned()));
     policies.sort();
     policies.dedup();
-    let keys = [store::entity_key(tx, &id)?, store::groups_key(tx)?];
+    let keys = [store::entity_key(tx, &id)?.into(), store::groups_key(tx)?.into()];
     Ok(Some(Resolved { entity, policies: policies.into(), groups, keys, read_at: tx.index() }))
 }
 

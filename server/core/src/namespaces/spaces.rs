@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use arc_swap::ArcSwap;
 use holdfast_sdk::Result;
 use holdfast_seal::Barrier;
+use holdfast_storage::Key;
 
 use super::{Namespace, at, gone, key, load};
 use crate::layout::{NamespaceId, ROOT, SYSTEM};
@@ -25,7 +26,7 @@ pub struct Space {
     /// From the root, with a slash at its end; the root's is empty.
     pub path: String,
     /// Storage keys of its record and of those above it: what a request in it stands on.
-    pub keys: Vec<Vec<u8>>,
+    pub keys: Vec<Key>,
     /// The path of the one that is locked, itself or one above it.
     pub locked: Option<String>,
     mounts: Arc<Mounts>,
@@ -279,7 +280,7 @@ impl Core {
 
 /// What a namespace and those that it is in say together.
 struct Above {
-    keys: Vec<Vec<u8>>,
+    keys: Vec<Key>,
     locked: Option<String>,
 }
 
@@ -291,7 +292,7 @@ fn keep(open: &Open, tx: &mut Tx, namespace: &Namespace) -> Result<Arc<Space>> {
     }
     all.push(namespace.clone());
     let above = Above {
-        keys: all.iter().map(|n| key(&n.uuid)).collect(),
+        keys: all.iter().map(|n| key(&n.uuid).into()).collect(),
         locked: all.iter().find(|n| n.lock.is_some()).map(|n| n.path.clone()),
     };
     Ok(open.spaces.keep(namespace, above, tx.index()))

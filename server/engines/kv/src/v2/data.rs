@@ -1,10 +1,10 @@
 //! `data` and `subkeys`: the latest version, and any other to read.
 
 use holdfast_sdk::parameters::Lenient;
-use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Tx, Value, parameters};
+use holdfast_sdk::{Body, Call, Error, Map, Place, Response, Result, Tx, Value, parameters};
 
 use super::record::{Metadata, MountConfig, VersionState};
-use super::{KvV2, root_of_mount};
+use super::{KvV2, METADATA, root_of_mount};
 
 parameters! {
     pub struct Which {
@@ -52,7 +52,7 @@ macro_rules! path_or_answer {
 pub(super) use path_or_answer;
 
 pub fn exists(_: &KvV2, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-    Ok(Some(Metadata::load(tx, call.capture("path"))?.is_some()))
+    Ok(Some(tx.get(Place::Name(METADATA, call.capture("path")))?.is_some()))
 }
 
 /// A version without its data: 404 with its metadata.
