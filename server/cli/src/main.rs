@@ -10,6 +10,7 @@ mod migrate;
 mod recover;
 mod seal_device;
 mod server;
+mod static_key;
 mod validate;
 
 use std::ffi::OsString;

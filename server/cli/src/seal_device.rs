@@ -17,12 +17,12 @@ pub enum DeviceSetUp {
 }
 
 impl DeviceSetUp {
-    pub fn of(kind: &SealKind) -> Result<Option<DeviceSetUp>, String> {
+    /// `None`: the seal has no device.
+    pub fn of(kind: &SealKind) -> Option<DeviceSetUp> {
         match kind {
-            SealKind::Shamir => Ok(None),
-            SealKind::Software { key_file } => Ok(Some(DeviceSetUp::Software(key_file.clone()))),
-            SealKind::Pkcs11(p) => Ok(Some(DeviceSetUp::Pkcs11(p.clone()))),
-            SealKind::Static(_) => Err("seal \"static\" is not offered: use pkcs11 or shamir".into()),
+            SealKind::Shamir | SealKind::Static(_) => None,
+            SealKind::Software { key_file } => Some(DeviceSetUp::Software(key_file.clone())),
+            SealKind::Pkcs11(p) => Some(DeviceSetUp::Pkcs11(p.clone())),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, Storage};
+use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, SealKind, Storage};
 use holdfast_core::audit::{DeviceConfig, Kind, Rules};
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
@@ -19,6 +19,7 @@ use super::storage::{self, Opened};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::seal_device::{DeviceSetUp, WrappingDevice};
+use crate::static_key::StaticKeys;
 
 /// How often changed certificate files are looked for.
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
@@ -27,10 +28,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(10);
 pub fn run(flags: &Flags) -> Result<(), String> {
     let (mut config, warnings) = read_config(flags)?;
     flags.apply_log(&mut config.log)?;
-    let device = match config.seals.iter().find(|s| !s.disabled) {
-        None => None,
-        Some(seal) => DeviceSetUp::of(&seal.kind)?,
-    };
+    let device = seal_of(&config).and_then(DeviceSetUp::of);
     // Before any thread: afterwards this process neither forks nor execs.
     let spawner = match device {
         Some(_) => {
@@ -52,6 +50,10 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
     runtime.block_on(serve(flags, &config, log, device, spawner))
+}
+
+fn seal_of(config: &Config) -> Option<&SealKind> {
+    config.seals.iter().find(|s| !s.disabled).map(|s| &s.kind)
 }
 
 fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
@@ -139,7 +141,10 @@ async fn serve(
     };
     let Opened { store, storage_type, max_entry_bytes, member } = storage::open(config, &planned, &addresses).await?;
     let wrapping = device.map(|d| WrappingDevice::new(d, spawner.clone()).map(Arc::new)).transpose()?;
-    let device = wrapping.clone().map(|d| d as Arc<dyn SealDevice>);
+    let device: Option<Arc<dyn SealDevice>> = match seal_of(config) {
+        Some(SealKind::Static(seal)) => Some(Arc::new(StaticKeys::read(seal)?)),
+        _ => wrapping.clone().map(|d| d as Arc<dyn SealDevice>),
+    };
     let sealed_by_device = device.is_some();
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
