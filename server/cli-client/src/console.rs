@@ -90,6 +90,11 @@ impl Console {
         self.noting(self.out.borrow_mut().flush());
     }
 
+    /// Whether somebody can be asked.
+    pub fn has_terminal(&self) -> bool {
+        self.in_is_terminal
+    }
+
     /// Asks on stderr for something that must not be seen while it is typed.
     pub fn ask_hidden(&self, question: &str) -> io::Result<Zeroizing<String>> {
         self.flush();

@@ -142,6 +142,9 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
     out.extend_from_slice(b",\"auth\":");
     match &r.auth {
         Some(a) if r.wrap_info.is_none() => auth(&mut out, a),
+        None if r.wrap_info.is_none() && r.mfa_requirement.is_some() => {
+            needs_more(&mut out, r.mfa_requirement.as_ref())
+        }
         _ => out.extend_from_slice(b"null"),
     }
     if !mount_type.is_empty() {
@@ -159,6 +162,19 @@ pub(crate) fn envelope(r: &Response, request_id: &str, mount_type: &str) -> Vec<
     }
     out.extend_from_slice(b"}\n");
     out
+}
+
+/// Of a login that gives no token yet.
+fn needs_more(out: &mut Vec<u8>, requirement: Option<&Map<String, Value>>) {
+    out.extend_from_slice(
+        b"{\"client_token\":\"\",\"accessor\":\"\",\"policies\":null,\"metadata\":null,\"lease_duration\":0,\
+          \"renewable\":false,\"entity_id\":\"\",\"token_type\":\"default\",\"orphan\":false,\"mfa_requirement\":",
+    );
+    match requirement {
+        Some(map) => json::write_map(map, out),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"num_uses\":0}");
 }
 
 fn auth(out: &mut Vec<u8>, a: &Auth) {

@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{
-    Body, Call, Caller, Error, Found, Operation, Preparation, Prepared, Request, Response, Result, Timestamp, Value,
+    Body, Call, Caller, Error, Found, Operation, Preparation, Prepared, Request, Response, Result, Timestamp,
+    TokenType, Value,
 };
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
@@ -421,6 +422,7 @@ impl Way<'_> {
         };
         let operation = self.operation;
         let mut effects = Vec::new();
+        let mut waiting = None;
         let mut response =
             if operation.writes() || acted.is_some() || self.request.wrap_ttl.is_some() || !authorised.counted {
                 let (mut first, mut routed_at) = (true, self.routed_at);
@@ -456,17 +458,29 @@ impl Way<'_> {
                         let response = mount.handler.apply(found, tx, &call)?;
                         self.note_cubbyhole(tx, mount, &authorised)?;
                         let limits = self.core.options.limits;
-                        let mut response = logins::complete(tx, mount, limits, &self.request.path, response, self.now)?;
+                        let logs_in = response.login.as_ref().map(|login| login.counted_as.clone());
+                        let factors = &self.open.second_factors;
+                        let (mut response, waits) =
+                            logins::complete(tx, mount, limits, self.request, response, factors, self.now)?;
+                        waiting = waits;
+                        let token_of = logs_in.or_else(|| self.makes_token(mount).then(String::new));
+                        if let (Some(role), Some(auth)) = (&token_of, &response.auth)
+                            && auth.token_type == TokenType::Service
+                            && auth.lease_secs > 0
+                        {
+                            self.core.allow_lease(self.open, tx, self.place(), mount, role)?;
+                        }
                         if let Some(new) = response.new_lease.take() {
                             if let Some(id) = limited.filter(|_| !counts_after)
                                 && tokens::load(tx, &id)?.is_none()
                             {
                                 return Err(Error::bad_request(LAST_USE));
                             }
-                            let caller = &authorised.caller;
+                            let (caller, role) = (&authorised.caller, new.counted_as.clone());
                             self.core.metrics.leases_created.add(1);
                             response.lease =
                                 Some(leases::issue(tx, mount, &self.request.path, *new, caller, self.now)?);
+                            self.core.allow_lease(self.open, tx, self.place(), mount, &role)?;
                         }
                         self.finish(&authorised, found, &mut response)?;
                         if let Some(ttl) = self.request.wrap_ttl {
@@ -483,7 +497,11 @@ impl Way<'_> {
                 if let (Err(e), Some(acted)) = (&committed, &acted) {
                     self.take_back(mount, acted, e).await;
                 }
-                committed?
+                let response = committed?;
+                if let Some(login) = waiting {
+                    self.open.second_factors.waiting.keep(login, self.now)?;
+                }
+                response
             } else {
                 let (response, of_read) = self.read(mount, found, &authorised, prepared.as_ref())?;
                 effects = of_read;
@@ -576,6 +594,16 @@ impl Way<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The path of the namespace, and the path in it.
+    fn place(&self) -> (&str, &str) {
+        (&self.space.path, &self.request.path)
+    }
+
+    /// The answer's token is a new one, and not one that is renewed.
+    fn makes_token(&self, mount: &Mount) -> bool {
+        matches!(mount.handler, Handler::Token(..)) && self.path.starts_with("create")
     }
 
     /// The mount still answers for the path, as of the index that is returned.

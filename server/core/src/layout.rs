@@ -143,6 +143,9 @@ pub const QUOTAS: Table = Table(25);
 /// By time and random id: the namespace and the name of a key of identity tokens that is to be rotated.
 pub const OIDC_KEYS_DUE: Table = Table(26);
 
+/// By name: how many leases there may be.
+pub const LEASE_QUOTAS: Table = Table(27);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.
@@ -157,6 +160,8 @@ pub const ROLES: Table = Table(5);
 pub const TOKEN_COUNTS: Table = Table(6);
 /// By token id, then another namespace's UUID: the token keeps something in the cubbyhole there.
 pub const KEPT_ELSEWHERE: Table = Table(7);
+/// How many tokens have a lease, by the UUID of the auth mount that gave them and the role that they were given for.
+pub const TOKEN_ROLE_COUNTS: Table = Table(8);
 
 /// Tables of identity. Ids are the bytes of UUIDs.
 pub mod identity {
@@ -205,6 +210,13 @@ pub mod identity {
     pub const OIDC_CLIENT_ID: Table = Table(20);
     /// By name.
     pub const OIDC_PROVIDER: Table = Table(21);
+
+    /// By id: second factors.
+    pub const MFA_METHOD: Table = Table(22);
+    /// By name: which logins need a second factor.
+    pub const MFA_ENFORCEMENT: Table = Table(23);
+    /// By the entity's id, then the method's: what codes are made from.
+    pub const MFA_SECRET: Table = Table(24);
 }
 
 /// By the token's stored id in hex, then a name of its own.
@@ -260,6 +272,7 @@ mod tests {
             GIVEN_UP,
             QUOTAS,
             OIDC_KEYS_DUE,
+            LEASE_QUOTAS,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

@@ -38,6 +38,7 @@ mod lockout;
 pub mod log;
 mod logins;
 pub mod metrics;
+mod mfa;
 mod names;
 mod namespaces;
 mod new_keys;
@@ -200,6 +201,7 @@ pub(crate) struct Open {
     pub identities: identity::Resolutions,
     pub audit: audit::Broker,
     pub quotas: quotas::Quotas,
+    pub second_factors: Arc<mfa::SecondFactors>,
     pub settings: settings::SettingsCache,
     pub closing: AtomicBool,
     /// Becomes true when the server is sealed, for those who wait outside.
@@ -508,7 +510,7 @@ impl Open {
                     self.settings.invalidate(index);
                     self.quotas.changed(index);
                 }
-                layout::QUOTAS if scope == layout::STORE => self.quotas.changed(index),
+                layout::QUOTAS | layout::LEASE_QUOTAS if scope == layout::STORE => self.quotas.changed(index),
                 layout::NAMESPACES if scope == layout::STORE => self.spaces.changed(index),
                 layout::identity::ENTITY if of(layout::IDENTITY) => self.identities.entity_changed(key, index),
                 layout::identity::GROUPS if of(layout::IDENTITY) => self.identities.groups_changed(index),

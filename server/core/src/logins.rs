@@ -1,26 +1,109 @@
-//! From a login to a token: the entity, the limits of the mount, the token itself.
+//! From a login to a token: second factors, the entity, the limits of the mount, the token itself.
 
-use holdfast_sdk::{Error, Login, LoginTokenType, Response, Result, Timestamp};
+use std::sync::Arc;
 
-use crate::identity;
-use crate::random::uuid_text;
+use holdfast_sdk::{Error, Login, LoginTokenType, Request, Response, Result, Timestamp, TokenType};
+
+use crate::identity::{self, store as entities};
+use crate::mfa::{self, Demand, Factors, SecondFactors, Waiting};
+use crate::random::{self, uuid_text};
 use crate::router::Mount;
 use crate::tokens::{self, Issue, capped, lesser};
 use crate::tx::Tx;
-use crate::{TtlLimits, policies};
+use crate::{Core, TtlLimits, namespaces, policies};
 
-/// Make the token of a login, and the answer of it.
+const NEEDS_MORE: &str = "A login request was issued that is subject to MFA validation. Please make sure to validate \
+                          the login by sending another request to mfa/validate endpoint.";
+
+/// Make the token of a login, and the answer of it. A login that needs a second factor and brings none gives nothing
+/// yet: it is to wait once the answer is committed.
 pub fn complete(
     tx: &mut Tx,
     mount: &Mount,
     system: TtlLimits,
+    request: &Request,
+    mut response: Response,
+    factors: &SecondFactors,
+    now: Timestamp,
+) -> Result<(Response, Option<Waiting>)> {
+    let Some(login) = response.login.take() else { return Ok((response, None)) };
+    let (entity, demands) = demands(tx, mount, &login)?;
+    if !demands.is_empty() {
+        let given = mfa::of_headers(&request.presented.mfa);
+        if given.is_empty() {
+            let waiting = Waiting {
+                id: random::uuid()?,
+                namespace: tx.namespace(),
+                mount: (mount.entry.uuid, mount.entry.moves),
+                path: request.path.clone(),
+                login: *login,
+            };
+            return Ok((needs_more(response, &waiting, &demands), Some(waiting)));
+        }
+        mfa::require(tx, &factors.attempts, &demands, entity, &given, now).map_err(|e| match e {
+            Error::Status(403, _) => Error::PermissionDenied,
+            other => other,
+        })?;
+    }
+    Ok((issue(tx, mount, system, &request.path, *login, response, now)?, None))
+}
+
+/// Make the token of a login that waited, if the factors are right.
+pub fn validate(core: &Arc<Core>, tx: &mut Tx, waiting: &Waiting, given: &Factors, now: Timestamp) -> Result<Response> {
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let index = core.store.view().index();
+    let router = core.router_in(&open, waiting.namespace)?;
+    let (uuid, moves) = waiting.mount;
+    let found = router.mounts().find(|m| m.entry.uuid == uuid && m.entry.moves == moves);
+    // Its logins end with a mount.
+    let mount = found.ok_or(Error::PermissionDenied)?;
+    tx.depend_on(mount.key.clone(), index);
+    let (entity, demands) = demands(tx, mount, &waiting.login)?;
+    mfa::require(tx, &open.second_factors.attempts, &demands, entity, given, now)?;
+    let response = issue(tx, mount, core.options.limits, &waiting.path, waiting.login.clone(), Response::empty(), now)?;
+    if response.auth.as_ref().is_some_and(|a| a.token_type == TokenType::Service && a.lease_secs > 0) {
+        let namespace = namespaces::path_of(tx, waiting.namespace)?;
+        core.allow_lease(&open, tx, (&namespace, &waiting.path), mount, &waiting.login.counted_as)?;
+    }
+    Ok(response)
+}
+
+/// What a login needs beside what it has shown, and whose it is. Nothing is made of it yet.
+fn demands(tx: &mut Tx, mount: &Mount, login: &Login) -> Result<(Option<[u8; 16]>, Vec<Demand>)> {
+    let accessor = &mount.entry.accessor;
+    let entity = match &login.alias {
+        Some(alias) => entities::entity_by_factors(tx, accessor, &alias.name)?,
+        None => None,
+    };
+    if entity.as_ref().is_some_and(|e| e.disabled) {
+        return Err(Error::PermissionDenied);
+    }
+    let groups = identity::groups_at_login(tx, entity.as_ref(), accessor, login.group_aliases.as_deref())?;
+    let entity = entity.map(|e| e.id);
+    let demands = mfa::demanded(tx, &mfa::Who { mount: &mount.entry, entity, groups: &groups })?;
+    Ok((entity, demands))
+}
+
+/// The answer of a login that is to wait.
+fn needs_more(response: Response, waiting: &Waiting, demands: &[Demand]) -> Response {
+    let requirement = identity::map([
+        ("mfa_request_id", uuid_text(&waiting.id).into()),
+        ("mfa_constraints", mfa::constraints(demands).into()),
+    ]);
+    Response { mfa_requirement: Some(requirement), ..response }.warn(NEEDS_MORE)
+}
+
+fn issue(
+    tx: &mut Tx,
+    mount: &Mount,
+    system: TtlLimits,
     path: &str,
+    login: Login,
     mut response: Response,
     now: Timestamp,
 ) -> Result<Response> {
-    let Some(login) = response.login.take() else { return Ok(response) };
     let accessor = &mount.entry.accessor;
-    let (mut entity_id, mut created) = (String::new(), false);
+    let mut entity_id = String::new();
     if let Some(alias) = &login.alias {
         let entity = identity::entity_of_login(tx, accessor, &alias.name, &alias.metadata, now)?;
         if entity.disabled {
@@ -30,7 +113,6 @@ pub fn complete(
             identity::groups_of_login(tx, &entity, accessor, groups, now)?;
         }
         entity_id = uuid_text(&entity.id);
-        created = entity.created == now.0;
     }
     let policies = policies_of(&login)?;
     let batch = is_batch(&login, &mount.entry.token_type)?;
@@ -51,12 +133,12 @@ pub fn complete(
         auth_mount: Some(mount.entry.uuid),
         mount_moves: mount.entry.moves,
         internal: login.internal,
+        counted_as: login.counted_as,
         metadata: login.metadata,
         ..Issue::default()
     };
     let (token, entry) = tokens::issue(tx, issue, None, now)?;
-    let auth = tokens::shown_auth(tx, &entry, token, ttl_secs)?;
-    response.auth = Some(holdfast_sdk::Auth { entity_created: created, ..auth });
+    response.auth = Some(tokens::shown_auth(tx, &entry, token, ttl_secs)?);
     Ok(response)
 }
 

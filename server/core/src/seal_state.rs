@@ -241,6 +241,7 @@ impl Core {
             identities: crate::identity::Resolutions::default(),
             audit: self.open_audit(&barrier).await.map_err(failed)?,
             quotas: crate::quotas::Quotas::default(),
+            second_factors: Arc::default(),
             settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),
             closed: tokio::sync::watch::Sender::new(false),

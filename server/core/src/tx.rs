@@ -416,6 +416,10 @@ impl Transaction for Tx {
             for (key, value) in step.entries {
                 let plain = match (value, self.writes.get(&*key)) {
                     (_, Some(Pending::Put(v))) => v.clone(),
+                    (_, Some(Pending::Add { delta, .. })) => {
+                        let (delta, stored) = (*delta, self.get_key(&key)?);
+                        stored.map_or(0, |b| read_counter(&b)).saturating_add(delta).to_be_bytes().to_vec()
+                    }
                     (Some(v), _) => self.open(&key, Some(&v))?.unwrap_or_default(),
                     (None, _) => continue,
                 };

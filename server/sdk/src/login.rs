@@ -48,6 +48,8 @@ pub struct Login {
     pub bound_cidrs: Vec<String>,
     pub token_type: LoginTokenType,
     pub renewable: bool,
+    /// Under which name live tokens are counted: a role's.
+    pub counted_as: String,
     /// Kept with the token for [`Backend::renew_login`](crate::Backend::renew_login), and never shown.
     pub internal: Vec<(String, String)>,
 }
@@ -69,6 +71,7 @@ impl Default for Login {
             bound_cidrs: Vec::new(),
             token_type: LoginTokenType::Default,
             renewable: true,
+            counted_as: String::new(),
             internal: Vec::new(),
         }
     }

@@ -97,6 +97,8 @@ pub struct WrapInfo {
 pub struct Response {
     pub body: Body,
     pub auth: Option<Auth>,
+    /// The login needs a second factor: what, and the id to bring it with.
+    pub mfa_requirement: Option<Map<String, Value>>,
     /// A caller logged in: the core makes `auth` of it.
     pub login: Option<Box<crate::Login>>,
     pub lease: Option<Lease>,

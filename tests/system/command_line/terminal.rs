@@ -45,6 +45,50 @@ fn a_password_is_asked_for_and_not_shown() {
     assert!(token.starts_with("hvs."));
 }
 
+/// What an app for codes makes of an address, by Python's own HMAC.
+const APP: &str = r#"
+import base64, hashlib, hmac, struct, sys, time
+from urllib.parse import parse_qs, urlsplit
+secret = parse_qs(urlsplit(sys.argv[1]).query)["secret"][0]
+key = base64.b32decode(secret + "=" * (-len(secret) % 8))
+mac = hmac.new(key, struct.pack(">Q", int(time.time()) // 300), hashlib.sha1).digest()
+at = mac[-1] & 15
+print(f"{(int.from_bytes(mac[at:at + 4], 'big') & 0x7FFFFFFF) % 10**6:06}", end="")
+"#;
+
+#[test]
+fn a_second_factor_is_asked_for_at_a_terminal_and_told_of_elsewhere() {
+    let dev = Dev::new();
+    let root = dev.server.client().with_token("root");
+    let login = root.post("auth/userpass/login/ann", json!({ "password": "pa55 wörd" })).expect(200);
+    let entity = login.at("/auth/entity_id");
+    let method = json!({ "issuer": "house", "period": 300, "method_name": "phone" });
+    let method = root.post("identity/mfa/method/totp", method).expect(200).at("/data/method_id");
+    let made = json!({ "method_id": method, "entity_id": entity });
+    let made = root.post("identity/mfa/method/totp/admin-generate", made).expect(200);
+    let needs = json!({ "mfa_method_ids": [method], "auth_method_types": ["userpass"] });
+    root.post("identity/mfa/login-enforcement/all", needs).expect(204);
+
+    let login = ["login", "-method=userpass", "username=ann", "password=pa55 wörd"];
+    let alone = dev.cli(&login).output().expect("our client");
+    let shown = String::from_utf8_lossy(&alone.stdout).into_owned();
+    assert!(alone.status.success() && shown.contains("mfa_request_id"), "{shown}");
+    assert!(!dev.folder.path().join(".vault-token").exists());
+
+    let mut terminal = Terminal::start(&dev.cli(&login), 80);
+    terminal.until_shown("Passcode of totp method \"phone\" (will be hidden): ");
+    terminal.until_silent();
+    let url = made.text_at("/data/url");
+    let code = command("python3").args(["-c", APP, &url]).output().expect("python3").stdout;
+    let code = String::from_utf8(code).expect("digits");
+    terminal.type_keys(&format!("{code}\r"));
+    let (status, shown) = terminal.end();
+    assert_eq!(status, 0, "{shown}");
+    assert!(shown.contains("Success! You are logged in.") && !shown.contains(&code), "{shown}");
+    let token = fs::read_to_string(dev.folder.path().join(".vault-token")).expect("the token file");
+    assert!(token.starts_with("hvs."));
+}
+
 #[test]
 fn a_wrong_password_ends_with_2_and_the_terminal_shows_again_what_is_typed() {
     let dev = Dev::new();

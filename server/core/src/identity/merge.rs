@@ -4,6 +4,7 @@ use holdfast_sdk::{Call, Error, Response, Result, parameters};
 
 use super::record::{Alias, Entity, Id};
 use super::{IdentityBackend, store};
+use crate::mfa;
 use crate::random::uuid_text;
 use crate::tx::Tx;
 
@@ -64,6 +65,7 @@ pub fn merge(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, p: Merge) -> Res
                 store::save_group(tx, Some(&before), &group)?;
             }
         }
+        mfa::take_over(tx, &entity.id, &to.id)?;
         store::delete_entity(tx, entity)?;
     }
     store::save_entity(tx, Some(&before), &to)?;

@@ -9,12 +9,13 @@ mod group_aliases;
 mod groups;
 mod lookup;
 mod merge;
+pub mod named;
 mod oidc;
 mod record;
 mod resolve;
 pub mod store;
 
-pub use record::{Alias, Entity};
+pub use record::{Alias, Entity, map};
 pub use resolve::{Resolutions, Resolved, resolve};
 
 use std::sync::{Arc, Weak};
@@ -22,10 +23,10 @@ use std::sync::{Arc, Weak};
 use holdfast_sdk::{Error, Result, Routes, Timestamp, Transaction, Value, record as records};
 use tokio::sync::Semaphore;
 
-use crate::Core;
 use crate::layout::{MOUNTS, SYSTEM};
 use crate::router::{self, Handler, MountEntry};
 use crate::tx::Tx;
+use crate::{Core, mfa};
 
 pub(crate) use oidc::rotation;
 
@@ -58,7 +59,8 @@ fn routes() -> Routes<IdentityBackend, Tx> {
     let routes = groups::routes(routes);
     let routes = group_aliases::routes(routes);
     let routes = lookup::routes(routes);
-    oidc::routes(routes)
+    let routes = oidc::routes(routes);
+    mfa::routes(routes)
 }
 
 /// The auth mount of an accessor.
@@ -148,4 +150,32 @@ pub fn groups_of_login(tx: &mut Tx, entity: &Entity, accessor: &str, names: &[St
         }
     }
     Ok(())
+}
+
+/// The groups that an entity is in when a login has said which external ones it is in, with those above them.
+pub fn groups_at_login(
+    tx: &mut Tx,
+    entity: Option<&Entity>,
+    accessor: &str,
+    names: Option<&[String]>,
+) -> Result<Vec<record::Id>> {
+    let mut groups = match entity {
+        Some(entity) => store::groups_of(tx, &entity.id)?,
+        None => Vec::new(),
+    };
+    if let Some(names) = names {
+        let mut kept = Vec::with_capacity(groups.len());
+        for id in groups {
+            let of_mount =
+                store::group(tx, &id)?.is_some_and(|g| g.alias.is_some_and(|a| a.mount_accessor == accessor));
+            kept.extend((!of_mount).then_some(id));
+        }
+        for name in names {
+            kept.extend(store::group_by_factors(tx, accessor, name)?.map(|g| g.id));
+        }
+        groups = kept;
+    }
+    let above = store::ancestors(tx, &groups)?;
+    groups.extend(above);
+    Ok(groups)
 }

@@ -4,8 +4,8 @@ use holdfast_sdk::{Error, Place, Result, Table, Transaction, record};
 
 use super::record::{Alias, Entity, Group, Id};
 use crate::layout::{Part, identity as at};
-use crate::random;
 use crate::tx::Tx;
+use crate::{mfa, random};
 
 const SCOPE: Part = crate::layout::IDENTITY;
 
@@ -121,6 +121,7 @@ pub fn delete_entity(tx: &mut Tx, entity: &Entity) -> Result<()> {
             save_group(tx, Some(&group.clone()), &group)?;
         }
     }
+    mfa::forget_of_entity(tx, &entity.id)?;
     within(tx, |tx| {
         tx.delete(Place::Id(at::ENTITY_NAME, &entity.name.to_lowercase()))?;
         tx.delete(Place::Ordered(at::ENTITY, &entity.id))

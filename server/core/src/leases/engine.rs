@@ -162,6 +162,18 @@ pub fn count_live(tx: &mut Tx, mount: &[u8; 16]) -> Result<i64> {
     tx.within(SYSTEM, |tx| tx.count(Place::Name(LEASE_COUNTS, &name)))
 }
 
+/// Mounts of the present namespace that have had leases.
+pub fn counted_mounts(tx: &mut Tx, limit: usize) -> Result<Vec<[u8; 16]>> {
+    let names = tx.within(SYSTEM, |tx| tx.names(LEASE_COUNTS, "mount/", "", limit))?;
+    Ok(names.iter().filter_map(|name| random::parse_uuid(name)).collect())
+}
+
+/// Live leases of a mount of one that its engine counts by.
+pub fn count_live_of_role(tx: &mut Tx, mount: &[u8; 16], role: &str) -> Result<i64> {
+    let name = format!("role/{}/{role}", uuid_text(mount));
+    tx.within(SYSTEM, |tx| tx.count(Place::Name(LEASE_COUNTS, &name)))
+}
+
 /// Live leases of a mount by what its engine counts by, at most `limit`.
 pub fn live_by_role(tx: &mut Tx, mount: &[u8; 16], limit: usize) -> Result<Vec<(String, i64)>> {
     let folder = format!("role/{}/", uuid_text(mount));

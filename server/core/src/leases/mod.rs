@@ -7,19 +7,24 @@
 mod engine;
 mod outside;
 
+use std::collections::BTreeMap;
+
 use holdfast_sdk::{Error, Place, Result, Timestamp, TokenId, Transaction, record};
 
 pub use engine::{
-    EngineLease, count_ending, count_irrevocable, count_live, end_of_mount, end_of_token, end_rest_of_token, expire,
-    forget, irrevocable, issue, live_by_role, of_mount, undone,
+    EngineLease, count_ending, count_irrevocable, count_live, count_live_of_role, end_of_mount, end_of_token,
+    end_rest_of_token, expire, forget, irrevocable, issue, live_by_role, of_mount, undone,
 };
 pub use outside::{renew, revoke_all, revoke_now};
 
-use crate::layout::{LEASES, SYSTEM, TOKEN_COUNTS, TOKENS};
+use crate::layout::{LEASES, SYSTEM, TOKEN_COUNTS, TOKEN_ROLE_COUNTS, TOKENS};
 use crate::namespaces;
+use crate::random::uuid_text;
 use crate::tokens::{self, TokenEntry};
 use crate::tx::Tx;
 
+/// Mounts of a namespace whose leases are counted.
+const MOST_MOUNTS: usize = 100_000;
 /// Leases ended in one commit.
 pub const BATCH: usize = 128;
 /// In front of a token's stored id.
@@ -57,7 +62,22 @@ pub fn remove_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry) -> Result<()>
 
 fn count_token(tx: &mut Tx, id: &TokenId, entry: &TokenEntry, by: i64) -> Result<()> {
     let mount = entry.auth_mount.unwrap_or_default();
-    tx.within(TOKENS.of(id.namespace), |tx| tx.add(Place::Ordered(TOKEN_COUNTS, &mount), by, None))
+    tx.within(TOKENS.of(id.namespace), |tx| {
+        tx.add(Place::Ordered(TOKEN_COUNTS, &mount), by, None)?;
+        match entry.counted_as.as_str() {
+            "" => Ok(()),
+            role => tx.add(Place::Name(TOKEN_ROLE_COUNTS, &of_role(&mount, role)), by, None),
+        }
+    })
+}
+
+fn of_role(mount: &[u8; 16], role: &str) -> String {
+    format!("{}/{role}", uuid_text(mount))
+}
+
+/// Tokens of the present namespace that have a lease, given by the logins of an auth mount for a role.
+pub fn count_tokens_of_role(tx: &mut Tx, mount: &[u8; 16], role: &str) -> Result<i64> {
+    tx.within(TOKENS, |tx| tx.count(Place::Name(TOKEN_ROLE_COUNTS, &of_role(mount, role)))).map(|n| n.max(0))
 }
 
 /// Tokens of the present namespace that have a lease, given by the logins of an auth mount; of none: all others.
@@ -65,6 +85,34 @@ pub fn count_tokens(tx: &mut Tx, auth_mount: Option<[u8; 16]>) -> Result<i64> {
     let mount = auth_mount.unwrap_or_default();
     // Those of older versions were not counted.
     tx.within(TOKENS, |tx| tx.count(Place::Ordered(TOKEN_COUNTS, &mount))).map(|n| n.max(0))
+}
+
+/// Leases of a mount at this moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens, of an auth mount; of zeros: those that no login gave.
+    pub tokens: i64,
+    /// Of what an engine made.
+    pub live: i64,
+    /// Their end has begun.
+    pub ending: i64,
+}
+
+/// The leases of the present namespace by the UUIDs of mounts, as they are counted.
+pub fn counts(tx: &mut Tx) -> Result<BTreeMap<[u8; 16], Counts>> {
+    let mut all: BTreeMap<[u8; 16], Counts> = BTreeMap::new();
+    let tokens = tx.within(TOKENS, |tx| tx.ordered(TOKEN_COUNTS, &[], &[], MOST_MOUNTS))?;
+    for (key, _) in tokens {
+        if let Ok(mount) = <[u8; 16]>::try_from(key) {
+            all.entry(mount).or_default().tokens = count_tokens(tx, Some(mount))?;
+        }
+    }
+    for mount in engine::counted_mounts(tx, MOST_MOUNTS)? {
+        let (live, ending) = (count_live(tx, &mount)?, count_ending(tx, &mount)?);
+        let counts = all.entry(mount).or_default();
+        (counts.live, counts.ending) = (live, ending);
+    }
+    Ok(all)
 }
 
 /// A lease of the present namespace by its id, whether or not it has ended.

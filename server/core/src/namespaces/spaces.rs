@@ -34,13 +34,6 @@ pub struct Space {
     used: AtomicBool,
 }
 
-impl Space {
-    /// Its mounts as they were when somebody needed them last.
-    pub fn mounts_now(&self) -> Arc<Router> {
-        self.mounts.router.load_full()
-    }
-}
-
 /// The mounts of a namespace.
 struct Mounts {
     router: ArcSwap<Router>,

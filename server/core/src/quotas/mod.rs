@@ -3,6 +3,7 @@
 //! The rules are stored; what is counted is in memory and starts anew with the node that is active. Where there is
 //! no rule, a request costs one look at a flag.
 
+pub mod leases;
 mod limiter;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use holdfast_sdk::{Place, Request, Result, Transaction, record};
 use minicbor::{Decode, Encode};
 
+use self::leases::LeaseRule;
 use self::limiter::{Limiter, Verdict};
 use crate::layout::{QUOTAS, SETTINGS, STORE};
 use crate::router::Mount;
@@ -169,6 +171,9 @@ pub fn forget_in(tx: &mut Tx, namespace: &str) -> Result<()> {
     for rule in rules(tx)?.into_iter().filter(|r| r.namespace == namespace) {
         forget(tx, &rule.name)?;
     }
+    for rule in leases::all(tx)?.into_iter().filter(|r| r.on.namespace == namespace) {
+        leases::forget(tx, &rule.on.name)?;
+    }
     Ok(())
 }
 
@@ -176,6 +181,9 @@ pub fn forget_in(tx: &mut Tx, namespace: &str) -> Result<()> {
 pub fn forget_of_mount(tx: &mut Tx, namespace: &str, mount: &str) -> Result<()> {
     for rule in rules(tx)?.into_iter().filter(|r| r.namespace == namespace && r.mount == mount) {
         forget(tx, &rule.name)?;
+    }
+    for rule in leases::all(tx)?.into_iter().filter(|r| r.on.namespace == namespace && r.on.mount == mount) {
+        leases::forget(tx, &rule.on.name)?;
     }
     Ok(())
 }
@@ -194,6 +202,7 @@ pub struct Quotas {
 struct InForce {
     config: Config,
     rules: Vec<(Rule, Arc<Limiter>)>,
+    leases: Vec<LeaseRule>,
     /// One of them is on a role.
     by_role: bool,
     read_at: u64,
@@ -246,9 +255,10 @@ impl Quotas {
         };
         let rules: Vec<_> = rules(&mut tx)?.into_iter().map(|rule| (rule.clone(), limiter(&rule))).collect();
         let by_role = rules.iter().any(|(rule, _)| !rule.role.is_empty());
-        let fresh = Arc::new(InForce { config: config(&mut tx)?, rules, by_role, read_at: tx.index() });
+        let (config, leases) = (config(&mut tx)?, leases::all(&mut tx)?);
+        let fresh = Arc::new(InForce { config, rules, leases, by_role, read_at: tx.index() });
         self.rules.store(fresh.clone());
-        if fresh.rules.is_empty() {
+        if fresh.rules.is_empty() && fresh.leases.is_empty() {
             self.some.store(false, Ordering::SeqCst);
             // What was changed meanwhile is looked at by the next request.
             if !is_current(&fresh) {

@@ -13,6 +13,7 @@ mod leases;
 mod locked_users;
 mod log;
 mod machine;
+mod mfa;
 mod mounts;
 mod namespaces;
 pub(crate) mod password;
@@ -59,6 +60,7 @@ fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = quotas::routes(routes);
     let routes = leases::routes(routes);
     let routes = locked_users::routes(routes);
+    let routes = mfa::routes(routes);
     let routes = password::routes(routes);
     let routes = policy::routes(routes);
     let routes = capabilities::routes(routes);

@@ -1,10 +1,11 @@
-//! `sys/quotas/*`: rate limits, and what counts for all of them.
+//! `sys/quotas/*`: rate limits, limits of leases, and what counts for all of them.
 
 use holdfast_sdk::parameters::Seconds;
 use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Transaction, Value, parameters};
 
 use super::System;
 use crate::layout::{QUOTAS, STORE};
+use crate::quotas::leases::{self, LeaseRule};
 use crate::quotas::{self, Config, MOST, Rule};
 use crate::router::Handler;
 use crate::tx::Tx;
@@ -29,6 +30,20 @@ parameters! {
     }
 }
 parameters! {
+    pub struct LeaseCount {
+        /// What it is on: nothing (all leases), a namespace, or a mount.
+        path: Option<String>,
+        /// Leases that there may be.
+        max_leases: Option<i64>,
+        /// Only for this role of the mount.
+        role: Option<String>,
+        /// Counts the leases of the namespaces below too.
+        inheritable: Option<bool>,
+        /// Accepted; the route says it.
+        r#type: Option<String>,
+    }
+}
+parameters! {
     pub struct Settings {
         /// Paths on which no limit is.
         rate_limit_exempt_paths: Option<Value>,
@@ -45,6 +60,10 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("quotas/rate-limit", "List the rate limits.", |p| p.list(list))
         .path("quotas/rate-limit/{name}", "Read, write and delete a rate limit.", |p| {
             p.read(read).update(write).delete(delete)
+        })
+        .path("quotas/lease-count", "List the limits of leases.", |p| p.list(list_lease_counts))
+        .path("quotas/lease-count/{name}", "Read, write and delete a limit of leases.", |p| {
+            p.read(read_lease_count).update(write_lease_count).delete(delete_lease_count)
         })
 }
 
@@ -129,7 +148,7 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Limit) -> Result<Respons
         0 => 1000,
         given => given,
     };
-    let on = placed(sys, tx, p.path.as_deref().unwrap_or(""), p.role.unwrap_or_default())?;
+    let on = placed(sys, tx, p.path.as_deref().unwrap_or(""), p.role.unwrap_or_default(), false)?;
     let global = on.namespace.is_empty() && on.mount.is_empty();
     let rule = Rule {
         name: name.to_owned(),
@@ -152,8 +171,8 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Limit) -> Result<Respons
     Ok(Response::empty())
 }
 
-/// What a rule with this path and role is on; the rest of it is empty.
-fn placed(sys: &System, tx: &mut Tx, path: &str, role: String) -> Result<Rule> {
+/// What a rule with this path and role is on; the rest of it is empty. Leases have the roles of engines too.
+fn placed(sys: &System, tx: &mut Tx, path: &str, role: String, of_leases: bool) -> Result<Rule> {
     let empty = Rule {
         name: String::new(),
         namespace: String::new(),
@@ -187,6 +206,7 @@ fn placed(sys: &System, tx: &mut Tx, path: &str, role: String) -> Result<Rule> {
     if !empty.role.is_empty() {
         let shown = format!("{namespace}{}", mount.full_path);
         match &mount.handler {
+            Handler::Engine(_) if of_leases && !mount.entry.auth => {}
             _ if !mount.entry.auth => return no_login(&shown),
             Handler::Engine(backend) if backend.has_login_roles() => {}
             _ => {
@@ -197,6 +217,53 @@ fn placed(sys: &System, tx: &mut Tx, path: &str, role: String) -> Result<Rule> {
         }
     }
     Ok(Rule { namespace, mount: mount.full_path.clone(), path: rest, ..empty })
+}
+
+fn list_lease_counts(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    Response::list(leases::names(tx)?)
+}
+
+fn read_lease_count(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let rule = leases::load(tx, call.capture("name"))?.ok_or(Error::NotFound)?;
+    let mut m = Map::new();
+    m.insert("counter".into(), rule.counted(tx)?.into());
+    m.insert("inheritable".into(), rule.on.inheritable.into());
+    m.insert("max_leases".into(), rule.most.into());
+    m.insert("name".into(), rule.on.name.clone().into());
+    m.insert("path".into(), rule.on.full_path().into());
+    m.insert("role".into(), rule.on.role.clone().into());
+    m.insert("type".into(), "lease-count".into());
+    Ok(Response::data(m))
+}
+
+fn write_lease_count(sys: &System, tx: &mut Tx, call: &Call<'_>, p: LeaseCount) -> Result<Response> {
+    let name = call.capture("name");
+    let most = match p.max_leases.map(u64::try_from) {
+        Some(Ok(most)) if most > 0 => most,
+        _ => return Err(Error::bad_request("'max_leases' is invalid: it is a number above zero")),
+    };
+    let on = placed(sys, tx, p.path.as_deref().unwrap_or(""), p.role.unwrap_or_default(), true)?;
+    if !on.path.is_empty() {
+        return Err(Error::bad_request("leases are counted in a namespace, of a mount, or for a role of it"));
+    }
+    let global = on.namespace.is_empty() && on.mount.is_empty();
+    let inheritable = global || p.inheritable.unwrap_or(false);
+    let on = Rule { name: name.to_owned(), inheritable, written: random::uuid()?, ..on };
+    let all = leases::all(tx)?;
+    if let Some(other) = all.iter().find(|other| other.on.name != on.name && other.on.is_on_the_same(&on)) {
+        let text = format!("quota rule with similar properties exists under the name {:?}", other.on.name);
+        return Err(Error::bad_request(text));
+    }
+    if all.len() >= MOST && !all.iter().any(|other| other.on.name == on.name) {
+        return Err(Error::bad_request(format!("at most {MOST} quotas are possible")));
+    }
+    leases::save(tx, &LeaseRule { on, most })?;
+    Ok(Response::empty())
+}
+
+fn delete_lease_count(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    leases::forget(tx, call.capture("name"))?;
+    Ok(Response::empty())
 }
 
 fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {

@@ -83,14 +83,18 @@ pub struct TokenEntry {
     #[cbor(n(25), with = "minicbor::bytes")]
     #[cbor(default)]
     parent_namespace: Option<NamespaceId>,
+    /// The role of its login, by which live tokens are counted.
+    #[n(26)]
+    #[cbor(default)]
+    pub counted_as: String,
     #[cbor(skip)]
     pub expires: Option<Timestamp>,
 }
 
 impl holdfast_sdk::Record for TokenEntry {
     /// 1 had no networks and no mark of a token that is leaving its children behind, 2 no auth mount, 3 did
-    /// not know of its moves, 4 not of other namespaces.
-    const VERSION: u8 = 5;
+    /// not know of its moves, 4 not of other namespaces, 5 was not counted by role.
+    const VERSION: u8 = 6;
     fn encode_record(&self) -> holdfast_sdk::Result<Vec<u8>> {
         let mut copy = self.clone();
         copy.expires_ns = self.expires.map(|t| t.0);
@@ -123,6 +127,7 @@ pub struct Issue {
     pub auth_mount: Option<[u8; 16]>,
     pub mount_moves: u32,
     pub internal: Vec<(String, String)>,
+    pub counted_as: String,
 }
 
 /// What a token is to its children.
@@ -166,6 +171,7 @@ impl TokenEntry {
             orphaning: false,
             auth_mount: issue.auth_mount,
             internal: issue.internal,
+            counted_as: issue.counted_as,
             mount_moves: issue.mount_moves,
             expires,
         }

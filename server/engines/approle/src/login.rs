@@ -45,6 +45,7 @@ pub fn login(_: &Approle, tx: &mut Tx, call: &Call<'_>, p: Credentials) -> Resul
     Ok(Response::login(Login {
         alias: Some(Alias { name: role.role_id, metadata: metadata.clone() }),
         metadata,
+        counted_as: name.clone(),
         internal: vec![("role_name".into(), name)],
         ..login
     }))

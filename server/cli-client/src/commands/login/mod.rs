@@ -2,6 +2,7 @@
 
 mod methods;
 mod oidc;
+mod second_factor;
 
 use serde_json::Value;
 
@@ -68,6 +69,10 @@ fn run(call: &Call) -> Outcome {
         }
         Some(secret) if secret.wrap_info.is_some() => unwrapped(&mut client, &secret)?,
         other => other,
+    };
+    let secret = match secret {
+        Some(secret) => second_factor::brought(call, &client, secret)?,
+        None => None,
     };
     let Some((secret, auth)) = secret.as_ref().and_then(|s| Some((s, s.auth.as_ref()?))) else {
         return Err(Failure::refused(

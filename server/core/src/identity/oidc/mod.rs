@@ -13,15 +13,14 @@ mod provider;
 mod roles;
 pub mod rotation;
 mod signing;
-mod store;
 mod template;
 
 pub use provider::Codes;
 
 use holdfast_sdk::{Error, Map, Result, Routes, Value};
 
-use super::IdentityBackend;
 use super::record::map;
+use super::{IdentityBackend, named as store};
 use crate::tx::Tx;
 
 type R = Routes<IdentityBackend, Tx>;

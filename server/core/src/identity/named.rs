@@ -1,4 +1,4 @@
-//! Records of `identity/oidc/` by their names, in the present namespace.
+//! Records of identity that have a name, in the present namespace.
 
 use holdfast_sdk::{Error, Place, Record, Result, Table, Transaction, record};
 
