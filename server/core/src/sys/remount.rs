@@ -1,6 +1,6 @@
 //! `sys/remount`: a mount gets another path. What it stores is found by its UUID, so that moving it is
 //! one small commit; the status is kept for clients that ask for it afterwards. The tokens of an auth
-//! mount end with the move, as they name its path.
+//! mount end with the move, and so do the leases of an engine's, as they name its path.
 
 use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Transaction, Value, parameters, record};
 use minicbor::{Decode, Encode};
@@ -71,6 +71,10 @@ fn remount(_: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response
     if entry.auth {
         // Its tokens are no good from here on; what is stored of them goes by and by.
         jobs::add(tx, jobs::Kind::tidy_tokens())?;
+    } else {
+        // What it gave was given at the path that it leaves.
+        let cursor = Vec::new();
+        jobs::add(tx, jobs::Kind::RevokeLeases { folder: from.clone(), before: call.now.0, cursor, forget: false })?;
     }
     let id = time_ordered_id(call.now.0 / 1_000_000)?;
     remember(tx, &id, &Moved { from, to })?;

@@ -5,9 +5,13 @@ use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, para
 use serde_json::json;
 
 use super::{System, capabilities};
+use crate::layout::{ROOT, SYSTEM};
 use crate::policies::system_time;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, leases, metrics, open_api};
+use crate::{jobs, leases, metrics, namespaces, open_api, router};
+
+/// Where tokens are counted that no login gave.
+const OF_NO_LOGIN: [u8; 16] = [0; 16];
 
 parameters! {
     pub struct Format {
@@ -115,31 +119,39 @@ impl crate::Core {
         }
     }
 
-    /// Counted leases, while unsealed.
+    /// Counted leases of all namespaces, while unsealed.
     fn leases_now(&self) -> Option<metrics::Leases> {
         let open = self.open()?;
         let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
         let irrevocable = leases::count_irrevocable(&mut tx).ok()?;
-        let mut now = metrics::Leases {
-            irrevocable: irrevocable.values().sum(),
-            tokens: leases::count_tokens(&mut tx, None).ok()?,
-            ..metrics::Leases::default()
-        };
-        now.by_mount.push(metrics::OfMount { live: now.tokens, ..metrics::OfMount::of("auth/token/") });
-        for mount in open.spaces.root.mounts_now().mounts() {
-            let uuid = mount.entry.uuid;
-            let mut of = metrics::OfMount::of(&mount.full_path);
-            if mount.entry.auth {
-                of.live = leases::count_tokens(&mut tx, Some(uuid)).ok()?;
-                now.tokens += of.live;
-            } else {
-                of.live = leases::count_live(&mut tx, &uuid).ok()?;
-                of.ending = leases::count_ending(&mut tx, &uuid).ok()?;
-                now.live += of.live;
-                now.ending += of.ending;
+        let mut now = metrics::Leases { irrevocable: irrevocable.values().sum(), ..metrics::Leases::default() };
+        let mut spaces = vec![(ROOT, String::new())];
+        spaces.extend(namespaces::below(&mut tx, "").ok()?.into_iter().map(|n| (n.uuid, n.path)));
+        for (namespace, path) in spaces {
+            tx.enter(SYSTEM.of(namespace));
+            let counts = leases::counts(&mut tx).ok()?;
+            if counts.is_empty() {
+                continue;
             }
-            of.irrevocable = irrevocable.get(&uuid).copied().unwrap_or(0);
-            now.by_mount.push(of);
+            let mounts = router::load(&mut tx).ok()?;
+            for (uuid, counts) in counts {
+                now.tokens += counts.tokens;
+                now.live += counts.live;
+                now.ending += counts.ending;
+                let mount = match uuid {
+                    OF_NO_LOGIN => "auth/token/".to_owned(),
+                    uuid => match mounts.iter().find(|m| m.uuid == uuid) {
+                        Some(mount) => mount.full_path(),
+                        None => continue,
+                    },
+                };
+                now.by_mount.push(metrics::OfMount {
+                    live: counts.tokens + counts.live,
+                    ending: counts.ending,
+                    irrevocable: irrevocable.get(&uuid).copied().unwrap_or(0),
+                    ..metrics::OfMount::of(&format!("{path}{mount}"))
+                });
+            }
         }
         now.by_mount.retain(|of| of.live > 0 || of.ending > 0);
         now.by_mount.sort_by(|a, b| a.path.cmp(&b.path));
