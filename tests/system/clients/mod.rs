@@ -2,6 +2,7 @@
 
 mod cli;
 mod hvac;
+mod oidc;
 mod restart;
 mod vaultrs;
 
