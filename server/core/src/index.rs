@@ -5,21 +5,31 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use holdfast_storage::{Snapshot, StoreError};
+
+use crate::layout::RESTORES;
 use crate::{Answer, Core, Open, random};
 
 /// The header's name.
 pub const HEADER: &str = "X-Vault-Index";
+/// Our own name for it, in requests.
+pub const OWN_HEADER: &str = "X-Holdfast-Index";
 
 const FORMAT: u8 = 1;
-/// Raised when a store is restored from a snapshot, which takes states back; nothing restores yet.
-const RESTORES: u64 = 0;
 
 /// A state that a client has seen.
 #[derive(Debug, PartialEq)]
 struct State {
     cluster: [u8; 16],
+    /// Another one since every restore of a snapshot, which takes states back.
     restores: u64,
     index: u64,
+}
+
+/// What [`State::restores`] is, as a store has it.
+pub(crate) fn restores(snapshot: &Snapshot) -> Result<u64, StoreError> {
+    let of = |value: &[u8]| value.try_into().map_or(u64::MAX, u64::from_be_bytes);
+    snapshot.with(RESTORES, |value| value.map_or(0, of))
 }
 
 impl State {
@@ -45,7 +55,7 @@ impl State {
 impl Core {
     fn state(&self, open: &Open) -> State {
         let cluster = random::parse_uuid(&open.cluster_id).unwrap_or_default();
-        State { cluster, restores: RESTORES, index: self.store.view().index() }
+        State { cluster, restores: open.restores, index: self.store.view().index() }
     }
 
     /// The present state, which holds all that was answered so far.
@@ -84,6 +94,7 @@ mod tests {
         let now = core.state(&open);
         let later = State { index: now.index + 1, ..core.state(&open) }.encode();
         let foreign = State { cluster: [7; 16], ..core.state(&open) }.encode();
+        assert_eq!(now.restores, 0);
         let restored = State { restores: 1, ..core.state(&open) }.encode();
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&[&own, ""]), Ok(()));

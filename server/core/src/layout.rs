@@ -14,6 +14,9 @@ pub const LOCKS: &[u8] = b"\0locks";
 /// The keyring, sealed under the root key.
 pub const KEYRING: &[u8] = b"\0keyring";
 
+/// Another number since every restore of a snapshot.
+pub const RESTORES: &[u8] = b"\0restores";
+
 pub const SEALED: u8 = 1;
 
 /// A namespace's UUID.

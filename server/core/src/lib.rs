@@ -193,6 +193,8 @@ pub(crate) struct Open {
     pub ceremonies: ceremony::Ceremonies,
     pub cluster_id: String,
     pub cluster_name: String,
+    /// See [`index`].
+    pub restores: u64,
     pub spaces: namespaces::Spaces,
     pub tokens: Cache<TokenEntry>,
     pub sessions: Cache<tokens::Session>,

@@ -19,7 +19,7 @@ use crate::policies::PolicyCache;
 use crate::router;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, random, undo};
+use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -233,6 +233,7 @@ impl Core {
             ceremonies: Ceremonies::default(),
             cluster_id: random::uuid_text(&read.list.cluster_id),
             cluster_name: read.list.cluster_name.clone(),
+            restores: index::restores(&self.store.snapshot()).map_err(failed)?,
             spaces: Spaces::new(),
             tokens: Cache::new(CACHED_TOKENS),
             sessions: Cache::new(CACHED_TOKENS),

@@ -246,17 +246,24 @@ impl Core {
         if !lead.here {
             return Ok(());
         }
-        let (root, shares_key) = {
-            let held = self.standings.held();
-            let Some(held) = &*held else { return Ok(()) };
-            let shares_key = held.shares_key.as_ref().map(Key::try_clone).transpose().map_err(failed)?;
-            (held.root.try_clone().map_err(failed)?, shares_key)
-        };
         if let Err(e) = self.store.take_over(lead.term).await {
             // The lead was lost at once; whoever follows it looks again.
             tracing::debug!(error = %e, "this node led for a moment");
             return Ok(());
         }
+        // The last thing that the leader before has done may have been to change the locks.
+        self.check_root()?;
+        let keys = match &*self.standings.held() {
+            Some(held) => {
+                let shares_key = held.shares_key.as_ref().map(Key::try_clone).transpose().map_err(failed)?;
+                Some((held.root.try_clone().map_err(failed)?, shares_key))
+            }
+            None => None,
+        };
+        let Some((root, shares_key)) = keys else {
+            self.store.stand_by();
+            return Ok(());
+        };
         if let Err(e) = self.activate(root, shares_key).await {
             self.store.stand_by();
             return Err(e);

@@ -182,8 +182,9 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
         },
         Standing::Standby(_) => return reply(forward::not_active()),
     }
-    let seen = headers.get_all(holdfast_core::index::HEADER).into_iter().map(|v| v.to_str().unwrap_or("?"));
-    if headers.contains_key(holdfast_core::index::HEADER)
+    let names = [holdfast_core::index::HEADER, holdfast_core::index::OWN_HEADER];
+    let seen = names.iter().flat_map(|name| headers.get_all(*name)).map(|v| v.to_str().unwrap_or("?"));
+    if names.iter().any(|name| headers.contains_key(*name))
         && let Err(refused) = core.check_index(seen)
     {
         return reply(refused);

@@ -27,7 +27,12 @@ fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_chan
     root.post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
     root.post("kv/a", json!({"v": 1})).expect(204);
     snapshot(&nodes, &["save"], &file).good();
-    root.post("kv/b", json!({"v": 2})).expect(204);
+    let written = root.post("kv/b", json!({"v": 2})).expect(204);
+    let seen = written.header("x-vault-index").expect("a state").to_owned();
+    for name in ["X-Vault-Index", "X-Holdfast-Index"] {
+        root.raw("GET", "/v1/kv/b", &[(name, &seen)], b"").expect(200);
+        root.raw("GET", "/v1/kv/b", &[(name, "AAAA")], b"").expect(400);
+    }
 
     let inspected =
         run(command(holdfast()).args(["operator", "raft", "snapshot", "inspect", "-format=json"]).arg(&file));
@@ -59,6 +64,13 @@ fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_chan
         let (a, b) = (root.try_call("GET", "kv/a", None).ok()?, root.try_call("GET", "kv/b", None).ok()?);
         (a.status == 200 && b.status == 404).then_some(())
     });
+    // A state from before is not one of the store's any more, however far it has come since.
+    for n in 0..20 {
+        nodes.put(0, &format!("kv/c{n}"), json!({"v": n}));
+    }
+    for name in ["X-Vault-Index", "X-Holdfast-Index"] {
+        assert_eq!(root.raw("GET", "/v1/kv/a", &[(name, &seen)], b"").status, 412, "{name}");
+    }
     assert!(!folder.path().join("backup.snap.part").exists());
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{CHUNK_BYTES, META, Meta, SEALED_AT, SEALED_SUMS, STATE, STATE_MAGIC, SUMS, tar};
-use crate::layout::{KEYRING, LOCKS};
+use crate::layout::{KEYRING, LOCKS, RESTORES};
 use crate::{Core, Open, commit_failure, random};
 
 /// A small file of the archive at most.
@@ -76,6 +76,9 @@ pub(crate) async fn restore(core: &Arc<Core>, open: &Arc<Open>, file: &Path, for
         commit(core, entries.into_iter().map(put).collect(), false).await?;
     }
     reading.await.map_err(Error::internal)?.map_err(Error::internal)?;
+    // Whatever clients remember of the store's states counts no longer.
+    let another: [u8; 8] = random::bytes()?;
+    commit(core, vec![Write::Put(staged_key(&id, RESTORES), another[..].into())], false).await?;
     tracing::warn!(cluster = %checked.meta.cluster_name, index = checked.meta.index, "a snapshot takes the store's place");
     commit(core, vec![Write::Put(RESTORE_KEY.into(), id[..].into())], true).await
 }
