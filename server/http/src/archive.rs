@@ -21,6 +21,14 @@ const LOOK_EVERY_BYTES: usize = 4 << 20;
 const PATHS: &[&str] =
     &["sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force", "sys/storage/raft/snapshot-verify"];
 
+/// What an archive holds is read once or twice and written: longer than any other request may take.
+pub const WORKED_ON_WITHIN: Duration = Duration::from_secs(6 * 3600);
+
+/// Whether a path is one that takes archives.
+pub fn is_path(path: &str) -> bool {
+    PATHS.contains(&path)
+}
+
 /// A file that is removed when nobody needs it any more.
 pub struct Archive {
     path: PathBuf,
@@ -43,7 +51,7 @@ impl Archive {
 
 /// Whether a request brings one.
 pub fn is_one(core: &Core, method: &Method, path: &str) -> bool {
-    matches!(*method, Method::POST | Method::PUT) && PATHS.contains(&path) && core.archive_folder().is_some()
+    matches!(*method, Method::POST | Method::PUT) && is_path(path) && core.archive_folder().is_some()
 }
 
 /// Take it, from somebody who may ask something, at the active node.

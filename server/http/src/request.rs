@@ -217,7 +217,10 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
                     "refused JSON input due to high complexity: exceeded maximum number of strings",
                 ));
             }
-            run(core, request, Duration::from_millis(allows.max_request_ms)).await
+            // As long as the store is large.
+            let limit = Duration::from_millis(allows.max_request_ms);
+            let time = if archive::is_path(&request.path) { limit.max(archive::WORKED_ON_WITHIN) } else { limit };
+            run(core, request, time).await
         }
     }
 }
