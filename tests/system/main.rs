@@ -20,6 +20,7 @@ mod needles;
 mod openapi;
 mod remount;
 mod seal_hsm;
+mod seal_static;
 mod secrets_at_rest;
 mod start;
 mod stores;
