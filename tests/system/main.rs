@@ -3,6 +3,7 @@
 //!
 //! Run by `make system`. What a test needs and does not find makes it fail.
 
+mod audit;
 mod bad_input;
 mod chaos;
 mod cli_page;

@@ -1,0 +1,33 @@
+//! Audit devices: made by the API and by the configuration, and what happens when one of them fails.
+
+mod by_api;
+mod files;
+mod remote;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_tests::{Running, Setup};
+use serde_json::Value;
+
+/// A loaded machine may take this.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A server without TLS and without a declared device.
+fn bare(top: &str) -> Running {
+    Running::start(Setup { top: top.into(), ..Setup::shamir().without_tls().without_audit() })
+}
+
+/// The whole lines of a file.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect()
+}
+
+/// Type and path of each line.
+fn short(lines: &[Value]) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    lines.iter().map(|l| (text(&l["type"]), text(&l["request"]["path"]))).collect()
+}
