@@ -515,6 +515,7 @@ impl Way<'_> {
                 }
                 // The answer's own line goes to those that there are from now on.
                 Effect::AuditDevices => self.core.follow_audit(self.open).await?,
+                Effect::AuditKey => self.core.follow_audit_key(self.open)?,
                 _ => {}
             }
         }

@@ -148,6 +148,8 @@ pub const OIDC_KEYS_DUE: Table = Table(26);
 
 /// By name: how many leases there may be.
 pub const LEASE_QUOTAS: Table = Table(27);
+/// By node and device of the audit: the last checkpoint of its log.
+pub const AUDIT_CHECKPOINTS: Table = Table(40);
 
 /// By token id.
 pub const TOKEN: Table = Table(1);
@@ -276,6 +278,7 @@ mod tests {
             QUOTAS,
             OIDC_KEYS_DUE,
             LEASE_QUOTAS,
+            AUDIT_CHECKPOINTS,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

@@ -280,6 +280,9 @@ impl Core {
     /// Forget every key and cache. Requests in flight end first, for a moment.
     pub async fn seal_now(self: &Arc<Self>) {
         let _one = self.seal.act.lock().await;
+        if let Some(open) = self.open() {
+            self.seal_audit(&open).await;
+        }
         let open = self.open.swap(None);
         if !self.forget_held() && open.is_none() {
             return;
@@ -309,6 +312,7 @@ impl Core {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        open.audit.seal();
         open.audit.drain().await;
     }
 

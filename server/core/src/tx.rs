@@ -55,6 +55,8 @@ pub enum Effect {
     Undo,
     /// The stored audit devices have changed.
     AuditDevices,
+    /// There is a new key for the checkpoints of audit logs.
+    AuditKey,
 }
 
 /// Opened entries by storage key; of those that are not large.

@@ -43,7 +43,8 @@ fn files_are_made_below_the_audit_directories_alone_and_never_executable() {
 #[test]
 fn where_the_configuration_forbids_it_the_api_makes_no_device() {
     let running = bare("unsafe_allow_api_audit_creation = false");
-    for device in [json!({ "type": "file", "options": { "file_path": "discard" } }), json!({}), json!({ "type": "x" })] {
+    for device in [json!({ "type": "file", "options": { "file_path": "discard" } }), json!({}), json!({ "type": "x" })]
+    {
         let text = running.root.post("sys/audit/x", device).refused(400);
         assert!(text.contains("unsafe_allow_api_audit_creation"), "{text}");
     }
@@ -88,12 +89,10 @@ fn requests_that_no_namespace_takes_are_written_down() {
     assert_eq!(reply.status, 404);
     running.root.get("locked/sys/mounts").refused(503);
     let new = lines(&log).split_off(before);
-    assert_eq!(new.iter().map(|l| l["type"].as_str()).collect::<Vec<_>>(), [
-        Some("request"),
-        Some("response"),
-        Some("request"),
-        Some("response")
-    ]);
+    assert_eq!(
+        new.iter().map(|l| l["type"].as_str()).collect::<Vec<_>>(),
+        [Some("request"), Some("response"), Some("request"), Some("response")]
+    );
     assert!(new.iter().all(|l| l["error"].is_string() && l["request"]["remote_address"] == "127.0.0.1"), "{new:?}");
     assert_eq!(new[0]["request"]["namespace"]["path"], "nowhere/");
     assert_eq!(new[2]["request"]["namespace"]["path"], "locked/");

@@ -1,5 +1,9 @@
-//! `audit enable | disable | list`.
+//! `audit enable | disable | list | public-key | checkpoints | verify`.
 
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+
+use holdfast_chain::{Checkpoint, PublicKeys, verify as verify_chain};
 use serde_json::{Map, Value, json};
 
 use super::mount::{self, listed};
@@ -19,7 +23,12 @@ static ENABLE: [Flag; 3] = [
 ];
 static LIST: [Flag; 1] = [Flag::bool("detailed", "With the options of each.")];
 
-pub static COMMANDS: [Command; 3] = [
+static VERIFY: [Flag; 2] = [
+    Flag::text("public-key", "A file with the keys that `audit public-key` prints.").values(Values::File),
+    Flag::text("checkpoints", "A file with what `audit checkpoints` prints.").values(Values::File),
+];
+
+pub static COMMANDS: [Command; 6] = [
     Command::new("audit enable", "Enable an audit device", enable)
         .takes("[options] TYPE [CONFIG K=V...]")
         .completes(&[Values::Words(&["file", "http", "socket", "syslog"])])
@@ -28,6 +37,12 @@ pub static COMMANDS: [Command; 3] = [
         .takes("[options] PATH")
         .completes(&[Values::AuditDevice]),
     Command::new("audit list", "List enabled audit devices", list).prints(Prints::Answer).flags(&LIST),
+    Command::new("audit public-key", "Print the public keys that seal audit logs", public_key),
+    Command::new("audit checkpoints", "Print the last checkpoint of each audit log", checkpoints),
+    Command::new("audit verify", "Check that an audit log is what was written", verify)
+        .takes("[options] FILE...")
+        .completes(&[Values::File])
+        .flags(&VERIFY),
 ];
 
 fn enable(call: &Call) -> Outcome {
@@ -94,4 +109,77 @@ fn detailed_row(path: &str, device: &Value) -> Vec<String> {
     options.sort();
     let (kind, description) = (mount::text(device, "type"), mount::text(device, "description"));
     vec![path.to_string(), kind, description, replication.to_string(), options.join(" ")]
+}
+
+/// What the server says of its chains.
+fn chains(call: &Call) -> Result<Map<String, Value>, Failure> {
+    call.exactly(0)?;
+    let answer = call.client()?.send(&Request::new("GET", "sys/audit-chain")).explain("Error reading audit keys")?;
+    let data = answer.object().ok().and_then(|mut object| object.remove("data"));
+    match data {
+        Some(Value::Object(data)) => Ok(data),
+        _ => Err(Failure::refused("Error reading audit keys: the server's answer has no data")),
+    }
+}
+
+fn public_key(call: &Call) -> Outcome {
+    let keys = mount::text(&Value::Object(chains(call)?), "public_keys");
+    if keys.is_empty() {
+        return Err(Failure::refused("No key seals an audit log yet: there is no file device."));
+    }
+    call.console.say_value(keys.trim_end());
+    Ok(0)
+}
+
+fn checkpoints(call: &Call) -> Outcome {
+    let all = chains(call)?.remove("checkpoints").unwrap_or_default();
+    call.console.say(serde_json::to_string_pretty(&all).unwrap_or_default());
+    Ok(0)
+}
+
+/// Offline: files and the public key are all that it needs. Exit 1 names the first line that is wrong.
+fn verify(call: &Call) -> Outcome {
+    if call.args.is_empty() {
+        return Err(Failure::usage("Not enough arguments: name the files of one log, the oldest first"));
+    }
+    let read = |path: &str| fs::read_to_string(path).map_err(|e| Failure::usage(format!("{path}: {e}")));
+    let Some(path) = call.flags.text("public-key").filter(|p| !p.is_empty()) else {
+        return Err(Failure::usage("-public-key is needed: `audit public-key` prints it"));
+    };
+    let keys = PublicKeys::from_pem(&read(path)?).map_err(|e| Failure::usage(format!("{path}: {e}")))?;
+    let exported = match call.flags.text("checkpoints").filter(|p| !p.is_empty()) {
+        Some(path) => exported(&read(path)?).map_err(|e| Failure::usage(format!("{path}: {e}")))?,
+        None => Vec::new(),
+    };
+    let open = |path: &String| match File::open(path) {
+        Ok(file) => Ok(BufReader::new(file)),
+        Err(e) => Err(Failure::usage(format!("{path}: {e}"))),
+    };
+    let mut readers = call.args.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
+    let files = call.args.iter().zip(&mut readers).map(|(name, file)| (name.as_str(), file as &mut dyn BufRead));
+    let report = verify_chain(files, &keys, &exported).map_err(Failure::usage)?;
+    let say = |count: u64, what: &str| {
+        if count > 0 {
+            call.console.say(format_args!("{count} {what}"));
+        }
+    };
+    call.console.say(format_args!(
+        "The chain is intact: lines {} to {}, sealed by {} checkpoints.",
+        report.first, report.last, report.checkpoints
+    ));
+    call.console.say(format_args!("{} lines are not sealed yet.", report.unsealed));
+    say(report.before, "lines are of before the chain: nothing is known of them.");
+    say(report.torn, "times a crash or a full disk has cut a line.");
+    Ok(0)
+}
+
+/// Checkpoints as `audit checkpoints` prints them, or in the server's answer.
+fn exported(text: &str) -> Result<Vec<Checkpoint>, serde_json::Error> {
+    let mut value: Value = serde_json::from_str(text)?;
+    for at in ["/data/checkpoints", "/checkpoints"] {
+        if let Some(inner) = value.pointer_mut(at) {
+            return serde_json::from_value(inner.take());
+        }
+    }
+    serde_json::from_value(value)
 }

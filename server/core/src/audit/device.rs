@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::FileDevice;
 use super::line::{self, Hasher};
-use super::options::{DeviceConfig, FilePlace, FileTarget, Target};
+use super::options::{DeviceConfig, Target};
 use super::remote::{Peer, Remote};
+use super::sealing::Sealing;
 use super::{Appended, Broker};
 use crate::metrics::Counter;
 
@@ -123,7 +124,7 @@ impl Device {
         broker: &Broker,
         rules: &Rules,
         config: DeviceConfig,
-        (uuid, salt): (Option<[u8; 16]>, &str),
+        (uuid, salt, sealing): (Option<[u8; 16]>, &str, Sealing),
         test: bool,
     ) -> Result<Arc<Device>, String> {
         let shape = config.shape()?;
@@ -139,7 +140,8 @@ impl Device {
         let sink = match target {
             Target::File(target) => {
                 let within = uuid.and_then(|_| rules.within());
-                Sink::File(open_file(target, within, &figures, test, tests.then_some(&test_line))?)
+                let made = FileDevice::new(target, within, (prefix.clone(), sealing))?;
+                Sink::File(open_file(made, &figures, test, tests.then_some(&test_line))?)
             }
             other => {
                 let Some(mut peer) = Peer::of(other)? else { return Err("an unknown target".into()) };
@@ -225,6 +227,19 @@ impl Device {
         }
     }
 
+    /// Seal all that its file has.
+    pub fn seal(&self) {
+        if let Some(file) = self.file()
+            && let Err(e) = file.seal(true)
+        {
+            self.figures.refused(&e);
+        }
+    }
+
+    pub(super) fn sealing(&self) -> Option<&Sealing> {
+        self.file().map(FileDevice::sealing)
+    }
+
     pub fn waiting_bytes(&self) -> usize {
         match &self.sink {
             Sink::File(_) => 0,
@@ -234,21 +249,18 @@ impl Device {
 }
 
 fn open_file(
-    target: FileTarget,
-    within: Option<Arc<[PathBuf]>>,
+    file: FileDevice,
     figures: &Figures,
     must_work: bool,
     test_line: Option<&Vec<u8>>,
 ) -> Result<FileSink, String> {
-    let is_file = matches!(target.place, FilePlace::File(_));
-    let file = FileDevice::new(target, within)?;
     match file.reopen() {
         Ok(()) => {}
         Err(e) if must_work => return Err(e.to_string()),
         Err(e) => figures.refused(&e),
     }
     // Standard output shows no test.
-    if let Some(line) = test_line.filter(|_| is_file) {
+    if let Some(line) = test_line.filter(|_| !file.is_stdout()) {
         file.append(line, true).map_err(|e| format!("audit backend failed test message: {e}"))?;
     }
     Ok(Arc::new(file))

@@ -1,37 +1,53 @@
 //! The `file` audit device.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use holdfast_chain::{Chain, Tail};
 use tokio::sync::oneshot;
 
 use super::Figures;
+use super::line::checkpoint_line;
 use super::options::{Durability, FilePlace, FileTarget};
+use super::sealing::{MOST_UNSEALED, Sealing};
+use crate::random;
 
 /// Appends lines to a file, stdout, or nothing.
 ///
-/// The file is open for appending, and each line is one write at its end: the kernel keeps lines of
-/// several threads apart, so no lock is held here.
+/// The file is open for appending, and each write is at its end. The lines of a regular file are a chain: one lock
+/// holds their order, from their numbers to the write.
 pub struct FileDevice {
     target: FileTarget,
     /// The folders that the file may be in; `None`: wherever it likes.
     within: Option<Arc<[PathBuf]>>,
     file: ArcSwapOption<File>,
+    chain: Mutex<Chained>,
+    sealing: Sealing,
+    /// Stands before checkpoints too.
+    prefix: String,
     /// When it was last tried to open a file that could not be opened.
     tried: Mutex<Option<Instant>>,
-    /// A write ended in the middle of a line.
-    torn: AtomicBool,
     syncer: Option<Arc<Syncer>>,
     queue: Mutex<Queue>,
+}
+
+/// How far the chain is.
+#[derive(Default)]
+struct Chained {
+    /// None: what is open is no regular file.
+    chain: Option<Chain>,
+    /// When the first line behind the last checkpoint was written.
+    since: Option<Instant>,
+    /// The lines of a write.
+    out: Vec<u8>,
 }
 
 /// Lines that the next write takes together.
@@ -47,6 +63,10 @@ struct Queue {
 const FULL_QUEUE: usize = 256 << 10;
 /// How long a sync waits for others to join it.
 const GATHER: Duration = Duration::from_micros(150);
+/// A checkpoint follows a line after this, at the latest.
+const SEAL_AFTER: Duration = Duration::from_secs(10);
+/// As much of a file's end is looked at for its last line.
+const TAIL_BYTES: u64 = 1 << 20;
 /// How often it is tried to open a file that cannot be opened.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -70,7 +90,11 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl FileDevice {
     /// A device whose file is opened by [`FileDevice::reopen`], or with its first line.
-    pub fn new(target: FileTarget, within: Option<Arc<[PathBuf]>>) -> Result<FileDevice, String> {
+    pub fn new(
+        target: FileTarget,
+        within: Option<Arc<[PathBuf]>>,
+        (prefix, sealing): (String, Sealing),
+    ) -> Result<FileDevice, String> {
         let syncs = target.durability != (Durability::Write, Durability::Write);
         let syncer = match &target.place {
             FilePlace::File(_) if syncs => Some(Syncer::start().map_err(|e| e.to_string())?),
@@ -80,8 +104,10 @@ impl FileDevice {
             target,
             within,
             file: ArcSwapOption::empty(),
+            chain: Mutex::default(),
+            sealing,
+            prefix,
             tried: Mutex::default(),
-            torn: AtomicBool::new(false),
             syncer,
             queue: Mutex::default(),
         })
@@ -100,10 +126,7 @@ impl FileDevice {
             file = self.file.load();
         }
         let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
-        if self.torn.swap(false, Ordering::SeqCst) {
-            self.append_whole(file, b"\n")?;
-        }
-        self.append_whole(file, line)?;
+        self.write(&mut lock(&self.chain), file, line, false)?;
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
         Ok(match (&self.syncer, wanted) {
@@ -169,31 +192,98 @@ impl FileDevice {
         }
     }
 
-    /// One write at the end of the file; a short one is an error.
-    fn append_whole(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
-        // The offset is not looked at in a file that is open for appending.
-        let written = loop {
-            match file.write_at(bytes, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
+    /// Write lines at the end of the file, each linked to the one before, and a checkpoint where one is due.
+    fn write(&self, chained: &mut Chained, file: &File, lines: &[u8], seal: bool) -> io::Result<()> {
+        let Chained { chain: Some(chain), since, out } = chained else {
+            let (_, written) = write_at_end(file, lines);
+            return written;
         };
-        match written {
-            Ok(n) if n == bytes.len() => Ok(()),
-            Ok(n) => {
-                self.torn.store(n > 0, Ordering::SeqCst);
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Err(e) => Err(e),
+        out.clear();
+        out.extend_from_slice(chain.before_next());
+        let mut linked = Vec::with_capacity(2);
+        for line in lines.split_inclusive(|b| *b == b'\n') {
+            let link = chain.link(line, &linked, out).ok_or(io::ErrorKind::InvalidData)?;
+            linked.push(link);
         }
+        let unsealed = chain.unsealed() + linked.len() as u64;
+        let mut checkpoint = None;
+        if (seal && unsealed > 0) || unsealed >= MOST_UNSEALED {
+            let made = self.sealing.checkpoint(chain, &linked);
+            let mut line = Vec::new();
+            checkpoint_line(&self.prefix, &made, &mut line);
+            linked.push(chain.link(&line, &linked, out).ok_or(io::ErrorKind::InvalidData)?);
+            checkpoint = Some(made);
+        }
+        let (bytes, written) = write_at_end(file, out);
+        chain.wrote(&linked, bytes);
+        written?;
+        match checkpoint {
+            Some(checkpoint) => {
+                chain.is_sealed();
+                *since = None;
+                self.sealing.is_written(checkpoint);
+            }
+            None => {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seal what is written: all of it, or what has waited for long.
+    pub fn seal(&self, all: bool) -> io::Result<()> {
+        let file = self.file.load();
+        let Some(file) = &*file else { return Ok(()) };
+        let mut chained = lock(&self.chain);
+        let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
+        if due { self.write(&mut chained, file, &[], true) } else { Ok(()) }
+    }
+
+    pub fn sealing(&self) -> &Sealing {
+        &self.sealing
     }
 
     /// Open the file of that name again.
     pub fn reopen(&self) -> Result<(), Unopened> {
         let FilePlace::File(path) = &self.target.place else { return Ok(()) };
         let file = open_file(path, self.target.mode, self.within.as_deref())?;
+        let mut chained = lock(&self.chain);
+        self.take_up(&mut chained, path, &file).map_err(|e| Unopened { path: path.clone(), why: Why::Open(e) })?;
         self.file.store(Some(Arc::new(file)));
-        self.torn.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Go on behind what is in the file, or what the store says was the last line.
+    fn take_up(&self, chained: &mut Chained, path: &Path, file: &File) -> io::Result<()> {
+        let now = file.metadata()?;
+        if !now.is_file() {
+            chained.chain = None;
+            return Ok(());
+        }
+        let open = self.file.load().as_ref().and_then(|open| open.metadata().ok());
+        if chained.chain.is_some() && open.is_some_and(|open| (open.dev(), open.ino()) == (now.dev(), now.ino())) {
+            return Ok(());
+        }
+        let tail = tail(path, &now).unwrap_or(Tail { last: None, torn: 0 });
+        if let Some(chain) = &mut chained.chain {
+            chain.moves(tail.torn);
+            return Ok(());
+        }
+        let stored = self.sealing.stored().map(|c| (c.seq, c.head.clone()));
+        if let (Some((last, _)), Some((sealed, _))) = (&tail.last, &stored)
+            && last < sealed
+        {
+            tracing::error!(
+                file = %path.display(), last, sealed,
+                "the audit log is shorter than when it was sealed: lines were taken away"
+            );
+        }
+        let last = match (tail.last, stored) {
+            (Some(in_file), Some(stored)) if in_file.0 < stored.0 => Some(stored),
+            (in_file, stored) => in_file.or(stored),
+        };
+        let id = random::uuid().map_err(io::Error::other)?;
+        chained.chain = Some(Chain::after(random::uuid_text(&id), last, tail.torn));
         Ok(())
     }
 
@@ -205,6 +295,10 @@ impl FileDevice {
         }
         *tried = Some(Instant::now());
         self.reopen().map_err(io::Error::other)
+    }
+
+    pub fn is_stdout(&self) -> bool {
+        self.target.place == FilePlace::Stdout
     }
 
     /// Whether lines go to a file that is no longer under its name.
@@ -221,6 +315,34 @@ impl FileDevice {
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))
     }
+}
+
+/// One write at the end of the file: how many bytes, and whether that is all.
+fn write_at_end(file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    // The offset is not looked at in a file that is open for appending.
+    loop {
+        match file.write_at(bytes, 0) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(n) if n == bytes.len() => return (n, Ok(())),
+            Ok(n) => return (n, Err(io::ErrorKind::StorageFull.into())),
+            Err(e) => return (0, Err(e)),
+        }
+    }
+}
+
+/// How a file ends.
+fn tail(path: &Path, of: &Metadata) -> io::Result<Tail> {
+    let file = File::open(path)?;
+    let named = file.metadata()?;
+    if (named.dev(), named.ino()) != (of.dev(), of.ino()) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let from = named.len().saturating_sub(TAIL_BYTES);
+    let mut bytes = Vec::new();
+    let mut reader = file;
+    reader.seek(SeekFrom::Start(from))?;
+    reader.take(2 * TAIL_BYTES).read_to_end(&mut bytes)?;
+    Ok(Tail::of(&bytes, from == 0))
 }
 
 /// Why a file cannot be opened.
@@ -380,12 +502,14 @@ impl Syncer {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_chain::{PublicKeys, Signer};
+
     use super::*;
 
     fn device(path: &str) -> Arc<FileDevice> {
         let durability = (Durability::Sync, Durability::Write);
         let target = FileTarget { place: FilePlace::File(path.into()), mode: Some(0o600), durability };
-        let device = FileDevice::new(target, None).unwrap();
+        let device = FileDevice::new(target, None, (String::new(), Sealing::for_tests())).unwrap();
         device.reopen().unwrap();
         Arc::new(device)
     }
@@ -400,7 +524,7 @@ mod tests {
                 let (device, figures) = (device.clone(), figures.clone());
                 tokio::spawn(async move {
                     for n in 0..20 {
-                        let line = format!("{task} {n} {}\n", "x".repeat(task * 37));
+                        let line = format!("{{\"is\":\"{task} {n} {}\"}}\n", "x".repeat(task * 37));
                         let written = device.append_together(line.as_bytes(), &figures).unwrap().expect("it is told");
                         assert!(written.await.unwrap());
                     }
@@ -411,8 +535,14 @@ mod tests {
             task.await.unwrap();
         }
         let text = fs::read_to_string(&path).unwrap();
+        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public_pem()).unwrap();
+        let mut reader = text.as_bytes();
+        let report = holdfast_chain::verify([("f", &mut reader as &mut dyn io::BufRead)], &keys, &[]).unwrap();
+        assert!(report.checkpoints >= 4 && report.unsealed < 1000 && report.lines == 4000 + report.checkpoints);
         let mut lines: Vec<(usize, usize)> = text
             .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter_map(|line| Some(line["is"].as_str()?.to_owned()))
             .map(|line| {
                 let [task, n, rest] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
                 let task = task.parse().unwrap();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use hmac::{KeyInit, Mac};
+use holdfast_chain::Checkpoint;
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Auth, Body, Error, Headers, Map, Operation, Response, Timestamp, Value, json};
 
@@ -465,6 +466,22 @@ pub fn test_line(prefix: &str, out: &mut Vec<u8>) {
     request.key("namespace").extend_from_slice(b"{\"id\":\"root\"}");
     request.text("path", "sys/audit/test");
     request.close();
+    o.close();
+    out.push(b'\n');
+}
+
+/// The line that seals those before it, with its line end.
+pub fn checkpoint_line(prefix: &str, checkpoint: &Checkpoint, out: &mut Vec<u8>) {
+    out.extend_from_slice(prefix.as_bytes());
+    let mut o = Object::open(out);
+    o.text("time", &checkpoint.time);
+    o.text("type", "checkpoint");
+    // Whoever reads lines of Vault looks for these.
+    o.key("auth").extend_from_slice(b"{\"token_type\":\"default\"}");
+    o.key("request").extend_from_slice(
+        b"{\"operation\":\"update\",\"namespace\":{\"id\":\"root\"},\"path\":\"sys/audit/checkpoint\"}",
+    );
+    let _cannot_fail = serde_json::to_writer(o.key("checkpoint"), checkpoint);
     o.close();
     out.push(b'\n');
 }

@@ -8,6 +8,7 @@ mod file;
 mod line;
 mod options;
 mod remote;
+pub(crate) mod sealing;
 pub(crate) mod table;
 pub(crate) mod watch;
 
@@ -95,6 +96,13 @@ impl Broker {
     pub fn reopen(&self) {
         for device in self.devices.load().iter() {
             device.reopen();
+        }
+    }
+
+    /// Seal what the files have.
+    pub fn seal(&self) {
+        for device in self.devices.load().iter() {
+            device.seal();
         }
     }
 

@@ -164,7 +164,8 @@ impl Core {
             match kept.or_else(|| broker.tested(&stored.uuid)) {
                 Some(device) => now.push(device),
                 None => {
-                    let made = (Some(stored.uuid), stored.salt.as_str());
+                    let sealing = self.sealing(barrier, &stored.path).await?;
+                    let made = (Some(stored.uuid), stored.salt.as_str(), sealing);
                     let opened = Device::open(broker, &self.options.audit_rules, stored.config()?, made, false).await;
                     now.push(opened.map_err(Error::Internal)?);
                 }
@@ -179,12 +180,14 @@ impl Core {
         let rules = &self.options.audit_rules;
         let (salt, is_new) = self.salt_of_declared(barrier, &config.path).await?;
         if is_new {
-            match Device::open(broker, rules, config.clone(), (None, &salt), true).await {
+            let sealing = self.sealing(barrier, &config.path).await?;
+            match Device::open(broker, rules, config.clone(), (None, &salt, sealing), true).await {
                 Ok(device) => return Ok(device),
                 Err(e) => tracing::error!(device = %config.path, error = %e, "a declared audit device does not work"),
             }
         }
-        Device::open(broker, rules, config.clone(), (None, &salt), false).await.map_err(Error::Internal)
+        let sealing = self.sealing(barrier, &config.path).await?;
+        Device::open(broker, rules, config.clone(), (None, &salt, sealing), false).await.map_err(Error::Internal)
     }
 
     /// The salt, and whether it was made just now.

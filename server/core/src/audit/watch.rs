@@ -1,4 +1,4 @@
-//! Looks after audit files: one that was removed or renamed is opened anew under its name, and a disk that is about
+//! Looks after audit files: their lines are sealed in time, one that was removed or renamed is opened anew under its name, and a disk that is about
 //! to be full is told about.
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
     let mut said: HashMap<u64, u64> = HashMap::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let (Some(_core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
+        let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
         let devices = open.audit.devices();
         said.retain(|number, _| devices.iter().any(|d| d.number == *number));
         for device in devices.iter() {
@@ -31,12 +31,18 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
                 device.reopen();
             }
+            if let Err(e) = file.seal(false) {
+                device.figures.refused(&e);
+            }
             let Some(used) = file.used_percent() else { continue };
             let reached = WARN_AT.into_iter().filter(|at| used >= *at).max().unwrap_or(0);
             let before = said.insert(device.number, reached).unwrap_or(0);
             if reached > before {
                 tracing::warn!(device = %device.config.path, used_percent = used, "the disk of the audit log fills up");
             }
+        }
+        if let Err(e) = core.store_checkpoints(&open, &open.audit).await {
+            tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");
         }
     }
 }

@@ -217,6 +217,7 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "raw",
         "audit",
         "audit-hash",
+        "audit-chain",
         "generate-root",
         "generate-root-token",
         "in-flight-req",

@@ -1,11 +1,13 @@
-//! `sys/audit` and `sys/audit-hash`: the devices that every request is written down by.
+//! `sys/audit`, `sys/audit-hash` and `sys/audit-chain`: the devices that every request is written down by.
 
 use std::sync::Arc;
 
 use holdfast_sdk::parameters::StringMap;
 use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters};
+use holdfast_seal::Barrier;
 
 use super::System;
+use crate::audit::sealing;
 use crate::audit::table::{self, Stored};
 use crate::audit::{Device, DeviceConfig, Kind};
 use crate::tx::{Effect, Tx};
@@ -36,6 +38,10 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("audit/{path+}", "Make an audit device, or end one.", |p| {
             p.update(enable).prepared(Operation::Update, try_out).delete(disable).root_protected()
         })
+        .path("audit-chain", "The keys that seal audit logs, and the last checkpoint of each.", |p| {
+            p.read(chain).root_protected()
+        })
+        .path("audit-chain/rotate", "Sign checkpoints by a new key from now on.", |p| p.update(rotate).root_protected())
         .path("audit-hash/{path+}", "The hash of a text as an audit device shows it.", |p| p.update(hash))
 }
 
@@ -85,7 +91,8 @@ fn try_out(sys: &System, tx: &mut Tx, call: &Call<'_>, p: AuditDevice) -> Result
     let stored = Stored::new(&config)?;
     let open = open_of(&core)?;
     Ok(Some(Box::pin(async move {
-        let made = (Some(stored.uuid), stored.salt());
+        let sealing = core.sealing(&Barrier::clone(&open.barrier.load()), &stored.path).await?;
+        let made = (Some(stored.uuid), stored.salt(), sealing);
         let device = Device::open(&open.audit, &rules, config, made, true).await.map_err(Error::bad_request)?;
         Ok(Arc::new(Tested { device, stored }) as Prepared)
     })))
@@ -117,6 +124,19 @@ fn disable(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response
     if table::remove(tx, &path)? {
         tx.effect(Effect::AuditDevices);
     }
+    Ok(Response::empty())
+}
+
+fn chain(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let mut m = Map::new();
+    m.insert("public_keys".into(), sealing::public_keys(tx)?.into());
+    m.insert("checkpoints".into(), serde_json::to_value(sealing::checkpoints(tx)?).map_err(Error::internal)?);
+    Ok(Response::data(m))
+}
+
+fn rotate(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    sealing::SigningKeys::rotate(tx)?;
+    tx.effect(Effect::AuditKey);
     Ok(Response::empty())
 }
 

@@ -1,0 +1,51 @@
+//! What seals the lines before it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PublicKeys, Signer};
+
+/// A signed statement: line `seq` of this chain has this hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The incarnation of the chain.
+    pub id: String,
+    /// Whose log it is: cluster, node, device.
+    pub log: String,
+    pub seq: u64,
+    /// The hash of line `seq`.
+    pub head: String,
+    /// RFC 3339.
+    pub time: String,
+    /// The name of the key that signed it.
+    pub key: String,
+    /// Where that key is: `barrier` (in the store, sealed), or a device.
+    pub kept_in: String,
+    #[serde(default)]
+    pub signature: String,
+}
+
+impl Checkpoint {
+    /// Signed by `signer`.
+    #[must_use]
+    pub fn signed(self, signer: &Signer) -> Checkpoint {
+        let unsigned = Checkpoint { key: signer.id().to_owned(), ..self };
+        let signature = signer.sign(&unsigned.message());
+        Checkpoint { signature, ..unsigned }
+    }
+
+    /// Whether one of the keys has signed it.
+    pub fn is_signed_by(&self, keys: &PublicKeys) -> bool {
+        keys.verify(&self.key, &self.message(), &self.signature)
+    }
+
+    /// The bytes that are signed: every member with its length, so that none can be read as part of another.
+    fn message(&self) -> Vec<u8> {
+        let seq = self.seq.to_string();
+        let members = [&self.id, &self.log, &seq, &self.head, &self.time, &self.key, &self.kept_in];
+        let mut out = b"holdfast audit checkpoint 1\n".to_vec();
+        for member in members {
+            out.extend_from_slice(format!("{}:{member}\n", member.len()).as_bytes());
+        }
+        out
+    }
+}

@@ -1,0 +1,256 @@
+//! The reader's side: whether a log is what was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, Read};
+
+use crate::{Checkpoint, Line, NOTHING, PublicKeys, hash};
+
+/// A line is not longer; what is, is no line.
+const LONGEST_LINE: u64 = 256 << 20;
+
+/// What was found in an intact log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Lines of the chain.
+    pub lines: u64,
+    /// Those before the chain begins; nothing is known of them.
+    pub before: u64,
+    /// Lines behind the last checkpoint: whether they were changed is not known yet.
+    pub unsealed: u64,
+    pub checkpoints: u64,
+    /// Numbers of the first line and the last.
+    pub first: u64,
+    pub last: u64,
+    /// Places where a crash or a full disk has cut a line.
+    pub torn: u64,
+}
+
+/// The first place where the log is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}:{line}: {what}")]
+pub struct Fault {
+    pub file: String,
+    /// From 1; 0: the file as a whole.
+    pub line: u64,
+    pub what: String,
+}
+
+/// Where a line is.
+#[derive(Debug, Clone, Default)]
+struct At {
+    file: String,
+    line: u64,
+}
+
+impl At {
+    fn fault(&self, what: impl Into<String>) -> Fault {
+        Fault { file: self.file.clone(), line: self.line, what: what.into() }
+    }
+}
+
+/// Read the files of one log, the oldest first. `exported` are checkpoints that were kept elsewhere: with them it shows
+/// where a log was cut.
+pub fn verify<'f>(
+    files: impl IntoIterator<Item = (&'f str, &'f mut dyn BufRead)>,
+    keys: &PublicKeys,
+    exported: &[Checkpoint],
+) -> Result<Report, Fault> {
+    let mut reader = Reader {
+        keys,
+        wanted: exported.iter().map(|c| c.seq).collect(),
+        report: Report::default(),
+        last: None,
+        sealed: 0,
+        plain: Vec::new(),
+        id: None,
+        ids: BTreeSet::new(),
+        log: None,
+        seen: BTreeMap::new(),
+        torn: None,
+    };
+    let mut at = At::default();
+    for (name, file) in files {
+        at = At { file: name.to_owned(), line: 0 };
+        reader.file(&mut at, file)?;
+    }
+    reader.finish(&at, exported)
+}
+
+/// A line of the chain that was read.
+struct Last {
+    seq: u64,
+    hash: String,
+    at: At,
+}
+
+/// Bytes that are no line of the chain.
+struct Torn {
+    bytes: u64,
+    at: At,
+}
+
+struct Reader<'v> {
+    keys: &'v PublicKeys,
+    /// Lines that exported checkpoints seal.
+    wanted: BTreeSet<u64>,
+    report: Report,
+    last: Option<Last>,
+    /// The last line that a checkpoint seals.
+    sealed: u64,
+    /// Numbers of lines behind it that are no checkpoints.
+    plain: Vec<u64>,
+    /// The incarnation, as far as it is known.
+    id: Option<String>,
+    ids: BTreeSet<String>,
+    log: Option<String>,
+    seen: BTreeMap<u64, (String, At)>,
+    torn: Option<Torn>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, at: &mut At, file: &mut dyn BufRead) -> Result<(), Fault> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            at.line += 1;
+            let read = (&mut *file).take(LONGEST_LINE).read_until(b'\n', &mut line);
+            match read.map_err(|e: io::Error| at.fault(e.to_string()))? {
+                0 => break,
+                _ if line.last() == Some(&b'\n') => {
+                    line.pop();
+                    self.line(at, &line)?;
+                }
+                // The end of the file: a line that a crash has cut, or that is being written.
+                _ => {
+                    self.report.torn += 1;
+                    self.torn = None;
+                    return Ok(());
+                }
+            }
+        }
+        match self.torn.take() {
+            Some(torn) => Err(torn.at.fault("this is no line of the chain")),
+            None => Ok(()),
+        }
+    }
+
+    fn line(&mut self, at: &At, bytes: &[u8]) -> Result<(), Fault> {
+        let read = Line::read(bytes);
+        let Some((link, checkpoint)) = read.as_ref().and_then(|l| Some((l.chain.as_ref()?, &l.checkpoint))) else {
+            if self.last.is_none() && read.is_some() && self.torn.is_none() {
+                self.report.before += 1;
+                return Ok(());
+            }
+            match &mut self.torn {
+                Some(torn) => torn.bytes += bytes.len() as u64 + 1,
+                None => self.torn = Some(Torn { bytes: bytes.len() as u64, at: at.clone() }),
+            }
+            return Ok(());
+        };
+        match self.torn.take() {
+            Some(torn) if torn.bytes != link.torn => return Err(torn.at.fault("this is no line of the chain")),
+            Some(_) => self.report.torn += 1,
+            None if link.torn > 0 => {
+                return Err(at.fault(format!("{} bytes that were torn before it are gone", link.torn)));
+            }
+            None => {}
+        }
+        match &self.last {
+            None if link.seq == 1 && link.prev != NOTHING => {
+                return Err(at.fault("it is the first line and names one before it"));
+            }
+            None => self.report.first = link.seq,
+            Some(last) if link.seq == last.seq + 1 && link.prev == last.hash => {}
+            Some(last) if link.seq == last.seq + 1 => {
+                return Err(last
+                    .at
+                    .fault(format!("line {} of the chain was changed, or another one put in its place", last.seq)));
+            }
+            Some(last) if link.seq > last.seq + 1 => {
+                let (from, to) = (last.seq + 1, link.seq - 1);
+                return Err(at.fault(format!("lines {from} to {to} of the chain are missing before it")));
+            }
+            Some(last) => {
+                return Err(at.fault(format!(
+                    "line {} of the chain stands behind line {}: the order was changed, or it is there twice",
+                    link.seq, last.seq
+                )));
+            }
+        }
+        if let Some(id) = &link.id {
+            self.id = Some(id.clone());
+            self.ids.insert(id.clone());
+        }
+        match checkpoint {
+            Some(checkpoint) => self.checkpoint(at, checkpoint, (link.seq, &link.prev))?,
+            None => self.plain.push(link.seq),
+        }
+        let hash = hash(bytes);
+        if self.wanted.contains(&link.seq) {
+            self.seen.insert(link.seq, (hash.clone(), at.clone()));
+        }
+        self.report.lines += 1;
+        self.report.last = link.seq;
+        self.last = Some(Last { seq: link.seq, hash, at: at.clone() });
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, at: &At, checkpoint: &Checkpoint, (seq, prev): (u64, &str)) -> Result<(), Fault> {
+        if !self.keys.knows(&checkpoint.key) {
+            return Err(
+                at.fault(format!("the checkpoint is signed by the key {}, which was not given", checkpoint.key))
+            );
+        }
+        if !checkpoint.is_signed_by(self.keys) {
+            return Err(at.fault("the checkpoint's signature is wrong"));
+        }
+        let of_this = self.id.as_ref().is_none_or(|id| *id == checkpoint.id)
+            && self.log.as_ref().is_none_or(|log| *log == checkpoint.log);
+        if !of_this {
+            return Err(at.fault(format!("the checkpoint is one of another log ({})", checkpoint.log)));
+        }
+        if checkpoint.seq + 1 != seq || checkpoint.head != prev {
+            return Err(at.fault("the checkpoint seals other lines than those before it: they were forged"));
+        }
+        self.id = Some(checkpoint.id.clone());
+        self.ids.insert(checkpoint.id.clone());
+        self.log = Some(checkpoint.log.clone());
+        self.sealed = checkpoint.seq;
+        self.plain.clear();
+        self.report.checkpoints += 1;
+        Ok(())
+    }
+
+    fn finish(mut self, end: &At, exported: &[Checkpoint]) -> Result<Report, Fault> {
+        let last = self.last.as_ref().map_or(0, |l| l.seq);
+        let end = self.last.as_ref().map_or(end, |l| &l.at);
+        let kept = At { file: "checkpoints".into(), line: 0 };
+        for checkpoint in exported {
+            if !(self.ids.contains(&checkpoint.id) || self.log.as_ref() == Some(&checkpoint.log)) {
+                continue;
+            }
+            if !checkpoint.is_signed_by(self.keys) {
+                return Err(
+                    kept.fault(format!("the checkpoint of line {} is not signed by a given key", checkpoint.seq))
+                );
+            }
+            if checkpoint.seq > last {
+                let what = format!(
+                    "the log ends here, and a checkpoint seals line {} of the chain: it was cut",
+                    checkpoint.seq
+                );
+                return Err(end.fault(what));
+            }
+            match self.seen.get(&checkpoint.seq) {
+                Some((hash, at)) if *hash != checkpoint.head => {
+                    return Err(at.fault("it is not the line that was sealed"));
+                }
+                Some(_) => self.sealed = self.sealed.max(checkpoint.seq),
+                // It is in a file that was not given.
+                None => {}
+            }
+        }
+        self.report.unsealed = self.plain.iter().filter(|seq| **seq > self.sealed).count() as u64;
+        Ok(self.report)
+    }
+}

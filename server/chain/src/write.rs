@@ -1,0 +1,147 @@
+//! The writer's side: how far the chain is, and what a line gets to be part of it.
+
+use crate::{Line, NOTHING, hash};
+
+/// How far a chain is.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    id: String,
+    seq: u64,
+    /// The hash of the last line.
+    head: String,
+    /// Bytes at the end that are no whole line.
+    torn: u64,
+    /// The next line tells which incarnation it begins.
+    begins: bool,
+    /// The last line that a checkpoint seals.
+    sealed: u64,
+}
+
+/// What the end of a log shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The last whole line's number and hash, if it is one of a chain.
+    pub last: Option<(u64, String)>,
+    /// Bytes behind it.
+    pub torn: u64,
+}
+
+impl Tail {
+    /// Of a log's last bytes. `whole`: they begin where a line begins.
+    pub fn of(bytes: &[u8], whole: bool) -> Tail {
+        let mut end = bytes.len();
+        // From the back: the last line that is one.
+        while let Some(newline) = bytes[..end].iter().rposition(|b| *b == b'\n') {
+            let start = bytes[..newline].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            if start == 0 && !whole {
+                break;
+            }
+            let line = &bytes[start..newline];
+            if let Some(read) = Line::read(line) {
+                let torn = (bytes.len() - newline - 1) as u64;
+                return Tail { last: read.chain.map(|link| (link.seq, hash(line))), torn };
+            }
+            end = newline;
+        }
+        Tail { last: None, torn: bytes.len() as u64 }
+    }
+}
+
+impl Chain {
+    /// A new incarnation behind what is there: `last` is the number and hash of the line before.
+    pub fn after(id: String, last: Option<(u64, String)>, torn: u64) -> Chain {
+        let (seq, head) = last.unwrap_or((0, NOTHING.to_owned()));
+        Chain { id, seq, head, torn, begins: true, sealed: seq }
+    }
+
+    /// The line as part of the chain: it is an object and its line end, with something before the object perhaps. It
+    /// counts when [`Chain::wrote`] says so.
+    pub fn link(&self, line: &[u8], ahead: &[Linked], out: &mut Vec<u8>) -> Option<Linked> {
+        let object = line.strip_suffix(b"\n").unwrap_or(line).strip_suffix(b"}")?;
+        let (seq, head) = ahead.last().map_or((self.seq, self.head.as_str()), |l| (l.seq, l.head.as_str()));
+        let start = out.len();
+        out.extend_from_slice(object);
+        let member = format!(",\"chain\":{{\"seq\":{},\"prev\":\"{head}\"", seq + 1);
+        out.extend_from_slice(member.as_bytes());
+        if ahead.is_empty() && self.begins {
+            out.extend_from_slice(format!(",\"id\":\"{}\"", self.id).as_bytes());
+        }
+        if ahead.is_empty() && self.torn > 0 {
+            out.extend_from_slice(format!(",\"torn\":{}", self.torn).as_bytes());
+        }
+        out.extend_from_slice(b"}}");
+        let head = hash(&out[start..]);
+        out.push(b'\n');
+        Some(Linked { seq: seq + 1, head, bytes: out.len() - start })
+    }
+
+    /// What has to be written before the next line.
+    pub fn before_next(&self) -> &'static [u8] {
+        if self.torn > 0 { b"\n" } else { b"" }
+    }
+
+    /// So many bytes of these lines were written, behind what had to be written before them.
+    pub fn wrote(&mut self, lines: &[Linked], bytes: usize) {
+        let before = self.before_next().len();
+        let Some(mut left) = bytes.checked_sub(before) else { return };
+        if before > 0 && bytes > 0 && (lines.first().is_none_or(|l| left < l.bytes)) {
+            // The line end alone is one more of the bytes that are no line.
+            self.torn += bytes as u64;
+            return;
+        }
+        for line in lines {
+            if left < line.bytes {
+                self.torn = left as u64;
+                return;
+            }
+            left -= line.bytes;
+            (self.seq, self.torn, self.begins) = (line.seq, 0, false);
+            self.head.clone_from(&line.head);
+        }
+    }
+
+    /// The next line goes to another file, whose end is so many bytes of no whole line.
+    pub fn moves(&mut self, torn: u64) {
+        self.torn = torn;
+    }
+
+    /// A checkpoint of the last line was written, as the line behind it.
+    pub fn is_sealed(&mut self) {
+        self.sealed = self.seq;
+    }
+
+    /// Lines behind the last checkpoint.
+    pub fn unsealed(&self) -> u64 {
+        self.seq - self.sealed
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+}
+
+/// A line that is about to be written.
+#[derive(Debug, Clone)]
+pub struct Linked {
+    seq: u64,
+    head: String,
+    bytes: usize,
+}
+
+impl Linked {
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+}

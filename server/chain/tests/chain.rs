@@ -1,0 +1,265 @@
+//! What was done to a log shows, at the line where it was done.
+
+use holdfast_chain::{Chain, Checkpoint, Fault, PublicKeys, Report, Signer, Tail, verify};
+use proptest::prelude::*;
+
+const LOG: &str = "cluster/node/file";
+
+fn signer(seed: u8) -> Signer {
+    Signer::from_seed(&[seed; 32]).unwrap()
+}
+
+fn keys() -> PublicKeys {
+    PublicKeys::from_pem(&signer(1).public_pem()).unwrap()
+}
+
+/// A log as the server writes it.
+struct Log {
+    chain: Chain,
+    text: Vec<u8>,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl Log {
+    fn new() -> Log {
+        Log { chain: Chain::after("incarnation-1".into(), None, 0), text: Vec::new(), checkpoints: Vec::new() }
+    }
+
+    fn append(&mut self, line: &str) {
+        let mut out = self.chain.before_next().to_vec();
+        let linked = self.chain.link(format!("{line}\n").as_bytes(), &[], &mut out).unwrap();
+        self.chain.wrote(&[linked], out.len());
+        self.text.extend_from_slice(&out);
+    }
+
+    fn lines(&mut self, count: usize) {
+        for n in 0..count {
+            self.append(&format!("{{\"type\":\"request\",\"n\":{n}}}"));
+        }
+    }
+
+    fn seal(&mut self, signer: &Signer) {
+        let checkpoint = Checkpoint {
+            id: self.chain.id().to_owned(),
+            log: LOG.into(),
+            seq: self.chain.seq(),
+            head: self.chain.head().to_owned(),
+            time: "2026-11-29T18:00:00Z".into(),
+            key: String::new(),
+            kept_in: "barrier".into(),
+            signature: String::new(),
+        }
+        .signed(signer);
+        let line =
+            format!("{{\"type\":\"checkpoint\",\"checkpoint\":{}}}", serde_json::to_string(&checkpoint).unwrap());
+        self.append(&line);
+        self.chain.is_sealed();
+        self.checkpoints.push(checkpoint);
+    }
+
+    /// Crash, having written a part of a line; then the next incarnation.
+    fn crash(&mut self, torn: &[u8]) {
+        self.text.extend_from_slice(torn);
+        let tail = Tail::of(&self.text, true);
+        self.chain = Chain::after(format!("incarnation-{}", self.text.len()), tail.last, tail.torn);
+    }
+
+    fn split(&self) -> Vec<Vec<u8>> {
+        self.text.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
+    }
+}
+
+fn sealed_log() -> Log {
+    let mut log = Log::new();
+    log.lines(10);
+    log.seal(&signer(1));
+    log.lines(7);
+    log.seal(&signer(1));
+    log.lines(3);
+    log
+}
+
+fn check(files: &[Vec<u8>], exported: &[Checkpoint]) -> Result<Report, Fault> {
+    let names: Vec<String> = (0..files.len()).map(|n| format!("f{n}")).collect();
+    let mut readers: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+    let files =
+        names.iter().zip(&mut readers).map(|(name, reader)| (name.as_str(), reader as &mut dyn std::io::BufRead));
+    verify(files, &keys(), exported)
+}
+
+fn fault(files: &[Vec<u8>], exported: &[Checkpoint]) -> (String, u64) {
+    let fault = check(files, exported).unwrap_err();
+    (fault.file, fault.line)
+}
+
+#[test]
+fn an_intact_log_is_good_and_tells_how_much_of_it_is_sealed() {
+    let log = sealed_log();
+    let report = check(&[log.text.clone()], &[]).unwrap();
+    let wanted = Report { lines: 22, unsealed: 3, checkpoints: 2, first: 1, last: 22, ..Report::default() };
+    assert_eq!(report, wanted);
+    assert_eq!(check(&[log.text.clone()], &log.checkpoints).unwrap(), wanted);
+}
+
+#[test]
+fn a_rotated_log_is_one_chain_over_its_files() {
+    let lines = sealed_log().split();
+    let (old, new) = lines.split_at(8);
+    assert_eq!(check(&[old.concat(), new.concat()], &[]).unwrap().lines, 22);
+    // The newer file alone begins somewhere.
+    assert_eq!(check(&[new.concat()], &[]).unwrap().first, 9);
+    assert_eq!(fault(&[new.concat(), old.concat()], &[]), ("f1".into(), 1));
+}
+
+#[test]
+fn a_changed_line_is_found() {
+    let mut lines = sealed_log().split();
+    let text = String::from_utf8(lines[4].clone()).unwrap();
+    lines[4] = text.replace("\"n\":4", "\"n\":5").into_bytes();
+    assert_eq!(fault(&[lines.concat()], &[]), ("f0".into(), 5));
+}
+
+#[test]
+fn a_removed_a_repeated_and_a_moved_line_are_found() {
+    let mut removed = sealed_log().split();
+    removed.remove(4);
+    assert_eq!(fault(&[removed.concat()], &[]), ("f0".into(), 5));
+    let mut repeated = sealed_log().split();
+    repeated.insert(5, repeated[4].clone());
+    assert_eq!(fault(&[repeated.concat()], &[]), ("f0".into(), 6));
+    let mut moved = sealed_log().split();
+    moved.swap(4, 5);
+    assert_eq!(fault(&[moved.concat()], &[]), ("f0".into(), 5));
+}
+
+#[test]
+fn lines_that_were_forged_with_their_hashes_are_found_at_the_checkpoint() {
+    let genuine = sealed_log().split();
+    let mut forged = Log::new();
+    forged.lines(4);
+    forged.append("{\"type\":\"request\",\"n\":\"forged\"}");
+    for n in 5..10 {
+        forged.append(&format!("{{\"type\":\"request\",\"n\":{n}}}"));
+    }
+    let text = [forged.text.clone(), genuine[10..].concat()].concat();
+    // The genuine checkpoint names another line than the forged one before it.
+    assert_eq!(fault(&[text], &[]), ("f0".into(), 10));
+    // With a checkpoint of another key, or an unsigned one, it is no better.
+    forged.seal(&signer(2));
+    assert_eq!(fault(&[forged.text.clone()], &[]), ("f0".into(), 11));
+    let last = forged.split().pop().unwrap();
+    let lying = String::from_utf8(last).unwrap().replace(signer(2).id(), signer(1).id());
+    let mut lines = forged.split();
+    *lines.last_mut().unwrap() = lying.into_bytes();
+    assert_eq!(fault(&[lines.concat()], &[]), ("f0".into(), 11));
+}
+
+#[test]
+fn what_is_put_behind_the_last_checkpoint_is_never_called_sealed() {
+    let mut log = sealed_log();
+    log.append("{\"type\":\"request\",\"n\":\"forged\"}");
+    assert_eq!(check(&[log.text.clone()], &[]).unwrap().unsealed, 4);
+}
+
+#[test]
+fn with_the_exported_checkpoints_a_cut_anywhere_before_the_last_is_found() {
+    let log = sealed_log();
+    let lines = log.split();
+    // Line 18 is the last one that is sealed.
+    for keep in 1..=22 {
+        let found = check(&[lines[..keep].concat()], &log.checkpoints);
+        assert_eq!(found.is_ok(), keep >= 18, "{keep} lines: {found:?}");
+    }
+    // Inside of a line too: what is left of it does not count.
+    let cut = lines[..18].concat();
+    assert!(check(&[cut[..cut.len() - 10].to_vec()], &log.checkpoints).is_err());
+}
+
+#[test]
+fn a_crash_in_a_line_is_told_and_no_fault() {
+    let mut log = sealed_log();
+    log.crash(b"{\"type\":\"requ");
+    log.lines(3);
+    log.crash(b"\n{\"garbage\nmore\n");
+    log.lines(2);
+    log.crash(b"");
+    log.lines(2);
+    log.seal(&signer(1));
+    let report = check(&[log.text.clone()], &log.checkpoints).unwrap();
+    assert_eq!((report.torn, report.unsealed, report.lines), (2, 0, 30));
+    // What is torn cannot be made to hide something.
+    let text = String::from_utf8(log.text.clone()).unwrap();
+    for (there, instead) in [("{\"type\":\"requ\n", ""), ("more\n", "more\nmore\n"), ("\"requ\n", "\"requx\n")] {
+        assert!(text.contains(there));
+        assert!(check(&[text.replacen(there, instead, 1).into_bytes()], &[]).is_err(), "{there:?}");
+    }
+}
+
+#[test]
+fn a_short_write_is_torn_and_the_chain_goes_on() {
+    let mut log = Log::new();
+    log.lines(2);
+    let mut chain = log.chain.clone();
+    let mut out = Vec::new();
+    let mut linked = Vec::new();
+    for _ in 0..3 {
+        linked.push(chain.link(b"{\"a\":1}\n", &linked, &mut out).unwrap());
+    }
+    // The second of three was cut.
+    let first = out.iter().position(|b| *b == b'\n').unwrap() + 1;
+    log.text.extend_from_slice(&out[..first + 5]);
+    chain.wrote(&linked, first + 5);
+    log.chain = chain;
+    // The next one was cut in the line end that stands before it, and one more behind that.
+    let mut again = log.chain.before_next().to_vec();
+    let linked = log.chain.link(b"{\"b\":1}\n", &[], &mut again).unwrap();
+    log.text.extend_from_slice(&again[..1]);
+    log.chain.wrote(std::slice::from_ref(&linked), 1);
+    let mut again = log.chain.before_next().to_vec();
+    let linked = log.chain.link(b"{\"b\":1}\n", &[], &mut again).unwrap();
+    log.text.extend_from_slice(&again[..4]);
+    log.chain.wrote(&[linked], 4);
+    log.lines(2);
+    let report = check(&[log.text.clone()], &[]).unwrap();
+    assert_eq!((report.lines, report.torn), (5, 1));
+}
+
+#[test]
+fn lines_of_before_the_chain_are_counted_and_lines_with_a_prefix_are_read() {
+    let mut log = Log::new();
+    let old = b"{\"type\":\"request\"}\n".repeat(3);
+    log.text.extend_from_slice(&old);
+    let tail = Tail::of(&old, true);
+    assert_eq!(tail, Tail { last: None, torn: 0 });
+    log.chain = Chain::after("i".into(), None, 0);
+    log.append("@cee: {\"a\":\"}{\"}");
+    log.append("@cee: {\"a\":2}");
+    let report = check(&[log.text.clone()], &[]).unwrap();
+    assert_eq!((report.before, report.lines), (3, 2));
+}
+
+#[test]
+fn a_log_goes_on_under_another_key() {
+    let mut log = sealed_log();
+    log.lines(2);
+    log.seal(&signer(2));
+    let both = format!("{}{}", signer(1).public_pem(), signer(2).public_pem());
+    let mut reader = log.text.as_slice();
+    let files = [("f", &mut reader as &mut dyn std::io::BufRead)];
+    assert_eq!(verify(files, &PublicKeys::from_pem(&both).unwrap(), &[]).unwrap().unsealed, 0);
+    assert_eq!(fault(&[log.text.clone()], &[]), ("f0".into(), 25));
+}
+
+proptest! {
+    /// Whatever single byte is changed in the sealed part is found, with the exported checkpoints.
+    #[test]
+    fn no_byte_of_what_is_sealed_can_be_changed(at in 0usize..10_000, to in any::<u8>()) {
+        let log = sealed_log();
+        let sealed: usize = log.split()[..19].iter().map(Vec::len).sum();
+        let at = at % sealed;
+        let mut text = log.text.clone();
+        prop_assume!(text[at] != to);
+        text[at] = to;
+        prop_assert!(check(&[text], &log.checkpoints).is_err());
+    }
+}

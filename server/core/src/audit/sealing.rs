@@ -1,0 +1,187 @@
+//! What a file's chain is sealed by: the signing key, and the checkpoints that the store keeps.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use holdfast_chain::{Chain, Checkpoint, Linked, Signer};
+use holdfast_sdk::{Place, Result, Transaction, record};
+use holdfast_seal::Barrier;
+use minicbor::{Decode, Encode};
+
+use super::Broker;
+use crate::layout::{AUDIT_CHECKPOINTS, SETTINGS, STORE};
+use crate::tx::Tx;
+use crate::{Core, Open, clock, random};
+
+const NAME: &[u8] = b"audit-signing";
+/// Keys that checkpoints were ever signed by; an older one is forgotten.
+const KEYS: usize = 64;
+/// Checkpoints that are shown; one for each device of each node.
+const SHOWN: usize = 10_000;
+/// A checkpoint seals no more lines.
+pub const MOST_UNSEALED: u64 = 1000;
+/// Where the signing key is.
+const KEPT_IN: &str = "barrier";
+
+/// The keys that checkpoints are signed by; the last one signs.
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub struct SigningKeys {
+    #[cbor(n(0))]
+    seeds: Vec<Seed>,
+}
+record!(SigningKeys);
+
+#[derive(Clone, Encode, Decode)]
+struct Seed(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(…)")
+    }
+}
+
+impl SigningKeys {
+    fn load(tx: &mut Tx) -> Result<SigningKeys> {
+        Ok(tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, NAME)))?.unwrap_or_default())
+    }
+
+    fn signers(&self) -> Result<Vec<Signer>> {
+        self.seeds.iter().map(|seed| Signer::from_seed(&seed.0).map_err(holdfast_sdk::Error::internal)).collect()
+    }
+
+    /// A new key signs from now on.
+    pub fn rotate(tx: &mut Tx) -> Result<()> {
+        let mut keys = SigningKeys::load(tx)?;
+        keys.seeds.push(Seed(random::bytes()?));
+        let too_many = keys.seeds.len().saturating_sub(KEYS);
+        keys.seeds.drain(..too_many);
+        tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &keys))
+    }
+}
+
+/// All public keys as PEM, the one that signs now first.
+pub fn public_keys(tx: &mut Tx) -> Result<String> {
+    Ok(SigningKeys::load(tx)?.signers()?.iter().rev().map(Signer::public_pem).collect())
+}
+
+/// The last checkpoint of every log, as far as the store has it.
+pub fn checkpoints(tx: &mut Tx) -> Result<Vec<Checkpoint>> {
+    let found = tx.within(STORE, |tx| tx.ordered(AUDIT_CHECKPOINTS, &[], &[], SHOWN))?;
+    found.iter().map(|(_, bytes)| serde_json::from_slice(bytes).map_err(holdfast_sdk::Error::internal)).collect()
+}
+
+/// How one file's chain is sealed.
+pub struct Sealing {
+    /// Node and device, with a slash between them.
+    log: String,
+    signer: ArcSwap<Signer>,
+    /// The last checkpoint that the store had when the file was opened.
+    stored: Option<Checkpoint>,
+    /// One that the store does not have yet.
+    newest: Mutex<Option<Checkpoint>>,
+}
+
+impl Sealing {
+    #[cfg(test)]
+    pub fn for_tests() -> Sealing {
+        let signer = ArcSwap::from_pointee(Signer::from_seed(&[1; 32]).unwrap());
+        Sealing { log: "node/file/".into(), signer, stored: None, newest: Mutex::default() }
+    }
+
+    pub fn stored(&self) -> Option<&Checkpoint> {
+        self.stored.as_ref()
+    }
+
+    /// A checkpoint of the last of these lines, or of the chain's last.
+    pub fn checkpoint(&self, chain: &Chain, ahead: &[Linked]) -> Checkpoint {
+        let (seq, head) = ahead.last().map_or((chain.seq(), chain.head()), |l| (l.seq(), l.head()));
+        Checkpoint {
+            id: chain.id().to_owned(),
+            log: self.log.clone(),
+            seq,
+            head: head.to_owned(),
+            time: clock::now().rfc3339(),
+            key: String::new(),
+            kept_in: KEPT_IN.to_owned(),
+            signature: String::new(),
+        }
+        .signed(&self.signer.load())
+    }
+
+    /// It is in the file; the store is to have it too.
+    pub fn is_written(&self, checkpoint: Checkpoint) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
+    }
+
+    fn newest(&self) -> Option<Checkpoint> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The store has it.
+    fn is_stored(&self, checkpoint: &Checkpoint) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.as_ref() == Some(checkpoint) {
+            *newest = None;
+        }
+    }
+}
+
+impl Core {
+    /// How the device of this path on this node is sealed. The first one makes the key.
+    pub(crate) async fn sealing(&self, barrier: &Barrier, path: &str) -> Result<Sealing> {
+        let mut tx = Tx::new(self.store.view(), barrier.clone());
+        let mut keys = SigningKeys::load(&mut tx)?;
+        if keys.seeds.is_empty() {
+            SigningKeys::rotate(&mut tx)?;
+            keys = SigningKeys::load(&mut tx)?;
+            let ticket = self.store.propose(tx.into_proposal()?).map_err(holdfast_sdk::Error::internal)?;
+            ticket.committed().await.map_err(holdfast_sdk::Error::internal)?;
+            tx = Tx::new(self.store.view(), barrier.clone());
+        }
+        let signer = keys.signers()?.pop().ok_or_else(|| holdfast_sdk::Error::Internal("no signing key".into()))?;
+        let log = format!("{}/{path}", self.node_id().unwrap_or("node"));
+        let stored = tx.within(STORE, |tx| tx.get(Place::Ordered(AUDIT_CHECKPOINTS, log.as_bytes())))?;
+        let stored = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        Ok(Sealing {
+            log,
+            signer: ArcSwap::from_pointee(signer),
+            stored: stored.map_err(holdfast_sdk::Error::internal)?,
+            newest: Mutex::default(),
+        })
+    }
+
+    /// Sign by the newest key from now on.
+    pub(crate) fn follow_audit_key(&self, open: &Open) -> Result<()> {
+        let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load()));
+        let Some(newest) = SigningKeys::load(&mut tx)?.signers()?.pop().map(Arc::new) else { return Ok(()) };
+        for device in open.audit.devices().iter() {
+            if let Some(sealing) = device.sealing() {
+                sealing.signer.store(newest.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keep the newest checkpoints in the store, where whoever holds a file cannot change them.
+    pub(super) async fn store_checkpoints(&self, open: &Open, broker: &Broker) -> Result<()> {
+        for device in broker.devices().iter() {
+            let Some(sealing) = device.sealing() else { continue };
+            let Some(newest) = sealing.newest() else { continue };
+            let bytes = serde_json::to_vec(&newest).map_err(holdfast_sdk::Error::internal)?;
+            let put = |tx: &mut Tx| {
+                tx.within(STORE, |tx| tx.put(Place::Ordered(AUDIT_CHECKPOINTS, newest.log.as_bytes()), bytes.clone()))
+            };
+            self.transact(open, put).await?;
+            sealing.is_stored(&newest);
+        }
+        Ok(())
+    }
+
+    /// Seal what is written by now, in the files and in the store.
+    pub(crate) async fn seal_audit(&self, open: &Open) {
+        open.audit.seal();
+        if let Err(e) = self.store_checkpoints(open, &open.audit).await {
+            tracing::warn!(error = %e, "the last checkpoints of the audit logs are in their files alone");
+        }
+    }
+}
