@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::Figures;
 use super::line::checkpoint_line;
 use super::options::{Durability, FilePlace, FileTarget};
-use super::sealing::{MOST_UNSEALED, Sealing};
+use super::sealing::{SEAL_AT, Sealing};
 use crate::random;
 
 /// Appends lines to a file, stdout, or nothing.
@@ -207,7 +207,7 @@ impl FileDevice {
         }
         let unsealed = chain.unsealed() + linked.len() as u64;
         let mut checkpoint = None;
-        if (seal && unsealed > 0) || unsealed >= MOST_UNSEALED {
+        if (seal && unsealed > 0) || unsealed >= SEAL_AT {
             let made = self.sealing.checkpoint(chain, &linked);
             let mut line = Vec::new();
             checkpoint_line(&self.prefix, &made, &mut line);

@@ -18,8 +18,8 @@ const NAME: &[u8] = b"audit-signing";
 const KEYS: usize = 64;
 /// Checkpoints that are shown; one for each device of each node.
 const SHOWN: usize = 10_000;
-/// A checkpoint seals no more lines.
-pub const MOST_UNSEALED: u64 = 1000;
+/// A checkpoint follows so many lines, and those of the write that reaches them: at most about a thousand.
+pub const SEAL_AT: u64 = 700;
 /// Where the signing key is.
 const KEPT_IN: &str = "barrier";
 
