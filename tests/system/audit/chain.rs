@@ -8,7 +8,7 @@ use holdfast_tests::{Running, Setup, until};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{LONG, lines};
+use super::{LONG, all_lines};
 
 fn audit(running: &Running, words: &[&str]) -> holdfast_tests::program::Output {
     let mut command = running.site.cli(&holdfast(), &running.server, running.root.token());
@@ -56,7 +56,7 @@ fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_do
     assert!(code == Some(1) && text.contains("cut.log:7:"), "{text}");
     let changed = running.site.folder().join("changed.log");
     fs::write(&changed, whole.replacen("secret/data/2", "secret/data/9", 1)).expect("a file");
-    let wrong = 1 + lines(&log).iter().position(|l| l["request"]["path"] == "secret/data/2").expect("a line");
+    let wrong = 1 + all_lines(&log).iter().position(|l| l["request"]["path"] == "secret/data/2").expect("a line");
     let (code, text) = verify(&running, &key, None, &[&changed]);
     assert!(code == Some(1) && text.contains(&format!("changed.log:{wrong}:")), "{text}");
 

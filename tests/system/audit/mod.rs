@@ -20,8 +20,13 @@ fn bare(top: &str) -> Running {
     Running::start(Setup { top: top.into(), ..Setup::shamir().without_tls().without_audit() })
 }
 
-/// The whole lines of a file.
+/// The whole lines of a file that tell of requests.
 fn lines(path: &Path) -> Vec<Value> {
+    all_lines(path).into_iter().filter(|l| l["type"] != "checkpoint").collect()
+}
+
+/// The whole lines of a file.
+fn all_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect()
