@@ -95,10 +95,10 @@ fn fault(files: &[Vec<u8>], exported: &[Checkpoint]) -> (String, u64) {
 #[test]
 fn an_intact_log_is_good_and_tells_how_much_of_it_is_sealed() {
     let log = sealed_log();
-    let report = check(&[log.text.clone()], &[]).unwrap();
+    let report = check(std::slice::from_ref(&log.text), &[]).unwrap();
     let wanted = Report { lines: 22, unsealed: 3, checkpoints: 2, first: 1, last: 22, ..Report::default() };
     assert_eq!(report, wanted);
-    assert_eq!(check(&[log.text.clone()], &log.checkpoints).unwrap(), wanted);
+    assert_eq!(check(std::slice::from_ref(&log.text), &log.checkpoints).unwrap(), wanted);
 }
 
 #[test]
