@@ -29,7 +29,8 @@ c.write("identity/oidc/assignment/staff", entity_ids=[entity])
 for name, kind in (("shop", "confidential"), ("phone", "public")):
     c.write(f"identity/oidc/client/{name}", redirect_uris=[CALLBACK], assignments=["staff"], client_type=kind)
 clients = {name: c.read(f"identity/oidc/client/{name}")["data"] for name in ("shop", "phone")}
-c.write("identity/oidc/provider/house", allowed_client_ids=[x["client_id"] for x in clients.values()], scopes_supported=["profile"])
+# Services know the server by this address.
+c.write("identity/oidc/provider/house", issuer=address, allowed_client_ids=[x["client_id"] for x in clients.values()], scopes_supported=["profile"])
 
 # What the provider says of itself is what the standard asks for.
 metadata = OpenIDProviderMetadata(get(f"{address}/v1/identity/oidc/provider/house/.well-known/openid-configuration").json())
@@ -41,7 +42,7 @@ def session(client, secret_by="client_secret_basic"):
     secret = client.get("client_secret")
     s = OAuth2Session(client["client_id"], secret, scope="openid profile", redirect_uri=CALLBACK,
                       code_challenge_method="S256", token_endpoint_auth_method=secret_by if secret else "none")
-    s.verify = ca
+    s.verify, s.trust_env = ca, False
     return s
 
 
