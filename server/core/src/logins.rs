@@ -70,6 +70,10 @@ pub fn validate(core: &Arc<Core>, tx: &mut Tx, waiting: &Waiting, given: &Factor
 
 /// What a login needs beside what it has shown, and whose it is. Nothing is made of it yet.
 fn demands(tx: &mut Tx, mount: &Mount, login: &Login) -> Result<(Option<[u8; 16]>, Vec<Demand>)> {
+    let enforcements = mfa::enforcements(tx)?;
+    if enforcements.is_empty() {
+        return Ok((None, Vec::new()));
+    }
     let accessor = &mount.entry.accessor;
     let entity = match &login.alias {
         Some(alias) => entities::entity_by_factors(tx, accessor, &alias.name)?,
@@ -80,7 +84,7 @@ fn demands(tx: &mut Tx, mount: &Mount, login: &Login) -> Result<(Option<[u8; 16]
     }
     let groups = identity::groups_at_login(tx, entity.as_ref(), accessor, login.group_aliases.as_deref())?;
     let entity = entity.map(|e| e.id);
-    let demands = mfa::demanded(tx, &mfa::Who { mount: &mount.entry, entity, groups: &groups })?;
+    let demands = mfa::demanded(tx, enforcements, &mfa::Who { mount: &mount.entry, entity, groups: &groups })?;
     Ok((entity, demands))
 }
 

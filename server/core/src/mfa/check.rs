@@ -6,7 +6,7 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Error, Map, Result, Timestamp, Value};
 
 use super::attempts::Attempts;
-use super::enforcements::{self, Who};
+use super::enforcements::{Enforcement, Who};
 use super::methods::{self, Kind, Method};
 use super::secrets;
 use crate::identity::map;
@@ -23,9 +23,9 @@ pub struct Demand {
 pub type Factors = Vec<(String, Vec<Secret<String>>)>;
 
 /// What a login needs beside what it has shown.
-pub fn demanded(tx: &mut Tx, who: &Who<'_>) -> Result<Vec<Demand>> {
+pub fn demanded(tx: &mut Tx, enforcements: Vec<Enforcement>, who: &Who<'_>) -> Result<Vec<Demand>> {
     let mut demands = Vec::new();
-    for enforcement in enforcements::that_count(tx, who)? {
+    for enforcement in enforcements.into_iter().filter(|e| e.counts_for(who)) {
         let mut found = Vec::new();
         for id in enforcement.method_ids.iter().filter_map(|id| random::parse_uuid(id)) {
             found.extend(methods::find(tx, &id)?.map(|(_, method)| method));

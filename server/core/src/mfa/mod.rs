@@ -15,7 +15,7 @@ mod waiting;
 
 pub use attempts::Attempts;
 pub use check::{Demand, Factors, constraints, demanded, of_headers, require};
-pub use enforcements::Who;
+pub use enforcements::{Who, here as enforcements};
 pub use secrets::{forget_of_entity, take_over};
 pub use waiting::{Claim, Waiting, WaitingLogins};
 
