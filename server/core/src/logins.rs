@@ -107,7 +107,7 @@ fn issue(
     now: Timestamp,
 ) -> Result<Response> {
     let accessor = &mount.entry.accessor;
-    let mut entity_id = String::new();
+    let (mut entity_id, mut created) = (String::new(), false);
     if let Some(alias) = &login.alias {
         let entity = identity::entity_of_login(tx, accessor, &alias.name, &alias.metadata, now)?;
         if entity.disabled {
@@ -116,6 +116,7 @@ fn issue(
         if let Some(groups) = &login.group_aliases {
             identity::groups_of_login(tx, &entity, accessor, groups, now)?;
         }
+        created = entity.created == now.0;
         entity_id = uuid_text(&entity.id);
     }
     let policies = policies_of(&login)?;
@@ -142,7 +143,8 @@ fn issue(
         ..Issue::default()
     };
     let (token, entry) = tokens::issue(tx, issue, None, now)?;
-    response.auth = Some(tokens::shown_auth(tx, &entry, token, ttl_secs)?);
+    let auth = tokens::shown_auth(tx, &entry, token, ttl_secs)?;
+    response.auth = Some(holdfast_sdk::Auth { entity_created: created, ..auth });
     Ok(response)
 }
 
