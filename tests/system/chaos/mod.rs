@@ -12,6 +12,7 @@ mod random;
 mod site;
 
 use std::env;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -68,8 +69,10 @@ fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
     nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
     nodes.put(0, "kv/a", json!({"v": 1}));
     let asleep = nodes.until_led();
-    let slept = Instant::now();
     nodes.server(asleep).signal(Signal::STOP);
+    // Not before: its clock would go back.
+    until(WITHIN, "a process that has stopped", || has_stopped(nodes.server(asleep).pid()).then_some(()));
+    let slept = Instant::now();
     let others: Vec<usize> = (0..3).filter(|n| *n != asleep).collect();
     until(WITHIN, "another leader", || {
         others.iter().find(|n| {
@@ -93,4 +96,11 @@ fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
     }
     network.heal();
     assert_eq!(nodes.read(asleep, "kv/a").at("/data/v"), 2);
+}
+
+/// Whether no thread of a process runs any more (proc_pid_stat(5): the state comes behind the name in brackets).
+fn has_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let states = threads.map(|t| fs::read_to_string(t.expect("a thread").path().join("stat")).unwrap_or_default());
+    states.into_iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
 }
