@@ -70,7 +70,8 @@ impl Group {
             purge_batch_size: 256,
             enable_pre_vote: Some(true),
             // What others hold is agreed on, though the leader itself may not have written it yet: one that was killed and
-            // comes back must be elected by a log that is as long, in a term of its own, before it leads again.
+            // comes back must be elected by a log that is as long, in a term of its own, before it leads again. (A lone voter
+            // is elected at once.)
             enable_leader_restore: Some(false),
             ..openraft::Config::default()
         };
@@ -82,12 +83,6 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
-        let own = id.clone();
-        let alone = move |s: &openraft::RaftState<Types>| s.membership_state.effective().voter_ids().eq([own]);
-        if raft.with_raft_state(alone).await.map_err(|e| e.to_string())? {
-            // There is nobody to wait for.
-            raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
-        }
         let sleep = Arc::new(Sleep::new());
         Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default() })
     }
