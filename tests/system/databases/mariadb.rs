@@ -34,6 +34,11 @@ fn a_user_of_mariadb_may_do_what_was_granted_and_one_that_is_half_made_goes() {
 }
 
 #[test]
+fn many_ask_mariadb_for_users_at_once() {
+    super::many_ask_at_once(Database::mariadb(), &[CREATE, GRANT]);
+}
+
+#[test]
 fn an_open_session_ends_with_its_user_of_mariadb() {
     super::an_open_session_ends_with_its_user(
         Database::mariadb(),

@@ -8,6 +8,7 @@ mod mariadb;
 mod postgres;
 mod redis;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -125,6 +126,30 @@ fn an_open_session_ends_with_its_user(database: Database, creation: &[&str], que
     site.revoke(&user).expect(204);
     assert_eq!(session.ask(query), None, "its rights are gone");
     assert_eq!(others.ask(query).as_deref(), Some("2"), "another user's session goes on");
+}
+
+/// Many clients ask at once for users with rights on one table, and these end at once: everybody gets one and nothing
+/// fails, though sessions of the database change the same rights.
+fn many_ask_at_once(database: Database, creation: &[&str]) {
+    const CLIENTS: usize = 200;
+    let site = Site::new(database);
+    let roles = ["one", "two"];
+    roles.iter().for_each(|role| site.role(role, creation, "1h"));
+    let names: HashSet<String> = std::thread::scope(|scope| {
+        let ask = |n: usize| site.user(roles[n % roles.len()]).name;
+        let asking: Vec<_> = (0..CLIENTS).map(|n| scope.spawn(move || ask(n))).collect();
+        asking.into_iter().map(|client| client.join().expect("a user")).collect()
+    });
+    assert_eq!(names.len(), CLIENTS);
+    let made: HashSet<String> = site.database.made_users().into_iter().collect();
+    assert_eq!(made, names);
+    for role in roles {
+        // As many as are ended while one waits.
+        site.root()
+            .post(&format!("sys/leases/revoke-prefix/database/creds/{role}"), json!({ "sync": true }))
+            .expect(204);
+    }
+    assert!(site.database.made_users().is_empty());
 }
 
 /// A database that is away when a lease ends loses the user when it is back; meanwhile others are served.

@@ -34,6 +34,11 @@ fn a_user_of_postgres_may_do_what_was_granted_and_no_more() {
 }
 
 #[test]
+fn many_ask_postgres_for_users_at_once() {
+    super::many_ask_at_once(Database::postgres(), &[CREATE, GRANT]);
+}
+
+#[test]
 fn an_open_session_ends_with_its_user_of_postgres() {
     super::an_open_session_ends_with_its_user(Database::postgres(), &[CREATE, GRANT], "SELECT count(*) FROM things");
 }

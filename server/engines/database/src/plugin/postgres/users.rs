@@ -1,5 +1,8 @@
 //! What is done to users of PostgreSQL: in one transaction each, but for the default revocation.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
 use holdfast_sdk::{Error, Failure, Result, Timestamp};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -10,6 +13,8 @@ use crate::statements::{self, Dialect, Values, fill};
 
 /// A user may log in so much longer than its lease lives, which is what ends it.
 const GRACE_SECS: u64 = 5;
+/// How often what met another session's change is done again.
+const TRIES: u32 = 10;
 const RENEW: &str = "ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';";
 const ROTATE: &str = "ALTER ROLE \"{{username}}\" WITH PASSWORD '{{password}}';";
 
@@ -48,6 +53,28 @@ fn or_default(statements: &[String], default: &str) -> Vec<String> {
     if statements.is_empty() { vec![default.to_owned()] } else { statements.to_vec() }
 }
 
+/// PostgreSQL lets no two sessions change the rights on one object at a time, and does not let the second wait: it
+/// fails ("tuple concurrently updated"). Nothing of it was done, as after a deadlock, and it can be done again.
+fn met_another(e: &tokio_postgres::Error) -> bool {
+    [SqlState::INTERNAL_ERROR, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
+        .iter()
+        .any(|state| e.code() == Some(state))
+}
+
+/// How long the one waits who has met another: longer each time, and not as long as others do.
+async fn step_back(name: &str, tries: u32) {
+    let mut hasher = DefaultHasher::new();
+    (name, tries).hash(&mut hasher);
+    let most = 10 << tries.min(5);
+    tokio::time::sleep(Duration::from_millis(most / 2 + hasher.finish() % most)).await;
+}
+
+/// Why a transaction changed nothing, or perhaps something.
+struct Ended {
+    failure: Failure,
+    met_another: bool,
+}
+
 /// All statements or none. What fails before the commit was sent has changed nothing: the server rolls back.
 async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) -> Result<(), Failure> {
     let mut filled = Vec::new();
@@ -55,10 +82,23 @@ async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) 
         let text = fill(&statement, values, Dialect::Postgres);
         filled.push(text.map_err(|e| Failure::Nothing(Error::Internal(e.to_string())))?);
     }
-    let held = db.take().await.map_err(Failure::Nothing)?;
+    let mut tries = 1;
+    loop {
+        match attempt(db, &filled, values.password).await {
+            Ok(()) => return Ok(()),
+            Err(ended) if ended.met_another && tries < TRIES => step_back(values.name, tries).await,
+            Err(ended) => return Err(ended.failure),
+        }
+        tries += 1;
+    }
+}
+
+async fn attempt(db: &Postgres, statements: &[String], password: &str) -> Result<(), Ended> {
+    let nothing = |error, met_another| Ended { failure: Failure::Nothing(error), met_another };
+    let held = db.take().await.map_err(|e| nothing(e, false))?;
     let client = &held.connection;
     let failed = |what: &str, e: &tokio_postgres::Error| {
-        error(e).say(|words| format!("{what}: {}", statements::without(values.password, words)))
+        error(e).say(|words| format!("{what}: {}", statements::without(password, words)))
     };
     let begin = format!(
         "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
@@ -66,15 +106,15 @@ async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) 
         STILL.as_millis()
     );
     let begun = client.batch_execute(&begin).await;
-    begun.map_err(|e| Failure::Nothing(failed("unable to start transaction", &e)))?;
-    for statement in &filled {
+    begun.map_err(|e| nothing(failed("unable to start transaction", &e), false))?;
+    for statement in statements {
         if let Err(e) = client.batch_execute(statement).await {
             let rolled_back = client.batch_execute("ROLLBACK").await.is_ok();
-            let error = failed("failed to execute query", &e);
+            let ended = nothing(failed("failed to execute query", &e), met_another(&e));
             if rolled_back {
                 db.pool.give_back(held);
             }
-            return Err(Failure::Nothing(error));
+            return Err(ended);
         }
     }
     match client.batch_execute("commit").await {
@@ -83,8 +123,11 @@ async fn transaction(db: &Postgres, statements: &[String], values: &Values<'_>) 
             Ok(())
         }
         // The server has answered: it did not commit.
-        Err(e) if e.as_db_error().is_some() => Err(Failure::Nothing(failed("unable to commit", &e))),
-        Err(e) => Err(Failure::Uncertain(failed("nobody knows whether it was committed", &e))),
+        Err(e) if e.as_db_error().is_some() => Err(nothing(failed("unable to commit", &e), met_another(&e))),
+        Err(e) => {
+            let failure = Failure::Uncertain(failed("nobody knows whether it was committed", &e));
+            Err(Ended { failure, met_another: false })
+        }
     }
 }
 
@@ -164,7 +207,7 @@ async fn drop_by_default(db: &Postgres, name: &str) -> Result<()> {
     }
     let mut last_error = None;
     for revocation in revocations {
-        match client.batch_execute(&revocation).await {
+        match patiently(client, name, &revocation).await {
             Ok(()) => {}
             // A database may have no schema of that name.
             Err(e) if e.code() == Some(&SqlState::INVALID_SCHEMA_NAME) => {}
@@ -175,12 +218,24 @@ async fn drop_by_default(db: &Postgres, name: &str) -> Result<()> {
         return Err(Error::Internal(format!("could not perform all revocation statements: {}", words(&e))));
     }
     end_sessions(client, name, &user).await;
-    if let Err(e) = client.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await {
+    if let Err(e) = patiently(client, name, &format!("DROP ROLE IF EXISTS {user}")).await {
         let _where_it_was_granted = client.batch_execute(&format!("REVOKE {user} FROM CURRENT_USER")).await;
         return Err(failed(e));
     }
     db.pool.give_back(held);
     Ok(())
+}
+
+/// A statement by itself, again if it met another session's.
+async fn patiently(client: &Client, name: &str, statement: &str) -> Result<(), tokio_postgres::Error> {
+    let mut tries = 1;
+    loop {
+        match client.batch_execute(statement).await {
+            Err(e) if met_another(&e) && tries < TRIES => step_back(name, tries).await,
+            ended => return ended,
+        }
+        tries += 1;
+    }
 }
 
 /// Where the connection's user may do it. Sessions that go on have no rights any more.
