@@ -165,6 +165,14 @@ impl PathTemplate {
         Ok(Some(PathTemplate { parts }))
     }
 
+    /// The first value that there is for nobody.
+    pub(crate) fn unknown(&self) -> Option<&str> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Value { written, key: None } => Some(written.as_str()),
+            _ => None,
+        })
+    }
+
     /// Fills in the values; `None` if one is missing. An empty value is one.
     pub(crate) fn fill(
         &self,

@@ -2,4 +2,5 @@
 
 mod completion;
 mod monitor;
+mod policy;
 mod terminal;

@@ -1,7 +1,8 @@
-//! `policy list | read | write | delete | fmt`.
+//! `policy list | read | write | delete | fmt | lint`.
 
 mod fmt;
 mod layout;
+mod lint;
 
 use std::fs;
 
@@ -15,7 +16,7 @@ use crate::data::opening;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output::{self, Format, plain};
 
-pub static COMMANDS: [Command; 5] = [
+pub static COMMANDS: [Command; 6] = [
     Command::new("policy list", "List policies", list).prints(Prints::Answer),
     Command::new("policy read", "Print a policy", read)
         .takes("[options] NAME")
@@ -29,6 +30,12 @@ pub static COMMANDS: [Command; 5] = [
         .takes("[options] FILE")
         .completes(&[Values::File])
         .about("Checks a policy's file and writes it back with the usual blanks and line ends. Comments stay."),
+    Command::new("policy lint", "Look for mistakes in a policy's file", lint::run)
+        .takes("[options] FILE")
+        .completes(&[Values::File])
+        .prints(Prints::Answer)
+        .flags(&lint::FLAGS)
+        .about(lint::ABOUT),
     Command::new("policy delete", "Delete a policy", delete).takes("[options] NAME").completes(&[Values::Policy]),
 ];
 
