@@ -1,6 +1,7 @@
 //! What an unsealed server does by itself: jobs, and ending what is due.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -111,7 +112,7 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
             continue;
         };
         let router = core.router_of(open, &space)?;
-        match caught(core.transact(open, |tx| jobs::step(core, tx, &router, &id))).await {
+        match caught(pin!(core.transact(open, |tx| jobs::step(core, tx, &router, &id)))).await {
             // What is done may have made other jobs.
             Ok(step @ (Step::Done | Step::More)) => {
                 if step == Step::Done {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use holdfast_sdk::{Error, Result};
@@ -11,8 +11,9 @@ use holdfast_sdk::{Error, Result};
 pub const DEFECT: &str = "internal error: a defect of the server, see its log";
 
 /// What `work` returns, or an error if it panics. The panic's own text is in the server's log.
-pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut work = pin!(work);
+///
+/// It is pinned by the caller: a future that was given away would have room for `work` twice.
+pub async fn caught<T>(mut work: Pin<&mut impl Future<Output = Result<T>>>) -> Result<T> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(polled) => polled,
         Err(_) => Poll::Ready(Err(Error::Internal(DEFECT.into()))),

@@ -1,6 +1,7 @@
 //! Chores: what mounts do outside by themselves when it is time, each as a request that acts outside does.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -97,7 +98,7 @@ async fn run_one(
 ) {
     if let (Some(core), Some(open)) = (core.upgrade(), open.upgrade())
         && let Handler::Engine(backend) = &mount.handler
-        && let Err(e) = caught(carry_out(&core, &open, &mount, backend, &name.1)).await
+        && let Err(e) = caught(pin!(carry_out(&core, &open, &mount, backend, &name.1))).await
     {
         tracing::warn!(mount = %mount.full_path, error = %e, "a chore of a mount failed; it is tried again");
     }

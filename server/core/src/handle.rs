@@ -9,7 +9,7 @@ mod limits;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -152,10 +152,10 @@ impl Core {
         self.metrics.handled(start);
         if effects.contains(&Effect::Seal) {
             let core = self.clone();
-            core.seal_now().await;
+            Box::pin(core.seal_now()).await;
         }
         if effects.contains(&Effect::StepDown) {
-            self.step_down().await;
+            Box::pin(self.step_down()).await;
         }
         answer
     }
@@ -210,7 +210,7 @@ impl Core {
         failpoint!(self, "audited");
         let (result, effects) = match authorised {
             Err((_, e)) => (Err(e), Vec::new()),
-            Ok(a) => match caught(way.carry_out(a)).await {
+            Ok(a) => match caught(pin!(way.carry_out(a))).await {
                 Ok((r, effects)) => (Ok(r), effects),
                 Err(e) => (Err(e), Vec::new()),
             },
@@ -219,7 +219,7 @@ impl Core {
             // Refused or failed, it is a use of its token all the same.
             Err(e) if facts.token.is_some() && !unauthenticated => {
                 failpoint!(self, "failed");
-                Err(way.count_failed_use().await.err().unwrap_or(e))
+                Err(Box::pin(way.count_failed_use()).await.err().unwrap_or(e))
             }
             other => other,
         };
@@ -417,7 +417,7 @@ impl Way<'_> {
         };
         failpoint!(self.core, "prepared");
         let acted = match found.acts {
-            true => self.act(mount, found, &mut authorised, prepared.as_ref()).await?,
+            true => Box::pin(self.act(mount, found, &mut authorised, prepared.as_ref())).await?,
             false => None,
         };
         let operation = self.operation;
@@ -495,7 +495,7 @@ impl Way<'_> {
                     })
                     .await;
                 if let (Err(e), Some(acted)) = (&committed, &acted) {
-                    self.take_back(mount, acted, e).await;
+                    Box::pin(self.take_back(mount, acted, e)).await;
                 }
                 let response = committed?;
                 if let Some(login) = waiting {
@@ -509,12 +509,12 @@ impl Way<'_> {
             };
         for effect in &effects {
             match effect {
-                Effect::AwaitJob(id) if !jobs::done(self.core, self.open, id).await? => {
+                Effect::AwaitJob(id) if !Box::pin(jobs::done(self.core, self.open, id)).await? => {
                     response.status = Some(202);
                     response.warnings.push(format!("It goes on as the job {}: see sys/jobs.", random::uuid_text(id)));
                 }
                 // The answer's own line goes to those that there are from now on.
-                Effect::AuditDevices => self.core.follow_audit(self.open).await?,
+                Effect::AuditDevices => Box::pin(self.core.follow_audit(self.open)).await?,
                 Effect::AuditKey => self.core.follow_audit_key(self.open)?,
                 _ => {}
             }

@@ -5,6 +5,7 @@
 //! pause that grows, and then tried with one. Nothing of the unsealed server is held while one waits outside.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -272,9 +273,10 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, namespace: Namespace
         (Some(backend), Ok(means)) => {
             let outside = intent.outside();
             let begun = Instant::now();
+            let mut undone = pin!(backend.undo(&outside, &means));
             let ended = tokio::select! {
                 () = closing => return Ok(true),
-                ended = within(UNDO_TIME_OUT, caught(backend.undo(&outside, &means))) => ended,
+                ended = within(UNDO_TIME_OUT, caught(undone.as_mut())) => ended,
             };
             if let Some(core) = weak_core.upgrade() {
                 let end = ended.as_ref().map_or(End::Unreached, End::of);

@@ -1,5 +1,6 @@
 //! What is done outside for a lease while a client waits: its end, and its renewal.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ async fn bounded(
         let late = || Error::Unavailable(took_too_long(target));
         let entered = tokio::time::timeout(TIME_OUT, core.targets.enter(mount, target, boot)).await;
         let permit = entered.map_err(|_| late())??;
-        let ended = within(TIME_OUT, caught(work)).await;
+        let ended = within(TIME_OUT, caught(pin!(work))).await;
         permit.ended(ended.as_ref().map_or(End::Unreached, End::of), boot());
         ended.unwrap_or_else(|| Err(late()))
     };

@@ -1,5 +1,6 @@
 //! Keys of identity tokens are rotated when it is time: by cluster time, on the active node, in every namespace.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -43,7 +44,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             if open.closing.load(Ordering::SeqCst) {
                 return;
             }
-            match caught(round(&core, &open, &slow)).await {
+            match caught(pin!(round(&core, &open, &slow))).await {
                 Ok(rotated) => rotated == AT_ONCE,
                 Err(e) => {
                     tracing::warn!(error = %e, "keys of identity tokens cannot be rotated; it is tried again");
