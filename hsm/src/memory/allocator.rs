@@ -1,11 +1,13 @@
-//! The global allocator: the system's, except that nothing is given back unwiped.
+//! The global allocator: jemalloc, except that nothing is given back unwiped.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
-/// Wipes every block before the system gets it back, so that no freed memory holds a
-/// secret, whichever crate put it there. A block that grows is always moved by hand
-/// (allocate, copy, wipe, free), since the system would leave the old bytes behind.
+use tikv_jemallocator::Jemalloc;
+
+/// Wipes every block before jemalloc gets it back, so that no freed memory holds a
+/// secret, whichever crate put it there. A block that changes its size is always moved by hand
+/// (allocate, copy, wipe, free), since jemalloc would leave the old bytes behind.
 ///
 /// ```
 /// use holdfast_hsm::memory::WipingAllocator;
@@ -16,44 +18,32 @@ use std::ptr;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct WipingAllocator;
 
-/// Up to this alignment the system's `realloc` works in place; above it the standard
-/// library would allocate, copy and free by itself, without wiping.
-const MALLOC_ALIGN: usize = 8;
-
-// SAFETY: every block comes from and goes back to `System` with the layout it was asked
+// SAFETY: every block comes from and goes back to `Jemalloc` with the layout it was asked
 // for; wiping writes only inside the block, before it is given back.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc(layout) }
+        unsafe { Jemalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { Jemalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller owns `layout.size()` bytes at `block` and gives them up.
         unsafe {
             libc::explicit_bzero(block.cast(), layout.size());
-            System.dealloc(block, layout);
+            Jemalloc.dealloc(block, layout);
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if new_size <= layout.size() && SHRINKS_IN_PLACE && layout.align() <= MALLOC_ALIGN {
-            // SAFETY: the tail lies in the caller's block and is given up; glibc never
-            // copies a block that shrinks.
-            return unsafe {
-                libc::explicit_bzero(block.add(new_size).cast(), layout.size() - new_size);
-                System.realloc(block, layout, new_size)
-            };
-        }
         // SAFETY: the caller vouches that `new_size`, rounded up to the alignment, does
         // not overflow; the two blocks are distinct; the old one is given up.
         unsafe {
-            let moved = System.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+            let moved = Jemalloc.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
             if !moved.is_null() {
                 ptr::copy_nonoverlapping(block, moved, new_size.min(layout.size()));
                 self.dealloc(block, layout);
@@ -63,8 +53,14 @@ unsafe impl GlobalAlloc for WipingAllocator {
     }
 }
 
-/// glibc leaves a shrinking block where it is; other C libraries may move it.
-const SHRINKS_IN_PLACE: bool = cfg!(target_env = "gnu");
+/// How jemalloc behaves; it reads this when the process starts.
+///
+/// Two arenas, as many as there are threads that are busy on small machines: more of them cost memory that is locked. Pages that
+/// are free for a second go back to the system by `munmap` (`retain:false`): locked pages cannot be given back
+/// by `madvise`.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static JEMALLOC_OPTIONS: &[u8; 77] =
+    b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,retain:false,tcache_max:16384\0";
 
 #[cfg(test)]
 mod tests {
@@ -76,9 +72,24 @@ mod tests {
     static ALLOCATOR: WipingAllocator = WipingAllocator;
 
     #[test]
+    fn the_options_are_read() {
+        let mut arenas: std::ffi::c_uint = 0;
+        let mut len = size_of_val(&arenas);
+        // SAFETY: the option is an unsigned integer, and there is room for it.
+        let code = unsafe {
+            tikv_jemalloc_sys::mallctl(
+                c"opt.narenas".as_ptr(),
+                ptr::from_mut(&mut arenas).cast(),
+                &mut len,
+                ptr::null_mut(),
+                0,
+            )
+        };
+        assert_eq!((code, arenas), (0, 2));
+    }
+
+    #[test]
     fn a_freed_block_holds_nothing_of_what_it_held() {
-        // glibc writes its own list pointers into the first 16 bytes and, for a block
-        // that merges with its neighbour, at its end; the middle is ours to look at.
         let layout = Layout::from_size_align(1024, 8).unwrap();
         // SAFETY: reading freed memory is not sound in general. Here the block stays
         // mapped (the heap is not trimmed for 1 KiB, and its neighbour is held), and
