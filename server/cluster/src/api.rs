@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_core::cluster::JoinFrom;
 use holdfast_sdk::Value;
+use holdfast_trust::{Authorities, verifier};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -48,23 +49,19 @@ async fn ask_patiently(from: &JoinFrom, path: &str, body: &Value) -> Result<Valu
 }
 
 fn config(from: &JoinFrom) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    match &from.ca_cert {
+    let authorities = match &from.ca_cert {
         Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(|e| format!("leader_ca_cert: {e}"))?;
-                roots.add(certificate).map_err(|e| format!("leader_ca_cert: {e}"))?;
-            }
+            let given = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            Authorities::These(given.map_err(|e| format!("leader_ca_cert: {e}"))?)
         }
-        None => {
-            let (_used, _unreadable) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+        None => Authorities::System,
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(authorities, provider).map_err(|e| format!("leader_ca_cert: {e}"))?);
     let config = match (&from.client_cert, &from.client_key) {
         (Some(certificate), Some(key)) => {
             let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();

@@ -148,8 +148,10 @@ fn in_base64(lock: &Lock) -> Result<String, Refusal> {
     Ok(STANDARD.encode(minicbor::to_vec(lock).map_err(failed)?))
 }
 
+const NO_CHALLENGE: &str = "failed to join raft cluster: failed to get raft challenge";
+
 fn not_joined() -> Refusal {
-    Refusal(500, "failed to join raft cluster: failed to get raft challenge".into())
+    Refusal(500, NO_CHALLENGE.into())
 }
 
 impl Core {
@@ -316,10 +318,7 @@ impl Core {
         let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/challenge", body).await;
         let answer = answer.map_err(|e| match token {
             Some(_) => Refusal(500, format!("failed to join raft cluster: {e}")),
-            None => {
-                tracing::debug!(error = %e, "no challenge came");
-                not_joined()
-            }
+            None => Refusal(500, format!("{NO_CHALLENGE}: {e}")),
         })?;
         let challenge: Challenge = serde_json::from_value(answer).map_err(|_| not_joined())?;
         let lock = STANDARD.decode(&challenge.challenge).map_err(|_| not_joined())?;

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use holdfast_trust::{Authorities, verifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::settings::switch;
 use crate::data::opening;
@@ -16,8 +17,7 @@ use crate::flags::Flags;
 
 /// What flags and environment say of TLS, its files read.
 pub struct TlsSettings {
-    /// `None`: the system's own.
-    authorities: Option<Vec<CertificateDer<'static>>>,
+    authorities: Authorities,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     pub server_name: Option<String>,
     pub skip_verify: bool,
@@ -55,7 +55,7 @@ impl TlsSettings {
             _ => Some(Err("both client cert and client key must be provided".to_string())),
         };
         Ok(TlsSettings {
-            authorities: authorities.transpose().map_err(failed)?,
+            authorities: authorities.transpose().map_err(failed)?.map_or(Authorities::System, Authorities::These),
             identity: identity.transpose().map_err(failed)?,
             server_name: flags.text("tls-server-name").or(environment.text("TLS_SERVER_NAME")).map(str::to_string),
             skip_verify: flags.bool("tls-skip-verify") || switch(environment, "SKIP_VERIFY")?,
@@ -72,7 +72,10 @@ impl TlsSettings {
         let builder = if self.skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         } else {
-            builder.with_root_certificates(self.roots())
+            let verifier = verifier(self.authorities.clone(), provider);
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier.map_err(|e| format!("failed to setup TLS config: {e}"))?)
         };
         match &self.identity {
             None => Ok(Arc::new(builder.with_no_client_auth())),
@@ -81,15 +84,6 @@ impl TlsSettings {
                 .map(Arc::new)
                 .map_err(|e| format!("failed to setup TLS config: {e}")),
         }
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        match &self.authorities {
-            Some(authorities) => roots.add_parsable_certificates(authorities.clone()),
-            None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-        };
-        roots
     }
 }
 

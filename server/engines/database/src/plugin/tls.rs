@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use holdfast_trust::{Authorities, verifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 /// How much of a server's certificate is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +46,12 @@ pub fn client_config(trust: Trust, material: &Material) -> Result<ClientConfig, 
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Anybody => Arc::new(Believing { verifier: None, provider }),
         Trust::Authority | Trust::Name => {
-            let roots = Arc::new(roots(material.authority.as_deref())?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-                .build()
-                .map_err(|e| e.to_string())?;
+            let authorities = match &material.authority {
+                Some(pem) => Authorities::These(certificates(pem)?),
+                None => Authorities::System,
+            };
+            let verifier = verifier(authorities, provider.clone());
+            let verifier = verifier.map_err(|e| format!("the authority's certificate: {e}"))?;
             if trust == Trust::Name { verifier } else { Arc::new(Believing { verifier: Some(verifier), provider }) }
         }
     };
@@ -71,25 +73,10 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn roots(authority: Option<&[u8]>) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    match authority {
-        Some(pem) => {
-            for certificate in certificates(pem)? {
-                store.add(certificate).map_err(|e| format!("the authority's certificate: {e}"))?;
-            }
-        }
-        None => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    Ok(store)
-}
-
 /// Believes any name, and without a verifier any certificate.
 #[derive(Debug)]
 struct Believing {
-    verifier: Option<Arc<WebPkiServerVerifier>>,
+    verifier: Option<Arc<dyn ServerCertVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 

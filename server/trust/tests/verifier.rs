@@ -1,0 +1,71 @@
+//! Which certificates a client believes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_trust::{Authorities, verifier};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, Error};
+
+fn params(name: &str, authority: bool) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));
+    params
+}
+
+/// Both kinds of self-signed certificates.
+fn self_signed(name: &str, authority: bool) -> CertificateDer<'static> {
+    params(name, authority).self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+}
+
+fn believing(given: &CertificateDer<'static>) -> Arc<dyn ServerCertVerifier> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    verifier(Authorities::These(vec![given.clone()]), provider).unwrap()
+}
+
+fn asked(of: &Arc<dyn ServerCertVerifier>, shown: &CertificateDer<'_>, name: &str, year: u64) -> Result<(), Error> {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952));
+    of.verify_server_cert(shown, &[], &ServerName::try_from(name.to_owned()).unwrap(), &[], now).map(|_| ())
+}
+
+#[test]
+fn a_servers_own_certificate_may_be_the_authority_that_is_given() {
+    for authority in [true, false] {
+        let own = self_signed("node.test", authority);
+        let verifier = believing(&own);
+        asked(&verifier, &own, "node.test", 2026).unwrap();
+        let wrong = asked(&verifier, &own, "other.test", 2026).unwrap_err();
+        assert!(wrong.to_string().contains("not valid for name"), "{wrong}");
+        assert_eq!(
+            asked(&verifier, &own, "node.test", 2019).unwrap_err(),
+            Error::InvalidCertificate(CertificateError::NotValidYet)
+        );
+        assert_eq!(
+            asked(&verifier, &own, "node.test", 2031).unwrap_err(),
+            Error::InvalidCertificate(CertificateError::Expired)
+        );
+        asked(&verifier, &self_signed("node.test", authority), "node.test", 2026).unwrap_err();
+    }
+}
+
+#[test]
+fn what_an_authority_signed_is_believed_and_no_authority_that_it_signed() {
+    let root = CertifiedIssuer::self_signed(params("root.test", true), KeyPair::generate().unwrap()).unwrap();
+    let verifier = believing(root.der());
+    let signed = |authority| {
+        params("node.test", authority).signed_by(&KeyPair::generate().unwrap(), &root).unwrap().der().clone()
+    };
+    asked(&verifier, &signed(false), "node.test", 2026).unwrap();
+    asked(&verifier, &signed(true), "node.test", 2026).unwrap_err();
+}
+
+#[test]
+fn what_is_no_certificate_is_refused_at_once() {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    verifier(Authorities::These(vec![CertificateDer::from(vec![1, 2, 3])]), provider).unwrap_err();
+}
