@@ -2,6 +2,7 @@
 -- The environment says which, so that no token is in an argument:
 --   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty), BENCH_WRAP_TTL (a duration, or empty)
 --   BENCH_KEYS   N > 0: append /1 … /N to the path; each of BENCH_THREADS takes its share, in turn
+--   BENCH_STEP   which of the keys: every so many; they are put in for @KEY@ in the body, if that is there, instead
 --   BENCH_PLAIN  1: the path is not changed; BENCH_KEYS is how many requests are wanted
 --   BENCH_END    Unix time, or empty: @TTL@ in the body is the number of seconds until then
 --   BENCH_ONCE   1: a thread says FILLED when each of its keys has been answered (the caller then interrupts wrk)
@@ -11,6 +12,7 @@ local keys = tonumber(os.getenv("BENCH_KEYS"))
 local once = os.getenv("BENCH_ONCE") == "1"
 local plain = os.getenv("BENCH_PLAIN") == "1"
 local ends = tonumber(os.getenv("BENCH_END"))
+local step = tonumber(os.getenv("BENCH_STEP"))
 local started = 0
 
 function setup(thread)
@@ -34,8 +36,12 @@ function init(args)
   if keys > 0 and plain then
     whole, share, answered = wrk.format(), math.floor(keys / threads), 0
   elseif keys > 0 then
+    in_body = wrk.body and wrk.body:find("@KEY@") ~= nil
     head, tail = wrk.format(nil, wrk.path .. "/@@"):match("^(.-)@@(.*)$")
     share, sent, answered = math.floor(keys / threads), 0, 0
+    if number == 0 then
+      sent = -1   -- wrk asks the first thread for a request that it never sends
+    end
   end
 end
 
@@ -49,9 +55,14 @@ elseif keys > 0 and plain then
   end
 elseif keys > 0 then
   function request()
-    local key = number * share + sent % share + 1
+    local nth = sent
     sent = sent + 1
-    return head .. key .. tail
+    if in_body then
+      -- The threads take turns, so that what is sent beyond a share (once) is nobody's key.
+      local key = ((once and nth or nth % share) * threads + number + 1) * step
+      return wrk.format(nil, nil, nil, (wrk.body:gsub("@KEY@", tostring(key))))
+    end
+    return head .. (number * share + nth % share + 1) .. tail
   end
 end
 

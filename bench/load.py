@@ -25,6 +25,7 @@ class Request:
     token: str = ""      # instead of the application's
     wrap_ttl: str = ""   # the answer is wrapped, and lasts so long
     plain: bool = False  # the path is not changed: `keys` is how many are sent
+    step: int = 1        # every so many of the keys, which stand for @KEY@ in the body, if that is there
     ends: int = 0        # Unix time: @TTL@ in the body is the number of seconds until then
 
 
@@ -38,6 +39,7 @@ def command(server, request, seconds, once=False):
            "BENCH_METHOD": request.method, "BENCH_TOKEN": request.token or server.token, "BENCH_BODY": body,
            "BENCH_WRAP_TTL": request.wrap_ttl,
            "BENCH_PLAIN": "1" if request.plain else "0", "BENCH_END": str(request.ends or ""),
+           "BENCH_STEP": str(request.step),
            "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0",
            "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(CONNECTIONS)}
     argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",

@@ -175,6 +175,29 @@ def lookup(site):
     yield from against_bao(site, "lookup", "lookup-self", lambda _: Request("GET", "auth/token/lookup-self"), 8)
 
 
+def many_tokens(site):
+    """Tokens of a store with very many are looked up as fast as those of one with a hundred."""
+    few, body = 100, {"token": "bench-@KEY@"}
+
+    def filled(server, count):
+        made = {"id": "bench-@KEY@", "ttl": "24h", "no_default_policy": True, "policies": ["default"]}
+        load.once(server, Request("POST", "auth/token/create-orphan", made, keys=count, token=server.root_token), 3600)
+
+    def looked_up(server, keys, step=1):
+        return server, Request("POST", "auth/token/lookup", body, keys=keys, step=step, token=server.root_token)
+
+    with ExitStack() as stack:
+        small, large = (stack.enter_context(site.holdfast()) for _ in range(2))
+        filled(small, few)
+        filled(large, site.leases)
+        lanes = {"of few": looked_up(small, few), "of many": looked_up(large, few, site.leases // few),
+                 "any of many": looked_up(large, site.leases)}
+        rates = race(site, "many-tokens", lanes)
+        name = f"token lookup, {site.leases:,} tokens / {few}"
+        yield ratio(f"{name}, {few} of them over and over", rates["of many"], rates["of few"], 0.9)
+        yield ratio(f"{name}, each once", rates["any of many"], rates["of few"])
+
+
 def wrapped(site):
     """A read of one secret of 1 KiB whose answer is wrapped: it stores a token and the answer."""
     yield from against_bao(site, "wrapped", "wrapped read",
@@ -317,4 +340,4 @@ def started(figure, times_ms, at_most=None):
 
 PARTS = {"read": read, "write": write, "one-key": one_key, "token-create": token_create, "lookup": lookup,
          "wrapped": wrapped, "list": listing, "policies": policies, "idle": idle, "secrets": secrets, "dev": dev,
-         "leases": leases.measure}
+         "leases": leases.measure, "many-tokens": many_tokens}
