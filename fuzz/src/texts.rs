@@ -68,7 +68,7 @@ pub fn configuration(data: &[u8]) {
     let nothing = |_: &str| None;
     let offer = Offer {
         storages: &["inmem", "file", "raft"],
-        seals: &["shamir", "pkcs11", "software", "static"],
+        seals: &["shamir", "pkcs11", "software", "static", "tpm"],
         environment: &nothing,
     };
     let places = match Config::parse(Path::new("c.hcl"), text, &offer) {

@@ -2,8 +2,10 @@
 
 use crate::confinement::HelperLimits;
 use crate::device::{DeviceError, KeyDevice};
+use crate::memory::Secret;
 use crate::pkcs11::{Pkcs11Config, Pkcs11Device};
 use crate::software::{SoftwareConfig, SoftwareDevice};
+use crate::tpm::TpmConfig;
 use minicbor::{Decode, Encode};
 
 /// A device as configured.
@@ -15,18 +17,29 @@ pub enum DeviceConfig {
     /// Keys in software, for development only.
     #[n(1)]
     Software(#[n(0)] SoftwareConfig),
+    /// A TPM 2.0.
+    #[n(2)]
+    Tpm(#[n(0)] Box<TpmConfig>),
 }
+
+/// Makes the device of a configuration: [`DeviceConfig::open`], or that of a program which has more kinds of devices.
+pub type OpenDevice = fn(DeviceConfig) -> Result<Box<dyn KeyDevice>, DeviceError>;
 
 impl DeviceConfig {
     /// The device in this process.
     ///
     /// # Errors
     /// `Config`, from the software device's file. PKCS#11 modules are loaded at the
-    /// first call.
+    /// first call. `Unsupported` for a TPM, which is not of this crate.
     pub fn open(self) -> Result<Box<dyn KeyDevice>, DeviceError> {
         Ok(match self {
             Self::Pkcs11(config) => Box::new(Pkcs11Device::new(*config)),
             Self::Software(config) => Box::new(SoftwareDevice::new(&config)?),
+            Self::Tpm(_) => {
+                return Err(DeviceError::unsupported(
+                    "this program was built without TPM: use one that has it, or another seal",
+                ));
+            }
         })
     }
 
@@ -35,6 +48,7 @@ impl DeviceConfig {
         match self {
             Self::Pkcs11(config) => config.limits.clone(),
             Self::Software(_) => HelperLimits::default(),
+            Self::Tpm(config) => config.limits.clone(),
         }
     }
 
@@ -43,6 +57,16 @@ impl DeviceConfig {
         match self {
             Self::Pkcs11(config) => config.token_name(),
             Self::Software(_) => "the software device".to_owned(),
+            Self::Tpm(config) => config.name(),
+        }
+    }
+
+    /// Where the PIN stands, for a device that may have one.
+    pub(crate) fn pin(&mut self) -> Option<&mut Option<Secret<String>>> {
+        match self {
+            Self::Pkcs11(config) => Some(&mut config.pin),
+            Self::Tpm(config) => Some(&mut config.pin),
+            Self::Software(_) => None,
         }
     }
 }
@@ -56,5 +80,11 @@ impl From<Pkcs11Config> for DeviceConfig {
 impl From<SoftwareConfig> for DeviceConfig {
     fn from(config: SoftwareConfig) -> Self {
         Self::Software(config)
+    }
+}
+
+impl From<TpmConfig> for DeviceConfig {
+    fn from(config: TpmConfig) -> Self {
+        Self::Tpm(Box::new(config))
     }
 }

@@ -4,7 +4,7 @@
 //!   process-wide protections.
 //! - [`device`]: the messages that every device understands, and `KeyDevice`, which a
 //!   backend implements.
-//! - [`pkcs11`], [`software`]: the backends.
+//! - [`pkcs11`], [`software`]: the backends; [`tpm`]: the configuration of another, which is the crate `holdfast-tpm`.
 //! - [`Spawner`], [`helper`], [`DeviceClient`]: a vendor's library runs in a process of
 //!   its own. The server makes the spawner first of all; the spawner starts helpers; the
 //!   client talks to one helper and keeps it running.
@@ -16,7 +16,7 @@
 //!
 //! // In `main`: the helper's own entry, then the spawner, before any thread.
 //! if std::env::args().nth(1).as_deref() == Some(holdfast_hsm::helper::SUBCOMMAND) {
-//!     holdfast_hsm::helper::main();
+//!     holdfast_hsm::helper::main(holdfast_hsm::DeviceConfig::open);
 //! }
 //! let spawner = Arc::new(Spawner::start()?);
 //!
@@ -43,15 +43,16 @@ mod config;
 mod confinement;
 pub mod device;
 mod frame;
-mod gcm;
+pub mod gcm;
 pub mod helper;
 #[allow(unsafe_code)]
 pub mod memory;
 pub mod pkcs11;
 pub mod software;
 mod spawner;
+pub mod tpm;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
-pub use config::DeviceConfig;
+pub use config::{DeviceConfig, OpenDevice};
 pub use confinement::HelperLimits;
 pub use spawner::Spawner;

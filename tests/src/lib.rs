@@ -25,6 +25,7 @@ pub mod site;
 pub mod terminal;
 pub mod tmpfs;
 pub mod token;
+pub mod tpm;
 pub mod wait;
 
 pub use client::{Client, Reply};

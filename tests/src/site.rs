@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::certificates::Authority;
 use crate::program::{Output, command, holdfast, run, stock};
 use crate::token::{self, Token};
+use crate::tpm::Tpm;
 use crate::{Client, Server};
 
 /// What opens the store.
@@ -19,6 +20,8 @@ use crate::{Client, Server};
 pub enum Seal {
     /// A key in a SoftHSM token.
     Hardware,
+    /// A TPM.
+    Tpm,
     /// Shares.
     Shamir,
 }
@@ -31,7 +34,7 @@ pub struct Setup {
     pub audit: bool,
     /// Further keys of the TCP listener.
     pub listener: String,
-    /// Further keys of the pkcs11 seal; `lib` and `pin` here replace the usual ones.
+    /// Further keys of the seal; `lib` and `pin` of pkcs11 here replace the usual ones.
     pub seal_keys: String,
     /// Further stanzas and keys.
     pub top: String,
@@ -61,6 +64,11 @@ impl Setup {
         Setup { seal: Seal::Shamir, ..Setup::hardware() }
     }
 
+    /// The same with a TPM.
+    pub fn tpm() -> Setup {
+        Setup { seal: Seal::Tpm, ..Setup::hardware() }
+    }
+
     pub fn without_tls(self) -> Setup {
         Setup { tls: false, ..self }
     }
@@ -84,6 +92,7 @@ pub struct Site {
     pub setup: Setup,
     pub authority: Authority,
     pub token: Option<Token>,
+    pub tpm: Option<Tpm>,
 }
 
 /// What initialisation handed out.
@@ -100,7 +109,8 @@ impl Site {
         let authority = Authority::make(&folder.path().join("tls"));
         authority.server("server");
         let token = (setup.seal == Seal::Hardware).then(|| Token::make(&folder.path().join("softhsm")));
-        let site = Site { folder, setup, authority, token };
+        let tpm = (setup.seal == Seal::Tpm).then(|| Tpm::start(folder.path()));
+        let site = Site { folder, setup, authority, token, tpm };
         site.write_config(&site.config());
         site
     }
@@ -170,6 +180,9 @@ impl Site {
             let lines = usual.iter().filter(|(k, _)| !given(k)).map(|(k, v)| format!("  {k} = \"{v}\"\n"));
             text += &format!("seal \"pkcs11\" {{\n{}  {seal_keys}\n}}\n", lines.collect::<String>());
         }
+        if let Some(tpm) = &self.tpm {
+            text += &format!("seal \"tpm\" {{\n  tcti = \"{}\"\n  {seal_keys}\n}}\n", tpm.tcti());
+        }
         text
     }
 
@@ -221,7 +234,7 @@ impl Site {
     #[track_caller]
     pub fn initialise_with(&self, client: &Client, more: Value) -> Keys {
         let (kind, member) = match self.setup.seal {
-            Seal::Hardware => ("recovery", "/recovery_keys"),
+            Seal::Hardware | Seal::Tpm => ("recovery", "/recovery_keys"),
             Seal::Shamir => ("secret", "/keys"),
         };
         let mut body = json!({ format!("{kind}_shares"): 3, format!("{kind}_threshold"): 2 });

@@ -22,6 +22,7 @@ mod openapi;
 mod remount;
 mod seal_hsm;
 mod seal_static;
+mod seal_tpm;
 mod secrets_at_rest;
 mod start;
 mod stores;

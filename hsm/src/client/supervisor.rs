@@ -111,12 +111,12 @@ impl Supervisor {
     /// Takes another PIN, if it is another: `false` if not. What was refused is refused still then.
     pub(super) fn take_pin(&self, pin: Secret<String>) -> bool {
         let mut state = self.state();
-        let DeviceConfig::Pkcs11(config) = &mut state.config else { return false };
-        let known = config.pin.as_ref().map_or(&b""[..], |pin| pin.expose().as_bytes());
+        let Some(place) = state.config.pin() else { return false };
+        let known = place.as_ref().map_or(&b""[..], |pin| pin.expose().as_bytes());
         if bool::from(known.ct_eq(pin.expose().as_bytes())) {
             return false;
         }
-        config.pin = Some(pin);
+        *place = Some(pin);
         state.changed();
         true
     }

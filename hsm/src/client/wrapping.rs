@@ -2,7 +2,8 @@
 //!
 //! With AES-GCM the device encrypts the secret itself. With RSA-OAEP, which holds little
 //! and no associated data, it encrypts a fresh AES-256 key that is used once, and the
-//! secret is encrypted under that. Either way nothing opens without the device.
+//! secret is encrypted under that; a TPM's helper does the same with a key that the TPM seals.
+//! In each way nothing opens without the device.
 
 use super::DeviceClient;
 use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
@@ -10,6 +11,7 @@ use crate::device::{KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
 use crate::gcm;
 use crate::memory::{Key, MemoryError, Secret};
 use crate::pkcs11::Pkcs11Config;
+use crate::tpm::TpmConfig;
 use zeroize::Zeroizing;
 
 /// Which wrapping key, as a `seal` stanza says it.
@@ -19,7 +21,7 @@ pub struct WrapKeyConfig {
     pub key_label: Option<String>,
     /// CKA_ID in hex, with or without `0x`.
     pub key_id: Option<String>,
-    /// `CKM_AES_GCM` or `CKM_RSA_PKCS_OAEP`; chosen by the token if not set.
+    /// `CKM_AES_GCM` or `CKM_RSA_PKCS_OAEP`, or the TPM's; chosen by the token if not set.
     pub mechanism: Option<String>,
     /// Whether to make the key if it is missing.
     pub generate_key: bool,
@@ -32,6 +34,17 @@ impl From<&Pkcs11Config> for WrapKeyConfig {
             key_id: config.key_id.clone(),
             mechanism: config.mechanism.clone(),
             generate_key: config.generate_key,
+        }
+    }
+}
+
+impl From<&TpmConfig> for WrapKeyConfig {
+    /// A TPM has one key that wraps: its storage root key.
+    fn from(_: &TpmConfig) -> Self {
+        Self {
+            key_label: Some(TpmConfig::ROOT_LABEL.to_owned()),
+            mechanism: Some(CipherMechanism::TpmSeal.name().to_owned()),
+            ..Self::default()
         }
     }
 }
@@ -75,7 +88,7 @@ impl DeviceClient {
         let info = self.info()?;
         let can = &info.capabilities;
         if let Some(mechanism) = wanted
-            && !can.cipher.iter().any(|m| is_aes(*m) == is_aes(mechanism))
+            && !can.cipher.iter().any(|m| family(*m) == family(mechanism))
         {
             return Err(DeviceError::config(format!(
                 "token '{}' does not do {mechanism}: leave 'mechanism' out or set one of its own ({})",
@@ -88,7 +101,7 @@ impl DeviceClient {
             None if config.generate_key => {
                 let aes = wanted.map_or(
                     can.cipher.contains(&CipherMechanism::AesGcm) && can.generate.contains(&KeyKind::Aes(256)),
-                    is_aes,
+                    |mechanism| mechanism == CipherMechanism::AesGcm,
                 );
                 let kind = if aes { KeyKind::Aes(256) } else { KeyKind::Rsa(2048) };
                 let Some(label) = key.label.clone() else {
@@ -117,11 +130,11 @@ impl DeviceClient {
     /// # Errors
     /// All that the device may say.
     pub fn wrap(&self, key: &WrapKeyInfo, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>, DeviceError> {
-        if is_aes(key.mechanism) {
+        if matches!(family(key.mechanism), Family::Aes | Family::Tpm) {
             let secret = Secret::new(plaintext.to_vec());
-            let Ciphertext { bytes, .. } =
-                self.encrypt(key.key_ref(), key.mechanism, secret, &bound(&[FORMAT, AES_GCM], aad))?;
-            return Ok([&[FORMAT, AES_GCM][..], &bytes].concat());
+            let header = [FORMAT, code(key.mechanism)];
+            let Ciphertext { bytes, .. } = self.encrypt(key.key_ref(), key.mechanism, secret, &bound(&header, aad))?;
+            return Ok([&header[..], &bytes].concat());
         }
         let once = Key::random(gcm::KEY_BYTES).map_err(memory)?;
         let Ciphertext { mechanism, bytes } =
@@ -142,9 +155,9 @@ impl DeviceClient {
     /// the device may say.
     pub fn unwrap(&self, key: &WrapKeyInfo, wrapped: &[u8], aad: &[u8]) -> Result<Key, DeviceError> {
         match wrapped {
-            [FORMAT, AES_GCM, bytes @ ..] => {
-                let opened =
-                    self.decrypt(key.key_ref(), CipherMechanism::AesGcm, bytes, &bound(&[FORMAT, AES_GCM], aad))?;
+            [FORMAT, way @ (AES_GCM | TPM_SEAL), bytes @ ..] => {
+                let mechanism = if *way == AES_GCM { CipherMechanism::AesGcm } else { CipherMechanism::TpmSeal };
+                let opened = self.decrypt(key.key_ref(), mechanism, bytes, &bound(&[FORMAT, *way], aad))?;
                 Key::from_slice(&mut opened.into_inner()).map_err(memory)
             }
             [FORMAT, hash @ (OAEP_SHA256 | OAEP_SHA1), high, low, rest @ ..] => {
@@ -172,12 +185,13 @@ impl DeviceClient {
     fn existing(&self, key: &KeyRef, wanted: Option<CipherMechanism>) -> Result<Option<KeyInfo>, DeviceError> {
         let mut fitting = self.find(key.clone())?;
         fitting.retain(|found| {
-            let aes = match found.kind {
-                KeyKind::Aes(_) => true,
-                KeyKind::Rsa(_) => false,
+            let fits = match found.kind {
+                KeyKind::Aes(_) => Family::Aes,
+                KeyKind::Rsa(_) => Family::Rsa,
+                KeyKind::TpmStorage => Family::Tpm,
                 _ => return false,
             };
-            found.private && wanted.is_none_or(|mechanism| is_aes(mechanism) == aes)
+            found.private && wanted.is_none_or(|mechanism| family(mechanism) == fits)
         });
         if fitting.len() > 1 {
             return Err(DeviceError::config(format!(
@@ -189,8 +203,11 @@ impl DeviceClient {
     }
 
     fn proved(&self, found: KeyInfo, wanted: Option<CipherMechanism>) -> Result<WrapKeyInfo, DeviceError> {
-        let aes = matches!(found.kind, KeyKind::Aes(_));
-        let default = if aes { CipherMechanism::AesGcm } else { CipherMechanism::RsaOaepSha256 };
+        let default = match found.kind {
+            KeyKind::Aes(_) => CipherMechanism::AesGcm,
+            KeyKind::TpmStorage => CipherMechanism::TpmSeal,
+            _ => CipherMechanism::RsaOaepSha256,
+        };
         let key = found.key_ref();
         let probe = Key::random(gcm::KEY_BYTES).map_err(memory)?;
         let sealed = self.encrypt(key.clone(), wanted.unwrap_or(default), Secret::new(probe.expose().to_vec()), &[])?;
@@ -201,7 +218,11 @@ impl DeviceClient {
                 format!("{key} does not open what it closed: do not use this token"),
             ));
         }
-        let public_part = if aes { None } else { Some(self.public_key(key)?) };
+        // Others can wrap for an RSA key; a storage key only takes what was made in its TPM.
+        let public_part = match family(default) {
+            Family::Rsa => Some(self.public_key(key)?),
+            Family::Aes | Family::Tpm => None,
+        };
         Ok(WrapKeyInfo { key_label: found.label, key_id: found.id, mechanism: sealed.mechanism, public_part })
     }
 }
@@ -209,17 +230,31 @@ impl DeviceClient {
 const AES_GCM: u8 = 1;
 const OAEP_SHA256: u8 = 2;
 const OAEP_SHA1: u8 = 3;
+const TPM_SEAL: u8 = 4;
 
 fn code(mechanism: CipherMechanism) -> u8 {
     match mechanism {
         CipherMechanism::AesGcm => AES_GCM,
         CipherMechanism::RsaOaepSha256 => OAEP_SHA256,
         CipherMechanism::RsaOaepSha1 => OAEP_SHA1,
+        CipherMechanism::TpmSeal => TPM_SEAL,
     }
 }
 
-fn is_aes(mechanism: CipherMechanism) -> bool {
-    mechanism == CipherMechanism::AesGcm
+/// What kind of key a mechanism needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Aes,
+    Rsa,
+    Tpm,
+}
+
+fn family(mechanism: CipherMechanism) -> Family {
+    match mechanism {
+        CipherMechanism::AesGcm => Family::Aes,
+        CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => Family::Rsa,
+        CipherMechanism::TpmSeal => Family::Tpm,
+    }
 }
 
 /// Header and caller's data as one, so that neither can change; the header's length is

@@ -91,18 +91,38 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWNET,
 ];
 
+/// Whether a helper may open sockets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sockets {
+    Any,
+    NoFurther,
+}
+
+/// How sockets are made, and reached.
+const SOCKETS: &[libc::c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_accept,
+];
+
 /// Sets the filters. They stay, for every thread that this one starts.
-pub(super) fn confine() -> Result<(), String> {
+pub(super) fn confine(sockets: Sockets) -> Result<(), String> {
     let said = |error: seccompiler::Error| error.to_string();
-    for program in [other_numbers(), not_there()?, refused()?] {
+    for program in [other_numbers(), not_there()?, refused(sockets)?] {
         seccompiler::apply_filter(&program).map_err(said)?;
     }
     Ok(())
 }
 
-fn refused() -> Result<BpfProgram, String> {
+fn refused(sockets: Sockets) -> Result<BpfProgram, String> {
+    let further = if sockets == Sockets::NoFurther { SOCKETS } else { &[] };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+        REFUSED.iter().chain(REFUSED_HERE).chain(further).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, NAMESPACES.iter().map(|bit| with_bit(*bit)).collect::<Result<_, _>>()?);
     filter(rules, libc::EPERM)
 }
@@ -151,11 +171,12 @@ mod tests {
 
     #[test]
     fn the_filters_are_made_and_refuse_what_they_name() {
-        assert!(refused().unwrap().len() > REFUSED.len());
+        assert!(refused(Sockets::Any).unwrap().len() > REFUSED.len());
         not_there().unwrap();
         // In a thread of its own: what it may not, it may never again.
         std::thread::spawn(|| {
-            confine().unwrap();
+            confine(Sockets::Any).unwrap();
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             let error = std::process::Command::new("/bin/true").spawn().unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             assert_eq!(std::os::unix::fs::chroot("/").unwrap_err().raw_os_error(), Some(libc::EPERM));
@@ -164,5 +185,23 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_helper_of_a_device_file_opens_no_socket() {
+        use std::io::{Read, Write};
+        let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        std::thread::spawn(move || {
+            confine(Sockets::NoFurther).unwrap();
+            let error = std::net::UdpSocket::bind("127.0.0.1:0").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            assert!(std::os::unix::net::UnixStream::pair().is_err());
+            far.write_all(b"what it has it keeps").unwrap();
+        })
+        .join()
+        .unwrap();
+        let mut text = String::new();
+        near.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "what it has it keeps");
     }
 }

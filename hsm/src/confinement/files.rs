@@ -3,7 +3,8 @@
 use super::Paths;
 use crate::config::DeviceConfig;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, Scope,
 };
 use std::env;
 use std::fs;
@@ -70,11 +71,42 @@ const CONFIGURATIONS: &[&str] = &[
     "OPENSSL_CONF",
 ];
 
+/// What the TPM's libraries read: themselves, the C library's and OpenSSL's configuration, names of hosts.
+const READ_FOR_TPM: &[&str] = &[
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/nsswitch.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/resolv.conf",
+    "/etc/gai.conf",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/crypto-policies",
+    "/sys/devices/system/cpu",
+];
+
 /// What a device needs.
 pub(super) fn of(config: &DeviceConfig) -> Paths {
-    let mut paths =
-        Paths { read: READ.iter().map(PathBuf::from).collect(), write: WRITE.iter().map(PathBuf::from).collect() };
+    let owned = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+    let mut paths = match config {
+        DeviceConfig::Tpm(_) => {
+            let write = ["/dev/null", "/dev/random", "/dev/urandom"];
+            Paths { read: owned(READ_FOR_TPM), write: owned(&write) }
+        }
+        _ => Paths { read: owned(READ), write: owned(WRITE) },
+    };
     match config {
+        DeviceConfig::Tpm(config) => {
+            paths.write.extend(config.device_file().map(Path::to_owned));
+            paths.write.extend(config.keys.as_ref().map(PathBuf::from));
+            paths.read.extend(config.approval_folders());
+        }
         DeviceConfig::Pkcs11(config) => {
             let module = PathBuf::from(&config.lib);
             let real = module.canonicalize().unwrap_or_else(|_| module.clone());
@@ -110,13 +142,28 @@ fn token_folder(configuration: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(value))
 }
 
+/// Where a device may connect to by TCP; `None`: anywhere, since it is a network HSM for all we know.
+pub(super) fn ports(config: &DeviceConfig) -> Option<Vec<u16>> {
+    match config {
+        DeviceConfig::Tpm(config) => Some(config.port().into_iter().flat_map(|port| [port, port + 1]).collect()),
+        _ => None,
+    }
+}
+
 /// Sets the rules for this thread and those that it starts. A path that is not there is no error: a module that needs
 /// it says so itself. Where the kernel has no Landlock nothing happens; [`kernel_confines_files`] tells.
-pub(super) fn confine(paths: &Paths) -> Result<(), RulesetError> {
+pub(super) fn confine(paths: &Paths, ports: Option<&[u16]>) -> Result<(), RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // Devices are not made and programs are not run here.
     let write = AccessFs::from_all(RULES) & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::MakeChar);
-    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RULES))?.scope(Scope::Signal)?.create()?;
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RULES))?.scope(Scope::Signal)?;
+    if ports.is_some() {
+        rules = rules.handle_access(AccessNet::from_all(RULES))?;
+    }
+    let mut rules = rules.create()?;
+    for port in ports.unwrap_or_default() {
+        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    }
     for (allowed, rights) in [(&paths.read, read), (&paths.write, write)] {
         for path in allowed.iter().filter(|path| path.is_absolute()) {
             rules = add(rules, path, rights)?;
@@ -149,6 +196,7 @@ pub(crate) fn kernel_confines_files() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpm::{Approval, TpmConfig};
 
     #[test]
     fn a_thread_reads_and_writes_where_it_may_and_nowhere_else() {
@@ -165,7 +213,7 @@ mod tests {
         let paths = Paths { read: vec![place("read"), place("missing")], write: vec![place("write")] };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                confine(&paths).unwrap();
+                confine(&paths, None).unwrap();
                 let read = |name: &str| fs::read_to_string(place(name).join("file"));
                 let write = |name: &str| fs::write(place(name).join("new"), "x");
                 assert_eq!(read("read").unwrap(), "read");
@@ -176,6 +224,45 @@ mod tests {
                 }
             });
         });
+    }
+
+    #[test]
+    fn a_thread_connects_where_it_may_and_nowhere_else() {
+        if !kernel_confines_files() {
+            eprintln!("this kernel has no Landlock: nothing is confined, as said in the log");
+            return;
+        }
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (allowed, denied) = (listen(), listen());
+        let port = allowed.local_addr().unwrap().port();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                confine(&Paths::default(), Some(&[port])).unwrap();
+                std::net::TcpStream::connect(allowed.local_addr().unwrap()).unwrap();
+                let refused = std::net::TcpStream::connect(denied.local_addr().unwrap()).unwrap_err();
+                assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+                assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err());
+            });
+        });
+    }
+
+    #[test]
+    fn a_tpm_gets_its_device_and_its_keys_and_no_modules_places() {
+        let mut config = TpmConfig::new(TpmConfig::DEFAULT_TCTI);
+        config.keys = Some("/var/lib/keys".into());
+        config.approval =
+            Some(Approval { public_key: "/etc/boot/key.pem".into(), signatures: "/run/boot/signatures.json".into() });
+        let config = DeviceConfig::from(config);
+        let paths = of(&config);
+        let has = |paths: &[PathBuf], path: &str| paths.contains(&PathBuf::from(path));
+        assert!(has(&paths.write, "/dev/tpmrm0") && has(&paths.write, "/var/lib/keys"));
+        assert!(has(&paths.read, "/etc/boot") && has(&paths.read, "/run/boot"));
+        for other in ["/proc", "/etc/softhsm", "/dev/bus/usb", "/dev/shm"] {
+            assert!(!has(&paths.read, other) && !has(&paths.write, other), "{other}");
+        }
+        assert_eq!(ports(&config), Some(vec![]));
+        assert_eq!(ports(&TpmConfig::new("swtpm:port=7000").into()), Some(vec![7000, 7001]));
+        assert_eq!(ports(&crate::pkcs11::Pkcs11Config::new("/lib/m.so").into()), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`calls`]: a seccomp filter without the system calls that no PKCS#11 module needs: starting programs, tracing
 //!   others, mounting, loading kernel modules. It cannot be left out: without it the helper serves nothing.
 //! - [`files`]: Landlock rules: the module and the system's libraries to read, the token's folder to write, nothing
-//!   else. A kernel without Landlock goes without.
+//!   else; a TPM's helper connects to its TPM alone. A kernel without Landlock goes without.
 //! - a user of its own, where one is configured.
 //!
 //! Why a list of what is forbidden: docs/decisions/0007-device-helper-confinement.md.
@@ -19,6 +19,7 @@ use minicbor::{Decode, Encode};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::PathBuf;
 
+use calls::Sockets;
 pub(crate) use files::kernel_confines_files;
 
 /// What the operator says about a helper, beside its device.
@@ -57,8 +58,16 @@ pub(crate) fn confine(config: &DeviceConfig) -> Result<(), DeviceError> {
     // Again: another user has made the process dumpable, and the death of the spawner unheard.
     harden_process().map_err(|error| refused(&error.to_string()))?;
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    files::confine(&paths).map_err(|error| refused(&format!("Landlock: {error}")))?;
-    calls::confine().map_err(|error| refused(&format!("seccomp: {error}")))
+    files::confine(&paths, files::ports(config).as_deref()).map_err(|error| refused(&format!("Landlock: {error}")))?;
+    calls::confine(sockets(config)).map_err(|error| refused(&format!("seccomp: {error}")))
+}
+
+/// A TPM that is a device file needs no socket but the one that the helper has.
+fn sockets(config: &DeviceConfig) -> Sockets {
+    match config {
+        DeviceConfig::Tpm(config) if config.device_file().is_some() => Sockets::NoFurther,
+        _ => Sockets::Any,
+    }
 }
 
 fn become_user(name: &str) -> Result<(), DeviceError> {

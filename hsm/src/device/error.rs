@@ -23,15 +23,18 @@ impl DeviceError {
         Self { class, text: text.into() }
     }
 
-    pub(crate) fn unsupported(text: impl Into<String>) -> Self {
+    /// The device cannot do this.
+    pub fn unsupported(text: impl Into<String>) -> Self {
         Self::new(DeviceErrorClass::Unsupported, text)
     }
 
-    pub(crate) fn config(text: impl Into<String>) -> Self {
+    /// Module, slot, token or key is not as configured.
+    pub fn config(text: impl Into<String>) -> Self {
         Self::new(DeviceErrorClass::Config, text)
     }
 
-    pub(crate) fn invalid(text: impl Into<String>) -> Self {
+    /// The call makes no sense.
+    pub fn invalid(text: impl Into<String>) -> Self {
         Self::new(DeviceErrorClass::Invalid, text)
     }
 
@@ -93,4 +96,8 @@ pub enum DeviceErrorClass {
     /// The device refused or failed in a way that has no class of its own.
     #[n(12)]
     Failed,
+    /// What the device wants to see before it lets the key be used is not there: other measurements of the machine,
+    /// an approval that is missing.
+    #[n(13)]
+    PolicyRefused,
 }

@@ -89,6 +89,9 @@ pub enum KeyKind {
     /// Something that this program has no use for.
     #[n(5)]
     Other,
+    /// A storage key of a TPM: it protects what the TPM makes below it, and nothing else.
+    #[n(6)]
+    TpmStorage,
 }
 
 impl fmt::Display for KeyKind {
@@ -100,6 +103,7 @@ impl fmt::Display for KeyKind {
             Self::EcP384 => f.write_str("EC P-384"),
             Self::Ed25519 => f.write_str("Ed25519"),
             Self::Other => f.write_str("another kind"),
+            Self::TpmStorage => f.write_str("TPM storage"),
         }
     }
 }

@@ -133,6 +133,10 @@ pub enum CipherMechanism {
     /// RSA-OAEP with SHA-1 and MGF1-SHA-1; used only where the token has nothing else.
     #[n(3)]
     RsaOaepSha1,
+    /// A fresh AES-256 key that a TPM seals below its storage root key (TPM2_Create, TPM2_Unseal), and AES-256-GCM
+    /// with it in the device helper.
+    #[n(4)]
+    TpmSeal,
 }
 
 impl CipherMechanism {
@@ -147,6 +151,7 @@ impl CipherMechanism {
             Self::AesGcm => "CKM_AES_GCM",
             Self::RsaOaepSha256 => "CKM_RSA_PKCS_OAEP/SHA256",
             Self::RsaOaepSha1 => "CKM_RSA_PKCS_OAEP/SHA1",
+            Self::TpmSeal => "TPM2_SEAL/AES-256-GCM",
         }
     }
 
@@ -163,6 +168,7 @@ impl CipherMechanism {
             "AES_GCM" | "0X1087" | "4231" => Ok(Self::AesGcm),
             "RSA_PKCS_OAEP" | "RSA_PKCS_OAEP/SHA256" | "0X9" | "0X0009" | "9" => Ok(Self::RsaOaepSha256),
             "RSA_PKCS_OAEP/SHA1" => Ok(Self::RsaOaepSha1),
+            "TPM2_SEAL/AES-256-GCM" => Ok(Self::TpmSeal),
             _ => Err(DeviceError::config(format!(
                 "mechanism '{text}' cannot wrap the root key: use CKM_AES_GCM (0x1087) or CKM_RSA_PKCS_OAEP (0x9)"
             ))),
@@ -212,7 +218,8 @@ mod tests {
         for text in ["CKM_RSA_PKCS_OAEP", "0x0009", "0x9", "9"] {
             assert_eq!(CipherMechanism::from_name(text).unwrap(), CipherMechanism::RsaOaepSha256, "{text}");
         }
-        for mechanism in [CipherMechanism::AesGcm, CipherMechanism::RsaOaepSha256, CipherMechanism::RsaOaepSha1] {
+        use CipherMechanism::{AesGcm, RsaOaepSha1, RsaOaepSha256, TpmSeal};
+        for mechanism in [AesGcm, RsaOaepSha256, RsaOaepSha1, TpmSeal] {
             assert_eq!(CipherMechanism::from_name(mechanism.name()).unwrap(), mechanism);
         }
         assert!(CipherMechanism::from_name("CKM_AES_CBC_PAD").unwrap_err().text.contains("CKM_AES_GCM"));

@@ -4,7 +4,7 @@
 //! each further frame is a call, carried out by one of a few worker threads. The end of
 //! the socket is the end of the helper: it logs out, finalises the module and leaves.
 
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, OpenDevice};
 use crate::confinement::confine;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class, KeyDevice, decode, dispatch, encode};
 use crate::frame;
@@ -30,13 +30,13 @@ const QUEUED: usize = 64;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What `main` does when its first argument is [`SUBCOMMAND`]: the socket is standard
-/// input, put there by the spawner.
-pub fn main() -> ExitCode {
+/// input, put there by the spawner. `open` makes the devices that this program has.
+pub fn main(open: OpenDevice) -> ExitCode {
     let socket = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => socket,
         Err(error) => return failed(&error),
     };
-    match run(socket) {
+    match run(socket, open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -52,7 +52,7 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 /// # Errors
 /// If the socket is none, or the first frame no configuration. Errors of the device go
 /// to the caller as answers.
-pub fn run(socket: OwnedFd) -> Result<(), DeviceError> {
+pub fn run(socket: OwnedFd, open: OpenDevice) -> Result<(), DeviceError> {
     protect();
     let mut reader = UnixStream::from(socket);
     let writer = reader.try_clone().map_err(|error| broken(&error))?;
@@ -63,7 +63,7 @@ pub fn run(socket: OwnedFd) -> Result<(), DeviceError> {
     drop(message);
     // Before any further thread, and before anything of the vendor's is loaded. A helper that cannot be confined, or a
     // device that cannot be opened, answers each call with why.
-    let device = confine(&config).and_then(|()| config.open());
+    let device = confine(&config).and_then(|()| open(config));
     let server = Arc::new(Server { device, writer: Mutex::new(writer) });
 
     let (queue, calls) = sync_channel(QUEUED);

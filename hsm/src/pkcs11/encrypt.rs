@@ -43,6 +43,7 @@ pub(super) fn encrypt(
             }
             other => other,
         },
+        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
     })
 }
 
@@ -76,7 +77,12 @@ pub(super) fn decrypt(
                 })
             })
         }
+        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
     })
+}
+
+fn only_a_tpm(mechanism: CipherMechanism) -> DeviceError {
+    DeviceError::unsupported(format!("a PKCS#11 token does not do {mechanism}: that is a TPM's own"))
 }
 
 fn check(input: &[u8], mechanism: CipherMechanism, aad: &[u8]) -> Result<(), DeviceError> {

@@ -76,7 +76,10 @@ pub(super) fn run(socket: OwnedFd, helper: &Path, server: Pid) {
 /// Starts a helper. What is returned is the server's end of its socket.
 fn start(helper: &Path) -> io::Result<(Child, OwnedFd)> {
     let (ours, theirs) = UnixStream::pair()?;
+    // The TPM's libraries write each refusal to standard error, also those that are looked for; ours says what counts.
+    let quiet = std::env::var_os("TSS2_LOG").unwrap_or_else(|| "all+NONE".into());
     let child = Command::new(helper)
+        .env("TSS2_LOG", quiet)
         .arg0("holdfast")
         .arg(SUBCOMMAND)
         .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -1,27 +1,50 @@
-//! The suite against each backend.
+//! The suite against each backend, and the table of docs/hardware.md that comes of it.
 
-use super::{Bench, Test, softhsm, suite::conformance};
+use super::suite::{Cell, Matrix, conformance};
+use super::swtpm::SwTpm;
+use super::{Bench, Test, softhsm};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::pkcs11::Pkcs11Device;
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
-use std::sync::Arc;
+use holdfast_tpm::TpmDevice;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 pub const TESTS: &[Test] = &[
     ("conformance_of_software", software),
-    ("conformance_of_software_in_a_helper", software_in_a_helper),
+    ("conformance_of_software_in_a_helper", |bench| drop(software_in_a_helper(bench))),
     ("conformance_of_softhsm_in_process", softhsm_in_process),
-    ("conformance_of_softhsm_in_a_helper", softhsm_in_a_helper),
+    ("conformance_of_softhsm_in_a_helper", |bench| drop(softhsm_in_a_helper(bench))),
+    ("conformance_of_a_tpm_in_process", tpm_in_process),
+    ("conformance_of_a_tpm_in_a_helper", |bench| drop(tpm_in_a_helper(bench))),
+    ("the_hardware_page_says_what_the_suite_found", page),
 ];
+
+/// Devices that have been through the suite in this run.
+static FOUND: Mutex<Vec<(&str, Matrix)>> = Mutex::new(Vec::new());
+
+fn found(name: &'static str, run: impl FnOnce() -> Matrix) -> Matrix {
+    let known = |name| FOUND.lock().unwrap().iter().find(|(known, _)| *known == name).map(|(_, matrix)| matrix.clone());
+    known(name).unwrap_or_else(|| {
+        let matrix = run();
+        FOUND.lock().unwrap().push((name, matrix.clone()));
+        matrix
+    })
+}
 
 fn software(_: &Bench) {
     let device = SoftwareDevice::new(&SoftwareConfig::default()).unwrap();
     conformance(&DeviceClient::in_process(Box::new(device)));
 }
 
-fn software_in_a_helper(bench: &Bench) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("keys").to_str().map(str::to_owned);
-    conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), SoftwareConfig { path }));
+fn software_in_a_helper(bench: &Bench) -> Matrix {
+    found("software", || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys").to_str().map(str::to_owned);
+        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), SoftwareConfig { path }))
+    })
 }
 
 fn softhsm_in_process(_: &Bench) {
@@ -29,6 +52,58 @@ fn softhsm_in_process(_: &Bench) {
     conformance(&DeviceClient::in_process(Box::new(device)));
 }
 
-fn softhsm_in_a_helper(bench: &Bench) {
-    conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), softhsm::token("suite-in-helper")));
+fn softhsm_in_a_helper(bench: &Bench) -> Matrix {
+    found("softhsm", || {
+        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), softhsm::token("suite-in-helper")))
+    })
+}
+
+fn tpm_in_process(_: &Bench) {
+    let tpm = SwTpm::start();
+    let keys = tempfile::tempdir().unwrap();
+    conformance(&DeviceClient::in_process(Box::new(TpmDevice::new(tpm.config_with_keys(keys.path())))));
+}
+
+fn tpm_in_a_helper(bench: &Bench) -> Matrix {
+    found("tpm", || {
+        let tpm = SwTpm::start();
+        let keys = tempfile::tempdir().unwrap();
+        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), tpm.config_with_keys(keys.path())))
+    })
+}
+
+const BEGIN: &str = "<!-- by the suite -->\n";
+const END: &str = "<!-- to here -->\n";
+
+/// HOLDFAST_WRITE_DOCS=1 writes it.
+fn page(bench: &Bench) {
+    let devices = [
+        ("PKCS#11: SoftHSM 2", softhsm_in_a_helper(bench)),
+        ("TPM 2.0: swtpm", tpm_in_a_helper(bench)),
+        ("software", software_in_a_helper(bench)),
+    ];
+    let mut table = String::from("| |");
+    devices.iter().for_each(|(name, _)| write!(table, " {name} |").unwrap());
+    table += "\n|---|";
+    devices.iter().for_each(|_| table += "---|");
+    for (row, (operation, _)) in devices[0].1.iter().enumerate() {
+        write!(table, "\n| {operation} |").unwrap();
+        for (_, matrix) in &devices {
+            assert_eq!(matrix[row].0, *operation, "all devices go through the same suite");
+            table += match matrix[row].1 {
+                Cell::Works => " works |",
+                Cell::NotSupported => " not supported by the device |",
+            };
+        }
+    }
+    table += "\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hardware.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the page has a place for the table");
+    let (now, after) = rest.split_once(END).expect("the place has an end");
+    if std::env::var_os("HOLDFAST_WRITE_DOCS").is_some() {
+        fs::write(&file, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(now, table, "docs/hardware.md is out of date: run this test with HOLDFAST_WRITE_DOCS=1");
+    }
 }

@@ -221,7 +221,7 @@ fn make_key(device: &DeviceClient) -> KeyRef {
     device.generate(spec).unwrap().key_ref()
 }
 
-fn kill(pid: u32) {
+pub fn kill(pid: u32) {
     softhsm::run("kill", &["-9", &pid.to_string()]);
 }
 

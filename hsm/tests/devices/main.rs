@@ -1,8 +1,8 @@
-//! Devices as the server uses them: real tokens (SoftHSM 2), real helper processes.
+//! Devices as the server uses them: real tokens (SoftHSM 2), a TPM (swtpm), real helper processes.
 //!
 //! This program is three: the test runner; the helper that the spawner starts
 //! (`device-helper`); and a server that is killed (`server-to-kill`). A missing
-//! component (SoftHSM, pkcs11-tool, openssl, cc) fails the tests; nothing is skipped.
+//! component (SoftHSM, pkcs11-tool, swtpm, tpm2-tools, openssl, cc) fails the tests; nothing is skipped.
 //! `cargo test -p holdfast-hsm --test devices -- WORD` runs the tests whose name holds it.
 
 mod confinement;
@@ -11,7 +11,9 @@ mod helpers;
 mod softhsm;
 mod stub;
 mod suite;
+mod swtpm;
 mod tokens;
+mod tpm;
 mod wrapping;
 
 use holdfast_hsm::{Spawner, helper, memory};
@@ -34,7 +36,7 @@ type Test = (&'static str, fn(&Bench));
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1).unwrap_or_default();
     if argument == helper::SUBCOMMAND {
-        return helper::main();
+        return helper::main(holdfast_tpm::open);
     }
     if std::env::var_os(softhsm::CONF).is_none() {
         return run_again_with_tokens();
@@ -61,7 +63,7 @@ fn run_again_with_tokens() -> ExitCode {
 
 fn run(bench: &Bench, filter: &str) -> ExitCode {
     let tests: Vec<Test> =
-        [conformance::TESTS, tokens::TESTS, helpers::TESTS, confinement::TESTS, wrapping::TESTS].concat();
+        [conformance::TESTS, tokens::TESTS, helpers::TESTS, confinement::TESTS, wrapping::TESTS, tpm::TESTS].concat();
     let chosen: Vec<&Test> =
         tests.iter().filter(|(name, _)| filter.starts_with('-') || name.contains(filter)).collect();
     if filter == "--list" {

@@ -1,36 +1,82 @@
 //! The conformance suite: what every device does alike, as far as it says that it can.
 
-use holdfast_hsm::DeviceClient;
 use holdfast_hsm::device::{
-    CipherMechanism, DeviceErrorClass as Class, Hash, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput,
-    SignMechanism, ec_point_of_spki,
+    CipherMechanism, DeviceError, DeviceErrorClass as Class, Hash, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage,
+    SignInput, SignMechanism, ec_point_of_spki,
 };
 use holdfast_hsm::memory::Secret;
+use holdfast_hsm::tpm::TpmConfig;
+use holdfast_hsm::{DeviceClient, WrapKeyConfig};
 use std::fs;
 
 use super::softhsm::run;
 
+/// What came of an operation; what works was tried, and what is not supported was refused as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cell {
+    Works,
+    NotSupported,
+}
+
+/// What came of each operation, in the order of the suite.
+pub type Matrix = Vec<(String, Cell)>;
+
+fn cell(works: bool) -> Cell {
+    if works { Cell::Works } else { Cell::NotSupported }
+}
+
 /// Runs all of it. The device must hold no key named `suite-…`.
-pub fn conformance(device: &DeviceClient) {
+pub fn conformance(device: &DeviceClient) -> Matrix {
     let info = device.info().expect("a device says what it is");
     assert!(!info.token_label.is_empty());
-    makes_what_it_says_and_nothing_else(device, &info.capabilities.generate);
+    let mut matrix = Matrix::new();
+    matrix.extend(makes_what_it_says_and_nothing_else(device, &info.capabilities.generate));
     for mechanism in [CipherMechanism::AesGcm, CipherMechanism::RsaOaepSha256] {
-        encrypts(device, mechanism, info.capabilities.cipher.contains(&mechanism));
+        let can = info.capabilities.cipher.contains(&mechanism);
+        encrypts(device, mechanism, can);
+        // A token that does OAEP may turn out to do it with SHA-1 alone.
+        let name = if mechanism == CipherMechanism::AesGcm { "AES-256-GCM" } else { "RSA-OAEP" };
+        matrix.push((format!("encrypt, decrypt: {name}"), cell(can)));
     }
-    signs(device, &info.capabilities.sign);
+    matrix.push(("wrap, unwrap the root key".to_owned(), cell(wraps(device))));
+    matrix.extend(signs(device, &info.capabilities.sign));
     derives(device, info.capabilities.derive);
-    imports(device, info.capabilities.import.contains(&KeyKind::Aes(256)));
+    matrix.push(("ECDH: P-256, P-384".to_owned(), cell(info.capabilities.derive)));
+    let can = info.capabilities.import.contains(&KeyKind::Aes(256));
+    imports(device, can);
+    matrix.push(("import: AES-256".to_owned(), cell(can)));
     if info.capabilities.random {
         let (a, b) = (device.random(32).unwrap(), device.random(32).unwrap());
         assert!(!a.ct_eq(b.expose()));
         assert_eq!(class(device.random(1 << 20)), Class::Invalid);
     }
+    matrix.push(("random".to_owned(), cell(info.capabilities.random)));
     serves_many_threads(device);
+    matrix.push(("eight users at once".to_owned(), Cell::Works));
     destroys(device);
+    matrix.push(("destroy".to_owned(), Cell::Works));
     // Whatever a device was asked, nothing of the suite is left on it.
     let left = device.find(KeyRef::default()).unwrap();
     assert!(left.iter().all(|key| !key.label.starts_with("suite-")), "{left:?}");
+    matrix
+}
+
+/// As the seal does it, in the way that the device has.
+fn wraps(device: &DeviceClient) -> bool {
+    let label = || Some("suite-wrap".to_owned());
+    let tpm = device.info().unwrap().backend == "tpm";
+    let config = match tpm {
+        true => WrapKeyConfig::from(&TpmConfig::new("device")),
+        false => WrapKeyConfig { key_label: label(), generate_key: true, ..WrapKeyConfig::default() },
+    };
+    let key = device.ensure_wrapping_key(&config).unwrap();
+    let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
+    assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), b"root key");
+    assert_eq!(class(device.unwrap(&key, &wrapped, b"another")), Class::Tampered);
+    if !tpm {
+        device.destroy(KeyRef::label("suite-wrap")).unwrap();
+    }
+    true
 }
 
 const KINDS: [KeyKind; 7] = [
@@ -43,8 +89,10 @@ const KINDS: [KeyKind; 7] = [
     KeyKind::Ed25519,
 ];
 
-fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) {
+fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) -> Matrix {
+    let mut matrix = Matrix::new();
     for kind in KINDS {
+        matrix.push((format!("make, find: {kind}"), cell(can.contains(&kind))));
         let usage = if kind == KeyKind::Aes(256) { KeyUsage::Encrypt } else { KeyUsage::Sign };
         let spec = spec("suite-made", kind, usage);
         if !can.contains(&kind) {
@@ -65,6 +113,7 @@ fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) {
     let senseless = device.generate(spec("suite-odd", KeyKind::Aes(256), KeyUsage::Sign));
     assert!(matches!(class(senseless), Class::Invalid | Class::Unsupported));
     assert_eq!(device.find(KeyRef::label("suite-made")).unwrap(), []);
+    matrix
 }
 
 fn encrypts(device: &DeviceClient, mechanism: CipherMechanism, can: bool) {
@@ -108,7 +157,7 @@ fn encrypts(device: &DeviceClient, mechanism: CipherMechanism, can: bool) {
     device.destroy(key.key_ref()).unwrap();
 }
 
-fn signs(device: &DeviceClient, can: &[SignMechanism]) {
+fn signs(device: &DeviceClient, can: &[SignMechanism]) -> Matrix {
     use SignMechanism::{Ecdsa, Ed25519, RsaPkcs1, RsaPss};
     let cases = [
         (KeyKind::EcP256, Ecdsa(Hash::Sha256)),
@@ -120,7 +169,9 @@ fn signs(device: &DeviceClient, can: &[SignMechanism]) {
         (KeyKind::Rsa(2048), RsaPss(Hash::Sha512)),
         (KeyKind::Ed25519, Ed25519),
     ];
+    let mut matrix = Matrix::new();
     for (kind, mechanism) in cases {
+        matrix.push((format!("sign, verify: {mechanism}"), cell(can.contains(&mechanism))));
         let message = || SignInput::Message(b"to be signed".to_vec());
         let name = KeyRef::label("suite-sign");
         if !can.contains(&mechanism) {
@@ -149,6 +200,7 @@ fn signs(device: &DeviceClient, can: &[SignMechanism]) {
         }
         device.destroy(key.key_ref()).unwrap();
     }
+    matrix
 }
 
 /// A second opinion on signature and public key.
@@ -216,18 +268,37 @@ fn imports(device: &DeviceClient, can: bool) {
     assert_eq!(class(device.import(pair, Secret::new(vec![7; 32]))), Class::Unsupported);
 }
 
+/// A key of the kind that the device has: most wrap, a TPM signs.
+fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
+    let can = device.info().unwrap().capabilities;
+    match can.cipher.contains(&CipherMechanism::AesGcm) {
+        true => device.generate(spec(label, KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap(),
+        false => device.generate(spec(label, KeyKind::EcP256, KeyUsage::Sign)).unwrap(),
+    }
+}
+
+/// Uses it, and looks that what came of it is right.
+fn use_key(device: &DeviceClient, key: &KeyInfo, input: Vec<u8>) -> Result<(), DeviceError> {
+    let name = key.key_ref();
+    if key.kind == KeyKind::Aes(256) {
+        let sealed = device.encrypt(name.clone(), CipherMechanism::AesGcm, Secret::new(input.clone()), b"")?;
+        assert!(device.decrypt(name, sealed.mechanism, &sealed.bytes, b"")?.ct_eq(input));
+    } else {
+        let mechanism = SignMechanism::Ecdsa(Hash::Sha256);
+        let signature = device.sign(name.clone(), mechanism, SignInput::Message(input.clone()))?;
+        assert!(device.verify(name, mechanism, SignInput::Message(input), signature)?);
+    }
+    Ok(())
+}
+
 fn serves_many_threads(device: &DeviceClient) {
-    let key = device.generate(spec("suite-threads", KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap();
+    let key = usual_key(device, "suite-threads");
     std::thread::scope(|scope| {
         for thread in 0..8_u8 {
-            let key = key.key_ref();
+            let key = &key;
             scope.spawn(move || {
                 for round in 0..25_u8 {
-                    let plain = vec![thread, round];
-                    let sealed =
-                        device.encrypt(key.clone(), CipherMechanism::AesGcm, Secret::new(plain.clone()), b"").unwrap();
-                    let opened = device.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, b"").unwrap();
-                    assert!(opened.ct_eq(plain));
+                    use_key(device, key, vec![thread, round]).unwrap();
                 }
             });
         }
@@ -238,10 +309,10 @@ fn serves_many_threads(device: &DeviceClient) {
 fn destroys(device: &DeviceClient) {
     assert_eq!(class(device.destroy(KeyRef::label("suite-none"))), Class::KeyMissing);
     assert_eq!(class(device.destroy(KeyRef::default())), Class::Invalid);
-    let key: KeyInfo = device.generate(spec("suite-gone", KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap();
-    let sealed = device.encrypt(key.key_ref(), CipherMechanism::AesGcm, Secret::new(vec![1]), b"").unwrap();
+    let key = usual_key(device, "suite-gone");
+    use_key(device, &key, vec![1]).unwrap();
     device.destroy(key.key_ref()).unwrap();
-    assert_eq!(class(device.decrypt(key.key_ref(), sealed.mechanism, &sealed.bytes, b"")), Class::KeyMissing);
+    assert_eq!(class(use_key(device, &key, vec![1])), Class::KeyMissing);
     assert_eq!(class(device.destroy(key.key_ref())), Class::KeyMissing);
 }
 

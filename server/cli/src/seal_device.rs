@@ -1,19 +1,22 @@
 //! The device of the seal stanza, as the core uses it.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind};
+use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal};
 use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
+use holdfast_hsm::tpm::{Approval, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
 
 /// How the device is reached.
 pub enum DeviceSetUp {
     Pkcs11(Box<Pkcs11Seal>),
-    Software(std::path::PathBuf),
+    Software(PathBuf),
+    Tpm(Box<TpmSeal>),
 }
 
 impl DeviceSetUp {
@@ -23,6 +26,15 @@ impl DeviceSetUp {
             SealKind::Shamir | SealKind::Static(_) => None,
             SealKind::Software { key_file } => Some(DeviceSetUp::Software(key_file.clone())),
             SealKind::Pkcs11(p) => Some(DeviceSetUp::Pkcs11(p.clone())),
+            SealKind::Tpm(t) => Some(DeviceSetUp::Tpm(t.clone())),
+        }
+    }
+
+    fn pin(&self) -> Option<&PinSource> {
+        match self {
+            DeviceSetUp::Pkcs11(p) => p.pin.as_ref(),
+            DeviceSetUp::Tpm(t) => t.pin.as_ref(),
+            DeviceSetUp::Software(_) => None,
         }
     }
 }
@@ -44,34 +56,30 @@ fn refusal(e: DeviceError) -> DeviceRefusal {
 fn pin(source: &PinSource) -> Result<Secret<String>, String> {
     match source {
         PinSource::Given(p) => Ok(Secret::new(Pin::expose(p).to_owned())),
-        PinSource::File(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                format!(
-                    "the PIN file {} cannot be read: {e}; make it readable for the server's user alone",
-                    path.display()
-                )
-            })?;
-            let line = text.lines().next().unwrap_or("").to_owned();
-            drop(text);
-            if line.is_empty() {
-                return Err(format!(
-                    "the PIN file {} is empty: write the token's PIN into its first line",
-                    path.display()
-                ));
-            }
-            Ok(Secret::new(line))
-        }
+        PinSource::File(path) => first_line(path, "PIN file", "the PIN"),
         PinSource::Environment(name) => std::env::var(name)
             .map(Secret::new)
             .map_err(|_| format!("the PIN is to come from the variable {name}, which is not set")),
     }
 }
 
+/// A secret in a file, with or without the end of its line.
+fn first_line(path: &Path, file: &str, what: &str) -> Result<Secret<String>, String> {
+    let text = std::fs::read_to_string(path).map(Secret::new).map_err(|e| {
+        format!("the {file} {} cannot be read: {e}; make it readable for the server's user alone", path.display())
+    })?;
+    match text.expose().lines().next() {
+        Some(line) if !line.is_empty() => Ok(Secret::new(line.to_owned())),
+        _ => Err(format!("the {file} {} is empty: write {what} into its first line", path.display())),
+    }
+}
+
 impl WrappingDevice {
     /// Read the PIN's file again. A PIN that the token refused is not tried again unless the file has another one.
     pub fn read_pin_again(&self) {
-        let DeviceSetUp::Pkcs11(seal) = &self.set_up else { return };
-        let (Some(source @ PinSource::File(path)), Some((client, _))) = (&seal.pin, self.ready.get()) else { return };
+        let (Some(source @ PinSource::File(path)), Some((client, _))) = (self.set_up.pin(), self.ready.get()) else {
+            return;
+        };
         match pin(source) {
             Ok(pin) => {
                 if client.take_pin(pin) {
@@ -95,6 +103,7 @@ impl WrappingDevice {
         let backend = match &set_up {
             DeviceSetUp::Software(_) => "software",
             DeviceSetUp::Pkcs11(_) => "pkcs11",
+            DeviceSetUp::Tpm(_) => "tpm",
         };
         Ok(WrappingDevice { spawner, backend, set_up, ready: OnceLock::new() })
     }
@@ -119,6 +128,11 @@ impl WrappingDevice {
                 let key = WrapKeyConfig::from(&config);
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
+            DeviceSetUp::Tpm(t) => {
+                let config = tpm(t).map_err(|text| DeviceRefusal { text, retry: true })?;
+                let key = WrapKeyConfig::from(&config);
+                (DeviceClient::spawned(self.spawner.clone(), config), key)
+            }
         };
         Ok(self.ready.get_or_init(|| made))
     }
@@ -137,13 +151,35 @@ fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
     config.key_id = p.key_id.as_ref().map(hex::encode);
     config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
     config.generate_key = p.generate_key;
-    let texts = |paths: &[std::path::PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
-    config.limits = HelperLimits {
-        user: p.helper_user.clone(),
-        read_paths: texts(&p.helper_read_paths),
-        write_paths: texts(&p.helper_write_paths),
-    };
+    config.limits = limits(p.helper_user.as_ref(), &p.helper_read_paths, &p.helper_write_paths);
     Ok(config)
+}
+
+fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
+    let text = |path: &PathBuf| path.display().to_string();
+    let mut config = TpmConfig::new(&t.tcti);
+    config.hierarchy = if t.hierarchy == "endorsement" { Hierarchy::Endorsement } else { Hierarchy::Owner };
+    let auth_file = t.hierarchy_auth_file.as_deref();
+    config.hierarchy_auth =
+        auth_file.map(|path| first_line(path, "hierarchy_auth_file", "the authorisation")).transpose()?;
+    config.root_handle = t.root_handle;
+    for selection in &t.pcrs {
+        let hash = PcrHash::from_name(selection.bank).ok_or("a bank of PCRs that this program does not know")?;
+        config.pcrs.push(PcrBank { hash, indices: selection.indices.clone() });
+    }
+    config.approval = t
+        .pcr_public_key
+        .as_ref()
+        .zip(t.pcr_signatures.as_ref())
+        .map(|(key, signatures)| Approval { public_key: text(key), signatures: text(signatures) });
+    config.pin = t.pin.as_ref().map(pin).transpose()?;
+    config.limits = limits(t.helper_user.as_ref(), &t.helper_read_paths, &t.helper_write_paths);
+    Ok(config)
+}
+
+fn limits(user: Option<&String>, read: &[PathBuf], write: &[PathBuf]) -> HelperLimits {
+    let texts = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
+    HelperLimits { user: user.cloned(), read_paths: texts(read), write_paths: texts(write) }
 }
 
 impl SealDevice for WrappingDevice {
@@ -175,8 +211,8 @@ impl SealDevice for WrappingDevice {
             public_part: lock.public_part.clone(),
         };
         let (client, _) = self.ready()?;
-        client.unwrap(&info, &lock.ciphertext, context).map_err(|e| match e.class {
-            DeviceErrorClass::KeyMissing => {
+        client.unwrap(&info, &lock.ciphertext, context).map_err(|e| match (e.class, &self.set_up) {
+            (DeviceErrorClass::KeyMissing, DeviceSetUp::Pkcs11(_) | DeviceSetUp::Software(_)) => {
                 let text = format!(
                     "the key that opens this store (label {:?}, id 0x{}) is not on the token: insert the token that made it, \
                      or correct the seal stanza ({})",

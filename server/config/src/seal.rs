@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use holdfast_hcl::Block;
 
 use crate::stanza::Stanza;
-use crate::{ConfigError, ConfigErrorKind, Offer, Pin, PinSource, Place, StaticSeal, Warning, seal_static};
+use crate::{ConfigError, ConfigErrorKind, Offer, Pin, PinSource, Place, StaticSeal, TpmSeal, Warning};
+use crate::{seal_static, seal_tpm};
 
 /// One `seal` stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum SealKind {
     Static(Box<StaticSeal>),
     /// A key in a token, reached through PKCS#11.
     Pkcs11(Box<Pkcs11Seal>),
+    /// A TPM 2.0.
+    Tpm(Box<TpmSeal>),
 }
 
 impl SealKind {
@@ -46,6 +49,7 @@ impl SealKind {
             SealKind::Software { .. } => "software",
             SealKind::Static(_) => "static",
             SealKind::Pkcs11(_) => "pkcs11",
+            SealKind::Tpm(_) => "tpm",
         }
     }
 }
@@ -107,6 +111,7 @@ pub(crate) fn read(
         }
         "static" => SealKind::Static(Box::new(seal_static::read(&mut s)?)),
         "pkcs11" => SealKind::Pkcs11(Box::new(pkcs11(&mut s, warnings)?)),
+        "tpm" => SealKind::Tpm(Box::new(seal_tpm::read(&mut s)?)),
         _ => return Err(not_offered(&s, block, offer)),
     };
     let seal = Seal {
@@ -184,7 +189,7 @@ pub(crate) const MECHANISM_EXPECTED: &str = "a mechanism, as in \"0x1087\", \"CK
 pub(crate) const KEY_ID_EXPECTED: &str = "bytes in hex, as in \"0x1a2b\"";
 pub(crate) const BOOL_EXPECTED: &str = "true or false";
 
-fn absolute(s: &mut Stanza<'_>, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
+pub(crate) fn absolute(s: &mut Stanza<'_>, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
     let paths: Vec<PathBuf> = s.strings(key)?.unwrap_or_default().into_iter().map(PathBuf::from).collect();
     match paths.iter().find(|path| !path.is_absolute()) {
         Some(path) => Err(s.wrong(key, &path.display().to_string(), "paths from the root, as in \"/opt/vendor/etc\"")),
@@ -192,7 +197,7 @@ fn absolute(s: &mut Stanza<'_>, key: &'static str) -> Result<Vec<PathBuf>, Confi
     }
 }
 
-fn pin(s: &mut Stanza<'_>) -> Result<Option<PinSource>, ConfigError> {
+pub(crate) fn pin(s: &mut Stanza<'_>) -> Result<Option<PinSource>, ConfigError> {
     let sources = [
         ("pin", s.text("pin")?.map(|pin| PinSource::Given(Pin::new(pin)))),
         ("pin_file", s.path("pin_file")?.map(PinSource::File)),

@@ -9,8 +9,11 @@ fn nothing(_: &str) -> Option<String> {
     None
 }
 
-const OFFER: Offer<'static> =
-    Offer { storages: &["inmem", "file", "raft"], seals: &["shamir", "pkcs11", "software"], environment: &nothing };
+const OFFER: Offer<'static> = Offer {
+    storages: &["inmem", "file", "raft"],
+    seals: &["shamir", "pkcs11", "software", "tpm"],
+    environment: &nothing,
+};
 
 fn parse(text: &str) -> Config {
     let (config, warnings) = Config::parse(Path::new("c.hcl"), text, &OFFER).unwrap();
@@ -198,6 +201,25 @@ fn a_token_is_read_and_its_pin_is_not_shown() {
     assert_eq!((token.slot, token.mechanism), (Some(31), Some(9)));
     assert_eq!(token.key_id, Some(vec![0x1a, 0x2b]));
     assert_eq!(token.pin, Some(PinSource::File("/pin".into())));
+}
+
+#[test]
+fn a_tpm_is_read_with_its_registers() {
+    let tpm = |keys: &str| match &parse(&format!("seal \"tpm\" {{ {keys} }}")).seals[0].kind {
+        SealKind::Tpm(tpm) => tpm.clone(),
+        other => panic!("{other:?}"),
+    };
+    let usual = tpm("");
+    assert_eq!((usual.tcti.as_str(), usual.hierarchy, usual.pcrs), ("device:/dev/tpmrm0", "owner", vec![]));
+    let select = |bank, indices: &[u8]| PcrSelection { bank, indices: indices.to_vec() };
+    assert_eq!(tpm("pcrs = \"7, 0,2,0\"").pcrs, [select("sha256", &[0, 2, 7])]);
+    assert_eq!(tpm("pcrs = \"SHA384:23+sha1:1\"").pcrs, [select("sha384", &[23]), select("sha1", &[1])]);
+    let all =
+        tpm("tcti = \"swtpm:port=7000\" hierarchy = \"endorsement\" root_handle = \"0x81000001\" pin_file = \"/pin\" \
+         pcrs = \"sha256:11\" pcr_public_key = \"/k.pem\" pcr_signatures = \"/s.json\" helper_user = \"tss\"");
+    assert_eq!((all.hierarchy, all.root_handle), ("endorsement", Some(0x8100_0001)));
+    assert_eq!(all.pin, Some(PinSource::File("/pin".into())));
+    assert_eq!(all.pcr_signatures, Some("/s.json".into()));
 }
 
 #[test]

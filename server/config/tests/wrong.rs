@@ -9,7 +9,7 @@ fn nothing(_: &str) -> Option<String> {
 }
 
 const OFFER: Offer<'static> =
-    Offer { storages: &["inmem", "file"], seals: &["shamir", "pkcs11", "software"], environment: &nothing };
+    Offer { storages: &["inmem", "file"], seals: &["shamir", "pkcs11", "software", "tpm"], environment: &nothing };
 
 #[track_caller]
 fn refused(text: &str, message: &str) {
@@ -161,6 +161,22 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         "c.hcl:1:26: key_id of seal \"pkcs11\" \"xyz\" is not bytes in hex, as in \"0x1a2b\"",
     );
     refused(
+        "seal \"tpm\" { tcti = \"usb\" }",
+        "c.hcl:1:21: tcti of seal \"tpm\" \"usb\" is not a way to a TPM, as in \"device:/dev/tpmrm0\", \"tabrmd\" or \"swtpm:host=127.0.0.1,port=2321\"",
+    );
+    for pcrs in ["sha256:24", "sha256:", "md5:1", "sha256:1+sha256:2", "sha256:x"] {
+        refused(
+            &format!("seal \"tpm\" {{ pcrs = \"{pcrs}\" }}"),
+            &format!(
+                "c.hcl:1:21: pcrs of seal \"tpm\" \"{pcrs}\" is not registers 0 to 23 of banks sha1, sha256, sha384 or sha512, as in \"sha256:0,2,7\" or \"sha256:7+sha384:0\""
+            ),
+        );
+    }
+    refused(
+        "seal \"tpm\" { root_handle = \"81000001\" }",
+        "c.hcl:1:28: root_handle of seal \"tpm\" \"81000001\" is not the handle of a persistent object, as in \"0x81000001\"",
+    );
+    refused(
         "user_lockout \"all\" { lockout_threshold = 0 }",
         "c.hcl:1:42: lockout_threshold of user_lockout \"all\" \"0\" is not at least 1; disable_lockout = true locks nobody out",
     );
@@ -194,6 +210,14 @@ fn missing_keys_are_named_with_the_next_step() {
         "c.hcl:1:1: seal \"pkcs11\" needs key_label; say which key with key_label or key_id",
     );
     refused(
+        "seal \"tpm\" { pcrs = \"7\" pcr_public_key = \"/k\" }",
+        "c.hcl:1:1: seal \"tpm\" needs pcr_signatures; set it to the file with the approved measurements",
+    );
+    refused(
+        "seal \"tpm\" { pcr_public_key = \"/k\" pcr_signatures = \"/s\" }",
+        "c.hcl:1:1: seal \"tpm\" needs pcrs; name the registers that are approved, of one bank, as in \"sha256:11\"",
+    );
+    refused(
         "listener \"tcp\" { tls_disable = true proxy_protocol_behavior = \"allow_authorized\" }",
         "c.hcl:1:1: listener \"tcp\" needs proxy_protocol_authorized_addrs; name the addresses of your load balancers",
     );
@@ -204,7 +228,7 @@ fn what_does_not_exist_here_is_refused_by_name() {
     for seal in ["awskms", "azurekeyvault", "gcpckms", "ocikms", "alicloudkms", "transit", "kmip"] {
         refused(
             &format!("seal \"{seal}\" {{ }}"),
-            &format!("c.hcl:1:6: seal {seal:?} is not offered by Holdfast; there are: shamir, pkcs11, software"),
+            &format!("c.hcl:1:6: seal {seal:?} is not offered by Holdfast; there are: shamir, pkcs11, software, tpm"),
         );
     }
     for storage in ["consul", "etcd", "postgresql", "s3", "dynamodb", "raft"] {
@@ -245,6 +269,10 @@ fn what_contradicts_is_refused() {
     refused(
         "seal \"pkcs11\" { pin = \"1\"\n pin_env = \"P\" }",
         "c.hcl:2:12: seal \"pkcs11\" has both pin and pin_env; keep one of them",
+    );
+    refused(
+        "seal \"tpm\" { root_handle = \"0x81000001\"\n hierarchy_auth_file = \"/a\" }",
+        "c.hcl:2:24: seal \"tpm\" has both root_handle and hierarchy_auth_file; keep one of them",
     );
     refused(
         "listener \"tcp\" { tls_min_version = \"tls13\" tls_max_version = \"tls12\" }",

@@ -1,0 +1,111 @@
+//! A TPM of swtpm in a folder of the test's own.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::program::{command, run};
+use crate::until;
+
+/// Below the ports that the system gives out by itself.
+const FIRST_PORT: u16 = 20_000;
+/// Three ports each, at a distance of four.
+const PLACES: u16 = 3_000;
+const START: Duration = Duration::from_secs(30);
+
+/// A TPM that can be killed, started again, exchanged, and measured into.
+pub struct Tpm {
+    folder: PathBuf,
+    /// For commands; the next one is for control, and the one after says that both are taken.
+    port: u16,
+    _taken: TcpListener,
+    process: Child,
+}
+
+impl Tpm {
+    /// A new TPM whose state is in a folder below this one.
+    pub fn start(folder: &Path) -> Tpm {
+        let folder = folder.join("tpm");
+        fs::create_dir_all(&folder).expect("a folder for the TPM");
+        let (port, taken) = free_ports();
+        let process = launch(&folder, port);
+        Tpm { folder, port, _taken: taken, process }
+    }
+
+    /// As `tcti` of a seal and of tpm2-tools names it.
+    pub fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
+    }
+
+    /// The power is gone.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("swtpm runs");
+        self.process.wait().expect("swtpm ends");
+    }
+
+    pub fn start_again(&mut self) {
+        self.process = launch(&self.folder, self.port);
+    }
+
+    /// The machine starts anew: the registers are empty again.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// A new one is soldered in.
+    pub fn exchange(&mut self) {
+        self.kill();
+        fs::remove_dir_all(&self.folder).expect("the TPM's folder");
+        fs::create_dir(&self.folder).expect("a folder for the TPM");
+        self.start_again();
+    }
+
+    /// A program of tpm2-tools; no server may be connected to the TPM.
+    #[track_caller]
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        run(command(name).arg("-T").arg(self.tcti()).args(arguments)).good()
+    }
+
+    /// Measure something into a register.
+    #[track_caller]
+    pub fn measure(&self, pcr: u8) {
+        self.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={}", "5a".repeat(32))]);
+    }
+}
+
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        let _ended_already = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+fn free_ports() -> (u16, TcpListener) {
+    // Tests of one run begin at different places.
+    let start = std::process::id() as u16 % PLACES;
+    let bind = |port| TcpListener::bind(("127.0.0.1", port));
+    let found = (0..PLACES).find_map(|step| {
+        let port = FIRST_PORT + (start + step) % PLACES * 4;
+        // The third stays bound, so it is tried first: another test that has it has them all.
+        let taken = bind(port + 2).ok()?;
+        (bind(port).is_ok() && bind(port + 1).is_ok()).then_some((port, taken))
+    });
+    found.expect("three free ports")
+}
+
+fn launch(folder: &Path, port: u16) -> Child {
+    let place = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
+    let mut swtpm = command("swtpm");
+    swtpm.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+    swtpm.args(["--tpmstate", &format!("dir={}", folder.display())]);
+    swtpm.args(["--server", &place(port), "--ctrl", &place(port + 1)]);
+    let mut process = swtpm.stdin(Stdio::null()).spawn().expect("swtpm is not installed: make setup");
+    until(START, "swtpm", || {
+        assert!(process.try_wait().expect("a child can be waited for").is_none(), "swtpm has ended");
+        TcpStream::connect(("127.0.0.1", port + 1)).ok()
+    });
+    process
+}
