@@ -85,7 +85,9 @@ fn head_of(whole: &Whole<'_>) -> Forwarded {
     Forwarded {
         method: whole.method.as_str().to_owned(),
         uri: whole.uri.to_owned(),
-        headers: headers.filter_map(|(n, v)| Some((n.as_str().to_owned(), v.to_str().ok()?.to_owned()))).collect(),
+        headers: headers
+            .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+            .collect(),
         client: whole.address,
         certificate_serial: whole.certificate_serial.map(str::to_owned),
         listener: whole.allows,
@@ -140,7 +142,9 @@ async fn answer(core: &Arc<Core>, request: Forwarded, body: Vec<u8>) -> Reply {
     let Checked::Api(api) = path::check(uri.path()) else { return broken() };
     let mut headers = HeaderMap::new();
     for (name, value) in request.headers {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else { return broken() };
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) else {
+            return broken();
+        };
         headers.append(name, value);
     }
     let more = match cors::judge(core, &method, &headers) {

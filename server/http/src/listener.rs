@@ -67,6 +67,9 @@ pub struct ListenerOptions {
     pub scope: Scope,
     pub redact: Redact,
     pub response_headers: ResponseHeaders,
+    /// The namespace that is the outermost one for clients of this listener; without slashes at its ends, empty: the
+    /// root.
+    pub chroot_namespace: String,
 }
 
 impl Default for ListenerOptions {
@@ -89,6 +92,7 @@ impl Default for ListenerOptions {
             scope: Scope::default(),
             redact: Redact::default(),
             response_headers: ResponseHeaders::default(),
+            chroot_namespace: String::new(),
         }
     }
 }

@@ -53,7 +53,7 @@ pub async fn serve(
 
 // hyper copies this future for every request, and it is wiped after it: what only some requests wait for is in boxes.
 async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, request: hyper::Request<Incoming>) -> Reply {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let api = match path::check(parts.uri.path()) {
         Checked::Api(p) => p,
         Checked::Redirect(to) => return redirect(&parts.method, &to, parts.uri.query()),
@@ -65,6 +65,11 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
             return reply(Answer { content_type: plain, ..Answer::json(400, b"400 Bad Request".to_vec()) });
         }
     };
+    // Who watches the server asks for its state on whatever listener there is.
+    let is_of_state = matches!(parts.method, Method::GET | Method::HEAD) && matches!(&*api, "sys/health" | "sys/init");
+    if !options.chroot_namespace.is_empty() && !is_of_state {
+        enter_namespace(&mut parts.headers, &options.chroot_namespace);
+    }
     let headers = &parts.headers;
     if options.require_request_header && text_of(headers, "x-vault-request").is_none_or(|v| v != "true") {
         return reply(Answer::error(412, "missing the X-Vault-Request header, which this listener requires"));
@@ -288,11 +293,23 @@ async fn bare_in_task(core: &Arc<Core>, r: &BareRequest<'_>) -> Option<Answer> {
     Box::pin(core.bare(r)).await
 }
 
-/// The namespace asked for, with a slash at its end unless it is the root.
+/// The namespace asked for, with a slash at its end unless it is the root. Bytes that are no text are no namespace's
+/// name, and not the root either.
 fn namespace_of(headers: &HeaderMap) -> String {
-    let given = text_of(headers, "x-vault-namespace").unwrap_or("").trim_matches('/');
+    let given = headers.get(NAMESPACE).map_or("".into(), |v| String::from_utf8_lossy(v.as_bytes()));
+    let given = given.trim().trim_matches('/');
     if given.is_empty() || given == "root" { String::new() } else { format!("{given}/") }
 }
+
+/// What a client calls the root is this namespace, here and on a node that the request is passed on to.
+fn enter_namespace(headers: &mut HeaderMap, outermost: &str) {
+    let whole = format!("{outermost}/{}", namespace_of(headers));
+    // What came as a header can be one again; a name with control characters is nobody's.
+    let value = HeaderValue::from_bytes(whole.as_bytes()).unwrap_or(HeaderValue::from_static("-"));
+    headers.insert(NAMESPACE, value);
+}
+
+const NAMESPACE: &str = "x-vault-namespace";
 
 pub(crate) fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|v| v.to_str().ok())
@@ -417,7 +434,9 @@ fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
         Operation::List | Operation::Scan if !path.ends_with('/') => format!("{path}/"),
         _ => path,
     };
-    let wrap_ttl = match text_of(headers, "x-vault-wrap-ttl").map(str::trim) {
+    // One that cannot be read must not turn into an answer that is not wrapped.
+    let given = headers.get("x-vault-wrap-ttl").map(|v| v.to_str().map_or("?", str::trim));
+    let wrap_ttl = match given {
         None | Some("") => None,
         Some(text) => match duration::parse(text) {
             Some(n) if n >= 0 => {

@@ -78,6 +78,58 @@ fn a_listener_may_require_the_request_header() {
 }
 
 #[test]
+fn a_listener_of_a_namespace_shows_nothing_outside_it() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let root = &running.root;
+    for (made, namespace) in [("sys/namespaces/team", "team"), ("team/sys/namespaces/inner", "team/inner")] {
+        root.post(made, json!({})).expect(200);
+        root.post(&format!("{namespace}/sys/mounts/kv"), json!({ "type": "kv" })).expect(204);
+        root.post(&format!("{namespace}/kv/x"), json!({ "in": namespace })).expect(204);
+    }
+    root.post("sys/mounts/outside", json!({ "type": "kv" })).expect(204);
+    let policy = json!({ "policy": "path \"*\" { capabilities = [\"read\", \"create\", \"update\", \"list\"] }" });
+    root.post("team/sys/policies/acl/all", policy).expect(204);
+    let token = root.post("team/auth/token/create", json!({ "policies": ["all"] })).expect(200);
+    let token = token.at("/auth/client_token").as_str().expect("a token").to_owned();
+    let config = running.site.config();
+    let listener =
+        "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n  chroot_namespace = \"/team/\"\n}\n";
+    running.site.write_config(&(config + listener));
+    let server = running.site.start_after(running.server);
+    for share in &running.keys.shares[..2] {
+        server.client().post("sys/unseal", json!({ "key": share })).expect(200);
+    }
+    let inside = Client::new(server.listeners[1].clone(), None);
+    for client in [inside.with_token(&token), inside.with_token(&running.keys.root_token)] {
+        let read = |path: &str, namespace: &str| {
+            client.raw("GET", &format!("/v1/{path}"), &[("X-Vault-Namespace", namespace)], b"")
+        };
+        for here in ["", "/", "root"] {
+            assert_eq!(read("kv/x", here).expect(200).at("/data/in"), "team");
+        }
+        assert_eq!(read("kv/x", "inner").expect(200).at("/data/in"), "team/inner");
+        assert_eq!(read("inner/kv/x", "").expect(200).at("/data/in"), "team/inner");
+        for beyond in ["team", "..", "../", "\u{1f511}"] {
+            assert!(read("kv/x", beyond).status >= 400, "{beyond}");
+        }
+        assert!(read("outside/x", "").status >= 400);
+        assert_eq!(read("sys/config/state/sanitized", "").status, 400, "what only the root has");
+    }
+    inside.get("sys/health").expect(200);
+}
+
+#[test]
+fn headers_that_are_no_text_are_not_taken_for_none() {
+    let running = Running::start(Setup::shamir());
+    running.root.post("sys/mounts/kv", json!({ "type": "kv" })).expect(204);
+    running.root.post("kv/x", json!({ "of": "the root" })).expect(204);
+    let read = |header: (&str, &str)| running.root.raw("GET", "/v1/kv/x", &[header], b"");
+    assert!(read(("X-Vault-Namespace", "\u{1f511}")).status >= 400, "the root answers for another namespace");
+    read(("X-Vault-Wrap-TTL", "\u{1f511}")).refused(400);
+    read(("X-Vault-Namespace", "")).expect(200);
+}
+
+#[test]
 fn metrics_need_a_token_unless_the_listener_says_otherwise() {
     let running = Running::start(Setup::shamir().without_tls());
     running.root.without_token().get("sys/metrics?format=prometheus").refused(403);

@@ -47,10 +47,6 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
     }
 }
 
-fn not_offered(key: &str, instead: &str) -> String {
-    format!("listener: {key} is not offered by this version: {instead}")
-}
-
 fn owner(u: &UnixListener) -> Result<Owner, String> {
     let of = |key: &str, e: AccountError| format!("listener {}: {key}: {e}", u.path.display());
     let user = u.socket_user.as_deref().map(account::user).transpose().map_err(|e| of("socket_user", e))?;
@@ -60,9 +56,6 @@ fn owner(u: &UnixListener) -> Result<Owner, String> {
 
 /// What a listener is asked for and would not do is refused, not passed over.
 fn refuse_what_is_missing(t: &TcpListener) -> Result<(), String> {
-    if !t.chroot_namespace.is_empty() {
-        return Err(not_offered("chroot_namespace", "let clients send X-Vault-Namespace"));
-    }
     if t.metrics_only && t.disallow_metrics {
         return Err("listener: metrics_only and disallow_metrics together leave nothing to answer".into());
     }
@@ -110,6 +103,7 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
             version: t.redact_version,
         },
         response_headers: response_headers(t),
+        chroot_namespace: t.chroot_namespace.trim_matches('/').to_owned(),
     };
     let certificates = match &t.tls {
         None => None,
