@@ -28,5 +28,5 @@ pub use listener::{Address, ListenerOptions, Listening, Owner, bind};
 pub use proxy_protocol::{Proxies, ProxyError, proxy_header};
 pub use redact::Redact;
 pub use request::decode;
-pub use response_headers::ResponseHeaders;
+pub use response_headers::{CurrentHeaders, ResponseHeaders};
 pub use scope::Scope;

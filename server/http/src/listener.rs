@@ -23,7 +23,7 @@ use crate::connections::{Connection, Connections};
 use crate::minded::Minded;
 use crate::proxy_protocol::Begun;
 use crate::request::{self, Peer};
-use crate::{ForwardedFor, Proxies, Redact, ResponseHeaders, Scope};
+use crate::{CurrentHeaders, ForwardedFor, Proxies, Redact, Scope};
 
 /// Heads larger than this are refused.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -66,7 +66,7 @@ pub struct ListenerOptions {
     pub write_timeout: Option<Duration>,
     pub scope: Scope,
     pub redact: Redact,
-    pub response_headers: ResponseHeaders,
+    pub response_headers: CurrentHeaders,
     /// The namespace that is the outermost one for clients of this listener; without slashes at its ends, empty: the
     /// root.
     pub chroot_namespace: String,
@@ -91,7 +91,7 @@ impl Default for ListenerOptions {
             write_timeout: None,
             scope: Scope::default(),
             redact: Redact::default(),
-            response_headers: ResponseHeaders::default(),
+            response_headers: CurrentHeaders::default(),
             chroot_namespace: String::new(),
         }
     }

@@ -1,7 +1,9 @@
 //! `custom_response_headers`: what a listener adds to its answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use holdfast_config::{HeaderStatus, ResponseHeaders as Configured};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -45,6 +47,25 @@ impl ResponseHeaders {
         for (name, value) in fitting.into_iter().flatten().flatten() {
             headers.insert(name, value.clone());
         }
+    }
+}
+
+/// What a listener adds now; the configuration may be read again while it serves.
+#[derive(Debug, Clone, Default)]
+pub struct CurrentHeaders(Arc<ArcSwap<ResponseHeaders>>);
+
+impl CurrentHeaders {
+    pub fn new(headers: ResponseHeaders) -> CurrentHeaders {
+        CurrentHeaders(Arc::new(ArcSwap::from_pointee(headers)))
+    }
+
+    /// For all answers from now on.
+    pub fn replace(&self, headers: ResponseHeaders) {
+        self.0.store(Arc::new(headers));
+    }
+
+    pub fn add_to(&self, status: StatusCode, headers: &mut HeaderMap) {
+        self.0.load().add_to(status, headers);
     }
 }
 

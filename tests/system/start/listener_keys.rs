@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use holdfast_tests::{Address, Client, Running, Setup, Site};
+use holdfast_tests::{Address, Client, Running, Setup, Site, until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[test]
@@ -26,6 +27,24 @@ fn custom_headers_are_added_by_status_and_the_servers_own_stay() {
     assert_eq!(headers("GET", "/v1/cubbyhole/none"), (404, all(["one; two", "default", ""])));
     assert_eq!(headers("GET", "/elsewhere"), (404, all(["one; two", "default", ""])));
     assert_ne!(running.root.get("sys/health").header("x-vault-index"), Some("mine"));
+}
+
+#[test]
+fn custom_headers_are_read_again_at_a_hangup() {
+    let headers = |a: &str| format!("custom_response_headers {{ \"default\" = {{ \"X-A\" = [\"{a}\"] }} }}");
+    let running = Running::start(Setup::shamir().with_listener(&headers("before")));
+    let asked = |running: &Running| running.root.get("sys/health").header("x-a").map(str::to_owned);
+    assert_eq!(asked(&running).as_deref(), Some("before"));
+
+    let config = running.site.config();
+    running.site.write_config(&config.replace(&headers("before"), &headers("after")));
+    running.server.signal(Signal::HUP);
+    until(Duration::from_secs(30), "the new headers", || (asked(&running).as_deref() == Some("after")).then_some(()));
+
+    running.site.write_config("listener \"tcp\" {");
+    running.server.signal(Signal::HUP);
+    running.server.until_logged("the configuration cannot be read again");
+    assert_eq!(asked(&running).as_deref(), Some("after"));
 }
 
 #[test]

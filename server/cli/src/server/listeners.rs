@@ -7,7 +7,9 @@ use holdfast_config::{Config, Listener, TcpListener, TlsVersion, UnixListener};
 use holdfast_core::OldRoutes;
 use holdfast_hsm::account::{self, AccountError};
 use holdfast_http::tls::{Certificates, TlsOptions};
-use holdfast_http::{Address, ForwardedFor, ListenerOptions, Owner, Proxies, Redact, ResponseHeaders, Scope};
+use holdfast_http::{
+    Address, CurrentHeaders, ForwardedFor, ListenerOptions, Owner, Proxies, Redact, ResponseHeaders, Scope,
+};
 
 /// A listener before it is bound.
 pub struct Planned {
@@ -102,7 +104,7 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
             cluster_name: t.redact_cluster_name,
             version: t.redact_version,
         },
-        response_headers: response_headers(t),
+        response_headers: CurrentHeaders::new(response_headers(t)),
         chroot_namespace: t.chroot_namespace.trim_matches('/').to_owned(),
     };
     let certificates = match &t.tls {
@@ -130,4 +132,16 @@ fn tcp(base: ListenerOptions, t: &TcpListener) -> Result<Planned, String> {
         tls,
         auto_reload: t.tls.as_ref().is_some_and(|t| t.auto_reload),
     })
+}
+
+/// What SIGHUP reads again of listeners: `custom_response_headers`. Their order in the configuration says which is which; one
+/// whose address is another by now stays as it is.
+pub fn follow_headers(planned: &[Planned], config: &Config) {
+    for (planned, listener) in planned.iter().zip(&config.listeners) {
+        if let Listener::Tcp(t) = listener
+            && matches!(planned.address, Address::Tcp(was) if resolve(&t.address).is_ok_and(|now| now == was))
+        {
+            planned.options.response_headers.replace(response_headers(t));
+        }
+    }
 }

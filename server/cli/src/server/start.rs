@@ -276,17 +276,23 @@ fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, S
     }
 }
 
-/// The audit devices that the configuration declares by now; what cannot be read changes nothing.
-async fn declare_audit_again(core: &Arc<Core>, flags: &Flags, rules: &Rules) {
-    match read_config(flags).and_then(|(config, _)| declared_audit(&config, rules)) {
-        Ok(devices) => core.declare_audit(devices).await,
+/// What the configuration says by now of audit devices and of the headers of answers; what cannot be read changes nothing.
+async fn follow_configuration(core: &Arc<Core>, flags: &Flags, rules: &Rules, planned: &[Planned]) {
+    let config = match read_config(flags) {
+        Ok((config, _)) => config,
         Err(e) => {
-            tracing::error!(error = %e, "the configuration cannot be read again: the audit devices stay as they are")
+            tracing::error!(error = %e, "the configuration cannot be read again: all stays as it is");
+            return;
         }
+    };
+    listeners::follow_headers(planned, &config);
+    match declared_audit(&config, rules) {
+        Ok(devices) => core.declare_audit(devices).await,
+        Err(e) => tracing::error!(error = %e, "the audit devices stay as they are"),
     }
 }
 
-/// SIGHUP reads certificates and audit stanzas again, opens the log and audit files anew, and asks the seal's device
+/// SIGHUP reads certificates, audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
 /// again, with the PIN that its file has now; SIGTERM and Ctrl-C end the server.
 async fn wait_for_signals(
     core: &Arc<Core>,
@@ -304,7 +310,7 @@ async fn wait_for_signals(
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
                 core.log.reopen();
-                declare_audit_again(core, flags, audit_rules).await;
+                follow_configuration(core, flags, audit_rules, planned).await;
                 core.reopen_audit();
                 if let Some(device) = device {
                     device.read_pin_again();
