@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use crate::caught::caught;
 use crate::expiry::{self, Due};
 use crate::jobs::Step;
-use crate::layout::SYSTEM;
+use crate::layout::{EXPIRY, SYSTEM};
+use crate::namespaces::seal;
 use crate::sys::keys::rotate_when_due;
 use crate::{Core, Open, intents, jobs, leases, tokens};
 
@@ -66,6 +67,11 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
                 let due = expiry::due(tx, now)?;
                 let mut ended = (0, 0);
                 for (key, what) in &due {
+                    let namespace = what.namespace();
+                    if tx.is_sealed(&namespace) {
+                        seal::park(tx, &namespace, EXPIRY, key, what.encode())?;
+                        continue;
+                    }
                     match what {
                         Due::Token(id) => {
                             tokens::revoke_tree(tx, id)?;
@@ -100,6 +106,10 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
     let now = core.clock.boot();
     let mut more = false;
     for (id, job) in stored {
+        if !job.is_blind() && open.barrier.load().is_sealed(&job.namespace()) {
+            // It goes on when that is unsealed.
+            continue;
+        }
         if pauses.get(&id).is_some_and(|(_, until)| *until > now) {
             continue;
         }
@@ -111,7 +121,7 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
             core.transact(open, |tx| jobs::forget(tx, &id)).await?;
             continue;
         };
-        let router = core.router_of(open, &space)?;
+        let router = if job.is_blind() { core.router(open)? } else { core.router_of(open, &space)? };
         match caught(pin!(core.transact(open, |tx| jobs::step(core, tx, &router, &id)))).await {
             // What is done may have made other jobs.
             Ok(step @ (Step::Done | Step::More)) => {

@@ -66,6 +66,15 @@ impl<T> Cache<T> {
         }
     }
 
+    /// Forget all that was read in older snapshots than that of `index`, and keep nothing more that is.
+    pub fn forget_before(&self, index: u64) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.entries.clear();
+            shard.invalidated_at = shard.invalidated_at.max(index);
+        }
+    }
+
     /// The batch of `index` changed the key.
     pub fn invalidate(&self, key: &[u8], index: u64) {
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);

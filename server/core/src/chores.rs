@@ -82,7 +82,9 @@ fn begin_due(core: &Arc<Core>, open: &Arc<Open>, running: &Arc<Running>, permits
 fn busy_elsewhere(core: &Arc<Core>, open: &Open, tx: &mut Tx) -> Result<Vec<Arc<Mount>>> {
     let mut found = Vec::new();
     for (namespace, mount) in router::busy(tx)? {
-        let Some(space) = core.space_of(open, namespace)? else { continue };
+        let Some(space) = core.space_of(open, namespace)?.filter(|s| !s.is_sealed(&open.barrier.load())) else {
+            continue;
+        };
         found.extend(core.router_of(open, &space)?.mounts().find(|m| m.entry.uuid == mount).cloned());
     }
     Ok(found)

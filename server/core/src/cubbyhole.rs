@@ -9,6 +9,7 @@ use holdfast_sdk::{
     Value, json,
 };
 
+use crate::jobs;
 use crate::layout::{CUBBYHOLE, KEPT_ELSEWHERE, NamespaceId, SPACES, TOKENS};
 use crate::tokens::RESPONSE_WRAPPING;
 use crate::tx::Tx;
@@ -121,7 +122,13 @@ pub fn clean(tx: &mut Tx, token: &TokenId, limit: usize) -> Result<bool> {
     let tokens = TOKENS.of(token.namespace);
     let elsewhere = tx.within(tokens, |tx| tx.ordered(KEPT_ELSEWHERE, &token.own, &end, 1))?;
     if let Some((place, _)) = elsewhere.first() {
-        let namespace = place.get(32..).and_then(|n| n.try_into().ok());
+        let namespace: Option<NamespaceId> = place.get(32..).and_then(|n| n.try_into().ok());
+        if let Some(sealed) = namespace.filter(|n| tx.is_sealed(n)) {
+            // The token's own id leads there, whichever namespace it is of.
+            jobs::add_in(tx, sealed, jobs::Kind::CleanCubbyhole { token: token.own })?;
+            tx.within(tokens, |tx| tx.delete(Place::Ordered(KEPT_ELSEWHERE, place)))?;
+            return Ok(true);
+        }
         if !namespace.is_some_and(|n| clean_in(tx, n, token, limit).unwrap_or(false)) {
             tx.within(tokens, |tx| tx.delete(Place::Ordered(KEPT_ELSEWHERE, place)))?;
         }

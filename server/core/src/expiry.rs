@@ -27,7 +27,14 @@ const TOKEN_IN: u8 = 3;
 const LEASE_IN: u8 = 4;
 
 impl Due {
-    fn encode(&self) -> Vec<u8> {
+    pub fn namespace(&self) -> NamespaceId {
+        match self {
+            Due::Token(id) => id.namespace,
+            Due::Lease(namespace, _) => *namespace,
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
         match self {
             Due::Token(id) if id.namespace == ROOT => [&[TOKEN][..], &id.own].concat(),
             Due::Token(id) => [&[TOKEN_IN][..], &id.namespace, &id.own].concat(),

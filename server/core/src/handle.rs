@@ -150,6 +150,9 @@ impl Core {
         drop(entered);
         drop(open);
         self.metrics.handled(start);
+        if effects.contains(&Effect::NamespaceSealed) {
+            self.scrub().await;
+        }
         if effects.contains(&Effect::Seal) {
             let core = self.clone();
             Box::pin(core.seal_now()).await;

@@ -198,7 +198,7 @@ impl Core {
         let token = tokens::new_root_service_id().map_err(failed)?;
         first_records(&mut tx, &token, now).map_err(failed)?;
         if let Some(key) = verifier {
-            let check = authority::verifier(&barrier, &key);
+            let check = authority::verifier(&barrier, &key).map_err(failed)?;
             tx.within(STORE, |tx| tx.put(Place::Ordered(SETTINGS, authority::VERIFIER), check)).map_err(failed)?;
         }
         let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;

@@ -14,6 +14,7 @@ use minicbor::{Decode, Encode};
 use crate::expiry;
 use crate::layout::{GIVEN_UP, INTENTS, INTENTS_DUE, IRREVOCABLE, NamespaceId, ROOT, STORE, SYSTEM};
 use crate::leases::{self, EngineLease};
+use crate::namespaces::seal;
 use crate::router::Mount;
 use crate::tx::{Effect, Tx};
 use crate::{clock, random, router};
@@ -341,11 +342,27 @@ pub fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<Due>> {
     let mut out = Vec::new();
     for (_, value) in expiry::due_in(tx, INTENTS_DUE, now, limit)? {
         let (namespace, key) = Due::decode(&value)?;
+        if tx.is_sealed(&namespace) {
+            continue;
+        }
         if let Some(intent) = tx.within(SYSTEM.of(namespace), |tx| load(tx, &key))? {
             out.push(Due { namespace, key, target: intent.target });
         }
     }
     Ok(out)
+}
+
+/// Put aside what is due in sealed namespaces. False: there was nothing.
+pub fn park_due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<bool> {
+    let mut any = false;
+    for (place, value) in expiry::due_in(tx, INTENTS_DUE, now, limit)? {
+        let (namespace, _) = Due::decode(&value)?;
+        if tx.is_sealed(&namespace) {
+            seal::park(tx, &namespace, INTENTS_DUE, &place, value)?;
+            any = true;
+        }
+    }
+    Ok(any)
 }
 
 /// Take a due intent for undoing: from this commit on its request cannot complete it. It is due again if
@@ -430,6 +447,10 @@ pub fn take_up_again_elsewhere(tx: &mut Tx, now: Timestamp) -> Result<bool> {
     for (place, _) in &found {
         tx.within(STORE, |tx| tx.delete(Place::Ordered(GIVEN_UP, place)))?;
         let Some((namespace, key)) = place.split_first_chunk::<16>() else { continue };
+        if tx.is_sealed(namespace) {
+            seal::park(tx, namespace, GIVEN_UP, place, Vec::new())?;
+            continue;
+        }
         let key = Key::read(key)?;
         tx.within(SYSTEM.of(*namespace), |tx| match load(tx, &key)? {
             Some(intent) if intent.state == State::GivenUp => try_again(tx, &key, intent, now),

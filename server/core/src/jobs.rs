@@ -7,7 +7,7 @@ use holdfast_sdk::{Error, Map, Place, Result, Timestamp, TokenId, Transaction, V
 use minicbor::{Decode, Encode};
 
 use crate::layout::{JOBS, MOUNTS, NamespaceId, ROOT, STORE, SYSTEM, Scope};
-use crate::namespaces::{self, Ended};
+use crate::namespaces::{self, Ended, seal};
 use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
 use crate::{Core, Open, clock, cubbyhole, intents, leases, random, tokens};
@@ -100,6 +100,18 @@ pub enum Kind {
         #[n(0)]
         path: String,
     },
+    /// Delete what a sealed namespace keeps, unread.
+    #[n(9)]
+    WipeNamespace {
+        #[n(0)]
+        path: String,
+    },
+    /// Put back what became due while a namespace was sealed, by the number of its keyring.
+    #[n(10)]
+    TakeUpParked {
+        #[n(0)]
+        number: u32,
+    },
 }
 
 impl Kind {
@@ -128,6 +140,8 @@ impl Kind {
             Kind::RevokeLeases { .. } => "revoke-leases",
             Kind::EndLeasesOfToken { .. } => "end-leases-of-token",
             Kind::EndNamespace { .. } => "end-namespace",
+            Kind::WipeNamespace { .. } => "wipe-namespace",
+            Kind::TakeUpParked { .. } => "take-up-parked",
         }
     }
 }
@@ -153,6 +167,16 @@ holdfast_sdk::record!(Job);
 impl Job {
     pub fn namespace(&self) -> NamespaceId {
         self.namespace.unwrap_or(ROOT)
+    }
+
+    /// It needs nothing of its namespace to be read.
+    pub fn is_blind(&self) -> bool {
+        matches!(self.kind, Kind::WipeNamespace { .. })
+    }
+
+    /// It ends the namespace of a path, or one in it.
+    pub fn ends_namespace_in(&self, path: &str) -> bool {
+        matches!(&self.kind, Kind::EndNamespace { path: of } if of.starts_with(path))
     }
 }
 
@@ -264,6 +288,8 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
             leases::end_below(tx, folder, how, Timestamp(*before), cursor)?
         }
         Kind::EndLeasesOfToken { token: of } => leases::end_rest_of_token(tx, &token(of))?,
+        Kind::WipeNamespace { .. } => seal::wipe_some(tx, &namespace, BATCH_KEYS)?,
+        Kind::TakeUpParked { number } => seal::take_up_parked(tx, *number)?,
         Kind::EndNamespace { .. } => match namespaces::end_some(tx, namespace)? {
             Ended::All => false,
             Ended::Some => true,
@@ -331,7 +357,11 @@ pub fn shown(id: &[u8; 16], job: &Job) -> Map<String, Value> {
     out.insert("created_time".into(), holdfast_sdk::Timestamp::from_secs(job.created).rfc3339().into());
     out.insert("batches".into(), job.batches.into());
     out.insert("last_error".into(), job.last_error.clone().map_or(Value::Null, Value::from));
-    if let Kind::CleanMount { path, .. } | Kind::UpgradeMount { path, .. } | Kind::EndNamespace { path } = &job.kind {
+    if let Kind::CleanMount { path, .. }
+    | Kind::UpgradeMount { path, .. }
+    | Kind::EndNamespace { path }
+    | Kind::WipeNamespace { path } = &job.kind
+    {
         out.insert("path".into(), path.clone().into());
     }
     out

@@ -148,6 +148,13 @@ pub const OIDC_KEYS_DUE: Table = Table(26);
 
 /// By name: how many leases there may be.
 pub const LEASE_QUOTAS: Table = Table(27);
+/// By the UUID of a namespace that does not rest under the root's keyring, then the number of the one it rests under.
+pub const OWN_RINGS: Table = Table(28);
+/// By the number of a namespace's own keyring: how often it was sealed. Who applies a change forgets its keys.
+pub const SEALINGS: Table = Table(29);
+/// By the number of the keyring of a sealed namespace, a table and a place in it: what is to be put there when it is
+/// unsealed.
+pub const PARKED: Table = Table(30);
 /// By node and device of the audit: the last checkpoint of its log.
 pub const AUDIT_CHECKPOINTS: Table = Table(40);
 
@@ -278,6 +285,9 @@ mod tests {
             QUOTAS,
             OIDC_KEYS_DUE,
             LEASE_QUOTAS,
+            OWN_RINGS,
+            SEALINGS,
+            PARKED,
             AUDIT_CHECKPOINTS,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());

@@ -203,6 +203,8 @@ pub(crate) struct Open {
     pub identities: identity::Resolutions,
     pub audit: audit::Broker,
     pub quotas: quotas::Quotas,
+    /// Shares that were given of sealed namespaces.
+    pub unseals: namespaces::seal::Unseals,
     pub second_factors: Arc<mfa::SecondFactors>,
     pub settings: settings::SettingsCache,
     pub closing: AtomicBool,
@@ -257,6 +259,7 @@ impl Core {
         core.store.on_applied(Box::new(move |keys, index| {
             let Some(core) = weak.upgrade() else { return };
             core.locks_may_have_changed(keys, index);
+            core.namespaces_may_be_sealed(keys, index);
             if let Some(open) = &*core.open.load() {
                 open.invalidate(keys, index);
             }
@@ -348,7 +351,12 @@ impl Core {
         if (failed || !tx.writes_anything()) && !in_flight {
             return Ok((result, None, Vec::new()));
         }
-        let mut proposal = tx.into_proposal().map_err(|e| CommitError::Failed(e.to_string()))?;
+        let mut proposal = match tx.into_proposal() {
+            Ok(proposal) => proposal,
+            // Its namespace was sealed meanwhile: nothing is written.
+            Err(e @ Error::Unavailable(_)) => return Ok((Err(e), None, Vec::new())),
+            Err(e) => return Err(CommitError::Failed(e.to_string())),
+        };
         if failed {
             // What it read must still be true before anybody is told about the failure.
             proposal.writes.clear();
@@ -495,6 +503,18 @@ impl Core {
 }
 
 impl Open {
+    /// A namespace was sealed by the batch of `index`: all that was read goes, of other namespaces too.
+    fn forget_what_was_read(&self, index: u64) {
+        self.opened.forget_before(index);
+        self.tokens.forget_before(index);
+        self.sessions.forget_before(index);
+        self.identities.forget_before(index);
+        self.policies.forget_others();
+        self.spaces.forget_all(index);
+        let barrier = self.barrier.load();
+        self.second_factors.waiting.forget_of(|namespace| barrier.is_sealed(namespace));
+    }
+
     /// A batch is about to be published: forget what it changes.
     fn invalidate(&self, keys: &[holdfast_storage::Key], index: u64) {
         for key in keys {
@@ -514,6 +534,18 @@ impl Open {
                 }
                 layout::QUOTAS | layout::LEASE_QUOTAS if scope == layout::STORE => self.quotas.changed(index),
                 layout::NAMESPACES if scope == layout::STORE => self.spaces.changed(index),
+                layout::OWN_RINGS if scope == layout::STORE => {
+                    if let Some((namespace, number)) = key.get(34..).and_then(namespaces::seal::read_ring_place) {
+                        self.barrier.load().adopt(namespace, number);
+                    }
+                }
+                layout::SEALINGS if scope == layout::STORE => {
+                    if let Some(number) = namespaces::own_keys::sealed_by(key)
+                        && self.barrier.load().close_ring(number)
+                    {
+                        self.forget_what_was_read(index);
+                    }
+                }
                 layout::identity::ENTITY if of(layout::IDENTITY) => self.identities.entity_changed(key, index),
                 layout::identity::GROUPS if of(layout::IDENTITY) => self.identities.groups_changed(index),
                 _ => {}
@@ -542,6 +574,7 @@ fn commit_failure(e: CommitError) -> Error {
     match e {
         CommitError::TooLarge { .. } => Error::Status(413, vec![e.to_string()]),
         CommitError::Refused(text) if text == "permission denied" => Error::PermissionDenied,
+        CommitError::Refused(text) if text == "namespace is sealed" => Error::Unavailable(text),
         CommitError::Refused(text) => Error::bad_request(text),
         CommitError::Full(_) => Error::Status(507, vec![e.to_string()]),
         // Nothing was written; the one that leads now does it.

@@ -143,7 +143,10 @@ impl Core {
 
     /// Take the keys that the active node tells, and make the locks that only this node can.
     pub async fn take_new_keys(&self, offer: &[u8]) -> Vec<u8> {
-        let taken = self.take_offer(offer).await;
+        let taken = match self.take_namespace_keys(offer) {
+            Some(taken) => taken.map(|()| Taken { made: Vec::new(), trouble: None }),
+            None => self.take_offer(offer).await,
+        };
         minicbor::to_vec(taken.unwrap_or_else(|trouble| Taken { made: Vec::new(), trouble: Some(trouble) }))
             .unwrap_or_default()
     }

@@ -132,6 +132,11 @@ impl PolicyCache {
         }
     }
 
+    /// Forget the unions of all namespaces but the root.
+    pub fn forget_others(&self) {
+        self.others.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn unions_of(&self, namespace: NamespaceId) -> Arc<PolicyUnions> {
         if let Some(found) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&namespace) {
             return found.clone();

@@ -14,7 +14,8 @@ use holdfast_storage::{Proposal, Write, level};
 use crate::cache::Cache;
 use crate::ceremony::Ceremonies;
 use crate::layout::{KEYRING, LOCKS};
-use crate::namespaces::Spaces;
+use crate::namespaces::seal::Unseals;
+use crate::namespaces::{self, Spaces};
 use crate::policies::PolicyCache;
 use crate::router;
 use crate::sys::host::note_version;
@@ -242,12 +243,14 @@ impl Core {
             identities: crate::identity::Resolutions::default(),
             audit: self.open_audit(&barrier).await.map_err(failed)?,
             quotas: crate::quotas::Quotas::default(),
+            unseals: Unseals::default(),
             second_factors: Arc::default(),
             settings: crate::settings::SettingsCache::default(),
             closing: AtomicBool::new(false),
             closed: tokio::sync::watch::Sender::new(false),
         });
-        let mut tx = Tx::read_only(self.store.view(), barrier);
+        let mut tx = Tx::read_only(self.store.view(), barrier.clone());
+        namespaces::seal::resume(self, &mut tx, &barrier).map_err(failed)?;
         if let Some(stored) = crate::stored_time(&mut tx).map_err(failed)? {
             self.clock.resume(stored);
         }
@@ -260,6 +263,7 @@ impl Core {
         self.open.store(Some(open.clone()));
         self.is_unlocked();
         background::start(self, &open);
+        namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);
         undo::start(self, &open);
         chores::start(self, &open);
@@ -397,13 +401,23 @@ impl Core {
         };
         let ticket = self.store.propose(proposal).map_err(crate::commit_failure)?;
         ticket.committed().await.map_err(crate::commit_failure)?;
-        open.barrier.store(Arc::new(Barrier::new(fresh)));
+        open.barrier.store(Arc::new(old.with_keyring(fresh)));
         Ok(())
     }
 }
 
 /// How long the workers wait for one another.
 const SCRUB_WAIT: Duration = Duration::from_millis(500);
+
+impl Core {
+    /// A namespace was sealed: what is left of its keys and values on stacks and in freed memory goes.
+    pub(crate) async fn scrub(&self) {
+        // What connections have read and written lies in their buffers until they end.
+        self.sealed.notify_waiters();
+        trim_heap();
+        scrub_workers().await;
+    }
+}
 
 /// Ciphers leave key schedules on the stacks of the threads that ran them: wipe every worker's. As many
 /// tasks as there are workers hold on to a worker each until all have one.

@@ -15,6 +15,7 @@ use holdfast_storage::RESTORE_KEY;
 
 use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded};
 use crate::layout::LOCKS;
+use crate::namespaces::own_keys::OwnKeys;
 use crate::new_keys::Offered;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, clock, random};
@@ -52,6 +53,8 @@ pub(crate) struct Standings {
     locks_changed: AtomicU64,
     /// Keys that the active node has told.
     pub(crate) offered: Offered,
+    /// Of namespaces that are unsealed and have a seal of their own.
+    pub(crate) own_keys: OwnKeys,
 }
 
 impl Standings {
@@ -295,6 +298,7 @@ impl Core {
         }
         *self.standings.active() = None;
         self.standings.offered.forget();
+        self.standings.own_keys.forget_all(0);
         self.store.stand_by();
         self.standings.held().take().is_some()
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_sdk::{Error, Place, Result, Table, Transaction};
-use holdfast_seal::Barrier;
+use holdfast_seal::{Barrier, OwnRing, SealError};
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
 use crate::cache::Cache;
@@ -47,6 +47,8 @@ pub enum Effect {
     Seal,
     /// Hand leadership over once the answer is made.
     StepDown,
+    /// A namespace with a seal of its own was sealed.
+    NamespaceSealed,
     /// A job was stored.
     RunJobs,
     /// The answer waits until this job is done.
@@ -74,6 +76,14 @@ pub struct Tx {
     writes: BTreeMap<Vec<u8>, Pending>,
     effects: Vec<Effect>,
     read_only: bool,
+}
+
+/// What the barrier refuses, as a client is told.
+fn barrier_error(e: SealError) -> Error {
+    match e {
+        SealError::NamespaceSealed => Error::Unavailable(e.to_string()),
+        other => Error::Internal(format!("storage: {other}")),
+    }
 }
 
 fn store_error(e: StoreError) -> Error {
@@ -137,6 +147,16 @@ impl Tx {
         &self.barrier
     }
 
+    /// Whether nothing of a namespace can be read or written.
+    pub fn is_sealed(&self, namespace: &NamespaceId) -> bool {
+        self.barrier.is_sealed(namespace)
+    }
+
+    /// What this transaction writes of a namespace that it makes rests under this ring.
+    pub fn use_ring(&mut self, namespace: NamespaceId, ring: OwnRing) {
+        self.barrier = self.barrier.with_fresh(namespace, ring);
+    }
+
     /// The index as of which reads are true.
     pub fn index(&self) -> u64 {
         self.view.index()
@@ -177,7 +197,7 @@ impl Tx {
             }
             Place::Id(table, id) => {
                 key.push(table.0);
-                let id = self.id(table, id);
+                let id = self.id(table, id)?;
                 key.extend_from_slice(&id);
             }
             Place::Name(table, name) => {
@@ -193,16 +213,19 @@ impl Tx {
     fn encrypt_name(&self, table: Table, name: &str, out: &mut Vec<u8>) -> Result<()> {
         let context = self.domain(table);
         let mut segments = Vec::with_capacity(name.len() + 32);
-        self.barrier.encrypt_name(&context, name, &mut segments).map_err(|_| {
-            Error::bad_request("a path segment is too long: at most 65,000 bytes are possible between two slashes")
+        self.barrier.encrypt_name(&context, name, &mut segments).map_err(|e| match e {
+            SealError::NamespaceSealed => barrier_error(e),
+            _ => {
+                Error::bad_request("a path segment is too long: at most 65,000 bytes are possible between two slashes")
+            }
         })?;
         out.extend_from_slice(&segments);
         Ok(())
     }
 
     /// The stored form of an id that a client may present.
-    pub fn id(&self, table: Table, id: &str) -> [u8; 32] {
-        self.barrier.id(&self.domain(table), id)
+    pub fn id(&self, table: Table, id: &str) -> Result<[u8; 32]> {
+        self.barrier.id(&self.domain(table), id).map_err(barrier_error)
     }
 
     /// What names and ids of a table are bound to: the start of its keys.
@@ -217,8 +240,10 @@ impl Tx {
         match sealed {
             None => Ok(None),
             Some(s) => self.barrier.open(key, s).map(Some).map_err(|e| {
-                tracing::error!(error = %e, "a stored entry is refused");
-                Error::Internal(format!("storage: {e}"))
+                if !matches!(e, SealError::NamespaceSealed) {
+                    tracing::error!(error = %e, "a stored entry is refused");
+                }
+                barrier_error(e)
             }),
         }
     }
@@ -296,6 +321,13 @@ impl Tx {
         Ok(found.reached.is_some())
     }
 
+    /// The keys that start with `prefix`, behind one of them, without what they hold; at most about `limit`.
+    pub fn keys(&mut self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>> {
+        let start = if after.is_empty() { prefix.to_vec() } else { [after, &[0]].concat() };
+        let found = self.range(&start, prefix_end(prefix).as_deref(), limit)?;
+        Ok(found.entries.into_iter().map(|(key, _)| key.to_vec()).collect())
+    }
+
     /// Entries below a folder of a table by name, at any depth, in the order of their storage keys and behind
     /// one of these; at most `limit` (or somewhat more, of own writes). Their keys lead on from batch to batch.
     pub fn below(&mut self, table: Table, folder: &str, after: &[u8], limit: usize) -> Result<Below> {
@@ -323,7 +355,7 @@ impl Tx {
         for (key, pending) in self.writes {
             match pending {
                 Pending::Put(value) => {
-                    let sealed = self.barrier.seal(&key, &value).map_err(Error::internal)?;
+                    let sealed = self.barrier.seal(&key, &value).map_err(barrier_error)?;
                     writes.push(Write::Put(key.into(), sealed.into()));
                 }
                 Pending::Delete => writes.push(Write::Delete(key.into())),
@@ -377,7 +409,7 @@ impl Transaction for Tx {
         self.encrypt_name(table, folder, &mut prefix)?;
         let parents = prefix[34..].to_vec();
         let end = prefix_end(&prefix);
-        let segments = self.barrier.segments(&context, &parents);
+        let segments = self.barrier.segments(&context, &parents).map_err(barrier_error)?;
         let mut listing = Listing { prefix: prefix.len(), segments, names: Vec::new() };
         match self.view.applied().filter(|_| self.read_only) {
             // Nothing has to be merged, nor remembered.

@@ -15,11 +15,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::caught::caught;
 use crate::intents::{self, Due, Key, UNDO_TIME_OUT};
-use crate::layout::{NamespaceId, SYSTEM, Scope};
+use crate::layout::{INTENTS_DUE, NamespaceId, SYSTEM, Scope};
 use crate::router::Handler;
 use crate::targets::{End, within};
 use crate::tx::Tx;
-use crate::{Core, Open, jobs};
+use crate::{Core, Open, expiry, jobs};
 
 /// Undoings at a time,
 const AT_ONCE: usize = 128;
@@ -196,11 +196,15 @@ async fn take_up_again(core: &Core, open: &Open, after: Vec<u8>) -> Option<Vec<u
 async fn begin_due(core: &Arc<Core>, open: &Arc<Open>, targets: &Arc<Targets>) -> Result<()> {
     // A wall clock that jumps makes no deadline pass, and holds no undoing up.
     let (now, boot) = (core.clock.cluster(), core.clock.boot());
-    let due = {
+    let (due, all) = {
         let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
-        intents::due(&mut tx, now, LOOKED_AT)?
+        let all = expiry::due_in(&mut tx, INTENTS_DUE, now, LOOKED_AT)?.len();
+        (intents::due(&mut tx, now, LOOKED_AT)?, all)
     };
-    let full = due.len() == LOOKED_AT;
+    if due.len() < all {
+        core.transact(open, |tx| intents::park_due(tx, now, LOOKED_AT)).await?;
+    }
+    let full = all == LOOKED_AT;
     let mut left = Vec::new();
     for Due { namespace, key, target } in due {
         let target = (key.mount(), target);
@@ -329,6 +333,9 @@ impl Core {
         mount: &[u8; 16],
     ) -> Result<Option<Arc<dyn Backend>>> {
         let Some(space) = self.space_of(open, namespace)? else { return Ok(None) };
+        if space.is_sealed(&open.barrier.load()) {
+            return Err(Error::Unavailable("namespace is sealed".into()));
+        }
         let router = self.router_of(open, &space)?;
         if let Some(found) = router.mounts().find(|m| m.entry.uuid == *mount) {
             return Ok(match &found.handler {

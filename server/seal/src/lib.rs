@@ -15,6 +15,7 @@ pub mod barrier;
 pub mod device;
 pub mod keyring;
 pub mod locks;
+mod own;
 pub mod shares;
 mod siv;
 pub mod xaes;
@@ -23,6 +24,7 @@ pub use barrier::Barrier;
 pub use device::{DeviceRefusal, SealDevice, Wrapped};
 pub use keyring::Keyring;
 pub use locks::{Lock, LockKind, LockList, Recovery, RecoveryForm, Scope};
+pub use own::OwnRing;
 
 use holdfast_hsm::memory::MemoryError;
 
@@ -41,6 +43,9 @@ pub enum SealError {
     Term(u32),
     #[error("the shares do not open the store: they are of another cluster, of another set, or too few")]
     WrongShares,
+    /// The entry is of a namespace with locks of its own, and nobody has opened them.
+    #[error("namespace is sealed")]
+    NamespaceSealed,
     #[error("{0}")]
     Share(String),
     #[error(transparent)]

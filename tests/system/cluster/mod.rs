@@ -2,6 +2,7 @@
 
 mod full_disk;
 mod hvac;
+mod namespace_seals;
 mod new_keys;
 pub mod nodes;
 mod own_tokens;

@@ -240,7 +240,7 @@ fn after_each_of_many_seals_no_key_is_left_on_any_stack() {
 }
 
 /// The keys in the server's locked arenas: mappings that are neither dumped nor inherited.
-fn keys_in_use(pid: u32) -> Vec<Vec<u8>> {
+pub(super) fn keys_in_use(pid: u32) -> Vec<Vec<u8>> {
     let memory = Memory::of(pid);
     let arenas: Vec<_> = mappings(pid)
         .into_iter()

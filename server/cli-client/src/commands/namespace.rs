@@ -197,9 +197,13 @@ fn delete_sealed(call: &Call) -> Outcome {
 fn deleted(call: &Call, request: Request) -> Outcome {
     let client = call.client()?;
     let answer = client.secret(request).explain("Error deleting namespace")?;
-    if answer.is_some_and(|s| s.warnings().iter().any(|w| w.contains("does not exist"))) {
+    let warnings: Vec<_> = answer.iter().flat_map(|s| s.warnings()).collect();
+    if warnings.iter().any(|w| w.contains("does not exist")) {
         call.console.warn("Requested namespace does not exist");
         return Ok(0);
+    }
+    for warning in warnings {
+        call.console.warn(warning);
     }
     call.success(format_args!("Namespace deletion scheduled: {}", with_slash(call.arg(0))))
 }

@@ -53,7 +53,8 @@ impl Core {
         if let (Some(recovery), Some(fresh), Target::Recovery) = (&recovery, &change.fresh, change.target) {
             list.recovery = Some(Recovery { shares: fresh.shares, threshold: fresh.threshold, form: recovery.form });
             if only_authorises {
-                tx.put(Place::Ordered(SETTINGS, VERIFIER), verifier(&barrier, &fresh.key)).map_err(failed)?;
+                tx.put(Place::Ordered(SETTINGS, VERIFIER), verifier(&barrier, &fresh.key).map_err(failed)?)
+                    .map_err(failed)?;
             }
         }
         if let Some(backup) = &change.backup {

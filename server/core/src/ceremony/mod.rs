@@ -65,9 +65,14 @@ impl Gathering {
 
 /// A share in hex (any case) or base64. Shorter ones than 16 bytes are taken for a mistake.
 pub fn share(text: &str) -> Option<Secret<Vec<u8>>> {
+    bytes_of(text).filter(|bytes| bytes.expose().len() >= 16)
+}
+
+/// What was given in hex (any case) or base64.
+pub(crate) fn bytes_of(text: &str) -> Option<Secret<Vec<u8>>> {
     let text = text.trim();
     let bytes = hex::decode(text).ok().or_else(|| base64::engine::general_purpose::STANDARD.decode(text).ok())?;
-    (bytes.len() >= 16).then(|| Secret::new(bytes))
+    Some(Secret::new(bytes))
 }
 
 /// What holders are told where the store did not say whether a change is in it.

@@ -48,13 +48,7 @@ impl Core {
             }
             match house.space.as_ref().and_then(|s| s.locked.as_ref()) {
                 Some(locked) if !(*locked == request.namespace && request.path == namespaces::UNLOCK) => {
-                    Err(Error::Status(
-                        503,
-                        vec![format!(
-                            "API access to this namespace has been locked by an administrator - {locked:?} must be \
-                             unlocked to gain access."
-                        )],
-                    ))
+                    Err(is_locked(locked))
                 }
                 _ => Ok(house),
             }
@@ -101,7 +95,11 @@ impl Core {
     fn house_of(self: &Arc<Self>, open: &Open, request: &mut Request) -> Result<House> {
         let mut house = match request.namespace.as_str() {
             "" => self.house(open, None)?,
-            path => self.house(open, Some(self.space_at(open, path)?.ok_or_else(namespaces::gone)?))?,
+            path => {
+                let space = self.space_at(open, path)?.ok_or_else(namespaces::gone)?;
+                refuse_sealed(open, &space, &request.path)?;
+                self.house(open, Some(space))?
+            }
         };
         // A mount and a namespace never share a path: the first that is found is the one.
         while house.router.find(&request.path).is_none() {
@@ -109,12 +107,14 @@ impl Core {
             let Some(below) = self.space_at(open, &format!("{}{first}/", request.namespace))? else { break };
             request.path = rest.to_owned();
             request.namespace.clone_from(&below.path);
+            refuse_sealed(open, &below, &request.path)?;
             house = self.house(open, Some(below))?;
         }
         match named(request) {
             Some(named) => match self.space_of_named(open, request, named)? {
                 Some(other) => {
                     request.namespace.clone_from(&other.path);
+                    refuse_sealed(open, &other, &request.path)?;
                     self.house(open, Some(other).filter(|space| space.uuid != ROOT))
                 }
                 None => Ok(house),
@@ -137,7 +137,8 @@ impl Core {
                 return Ok(Some((mount.clone(), space.path.clone())));
             }
             let Some((first, rest)) = path.split_once('/') else { return Ok(None) };
-            let Some(below) = self.space_at(open, &format!("{}{first}/", space.path))? else { return Ok(None) };
+            let below = self.space_at(open, &format!("{}{first}/", space.path))?;
+            let Some(below) = below.filter(|b| !b.is_sealed(&open.barrier.load())) else { return Ok(None) };
             (space, path) = (below, rest);
         }
     }
@@ -168,6 +169,32 @@ impl Core {
             }
         }
     }
+}
+
+/// Nothing of a namespace is reached while it is sealed, and those in it are not known.
+fn refuse_sealed(open: &Open, space: &Space, path: &str) -> Result<()> {
+    let barrier = open.barrier.load();
+    if !space.is_sealed(&barrier) {
+        return Ok(());
+    }
+    if is_of_root_alone(path) {
+        return Err(Error::bad_request("operation unavailable in namespaces"));
+    }
+    if let Some(locked) = &space.locked {
+        return Err(is_locked(locked));
+    }
+    if space.is_in_a_sealed_one(&barrier) {
+        return Err(namespaces::gone());
+    }
+    Err(Error::Unavailable("namespace is sealed".into()))
+}
+
+/// What is said of a namespace whose API is locked.
+fn is_locked(path: &str) -> Error {
+    let text = format!(
+        "API access to this namespace has been locked by an administrator - {path:?} must be unlocked to gain access."
+    );
+    Error::Status(503, vec![text])
 }
 
 /// What a request is about by its route, if that may be of another namespace than the one it was sent to.
@@ -228,6 +255,11 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "jobs",
         "intents",
     ];
+    /// What a namespace with a seal of its own has too.
+    const OF_A_SEAL: &[&str] = &["key-status", "rotate", "rotate/keyring"];
     let Some(rest) = path.strip_prefix("sys/") else { return false };
+    if OF_A_SEAL.contains(&rest) {
+        return false;
+    }
     ROOTS.iter().any(|r| rest.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }

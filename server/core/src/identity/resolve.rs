@@ -112,6 +112,11 @@ impl Resolutions {
         self.by_key.invalidate(key, index);
     }
 
+    /// Forget all that were resolved before the batch of `index`.
+    pub fn forget_before(&self, index: u64) {
+        self.by_key.forget_before(index);
+    }
+
     /// The batch of `index`, which is about to be published, changed a group.
     pub fn groups_changed(&self, index: u64) {
         self.groups_changed_at.fetch_max(index, Ordering::SeqCst);

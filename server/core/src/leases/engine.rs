@@ -10,6 +10,7 @@ use crate::expiry::{self, Due};
 use crate::layout::{
     IRREVOCABLE, LEASE_COUNTS, LEASES, LEASES_OF_MOUNT, LEASES_OF_TOKEN, NamespaceId, ROOT, SYSTEM, Scope,
 };
+use crate::namespaces::seal;
 use crate::random::{self, uuid_text};
 use crate::router::Mount;
 use crate::tx::Tx;
@@ -302,6 +303,12 @@ fn end_some(tx: &mut Tx, token: &TokenId, limit: usize) -> Result<bool> {
     let found = tx.within(scope, |tx| tx.ordered(LEASES_OF_TOKEN, &token.own, &end, limit + 1))?;
     for (key, value) in found.iter().take(limit) {
         let Named { namespace, id } = Named::decode(value, token.namespace)?;
+        if tx.is_sealed(&namespace) {
+            // It ends when that is unsealed.
+            seal::park_due(tx, &namespace, &Due::Lease(namespace, id))?;
+            tx.within(scope, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, key)))?;
+            continue;
+        }
         match tx.within(SYSTEM.of(namespace), |tx| find(tx, &id))? {
             Some(Of::Engine(lease)) => tx.within(SYSTEM.of(namespace), |tx| begin_end(tx, *lease))?,
             _ => tx.within(scope, |tx| tx.delete(Place::Ordered(LEASES_OF_TOKEN, key)))?,

@@ -91,6 +91,9 @@ pub fn using(tx: &mut Tx, method: &[u8; 16]) -> Result<Option<String>> {
     let below: Vec<NamespaceId> = namespaces::below(tx, &path)?.into_iter().map(|n| n.uuid).collect();
     let method = uuid_text(method);
     for namespace in [vec![tx.namespace()], below].concat() {
+        if tx.is_sealed(&namespace) {
+            continue;
+        }
         let all = tx.within(SYSTEM.of(namespace), store::all::<Enforcement>)?;
         if let Some(user) = all.iter().find(|e| e.method_ids.contains(&method)) {
             return Ok(Some(uuid_text(&user.id)));

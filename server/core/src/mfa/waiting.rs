@@ -51,6 +51,11 @@ impl WaitingLogins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forget those of some namespaces.
+    pub fn forget_of(&self, is_one: impl Fn(&NamespaceId) -> bool) {
+        self.all().retain(|_, kept| !is_one(&kept.waiting.namespace));
+    }
+
     pub fn keep(&self, waiting: Waiting, now: Timestamp) -> Result<()> {
         let mut all = self.all();
         all.retain(|_, kept| kept.end > now || kept.claimed);

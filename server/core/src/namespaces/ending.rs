@@ -1,7 +1,8 @@
 //! Deleting a namespace: in one commit nobody finds it any more, and a job ends what is in it.
 
+use super::seal::forget_record;
 use super::{Namespace, has_children, save};
-use crate::layout::{NAMESPACE_IDS, NAMESPACE_PATHS, NAMESPACES, NamespaceId, SEALED, STORE, SYSTEM, TOKEN, TOKENS};
+use crate::layout::{NAMESPACE_IDS, NAMESPACE_PATHS, NamespaceId, SEALED, STORE, SYSTEM, TOKEN, TOKENS};
 use crate::tx::Tx;
 use crate::{jobs, quotas, router, tokens};
 use holdfast_sdk::{Error, Place, Result, TokenId, Transaction};
@@ -14,19 +15,31 @@ const TOKENS_AT_ONCE: usize = 64;
 const KEYS_AT_ONCE: usize = 256;
 
 /// Nobody finds the namespace from this commit on; its name is free.
-pub fn begin_to_end(tx: &mut Tx, mut namespace: Namespace) -> Result<()> {
+pub fn begin_to_end(tx: &mut Tx, namespace: Namespace) -> Result<()> {
+    if tx.is_sealed(&namespace.uuid) {
+        return Err(Error::Unavailable("namespace is sealed".into()));
+    }
     if has_children(tx, &namespace.path)? {
         return Err(Error::bad_request("unable to delete namespace containing child namespaces"));
     }
-    tx.within(STORE, |tx| {
-        tx.delete(Place::Name(NAMESPACE_PATHS, namespace.path.trim_end_matches('/')))?;
-        tx.delete(Place::Id(NAMESPACE_IDS, &namespace.id))
-    })?;
-    quotas::forget_in(tx, &namespace.path)?;
-    namespace.ending = true;
-    save(tx, &namespace)?;
-    jobs::add_in(tx, namespace.uuid, jobs::Kind::EndNamespace { path: namespace.path })?;
+    let (uuid, path) = (namespace.uuid, namespace.path.clone());
+    take_out_of_service(tx, namespace)?;
+    jobs::add_in(tx, uuid, jobs::Kind::EndNamespace { path })?;
     Ok(())
+}
+
+/// Nobody finds the namespace any more, and nothing limits what has its name after it.
+pub(super) fn take_out_of_service(tx: &mut Tx, mut namespace: Namespace) -> Result<()> {
+    // One that was on its way out has neither, and somebody else may have its name.
+    if !namespace.ending {
+        tx.within(STORE, |tx| {
+            tx.delete(Place::Name(NAMESPACE_PATHS, namespace.path.trim_end_matches('/')))?;
+            tx.delete(Place::Id(NAMESPACE_IDS, &namespace.id))
+        })?;
+        quotas::forget_in(tx, &namespace.path)?;
+    }
+    namespace.ending = true;
+    save(tx, &namespace)
 }
 
 /// How far a batch has come.
@@ -65,6 +78,6 @@ pub fn end_some(tx: &mut Tx, uuid: NamespaceId) -> Result<Ended> {
     if tx.delete_prefix(&[&[SEALED][..], &uuid].concat(), KEYS_AT_ONCE)? {
         return Ok(Ended::Some);
     }
-    tx.within(STORE, |tx| tx.delete(Place::Ordered(NAMESPACES, &uuid)))?;
+    forget_record(tx, &uuid)?;
     Ok(Ended::All)
 }

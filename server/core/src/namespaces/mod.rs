@@ -5,14 +5,18 @@
 //! alone; what those in use need in memory is in [`spaces`].
 
 mod ending;
+pub(crate) mod own_keys;
+pub mod seal;
 mod spaces;
 
+use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Error, Map, Place, Result, Timestamp, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
 pub use ending::{Ended, begin_to_end, end_some};
 pub use spaces::{Space, Spaces};
 
+use self::seal::{OwnSeal, Sealed};
 use crate::layout::{NAMESPACE_IDS, NAMESPACE_PATHS, NAMESPACES, NamespaceId, ROOT, STORE, SYSTEM};
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
@@ -46,6 +50,10 @@ pub struct Namespace {
     #[cbor(n(6), with = "minicbor::bytes")]
     #[cbor(default)]
     pub lock: Option<Vec<u8>>,
+    /// A seal of its own; none: it is open with what it is in.
+    #[n(7)]
+    #[cbor(default)]
+    pub seal: Option<OwnSeal>,
 }
 holdfast_sdk::record!(Namespace);
 
@@ -195,16 +203,41 @@ pub fn below(tx: &mut Tx, path: &str) -> Result<Vec<Namespace>> {
     Ok(found)
 }
 
-/// Make a namespace with what every one has: its mounts and the default policy.
-pub fn create(tx: &mut Tx, path: String, metadata: Vec<(String, String)>, now: Timestamp) -> Result<Namespace> {
+/// What a namespace was made with: itself, and the shares of its own seal.
+pub type Made = (Namespace, Vec<Secret<Vec<u8>>>);
+
+/// Make a namespace with what every one has: its mounts and the default policy. `counts`: with a seal of its own, of
+/// so many shares, of which so many open it.
+pub fn create(
+    tx: &mut Tx,
+    path: String,
+    metadata: Vec<(String, String)>,
+    counts: Option<(u8, u8)>,
+    now: Timestamp,
+) -> Result<Made> {
+    let uuid = random::uuid()?;
+    let (own, shares) = match counts {
+        Some(counts) => {
+            let (own, shares): Sealed = seal::new_seal(tx, uuid, counts, now)?;
+            (Some(own), shares)
+        }
+        None => {
+            if let Some(number) = tx.barrier().number_of(&tx.namespace()) {
+                let above = tx.barrier().ring(number);
+                seal::adopt(tx, uuid, above.ok_or_else(|| Error::Unavailable("namespace is sealed".into()))?)?;
+            }
+            (None, Vec::new())
+        }
+    };
     let namespace = Namespace {
-        uuid: random::uuid()?,
+        uuid,
         id: new_id(tx)?,
         path,
         custom_metadata: metadata,
         created: now.secs(),
         ending: false,
         lock: None,
+        seal: own,
     };
     let uuid = namespace.uuid.to_vec();
     tx.within(STORE, |tx| {
@@ -218,7 +251,7 @@ pub fn create(tx: &mut Tx, path: String, metadata: Vec<(String, String)>, now: T
         }
         policies::first(tx, now)
     })?;
-    Ok(namespace)
+    Ok((namespace, shares))
 }
 
 /// Few ids are possible, and many are taken in a large house.

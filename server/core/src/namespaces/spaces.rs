@@ -29,9 +29,23 @@ pub struct Space {
     pub keys: Vec<Key>,
     /// The path of the one that is locked, itself or one above it.
     pub locked: Option<String>,
+    /// Those above it and itself, the root left out.
+    chain: Vec<NamespaceId>,
     mounts: Arc<Mounts>,
     read_at: u64,
     used: AtomicBool,
+}
+
+impl Space {
+    /// Whether it, or one that it is in, is sealed by itself.
+    pub fn is_sealed(&self, barrier: &Barrier) -> bool {
+        self.chain.iter().any(|uuid| barrier.is_sealed(uuid))
+    }
+
+    /// Whether one that it is in is.
+    pub fn is_in_a_sealed_one(&self, barrier: &Barrier) -> bool {
+        self.chain.split_last().is_some_and(|(_, above)| above.iter().any(|uuid| barrier.is_sealed(uuid)))
+    }
 }
 
 /// The mounts of a namespace.
@@ -76,6 +90,7 @@ impl Spaces {
             path: String::new(),
             keys: Vec::new(),
             locked: None,
+            chain: Vec::new(),
             mounts: Arc::new(Mounts::unread(0)),
             read_at: 0,
             used: AtomicBool::new(true),
@@ -145,6 +160,7 @@ impl Spaces {
             path: namespace.path.clone(),
             keys: above.keys,
             locked: above.locked,
+            chain: above.chain,
             mounts,
             read_at: index,
             used: AtomicBool::new(true),
@@ -164,6 +180,12 @@ impl Spaces {
             space.mounts.changed_at.fetch_max(changed, Ordering::SeqCst);
         }
         space
+    }
+
+    /// Read all but the root anew, as of the batch of `index` at the earliest.
+    pub fn forget_all(&self, index: u64) {
+        self.changed(index);
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Kept::default();
     }
 
     fn forget(&self, path: &str) {
@@ -275,6 +297,7 @@ impl Core {
 struct Above {
     keys: Vec<Key>,
     locked: Option<String>,
+    chain: Vec<NamespaceId>,
 }
 
 /// Keep a namespace with what those say that it is in.
@@ -286,6 +309,7 @@ fn keep(open: &Open, tx: &mut Tx, namespace: &Namespace) -> Result<Arc<Space>> {
     all.push(namespace.clone());
     let above = Above {
         keys: all.iter().map(|n| key(&n.uuid).into()).collect(),
+        chain: all.iter().map(|n| n.uuid).collect(),
         locked: all.iter().find(|n| n.lock.is_some()).map(|n| n.path.clone()),
     };
     Ok(open.spaces.keep(namespace, above, tx.index()))

@@ -61,6 +61,9 @@ impl LeaseRule {
                 None => return Ok(0),
             },
         };
+        if tx.is_sealed(&home) {
+            return Ok(0);
+        }
         if !self.on.mount.is_empty() {
             return tx.within(SYSTEM.of(home), |tx| self.of_mount(tx));
         }
@@ -69,6 +72,7 @@ impl LeaseRule {
             spaces.extend(namespaces::below(tx, &self.on.namespace)?.into_iter().map(|n| n.uuid));
         }
         let mut sum = 0;
+        spaces.retain(|namespace| !tx.is_sealed(namespace));
         for namespace in spaces {
             let counts = tx.within(SYSTEM.of(namespace), leases::counts)?;
             sum += counts.values().map(|c| c.tokens + c.live).sum::<i64>();

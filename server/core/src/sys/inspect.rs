@@ -32,6 +32,7 @@ fn router(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response>
     let mut namespaces = vec![(ROOT, String::new())];
     namespaces.extend(namespaces::below(tx, "")?.into_iter().map(|n| (n.uuid, format!("{}/", n.path))));
     let mut entries = Vec::new();
+    namespaces.retain(|(uuid, _)| !tx.is_sealed(uuid));
     for (uuid, path) in namespaces {
         let mut mounts: Vec<Arc<Mount>> = core.router_in(&open, uuid)?.mounts().cloned().collect();
         mounts.sort_by(|a, b| match tag {

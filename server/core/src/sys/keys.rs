@@ -7,10 +7,12 @@ use holdfast_sdk::{
     Call, Error, Map, Operation, Place, Preparation, Prepared, Response, Result, Routes, Timestamp, Transaction, Value,
     duration, parameters, record,
 };
+use holdfast_seal::OwnRing;
 use minicbor::{Decode, Encode};
 
 use super::System;
 use crate::layout::{SETTINGS, STORE};
+use crate::namespaces::seal;
 use crate::tx::Tx;
 use crate::{Core, Open, clock};
 
@@ -80,21 +82,40 @@ fn sealed(tx: &mut Tx) -> Result<u64> {
 }
 
 fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    if let Some(ring) = own_ring(tx)? {
+        let (term, active) = ring.keyring.active();
+        return Ok(shown(term, active.installed, ring.sealed()));
+    }
     let sealed = sealed(tx)?;
     let barrier = tx.barrier().clone();
     let (term, active) = barrier.keyring().active();
-    let mut m = Map::new();
-    m.insert("term".into(), term.into());
-    m.insert("install_time".into(), Timestamp::from_secs(active.installed).rfc3339().into());
-    m.insert("encryptions".into(), sealed.into());
-    Ok(Response::both(m))
+    Ok(shown(term, active.installed, sealed))
 }
 
-fn rotate(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+fn shown(term: u32, installed: u64, sealed: u64) -> Response {
+    let mut m = Map::new();
+    m.insert("term".into(), term.into());
+    m.insert("install_time".into(), Timestamp::from_secs(installed).rfc3339().into());
+    m.insert("encryptions".into(), sealed.into());
+    Response::both(m)
+}
+
+/// The keyring of a namespace with a seal of its own, if the request is for one; another has none. None: the root.
+fn own_ring(tx: &mut Tx) -> Result<Option<OwnRing>> {
+    let Some(namespace) = seal::own(tx)? else { return Ok(None) };
+    let ring = tx.barrier().ring(seal::sealable(&namespace)?.number);
+    ring.map(Some).ok_or_else(|| Error::Unavailable("namespace is sealed".into()))
+}
+
+fn rotate(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
     let core = sys.core()?;
+    let namespace = seal::own(tx)?;
     Ok(Some(Box::pin(async move {
         let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-        core.rotate_keyring(&open).await?;
+        match namespace {
+            None => core.rotate_keyring(&open).await?,
+            Some(namespace) => seal::rotate_keyring(&core, &open, &namespace.uuid).await?,
+        }
         let nothing: Prepared = Arc::new(());
         Ok(nothing)
     })))

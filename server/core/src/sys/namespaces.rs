@@ -1,13 +1,18 @@
 //! `sys/namespaces/*`: the namespaces right below the caller's.
 
-use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters};
+use std::sync::Arc;
+
+use holdfast_hsm::memory::Secret;
+use holdfast_pgp::PublicKey;
+use holdfast_sdk::parameters::Names;
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters};
 
 use sha2::{Digest, Sha256};
 
 use super::System;
-use crate::namespaces::{self, Namespace};
+use crate::namespaces::{self, Namespace, seal};
 use crate::tx::Tx;
-use crate::{random, router};
+use crate::{Core, Open, jobs, random, router};
 
 /// Names that belong to the server.
 const RESERVED: &[&str] = &["root", "sys", "auth", "audit", "cubbyhole", "identity"];
@@ -19,16 +24,30 @@ parameters! {
     pub struct Written {
         /// What operators want to know of it; the values are strings.
         custom_metadata: Option<Value>,
-        /// A seal of its own.
-        seal: Option<Value>,
-        /// OpenPGP keys for the shares of that seal.
-        pgp_keys: Option<Value>,
+        /// A seal of its own, in HCL or JSON: `seal "shamir" { shares = 5 threshold = 3 }`.
+        seal: Option<String>,
+        /// OpenPGP public keys in base64 that the shares of that seal are encrypted to, in order.
+        pgp_keys: Option<Names>,
     }
 }
 parameters! {
     pub struct Unlock {
         /// The key that locking gave; not needed with sudo.
         unlock_key: Option<String>,
+    }
+}
+parameters! {
+    pub struct Unseal {
+        /// A share, in hex or base64.
+        key: Option<String>,
+        /// Forget the shares that were given.
+        reset: Option<bool>,
+    }
+}
+parameters! {
+    pub struct Forced {
+        /// With all that are in it.
+        force: Option<bool>,
     }
 }
 parameters! {
@@ -47,6 +66,14 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("namespaces/api-lock/lock/{path+}", "Lock the API of a namespace.", |p| p.update(lock))
         .path("namespaces/api-lock/unlock", "Unlock the API of this namespace.", |p| p.update(unlock))
         .path("namespaces/api-lock/unlock/{path+}", "Unlock the API of a namespace.", |p| p.update(unlock))
+        .path("namespaces/{path}/seal-status", "How sealed a namespace is.", |p| p.read(seal_status))
+        .path("namespaces/{path}/seal", "Seal a namespace that has a seal of its own.", |p| p.update(seal_one))
+        .path("namespaces/{path}/unseal", "Give a share of a namespace's own seal.", |p| {
+            p.update(unsealed).prepared(Operation::Update, unseal)
+        })
+        .path("namespaces/{path}/delete-sealed", "Delete a sealed namespace, unread.", |p| {
+            p.delete(delete_sealed).root_protected()
+        })
         .path("namespaces/{path+}", "Make, read, change and delete a namespace.", |p| {
             p.read(read).update(write).patch(patch).delete(delete)
         })
@@ -104,14 +131,13 @@ fn text_of(value: &Value) -> Result<String> {
 fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Written) -> Result<Response> {
     let name = name(call)?;
     check_name(name)?;
-    // It must not look as if it were sealed by itself when it is not.
-    if p.seal.is_some_and(|s| !s.is_null()) || p.pgp_keys.is_some_and(|k| !k.is_null()) {
-        return Err(Error::bad_request("namespaces with a seal of their own are not offered by this version"));
-    }
     let given = pairs(p.custom_metadata.as_ref())?;
     let metadata = given.iter().map(|(k, v)| Ok((k.clone(), text_of(v)?))).collect::<Result<Vec<_>>>()?;
     let path = path(call)?;
     if let Some(mut namespace) = namespaces::at(tx, &path)? {
+        if p.seal.is_some() {
+            return Err(Error::bad_request("cannot modify existing namespace seal config"));
+        }
         namespace.custom_metadata = sorted(metadata);
         namespaces::save(tx, &namespace)?;
         return Ok(Response::data(namespace.shown()));
@@ -120,8 +146,44 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Written) -> Result<Respons
     if let Some(mount) = router::load(tx)?.into_iter().find(in_its_way) {
         return Err(Error::bad_request(format!("new namespace conflicts with existing mount: {}", mount.path)));
     }
-    let made = namespaces::create(tx, path, sorted(metadata), call.now)?;
-    Ok(Response::data(made.shown()))
+    let counts = p.seal.as_deref().map(seal::counts_of).transpose()?;
+    let recipients = match counts {
+        Some((shares, _)) => recipients(p.pgp_keys.unwrap_or_default().0, shares)?,
+        None => Vec::new(),
+    };
+    let (made, shares) = namespaces::create(tx, path, sorted(metadata), counts, call.now)?;
+    let mut m = made.shown();
+    if let Some((_, threshold)) = counts {
+        m.insert("key_shares".into(), handed_out(&shares, &recipients)?.into());
+        m.insert("key_threshold".into(), threshold.into());
+    }
+    Ok(Response::data(m))
+}
+
+/// The OpenPGP keys that shares are encrypted to, in their order; none: they are handed out as they are.
+fn recipients(keys: Vec<String>, shares: u8) -> Result<Vec<PublicKey>> {
+    if !keys.is_empty() && usize::from(shares) != keys.len() {
+        return Err(Error::bad_request(
+            "invalid seal config: count mismatch between number of provided PGP keys and number of shares",
+        ));
+    }
+    let read = |key: &String| {
+        PublicKey::parse(key)
+            .map_err(|e| Error::bad_request(format!("invalid seal config: error decoding given PGP key: {e}")))
+    };
+    keys.iter().map(read).collect()
+}
+
+/// Shares as they are given to the caller, this once.
+fn handed_out(shares: &[Secret<Vec<u8>>], recipients: &[PublicKey]) -> Result<Vec<String>> {
+    let shown = |(n, share): (usize, &Secret<Vec<u8>>)| {
+        let text = Secret::new(hex::encode(share.expose()));
+        match recipients.get(n) {
+            None => Ok(text.expose().clone()),
+            Some(key) => key.encrypt(text.expose().as_bytes()).map(hex::encode).map_err(Error::internal),
+        }
+    };
+    shares.iter().enumerate().map(shown).collect()
 }
 
 fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
@@ -167,6 +229,82 @@ fn list(_: &System, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
 
 fn scan(_: &System, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
     shown(call, namespaces::below(tx, &call.request.namespace)?)
+}
+
+/// The namespace of a route, or the one of that path which is on its way out.
+fn there(tx: &mut Tx, call: &Call<'_>) -> Result<Option<Namespace>> {
+    check_name(name(call)?)?;
+    let path = path(call)?;
+    if let Some(found) = namespaces::at(tx, &path)? {
+        return Ok(Some(found));
+    }
+    for (_, job) in jobs::list(tx)? {
+        if matches!(&job.kind, jobs::Kind::EndNamespace { path: of } if *of == path) {
+            return namespaces::load(tx, &job.namespace());
+        }
+    }
+    Ok(None)
+}
+
+fn is_there(tx: &mut Tx, call: &Call<'_>) -> Result<Namespace> {
+    let found = there(tx, call)?;
+    found.ok_or_else(|| Error::bad_request(format!("namespace \"{}/\" doesn't exist", name(call).unwrap_or_default())))
+}
+
+/// What sealing and unsealing need of the server.
+fn opened(sys: &System) -> Result<(Arc<Core>, Arc<Open>)> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    Ok((core, open))
+}
+
+fn seal_status(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let namespace = is_there(tx, call)?;
+    Ok(Response::data(seal::status(&opened(sys)?.1, &namespace)?))
+}
+
+fn seal_one(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let namespace = there(tx, call)?.ok_or_else(|| Error::bad_request("namespace doesn't exist"))?;
+    seal::seal(tx, &namespace)?;
+    Ok(Response::empty())
+}
+
+fn unseal(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Unseal) -> Result<Option<Preparation>> {
+    let namespace = is_there(tx, call)?;
+    let own = seal::sealable(&namespace)?.number;
+    let (core, open) = opened(sys)?;
+    let key = Secret::new(p.key.unwrap_or_default());
+    Ok(Some(Box::pin(async move {
+        match p.reset.unwrap_or(false) {
+            true => open.unseals.forget(own),
+            false if key.expose().is_empty() => return Err(Error::bad_request("provided key is empty")),
+            false => seal::unseal(&core, &open, &namespace, key.expose()).await?,
+        }
+        Ok(Arc::new(seal::status(&open, &namespace)?) as Prepared)
+    })))
+}
+
+fn unsealed(_: &System, _: &mut Tx, call: &Call<'_>, _: Unseal) -> Result<Response> {
+    let status = call.prepared.and_then(|p| p.downcast_ref::<Map<String, Value>>());
+    status.cloned().map(Response::data).ok_or_else(|| Error::Internal("nothing was unsealed".into()))
+}
+
+fn delete_sealed(_: &System, tx: &mut Tx, call: &Call<'_>, p: Forced) -> Result<Response> {
+    let Some(namespace) = there(tx, call)? else {
+        return Ok(Response::empty().warn("requested namespace does not exist"));
+    };
+    let left = seal::begin_to_wipe(tx, &namespace, p.force.unwrap_or(false))?;
+    let mut m = Map::new();
+    m.insert("status".into(), "in-progress".into());
+    if left.is_empty() {
+        return Ok(Response::data(m));
+    }
+    let sum: u64 = left.values().filter_map(Value::as_u64).sum();
+    m.insert("leases_left_outside".into(), Value::Object(left));
+    Ok(Response::data(m).warn(format!(
+        "What {sum} leases stand for outside was not ended and stays there: leases_left_outside has their numbers by \
+         the UUIDs of their mounts."
+    )))
 }
 
 /// The namespace that is to be locked or unlocked: this one, or one below it.

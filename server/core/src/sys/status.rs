@@ -127,6 +127,7 @@ impl crate::Core {
         let mut now = metrics::Leases { irrevocable: irrevocable.values().sum(), ..metrics::Leases::default() };
         let mut spaces = vec![(ROOT, String::new())];
         spaces.extend(namespaces::below(&mut tx, "").ok()?.into_iter().map(|n| (n.uuid, n.path)));
+        spaces.retain(|(namespace, _)| !tx.is_sealed(namespace));
         for (namespace, path) in spaces {
             tx.enter(SYSTEM.of(namespace));
             let counts = leases::counts(&mut tx).ok()?;

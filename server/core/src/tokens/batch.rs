@@ -33,7 +33,8 @@ fn domain(namespace: NamespaceId) -> Vec<u8> {
 /// The token of an entry, of the present namespace.
 pub fn issue(tx: &mut Tx, entry: &TokenEntry) -> Result<String> {
     let namespace = tx.namespace();
-    let sealed = tx.barrier().seal(&domain(namespace), &entry.encode_record()?).map_err(Error::internal)?;
+    let sealed =
+        tx.barrier().seal_of(&namespace, &domain(namespace), &entry.encode_record()?).map_err(Error::internal)?;
     let token = format!("{PREFIX}{}{}", URL_SAFE_NO_PAD.encode(sealed), namespaces::suffix(tx)?);
     if token.len() > MAX_BYTES {
         return Err(Error::bad_request(format!(
@@ -54,13 +55,16 @@ pub fn open(tx: &mut Tx, token: &str) -> Result<Option<Held>> {
             None => return Ok(None),
         },
     };
+    if tx.is_sealed(&namespace) {
+        return Err(Error::Unavailable("namespace is sealed".into()));
+    }
     let entry = unsealed(tx, text, namespace).filter(|e| e.batch);
     Ok(entry.map(|entry| Held { namespace, id: None, entry }))
 }
 
 fn unsealed(tx: &Tx, text: &str, namespace: NamespaceId) -> Option<TokenEntry> {
     let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let plain = tx.barrier().open(&domain(namespace), &sealed).ok()?;
+    let plain = tx.barrier().open_of(&namespace, &domain(namespace), &sealed).ok()?;
     let (version, body) = plain.split_first()?;
     TokenEntry::decode_record(*version, body).ok()
 }

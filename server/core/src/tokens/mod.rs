@@ -26,6 +26,7 @@ use holdfast_sdk::{Error, Place, Result, Routes, Timestamp, TokenId, Transaction
 use crate::Core;
 use crate::expiry::{self, Due};
 use crate::layout::{ACCESSOR, CHILDREN, NamespaceId, ROOT, TOKEN, TOKENS, USES};
+use crate::namespaces::seal;
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
 use crate::{cubbyhole, jobs, leases, namespaces, random, router};
@@ -61,13 +62,13 @@ pub fn id_of(tx: &mut Tx, token: &str) -> Result<Option<TokenId>> {
             None => return Ok(None),
         },
     };
-    Ok(Some(TokenId { namespace, own: tx.within(TOKENS.of(namespace), |tx| tx.id(TOKEN, token)) }))
+    Ok(Some(TokenId { namespace, own: tx.within(TOKENS.of(namespace), |tx| tx.id(TOKEN, token))? }))
 }
 
 /// Store a new token of the present namespace.
 pub fn store(tx: &mut Tx, token: &str, entry: &mut TokenEntry) -> Result<TokenId> {
     let namespace = tx.namespace();
-    let id = TokenId { namespace, own: tx.within(TOKENS.of(namespace), |tx| tx.id(TOKEN, token)) };
+    let id = TokenId { namespace, own: tx.within(TOKENS.of(namespace), |tx| tx.id(TOKEN, token))? };
     if let Some(end) = entry.expires {
         entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(id))?);
     }
@@ -226,6 +227,12 @@ fn remove_child(tx: &mut Tx, parent: &TokenId, child: &TokenId) -> Result<()> {
     tx.within(TOKENS.of(parent.namespace), |tx| tx.delete(Place::Ordered(CHILDREN, &child_place(parent, child))))
 }
 
+/// A token of a sealed namespace whose parent is gone ends when that is unsealed.
+fn park_child(tx: &mut Tx, parent: &TokenId, child: &TokenId) -> Result<()> {
+    remove_child(tx, parent, child)?;
+    seal::park_due(tx, &child.namespace, &Due::Token(*child))
+}
+
 /// The children of a token, at most `limit`.
 pub fn children(tx: &mut Tx, id: &TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let end = holdfast_storage::prefix_end(&id.own).unwrap_or_default();
@@ -251,7 +258,12 @@ pub fn revoke_tree(tx: &mut Tx, id: &TokenId) -> Result<()> {
             jobs::add_in(tx, current.namespace, jobs::Kind::RevokeChildren { parent: current.own })?;
         } else {
             budget -= found.len();
-            queue.extend(found);
+            // One of a sealed namespace is no good without its parent, and goes when that is unsealed.
+            let (sealed, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| tx.is_sealed(&c.namespace));
+            for child in &sealed {
+                park_child(tx, &current, child)?;
+            }
+            queue.extend(rest);
         }
     }
     for id in queue.iter().rev() {
@@ -282,6 +294,9 @@ pub fn revoke_orphaning(tx: &mut Tx, id: &TokenId) -> Result<()> {
 fn orphan_children(tx: &mut Tx, id: &TokenId) -> Result<bool> {
     let found = children(tx, id, INLINE_CHILDREN + 1)?;
     for child in found.iter().take(INLINE_CHILDREN) {
+        if tx.is_sealed(&child.namespace) {
+            return Err(Error::Unavailable("one of its children is in a sealed namespace: unseal that first".into()));
+        }
         if let Some(mut entry) = load(tx, child)? {
             entry.leave_parent();
             save(tx, child, &entry)?;
@@ -305,7 +320,9 @@ pub fn revoke_children(tx: &mut Tx, parent: &TokenId) -> Result<bool> {
     let found = children(tx, parent, INLINE_CHILDREN)?;
     let more = found.len() == INLINE_CHILDREN;
     for child in found {
-        if load(tx, &child)?.is_some() {
+        if tx.is_sealed(&child.namespace) {
+            park_child(tx, parent, &child)?;
+        } else if load(tx, &child)?.is_some() {
             revoke_tree(tx, &child)?;
         } else {
             remove_child(tx, parent, &child)?;

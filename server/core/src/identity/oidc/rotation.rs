@@ -12,6 +12,7 @@ use super::keys::{self, NamedKey};
 use super::store;
 use crate::caught::caught;
 use crate::layout::{NamespaceId, OIDC_KEYS_DUE, SYSTEM};
+use crate::namespaces::seal;
 use crate::tx::Tx;
 use crate::{Core, Open, expiry};
 
@@ -69,6 +70,9 @@ async fn round(core: &Arc<Core>, open: &Open, slow: &Arc<Semaphore>) -> Result<u
         }
         let known = what.split_first_chunk::<16>().and_then(|(n, name)| Some((*n, std::str::from_utf8(name).ok()?)));
         let done = match known {
+            Some((namespace, _)) if open.barrier.load().is_sealed(&namespace) => {
+                core.transact(open, |tx| seal::park(tx, &namespace, OIDC_KEYS_DUE, index, what.clone())).await
+            }
             Some(which) => rotate(core, open, slow, which, index, now).await,
             None => core.transact(open, |tx| expiry::remove_in(tx, OIDC_KEYS_DUE, index)).await,
         };
