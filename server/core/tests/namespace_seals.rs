@@ -128,7 +128,7 @@ async fn sealing_takes_its_tokens_and_its_children_along() {
         server.write(&format!("{inside}kv/a"), json!({"in": inside})).await.expect(204);
     }
     let token = server.token(&server.root, "s/auth/token/create", json!({"policies": ["default"]})).await;
-    let batch = server.token(&server.root, "s/auth/token/create", json!({"type": "batch"})).await;
+    let batch = server.token(&server.root, "s/auth/token/create", json!({"type": "batch", "policies": ["default"]})).await;
     let lookup = |token: String| {
         let server = &server;
         async move { server.ask(&token, Operation::Read, "s/auth/token/lookup-self", Value::Null).await.status }
@@ -176,9 +176,9 @@ async fn what_is_due_while_it_is_sealed_ends_when_it_is_unsealed() {
     let server = Server::initialise(core(store, ENGINES, clocks.clone(), Vec::new())).await;
     let shares = house(&server, "seal-due").await;
     let world = World::of("seal-due");
-    let short = server.token(&server.root, "s/auth/token/create", json!({"ttl": "60s"})).await;
+    let short = server.token(&server.root, "s/auth/token/create", json!({"ttl": "60s", "policies": ["default"]})).await;
     let parent = server.token(&server.root, "auth/token/create", json!({"policies": ["root"]})).await;
-    let child = server.token(&parent, "s/auth/token/create", json!({"ttl": "10h"})).await;
+    let child = server.token(&parent, "s/auth/token/create", json!({"ttl": "10h", "policies": ["default"]})).await;
     let leased = |token: String, name: &'static str| {
         let server = &server;
         async move { server.ask(&token, Operation::Read, &format!("s/out/leased/{name}"), Value::Null).await.expect(200) }
