@@ -128,7 +128,8 @@ async fn sealing_takes_its_tokens_and_its_children_along() {
         server.write(&format!("{inside}kv/a"), json!({"in": inside})).await.expect(204);
     }
     let token = server.token(&server.root, "s/auth/token/create", json!({"policies": ["default"]})).await;
-    let batch = server.token(&server.root, "s/auth/token/create", json!({"type": "batch", "policies": ["default"]})).await;
+    let batch =
+        server.token(&server.root, "s/auth/token/create", json!({"type": "batch", "policies": ["default"]})).await;
     let lookup = |token: String| {
         let server = &server;
         async move { server.ask(&token, Operation::Read, "s/auth/token/lookup-self", Value::Null).await.status }
