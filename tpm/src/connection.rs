@@ -75,7 +75,8 @@ impl Tpm {
             }
             .and_then(|mut connection| {
                 let result = act(&mut connection);
-                if !matches!(&result, Err(fault) if fault.asks_for_a_new_connection()) {
+                let spoilt = |fault: &Fault| fault.asks_for_a_new_connection() || fault.is_a_forged_answer();
+                if !result.as_ref().is_err_and(spoilt) {
                     kept = Some(connection);
                 }
                 result

@@ -41,11 +41,17 @@ impl Fault {
         matches!(self, Self::Tpm(Error::Tss2Error(code @ Tss2ResponseCode::FormatOne(_))) if number(*code) & PARAMETER != 0)
     }
 
+    /// Whether the answer was not the TPM's. It is not asked again, but its session is out of step.
+    pub(crate) fn is_a_forged_answer(&self) -> bool {
+        matches!(self, Self::Tpm(Error::Tss2Error(code)) if is_forged(*code))
+    }
+
     /// Whether a new connection may help: the TPM was away or started anew, or its places for objects and sessions are
     /// taken by what an earlier connection has left behind.
     pub(crate) fn asks_for_a_new_connection(&self) -> bool {
         let Self::Tpm(Error::Tss2Error(code)) = self else { return false };
         match (layer(*code), code.kind()) {
+            _ if is_forged(*code) => false,
             (Layer::Transport | Layer::Library, _) => true,
             (Layer::Tpm, Some(kind)) => match kind {
                 Kind::Value | Kind::Handle => !self.is_of_a_parameter(),
@@ -108,6 +114,12 @@ pub(crate) fn explain(config: &TpmConfig, what: &str, fault: Fault) -> DeviceErr
     DeviceError::new(class, format!("cannot {what} with {}: {said}: {step}", config.name()))
 }
 
+fn is_forged(code: Tss2ResponseCode) -> bool {
+    /// Of the error codes that all layers share (tss2_common.h).
+    const TSS2_BASE_RC_RSP_AUTH_FAILED: u32 = 27;
+    layer(code) == Layer::Library && number(code) & 0xFFFF == TSS2_BASE_RC_RSP_AUTH_FAILED
+}
+
 fn classify(error: &Error) -> (Class, &'static str) {
     const LIBRARY: &str = "the TPM's libraries refuse it; TSS2_LOG=all+debug in the server's environment tells more";
     let Error::Tss2Error(code) = error else { return (Class::Failed, LIBRARY) };
@@ -116,6 +128,12 @@ fn classify(error: &Error) -> (Class, &'static str) {
             return (
                 Class::Gone,
                 "it does not answer; see that 'tcti' is right and the server's user may use it; it is opened again when it returns",
+            );
+        }
+        _ if is_forged(*code) => {
+            return (
+                Class::Tampered,
+                "an answer's authentication is wrong: something between this machine and its TPM changes what passes",
             );
         }
         (Layer::Library, _) => return (Class::Failed, LIBRARY),

@@ -1,6 +1,6 @@
 //! RSA-OAEP with SHA-256, by the TPM's own key pairs.
 
-use crate::connection::Tpm;
+use crate::connection::{Connection, Tpm};
 use crate::fault::Fault;
 use crate::find::{load, used};
 use crate::store::{Store, StoredKey};
@@ -48,11 +48,17 @@ pub(crate) fn decrypt(tpm: &Tpm, key: &KeyRef, bytes: &[u8], aad: &[u8]) -> Resu
         let ciphertext = PublicKeyRsa::try_from(bytes.to_vec())?;
         let opened = connection.protected(|context| context.rsa_decrypt(handle, ciphertext, scheme(), Data::default()));
         let opened = used(&stored, opened).map_err(|fault| match fault.kind() {
-            Some(Kind::Value | Kind::Size | Kind::Failure) => Fault::from(tampered()),
+            Some(Kind::Value | Kind::Size) => Fault::from(tampered()),
+            // Some say failure for bad padding. If they still answer, they have not failed.
+            Some(Kind::Failure) if answers(connection) => Fault::from(tampered()),
             _ => fault,
         })?;
         Ok(Secret::new(opened.value().to_vec()))
     })
+}
+
+fn answers(connection: &mut Connection) -> bool {
+    connection.context.execute_without_session(|context| context.get_random(1)).is_ok()
 }
 
 /// The key, and bytes of its modulus.

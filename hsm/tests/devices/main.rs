@@ -5,6 +5,7 @@
 //! component (SoftHSM, pkcs11-tool, swtpm, tpm2-tools, openssl, cc) fails the tests; nothing is skipped.
 //! `cargo test -p holdfast-hsm --test devices -- WORD` runs the tests whose name holds it.
 
+mod bus;
 mod confinement;
 mod conformance;
 mod helpers;
@@ -62,8 +63,16 @@ fn run_again_with_tokens() -> ExitCode {
 }
 
 fn run(bench: &Bench, filter: &str) -> ExitCode {
-    let tests: Vec<Test> =
-        [conformance::TESTS, tokens::TESTS, helpers::TESTS, confinement::TESTS, wrapping::TESTS, tpm::TESTS].concat();
+    let tests: Vec<Test> = [
+        conformance::TESTS,
+        tokens::TESTS,
+        helpers::TESTS,
+        confinement::TESTS,
+        wrapping::TESTS,
+        tpm::TESTS,
+        bus::TESTS,
+    ]
+    .concat();
     let chosen: Vec<&Test> =
         tests.iter().filter(|(name, _)| filter.starts_with('-') || name.contains(filter)).collect();
     if filter == "--list" {

@@ -41,6 +41,10 @@ impl SwTpm {
         TpmConfig { keys: Some(folder.display().to_string()), ..self.config() }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
@@ -82,7 +86,8 @@ impl Drop for SwTpm {
     }
 }
 
-fn free_ports() -> (u16, TcpListener) {
+/// Two ports in a row that are free, and what keeps others from taking them.
+pub fn free_ports() -> (u16, TcpListener) {
     let start = std::process::id() as u16 % PLACES;
     let bind = |port| TcpListener::bind(("127.0.0.1", port));
     let found = (0..PLACES).find_map(|step| {

@@ -1,0 +1,125 @@
+//! Somebody sits on the bus between machine and TPM: listens, and changes what passes.
+
+use super::swtpm::{SwTpm, free_ports};
+use super::{Bench, Test};
+use holdfast_hsm::DeviceClient;
+use holdfast_hsm::device::{
+    CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeySpec, KeyUsage, SignInput, SignMechanism,
+    ec_point_of_spki,
+};
+use holdfast_hsm::memory::Secret;
+use holdfast_hsm::tpm::TpmConfig;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+pub const TESTS: &[Test] = &[
+    ("nothing_secret_passes_the_bus_to_a_tpm_in_the_clear", listened),
+    ("an_answer_that_was_changed_on_the_bus_is_refused", changed),
+];
+
+/// What is between a machine and its TPM.
+struct Bus {
+    port: u16,
+    heard: Arc<Mutex<Vec<u8>>>,
+    /// While set, the last byte of each answer is another.
+    meddles: Arc<AtomicBool>,
+    _taken: TcpListener,
+}
+
+impl Bus {
+    fn before(tpm: &SwTpm) -> Self {
+        let (port, taken) = free_ports();
+        let (heard, meddles) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        for offset in [0, 1] {
+            let listener = TcpListener::bind(("127.0.0.1", port + offset)).unwrap();
+            let (heard, meddles) = (Arc::clone(&heard), Arc::clone(&meddles));
+            let there = tpm.port() + offset;
+            // They end with the test program; each waits for a connection, or for its end.
+            thread::spawn(move || {
+                for near in listener.incoming().map_while(Result::ok) {
+                    let Ok(far) = TcpStream::connect(("127.0.0.1", there)) else { continue };
+                    pass(&near, &far, &heard, None);
+                    pass(&far, &near, &heard, (offset == 0).then(|| Arc::clone(&meddles)));
+                }
+            });
+        }
+        Self { port, heard, meddles, _taken: taken }
+    }
+
+    fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
+    }
+
+    fn has_heard(&self, bytes: &[u8]) -> bool {
+        self.heard.lock().unwrap().windows(bytes.len()).any(|window| window == bytes)
+    }
+}
+
+fn pass(from: &TcpStream, to: &TcpStream, heard: &Arc<Mutex<Vec<u8>>>, meddles: Option<Arc<AtomicBool>>) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    let heard = Arc::clone(heard);
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+            if meddles.as_ref().is_some_and(|meddles| meddles.load(Ordering::SeqCst)) {
+                buffer[length - 1] ^= 1;
+            }
+            if to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        // The other side may have ended already.
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+fn listened(bench: &Bench) {
+    let tpm = SwTpm::start();
+    let bus = Bus::before(&tpm);
+    let keys = tempfile::tempdir().unwrap();
+    let mut config = TpmConfig::new(bus.tcti());
+    config.keys = Some(keys.path().display().to_string());
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config);
+
+    let random = device.random(96).unwrap();
+    for part in random.expose().chunks(32) {
+        assert!(!bus.has_heard(&part[..16]), "random bytes of the TPM");
+    }
+    let make =
+        |label: &str, kind, usage| device.generate(KeySpec { label: label.into(), id: None, kind, usage }).unwrap();
+    let rsa = make("rsa", KeyKind::Rsa(2048), KeyUsage::Encrypt).key_ref();
+    let plaintext = b"what only the two of us may know";
+    let sealed =
+        device.encrypt(rsa.clone(), CipherMechanism::RsaOaepSha256, Secret::new(plaintext.to_vec()), b"").unwrap();
+    assert!(device.decrypt(rsa, sealed.mechanism, &sealed.bytes, b"").unwrap().ct_eq(plaintext));
+    assert!(!bus.has_heard(plaintext), "what was encrypted, and decrypted");
+
+    let (a, b) = (make("a", KeyKind::EcP256, KeyUsage::Derive), make("b", KeyKind::EcP256, KeyUsage::Derive));
+    let spki = device.public_key(b.key_ref()).unwrap();
+    let shared = device.derive(a.key_ref(), ec_point_of_spki(&spki).unwrap()).unwrap();
+    assert!(!bus.has_heard(&shared.expose()[..16]), "the shared secret of ECDH");
+
+    // The listener is no deaf one: what is no secret is heard.
+    let signing = make("signing", KeyKind::EcP256, KeyUsage::Sign);
+    let spki = device.public_key(signing.key_ref()).unwrap();
+    let message = SignInput::Message(b"m".to_vec());
+    device.sign(signing.key_ref(), SignMechanism::Ecdsa(Hash::Sha256), message).unwrap();
+    assert!(bus.has_heard(&spki[spki.len() - 32..]), "half of a public point");
+}
+
+fn changed(bench: &Bench) {
+    let tpm = SwTpm::start();
+    let bus = Bus::before(&tpm);
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), TpmConfig::new(bus.tcti()));
+    device.random(8).unwrap();
+    bus.meddles.store(true, Ordering::SeqCst);
+    let error = device.random(8).unwrap_err();
+    assert_eq!(error.class, Class::Tampered, "{error}");
+    assert!(error.text.contains("between this machine and its TPM"), "{error}");
+    bus.meddles.store(false, Ordering::SeqCst);
+    device.random(8).unwrap();
+}
