@@ -14,8 +14,8 @@ setup:
 	@scripts/setup
 
 build: setup
-	$(CARGO) build --release --locked -p holdfast-cli
-	@scripts/allow-lock $(BIN)
+	$(CARGO) build --release --locked -p holdfast-cli -p holdfast-tpm
+	@scripts/allow-lock $(BIN) $(TARGET)/release/holdfast-tpm-helper
 
 run: build
 	@scripts/run $(BIN)

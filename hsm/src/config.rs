@@ -5,6 +5,7 @@ use crate::device::{DeviceError, KeyDevice};
 use crate::memory::Secret;
 use crate::pkcs11::{Pkcs11Config, Pkcs11Device};
 use crate::software::{SoftwareConfig, SoftwareDevice};
+use crate::spawner::Program;
 use crate::tpm::TpmConfig;
 use minicbor::{Decode, Encode};
 
@@ -37,10 +38,18 @@ impl DeviceConfig {
             Self::Software(config) => Box::new(SoftwareDevice::new(&config)?),
             Self::Tpm(_) => {
                 return Err(DeviceError::unsupported(
-                    "this program was built without TPM: use one that has it, or another seal",
+                    "this program has no TPM: its helper is another one, holdfast-tpm-helper",
                 ));
             }
         })
+    }
+
+    /// The program that its helper is.
+    pub(crate) fn program(&self) -> Program {
+        match self {
+            Self::Pkcs11(_) | Self::Software(_) => Program::Own,
+            Self::Tpm(_) => Program::Tpm,
+        }
     }
 
     /// What its helper may do beside what every helper may.

@@ -156,7 +156,7 @@ impl Supervisor {
             // Others that call meanwhile wait for the same helper.
             thread::sleep(pause);
         }
-        let helper = self.spawner.start_helper()?;
+        let helper = self.spawner.start_helper(state.config.program())?;
         let number = helper.number;
         match Link::open(helper, &state.config, self.timeout) {
             Ok(link) => {

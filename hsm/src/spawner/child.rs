@@ -1,5 +1,6 @@
 //! The spawner's own process: a loop that starts and ends helpers.
 
+use super::Programs;
 use super::fork::ignore_ending_signals;
 use super::message::{self, Reply, Request};
 use crate::helper::SUBCOMMAND;
@@ -22,7 +23,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_HELPERS: usize = 64;
 
 /// Serves until the server's end of the socket closes.
-pub(super) fn run(socket: OwnedFd, helper: &Path, server: Pid) {
+pub(super) fn run(socket: OwnedFd, programs: &Programs, server: Pid) {
     ignore_ending_signals();
     let _ = harden_process();
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -42,8 +43,8 @@ pub(super) fn run(socket: OwnedFd, helper: &Path, server: Pid) {
             Err(_) => None,
         };
         let (reply, descriptor) = match request {
-            Some(Request::Start) if helpers.len() >= MAX_HELPERS => (Reply::Failed(libc::EAGAIN), None),
-            Some(Request::Start) => match start(helper) {
+            Some(Request::Start(_)) if helpers.len() >= MAX_HELPERS => (Reply::Failed(libc::EAGAIN), None),
+            Some(Request::Start(program)) => match start(programs.path(program)) {
                 Ok((child, descriptor)) => {
                     last_number += 1;
                     let pid = child.id();

@@ -1,6 +1,7 @@
 //! What server and spawner say to each other: one packet each way, a descriptor with it
 //! where a helper was started.
 
+use super::Program;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -14,7 +15,7 @@ const MAX_PACKET_BYTES: usize = 16;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    Start,
+    Start(Program),
     Kill { number: u64 },
 }
 
@@ -32,14 +33,16 @@ pub(super) enum Reply {
 impl Request {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Start => vec![b's'],
+            Self::Start(Program::Own) => vec![b's'],
+            Self::Start(Program::Tpm) => vec![b't'],
             Self::Kill { number } => [&[b'k'][..], &number.to_le_bytes()].concat(),
         }
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first()? {
-            (b's', []) => Some(Self::Start),
+            (b's', []) => Some(Self::Start(Program::Own)),
+            (b't', []) => Some(Self::Start(Program::Tpm)),
             (b'k', number) => Some(Self::Kill { number: u64::from_le_bytes(number.try_into().ok()?) }),
             _ => None,
         }
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_as_they_went_in() {
-        for request in [Request::Start, Request::Kill { number: 77 }] {
+        for request in [Request::Start(Program::Own), Request::Start(Program::Tpm), Request::Kill { number: 77 }] {
             assert_eq!(Request::from_bytes(&request.to_bytes()), Some(request));
         }
         for reply in [Reply::Started { number: 1, pid: 2 }, Reply::Killed, Reply::Failed(11)] {

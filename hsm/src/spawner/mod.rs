@@ -36,21 +36,55 @@ pub(crate) struct Helper {
     pub(crate) socket: UnixStream,
 }
 
+/// Which program a helper is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// The server's own.
+    Own,
+    /// [`TPM_HELPER`].
+    Tpm,
+}
+
+/// The helper that has the TPM's libraries: they would cost every process of the server's own program 4 MiB. It lies in the
+/// same folder.
+pub const TPM_HELPER: &str = "holdfast-tpm-helper";
+
+/// Where the programs are.
+struct Programs {
+    own: PathBuf,
+    tpm: PathBuf,
+}
+
+impl Programs {
+    fn path(&self, program: Program) -> &Path {
+        match program {
+            Program::Own => &self.own,
+            Program::Tpm => &self.tpm,
+        }
+    }
+}
+
 impl Spawner {
     /// Forks the spawner. Must come first in `main`, while there is one thread; helpers
-    /// are this program with the argument `device-helper`.
+    /// are this program with the argument `device-helper`, or [`TPM_HELPER`] beside it.
     ///
     /// # Errors
     /// If there are other threads already, or the system has no process to give.
     pub fn start() -> io::Result<Self> {
-        Self::start_with(Path::new("/proc/self/exe"))
+        let own = PathBuf::from("/proc/self/exe");
+        let tpm = fs::read_link(&own)?.with_file_name(TPM_HELPER);
+        Self::start_programs(Programs { own, tpm })
     }
 
-    /// The same with another program as the helper.
+    /// The same with one program as the helper for all devices.
     ///
     /// # Errors
     /// As [`Spawner::start`].
     pub fn start_with(helper: &Path) -> io::Result<Self> {
+        Self::start_programs(Programs { own: helper.to_owned(), tpm: helper.to_owned() })
+    }
+
+    fn start_programs(programs: Programs) -> io::Result<Self> {
         let threads = fs::read_dir("/proc/self/task")?.count();
         if threads != 1 {
             return Err(io::Error::other(format!(
@@ -59,9 +93,8 @@ impl Spawner {
         }
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))?;
-        let helper = PathBuf::from(helper);
         let server = rustix::process::getpid();
-        let (pid, ours) = fork::with_child(ours, move || child::run(theirs, &helper, server))?;
+        let (pid, ours) = fork::with_child(ours, move || child::run(theirs, &programs, server))?;
         Ok(Self { socket: Mutex::new(ours), pid })
     }
 
@@ -70,11 +103,15 @@ impl Spawner {
         self.pid
     }
 
-    pub(crate) fn start_helper(&self) -> Result<Helper, DeviceError> {
-        match self.ask(&Request::Start)? {
+    pub(crate) fn start_helper(&self, program: Program) -> Result<Helper, DeviceError> {
+        match self.ask(&Request::Start(program))? {
             (Reply::Started { number, pid }, Some(socket)) => {
                 Ok(Helper { number, pid, socket: UnixStream::from(socket) })
             }
+            (Reply::Failed(libc::ENOENT), _) if program == Program::Tpm => Err(DeviceError::new(
+                Class::Config,
+                format!("there is no {TPM_HELPER} in the server's own folder: install it there"),
+            )),
             (Reply::Failed(errno), _) => Err(DeviceError::new(
                 Class::HelperDied,
                 format!(

@@ -19,6 +19,7 @@ mod wrapping;
 
 use holdfast_hsm::{Spawner, helper, memory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     if std::env::var_os(softhsm::CONF).is_none() {
         return run_again_with_tokens();
     }
-    let spawner = Arc::new(Spawner::start().expect("the spawner starts"));
+    let spawner = Arc::new(Spawner::start_with(Path::new("/proc/self/exe")).expect("the spawner starts"));
     memory::allow_unlocked();
     if argument == helpers::SERVER_TO_KILL {
         return helpers::server_to_kill(&spawner);

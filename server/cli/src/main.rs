@@ -19,16 +19,10 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: holdfast_hsm::memory::WipingAllocator = holdfast_hsm::memory::WipingAllocator;
 
-/// A server built without the feature `tpm` needs none of the TPM's libraries.
-#[cfg(feature = "tpm")]
-const OPEN_DEVICE: holdfast_hsm::OpenDevice = holdfast_tpm::open;
-#[cfg(not(feature = "tpm"))]
-const OPEN_DEVICE: holdfast_hsm::OpenDevice = holdfast_hsm::DeviceConfig::open;
-
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|a| a.to_str()) {
-        Some(holdfast_hsm::helper::SUBCOMMAND) => holdfast_hsm::helper::main(OPEN_DEVICE),
+        Some(holdfast_hsm::helper::SUBCOMMAND) => holdfast_hsm::helper::main(holdfast_hsm::DeviceConfig::open),
         Some("server") => server::main(&args[2..]),
         Some("operator") if args.get(2).is_some_and(|a| a == "compact") && compact::names_files(&args[3..]) => {
             compact::main(&args[3..])
