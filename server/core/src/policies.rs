@@ -19,6 +19,11 @@ use crate::unions::{Names, Unions};
 
 /// Policies that no token may be given by name.
 pub const NOT_ASSIGNABLE: &[&str] = &["response-wrapping"];
+/// Whether it is there whatever is stored.
+pub fn is_built_in(name: &str) -> bool {
+    matches!(name, "root" | "response-wrapping")
+}
+
 /// Compiled unions of the root namespace kept at most,
 const CACHED: usize = 4096;
 /// those of each other one,

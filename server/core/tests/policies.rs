@@ -32,3 +32,97 @@ path "sys/mounts" {
         server.ask(&server.root, Operation::Patch, "sys/policies/acl/p", json!({"ttl": "1h"})).await.expect(200);
     assert_eq!(patched["warnings"], reply["warnings"]);
 }
+
+/// What `sys/policies/explain` answers.
+async fn explained(server: &Server, token: &str, body: Value) -> Value {
+    server.ask(token, Operation::Update, "sys/policies/explain", body).await.expect(200)["data"].clone()
+}
+
+#[tokio::test]
+async fn explain_says_what_decided_and_what_is_missing() {
+    let server = Server::start().await;
+    let rules = r#"
+path "kv/*" { capabilities = ["read", "list"] }
+path "kv/team/*" {
+  capabilities = ["create", "update"]
+  allowed_parameters = { "a" = ["1"] }
+  required_parameters = ["a"]
+}
+path "kv/team/secret" { capabilities = ["deny"] }
+path "sys/audit" { capabilities = ["read"] }
+path "v2/data/app" { capabilities = ["read"] }
+path "own/{{identity.entity.name}}" { capabilities = ["read"] }"#;
+    server.write("sys/policies/acl/app", json!({"policy": rules})).await.expect(204);
+    let options = json!({"policies": ["app", "absent"], "no_default_policy": true});
+    let token = server.token(&server.root, "auth/token/create", options).await;
+    let ask = async |path: &str, operation: &str, parameters: Value| {
+        let body = json!({"path": path, "operation": operation, "parameters": parameters});
+        explained(&server, &token, body).await
+    };
+    for (path, operation, parameters, allowed, reason) in [
+        ("kv/a", "read", json!({}), true, "granted"),
+        ("kv/a", "update", json!({}), false, "capability"),
+        ("kv/team/a", "update", json!({"a": "1"}), true, "granted"),
+        ("kv/team/a", "update", json!({}), false, "required_parameter"),
+        ("kv/team/a", "update", json!({"a": "2"}), false, "parameter_not_allowed"),
+        ("kv/team/a", "write", json!({"a": "1"}), true, "granted"),
+        ("kv/team/secret", "read", json!({}), false, "deny"),
+        ("other", "read", json!({}), false, "no_rule"),
+        ("sys/audit", "read", json!({}), false, "sudo"),
+        ("sys/health", "read", json!({}), true, "no_token_needed"),
+    ] {
+        let answer = ask(path, operation, parameters).await;
+        assert_eq!((&answer["allowed"], &answer["reason"]), (&allowed.into(), &reason.into()), "{path}: {answer}");
+    }
+    let answer = ask("kv/team/a", "read", json!({})).await;
+    assert_eq!(answer["rule"]["path"], "kv/team/*");
+    assert_eq!(answer["rule"]["policies"], json!([{"name": "app", "namespace": "", "path": "kv/team/*", "line": 3}]));
+    assert_eq!(answer["needed_policy"], "path \"kv/team/a\" {\n  capabilities = [\"read\"]\n}\n");
+    assert_eq!(answer["also_matching"], json!(["kv/*"]));
+    assert_eq!(answer["not_applied"][0]["path"], "own/{{identity.entity.name}}");
+    assert_eq!((&answer["policies"], &answer["missing_policies"]), (&json!(["app"]), &json!(["absent"])));
+    let hint = ask("v2/app", "read", json!({})).await["explanation"].as_str().unwrap().to_owned();
+    assert!(hint.contains("\"v2/data/app\" would be allowed"), "{hint}");
+    // What is told is what a request gets.
+    for (path, operation, status) in [("sys/audit", Operation::Read, 403), ("sys/mounts", Operation::Read, 403)] {
+        assert_eq!(server.ask(&token, operation, path, Value::Null).await.status, status);
+    }
+    let root = explained(&server, &server.root, json!({"path": "any/thing", "operation": "delete"})).await;
+    assert_eq!((&root["allowed"], &root["reason"]), (&true.into(), &"root".into()));
+}
+
+#[tokio::test]
+async fn explain_answers_for_others_only_who_has_sudo() {
+    let server = Server::start().await;
+    let made = server.write("auth/token/create", json!({"policies": ["default"]})).await.expect(200);
+    let (weak, accessor) = (made["auth"]["client_token"].as_str().unwrap(), &made["auth"]["accessor"]);
+    let explain = |capabilities: &str| format!("path \"sys/policies/explain\" {{ capabilities = [{capabilities}] }}");
+    for (name, capabilities) in [("grants", "\"update\""), ("sudo", "\"update\", \"sudo\"")] {
+        let policy = explain(capabilities);
+        server.write(&format!("sys/policies/acl/{name}"), json!({"policy": policy})).await.expect(204);
+    }
+    let plain = server.token(&server.root, "auth/token/create", json!({"policies": ["grants"]})).await;
+    let operator = server.token(&server.root, "auth/token/create", json!({"policies": ["sudo"]})).await;
+    for body in [json!({"path": "a", "accessor": accessor}), json!({"path": "a", "policies": ["default"]})] {
+        for token in [weak, &plain] {
+            let refused = server.ask(token, Operation::Update, "sys/policies/explain", body.clone()).await;
+            assert_eq!(refused.status, 403, "{}", refused.body);
+        }
+        assert_eq!(explained(&server, &operator, body.clone()).await["reason"], "no_rule");
+    }
+    for (body, status) in [
+        (json!({"path": "a", "accessor": "unknown"}), 400),
+        (json!({"path": "a", "accessor": accessor, "policies": ["default"]}), 400),
+        (json!({"path": ""}), 400),
+        (json!({"path": "a", "operation": "think"}), 400),
+    ] {
+        let refused = server.ask(&operator, Operation::Update, "sys/policies/explain", body.clone()).await;
+        assert_eq!(refused.status, status, "{body}: {}", refused.body);
+    }
+    for token in ["", "hvs.unknown"] {
+        let refused = server.ask(token, Operation::Update, "sys/policies/explain", json!({"path": "a"})).await;
+        assert_eq!(refused.status, 403, "{}", refused.body);
+    }
+    server.write("auth/token/revoke-accessor", json!({"accessor": accessor})).await.expect(204);
+    assert_eq!(server.ask(weak, Operation::Update, "sys/policies/explain", json!({"path": "a"})).await.status, 403);
+}

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::compiled::{Compiled, Source};
+use crate::compiled::{Compiled, Entry, Source};
+use crate::explain::{self, DecidingRule, Explanation, NotApplied, RuleOf, WhyNotApplied};
 use crate::path::PathKind;
 use crate::{Check, Decision, Operation, Permissions, Policy, ResponseFilter, TemplateValues};
 
@@ -98,12 +99,75 @@ impl Acl {
         if let Some(root) = &self.root {
             return Decision::root(root.clone());
         }
-        let path = check.path.trim_start_matches('/');
+        self.at(check.now, |compiled| Decision::by(decisive(compiled, check).map(|e| &e.permissions), check))
+    }
+
+    /// Decides on a request as [`Acl::check`] does, and says what decided.
+    pub fn explain<T>(&self, check: &Check<'_>, tell: impl FnOnce(Explanation<'_>) -> T) -> T {
+        if let Some(root) = &self.root {
+            let decision = Decision::root(root.clone());
+            return tell(Explanation { decision, rule: None, also_matching: Vec::new(), not_applied: Vec::new() });
+        }
         self.at(check.now, |compiled| {
-            let permissions =
-                if check.operation.lists() { compiled.find_for_listing(path) } else { compiled.find(path) };
-            Decision::by(permissions, check)
+            let entry = decisive(compiled, check);
+            let of = |source: &Source| {
+                let policy = &self.policies[source.policy];
+                RuleOf { policy, rule: &policy.rules()[source.rule] }
+            };
+            let exists = |source: &Source| self.expiration(source).is_none_or(|end| end > check.now);
+            // The same question to one rule alone.
+            let matches =
+                |source: &Source| decisive(&Compiled::new(&self.policies, std::iter::once(source)), check).is_some();
+            let rule = entry.map(|entry| DecidingRule {
+                expression: &entry.expression,
+                permissions: &entry.permissions,
+                sources: self
+                    .sources
+                    .iter()
+                    .filter(|source| source.expression == entry.expression && exists(source))
+                    .map(of)
+                    .collect(),
+            });
+            let decisive = rule.as_ref().map_or("", |rule| rule.expression);
+            let (mut also_matching, mut not_applied) = (Vec::new(), self.without_value());
+            for source in &self.sources {
+                let expression = source.expression.as_str();
+                if !exists(source) {
+                    if not_applied.len() < explain::OTHERS && matches(source) {
+                        not_applied.push(NotApplied { rule: of(source), why: WhyNotApplied::Expired });
+                    }
+                } else if expression != decisive
+                    && also_matching.len() < explain::OTHERS
+                    && !also_matching.contains(&expression)
+                    && matches(source)
+                {
+                    also_matching.push(expression);
+                }
+            }
+            let decision = Decision::by(entry.map(|e| &e.permissions), check);
+            tell(Explanation { decision, rule, also_matching, not_applied })
         })
+    }
+
+    /// Rules whose templates have no value.
+    fn without_value(&self) -> Vec<NotApplied<'_>> {
+        let mut found = Vec::new();
+        for (policy_index, policy) in self.policies.iter().enumerate() {
+            for (rule_index, rule) in policy.rules().iter().enumerate() {
+                let place = (policy_index, rule_index);
+                let is_filled = || self.sources.binary_search_by_key(&place, |s| (s.policy, s.rule)).is_ok();
+                if rule.template.is_some() && found.len() < explain::OTHERS && !is_filled() {
+                    let rule = RuleOf { policy, rule };
+                    found.push(NotApplied { rule, why: WhyNotApplied::NoTemplateValue });
+                }
+            }
+        }
+        found
+    }
+
+    /// The policies, in the order in which they were united.
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
     }
 
     /// The names of all that may be done at a path, as `sys/capabilities`
@@ -115,8 +179,8 @@ impl Acl {
         }
         let path = path.trim_start_matches('/');
         self.at(now, |compiled| {
-            let permissions = if path.ends_with('/') { compiled.find_for_listing(path) } else { compiled.find(path) };
-            permissions.map_or_else(|| vec!["deny"], |p| p.capabilities.names())
+            let entry = if path.ends_with('/') { compiled.find_for_listing(path) } else { compiled.find(path) };
+            entry.map_or_else(|| vec!["deny"], |entry| entry.permissions.capabilities.names())
         })
     }
 
@@ -178,6 +242,12 @@ impl Acl {
         let rule = policy.rules()[source.rule].expiration;
         [policy.expiration(), rule].into_iter().flatten().min()
     }
+}
+
+/// The expression that decides on a request.
+fn decisive<'a>(compiled: &'a Compiled, check: &Check<'_>) -> Option<&'a Entry> {
+    let path = check.path.trim_start_matches('/');
+    if check.operation.lists() { compiled.find_for_listing(path) } else { compiled.find(path) }
 }
 
 /// The rules of all policies with their paths filled in.

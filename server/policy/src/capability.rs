@@ -173,7 +173,7 @@ impl Operation {
     }
 
     /// Whether it is a kind of listing.
-    pub(crate) fn lists(self) -> bool {
+    pub fn lists(self) -> bool {
         matches!(self, Operation::List | Operation::Scan)
     }
 }

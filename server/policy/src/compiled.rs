@@ -123,14 +123,14 @@ impl Compiled {
     }
 
     /// The expression that decides on a path.
-    pub(crate) fn find(&self, path: &str) -> Option<&Permissions> {
+    pub(crate) fn find(&self, path: &str) -> Option<&Entry> {
         let entry = self.exact(path).or_else(|| self.most_specific(path))?;
-        Some(&self.entries[entry].permissions)
+        Some(&self.entries[entry])
     }
 
     /// The expression that decides on listing a path; whether `path` ends in
     /// a slash is all the same.
-    pub(crate) fn find_for_listing(&self, path: &str) -> Option<&Permissions> {
+    pub(crate) fn find_for_listing(&self, path: &str) -> Option<&Entry> {
         let bare = path.strip_suffix('/').unwrap_or(path);
         let added;
         let folder = if path.ends_with('/') {
@@ -144,7 +144,7 @@ impl Compiled {
             .or_else(|| self.exact(bare))
             .or_else(|| self.most_specific(folder))
             .or_else(|| self.most_specific(bare))?;
-        Some(&self.entries[entry].permissions)
+        Some(&self.entries[entry])
     }
 
     fn exact(&self, path: &str) -> Option<Index> {

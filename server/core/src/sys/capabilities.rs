@@ -39,14 +39,14 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
 }
 
 /// Whose rights are asked about.
-struct Whose<'a> {
-    namespace: NamespaceId,
-    policies: &'a [String],
-    entity_id: &'a str,
+pub(super) struct Whose<'a> {
+    pub(super) namespace: NamespaceId,
+    pub(super) policies: &'a [String],
+    pub(super) entity_id: &'a str,
 }
 
 impl<'a> Whose<'a> {
-    fn of(namespace: NamespaceId, entry: &'a TokenEntry) -> Whose<'a> {
+    pub(super) fn of(namespace: NamespaceId, entry: &'a TokenEntry) -> Whose<'a> {
         Whose { namespace, policies: &entry.policies, entity_id: &entry.entity_id }
     }
 
@@ -57,7 +57,7 @@ impl<'a> Whose<'a> {
 }
 
 /// What a token may do. None: its entity is gone or disabled.
-fn union(sys: &System, tx: &mut Tx, whose: &Whose<'_>) -> Result<Option<Arc<Compiled>>> {
+pub(super) fn union(sys: &System, tx: &mut Tx, whose: &Whose<'_>) -> Result<Option<Arc<Compiled>>> {
     let core = sys.core()?;
     let now = core.policy_time();
     let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;

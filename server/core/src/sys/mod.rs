@@ -5,6 +5,7 @@ pub(crate) mod audited_headers;
 mod capabilities;
 pub(crate) mod cors;
 mod counters;
+mod explain;
 mod generate_root;
 pub(crate) mod host;
 mod inspect;
@@ -64,6 +65,7 @@ fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = password::routes(routes);
     let routes = policy::routes(routes);
     let routes = capabilities::routes(routes);
+    let routes = explain::routes(routes);
     let routes = wrapping::routes(routes);
     let routes = tools::routes(routes);
     let routes = upkeep::routes(routes);

@@ -1,5 +1,6 @@
-//! `policy list | read | write | delete | fmt | lint`.
+//! `policy list | read | write | delete | fmt | lint | explain`.
 
+mod explain;
 mod fmt;
 mod layout;
 mod lint;
@@ -16,7 +17,7 @@ use crate::data::opening;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output::{self, Format, plain};
 
-pub static COMMANDS: [Command; 6] = [
+pub static COMMANDS: [Command; 7] = [
     Command::new("policy list", "List policies", list).prints(Prints::Answer),
     Command::new("policy read", "Print a policy", read)
         .takes("[options] NAME")
@@ -36,6 +37,12 @@ pub static COMMANDS: [Command; 6] = [
         .prints(Prints::Answer)
         .flags(&lint::FLAGS)
         .about(lint::ABOUT),
+    Command::new("policy explain", "Say why a request is or would be refused", explain::run)
+        .takes("[options] PATH [K=V...]")
+        .completes(&[Values::Path])
+        .prints(Prints::Object)
+        .flags(&explain::FLAGS)
+        .about(explain::ABOUT),
     Command::new("policy delete", "Delete a policy", delete).takes("[options] NAME").completes(&[Values::Policy]),
 ];
 
