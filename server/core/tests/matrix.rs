@@ -55,6 +55,7 @@ const RULES: &[(&str, Rule)] = &[
     ("auth/token/revoke-self", Rule::Deadly), ("sys/wrapping/lookup", Rule::AboutTheCaller),
     ("sys/wrapping/rewrap", Rule::AboutTheCaller), ("sys/wrapping/unwrap", Rule::AboutTheCaller),
     ("=auth/token/lookup", Rule::AboutTheCaller), ("sys/internal/ui/namespaces", Rule::AboutTheCaller),
+    ("=sys/policies/explain", Rule::AboutTheCaller),
     ("sys/namespaces/api-lock/lock", Rule::Deadly),
     ("", Rule::Reached),
 ];
