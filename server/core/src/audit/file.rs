@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use holdfast_chain::{Chain, Tail};
 use tokio::sync::oneshot;
+use zeroize::Zeroize;
 
 use super::Figures;
 use super::line::checkpoint_line;
@@ -186,7 +187,7 @@ impl FileDevice {
         for sender in waiting {
             let _nobody_waits = sender.send(written.is_ok());
         }
-        lines.clear();
+        wipe(&mut lines);
         if lines.capacity() <= 2 * FULL_QUEUE {
             lock(&self.queue).spare = lines;
         }
@@ -215,6 +216,7 @@ impl FileDevice {
             checkpoint = Some(made);
         }
         let (bytes, written) = write_at_end(file, out);
+        wipe(out);
         chain.wrote(&linked, bytes);
         written?;
         match checkpoint {
@@ -315,6 +317,12 @@ impl FileDevice {
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))
     }
+}
+
+/// Empty a buffer that is kept: paths stand in it in the clear, and no namespace that is sealed leaves them in memory.
+fn wipe(buffer: &mut Vec<u8>) {
+    buffer.as_mut_slice().zeroize();
+    buffer.clear();
 }
 
 /// One write at the end of the file: how many bytes, and whether that is all.
