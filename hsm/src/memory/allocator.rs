@@ -1,7 +1,8 @@
-//! The global allocator: jemalloc, except that nothing is given back unwiped.
+//! The global allocator: jemalloc, except that nothing is given back unwiped. Nothing else of ours knows jemalloc.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::ptr;
+use std::ffi::CStr;
+use std::ptr::{self, null_mut};
 
 use tikv_jemallocator::Jemalloc;
 
@@ -58,9 +59,21 @@ unsafe impl GlobalAlloc for WipingAllocator {
 /// Two arenas, as many as there are threads that are busy on small machines: more of them cost memory that is locked. Pages that
 /// are free for a second go back to the system by `munmap` (`retain:false`): locked pages cannot be given back
 /// by `madvise`.
+// SAFETY: jemalloc declares the symbol as a weak `const char *`, and nobody else defines it. A reference to an array is such a
+// pointer; it ends with a zero byte, lives as long as the program and is only read.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static JEMALLOC_OPTIONS: &[u8; 77] =
     b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,retain:false,tcache_max:16384\0";
+
+/// Gives free memory of the heap back to the operating system; `true` if that was
+/// possible. For after a burst, such as sealing.
+pub fn trim_heap() -> bool {
+    // `MALLCTL_ARENAS_ALL` of jemalloc's header stands for every arena.
+    const PURGE_ALL_ARENAS: &CStr = c"arena.4096.purge";
+    // SAFETY: the name ends with a zero byte; the operation reads and writes nothing through the other pointers, which
+    // may be null then.
+    unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL_ARENAS.as_ptr(), null_mut(), null_mut(), null_mut(), 0) == 0 }
+}
 
 #[cfg(test)]
 mod tests {
@@ -81,11 +94,55 @@ mod tests {
                 c"opt.narenas".as_ptr(),
                 ptr::from_mut(&mut arenas).cast(),
                 &mut len,
-                ptr::null_mut(),
+                null_mut(),
                 0,
             )
         };
         assert_eq!((code, arenas), (0, 2));
+    }
+
+    #[test]
+    fn the_heap_can_be_trimmed_and_what_is_in_use_stays() {
+        let kept = vec![0xA5_u8; 1 << 20];
+        drop(vec![0xA5_u8; 16 << 20]);
+        assert!(trim_heap());
+        assert!(kept.iter().all(|byte| *byte == 0xA5));
+    }
+
+    #[test]
+    fn a_zeroed_block_is_zero_whatever_was_there_before() {
+        for size in [1, 100, 1024, 8192, 100_000, 1 << 20] {
+            for align in [1, 8, 64, 4096] {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                // SAFETY: the blocks are used within their size and given back with their layout.
+                unsafe {
+                    let before = ALLOCATOR.alloc(layout);
+                    ptr::write_bytes(before, 0xA5, size);
+                    ALLOCATOR.dealloc(before, layout);
+                    let zeroed = ALLOCATOR.alloc_zeroed(layout);
+                    assert_eq!(zeroed as usize % align, 0);
+                    assert!((0..size).all(|i| *zeroed.add(i) == 0), "{size} bytes at {align}");
+                    ALLOCATOR.dealloc(zeroed, layout);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shrunk_block_leaves_nothing_behind() {
+        let layout = Layout::from_size_align(4096, 8).unwrap();
+        // SAFETY: as in the tests of freed blocks below: the block stays mapped, its neighbour is held.
+        unsafe {
+            let block = ALLOCATOR.alloc(layout);
+            let neighbour = ALLOCATOR.alloc(layout);
+            ptr::write_bytes(block, 0xA5, 4096);
+            let moved = ALLOCATOR.realloc(block, layout, 100);
+            assert!((0..100).all(|i| *moved.add(i) == 0xA5));
+            let left = (0..4096).filter(|i| ptr::read_volatile(block.add(*i)) == 0xA5).count();
+            ALLOCATOR.dealloc(moved, Layout::from_size_align(100, 8).unwrap());
+            ALLOCATOR.dealloc(neighbour, layout);
+            assert_eq!(left, 0);
+        }
     }
 
     #[test]

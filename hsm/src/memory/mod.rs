@@ -28,10 +28,10 @@ mod key;
 mod process;
 mod secret;
 
-pub use allocator::WipingAllocator;
+pub use allocator::{WipingAllocator, trim_heap};
 pub use arena::{ArenaUsage, ClassUsage, allow_unlocked, arena_usage};
 pub use error::MemoryError;
 pub use key::{Key, MAX_KEY_BYTES};
 pub(crate) use process::lock_present_only;
-pub use process::{harden_process, lock_process, scrub_stack, trim_heap};
+pub use process::{harden_process, lock_process, scrub_stack};
 pub use secret::Secret;

@@ -2,11 +2,9 @@
 //! privileges; and wiping what the heap and the stack keep behind.
 
 use super::MemoryError;
-use std::ffi::CStr;
 use std::hint::black_box;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ptr::null_mut;
 
 /// Locks all memory of the process, present and future. A page is locked when it is
 /// first touched, so reserved address space costs nothing.
@@ -64,15 +62,6 @@ pub fn scrub_stack() {
 }
 
 const SCRUBBED_BYTES: usize = 64 * 1024;
-
-/// Gives free memory of the heap back to the operating system; `true` if that was
-/// possible. For after a burst, such as sealing.
-pub fn trim_heap() -> bool {
-    // `MALLCTL_ARENAS_ALL` of jemalloc's header stands for every arena.
-    const PURGE_ALL_ARENAS: &CStr = c"arena.4096.purge";
-    // SAFETY: the operation takes and returns nothing.
-    unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL_ARENAS.as_ptr(), null_mut(), null_mut(), null_mut(), 0) == 0 }
-}
 
 /// Whether `RLIMIT_MEMLOCK` does not bind this process: it is unlimited, or the process
 /// has CAP_IPC_LOCK.
@@ -149,10 +138,5 @@ mod tests {
         // SAFETY: waits for the child made above.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         assert_eq!(status, 0);
-    }
-
-    #[test]
-    fn the_heap_can_be_trimmed() {
-        assert!(trim_heap());
     }
 }

@@ -138,3 +138,12 @@ fn a_server_that_crashes_leaves_no_core() {
     assert_eq!(status.signal(), Some(6), "{status}");
     assert!(!status.core_dumped(), "{status}");
 }
+
+#[test]
+fn the_programs_that_are_built_have_the_allocators_options() {
+    // A weak symbol that the linker did not replace would be seen nowhere else.
+    for program in [holdfast(), holdfast().with_file_name("holdfast-tpm-helper")] {
+        let said = run(command(&program).arg("version").env("_RJEM_MALLOC_CONF", "confirm_conf:true"));
+        assert!(said.stderr.contains("-- Set conf value: retain:false"), "{}: {said:?}", program.display());
+    }
+}
