@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_core::cluster::JoinFrom;
 use holdfast_sdk::Value;
-use holdfast_trust::{Authorities, verifier};
+use holdfast_trust::{Authorities, Trust, verifier};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -61,7 +61,9 @@ fn config(from: &JoinFrom) -> Result<Arc<ClientConfig>, String> {
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier(authorities, provider).map_err(|e| format!("leader_ca_cert: {e}"))?);
+        .with_custom_certificate_verifier(
+            verifier(Trust::Named(authorities), provider).map_err(|e| format!("leader_ca_cert: {e}"))?,
+        );
     let config = match (&from.client_cert, &from.client_key) {
         (Some(certificate), Some(key)) => {
             let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -19,39 +19,91 @@ pub enum Authorities {
     These(Vec<CertificateDer<'static>>),
 }
 
-/// Believes what these authorities signed, for the name that was asked for; and their own certificates, as Go's clients do.
+/// Which servers a client talks to.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// Who has a certificate of these authorities for the name that was asked for.
+    Named(Authorities),
+    /// Who has one for whatever name.
+    AnyName(Authorities),
+    /// Anybody. What passes is hidden from those who only listen.
+    Anybody,
+}
+
+/// Judges a server's certificate. Authorities' own certificates count as signed by them, as Go's clients have it.
 ///
 /// A self-signed certificate that a server shows and its clients are given (`openssl req -x509` makes one) says that it
 /// is an authority's, and webpki takes none of these for a server's.
 ///
 /// # Errors
 /// A given certificate that cannot be read, or no authority at all.
-pub fn verifier(
-    authorities: Authorities,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    let given = match authorities {
-        Authorities::System => {
-            let (_used, _unreadable) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            Vec::new()
-        }
-        Authorities::These(given) => {
-            for certificate in &given {
-                roots.add(certificate.clone()).map_err(|e| e.to_string())?;
-            }
-            given
-        }
+pub fn verifier(trust: Trust, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let (authorities, any_name) = match trust {
+        Trust::Named(authorities) => (Some(authorities), false),
+        Trust::AnyName(authorities) => (Some(authorities), true),
+        Trust::Anybody => (None, true),
     };
-    let by_authority =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| e.to_string())?;
-    Ok(Arc::new(Trusting { by_authority, given }))
+    let judge = authorities.map(|a| Judge::of(a, any_name, provider.clone())).transpose()?;
+    Ok(Arc::new(Trusting { judge, provider }))
 }
 
 #[derive(Debug)]
 struct Trusting {
+    /// None: nobody is turned away.
+    judge: Option<Judge>,
+    provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+struct Judge {
     by_authority: Arc<WebPkiServerVerifier>,
     given: Vec<CertificateDer<'static>>,
+    any_name: bool,
+}
+
+impl Judge {
+    fn of(authorities: Authorities, any_name: bool, provider: Arc<CryptoProvider>) -> Result<Judge, String> {
+        let mut roots = RootCertStore::empty();
+        let given = match authorities {
+            Authorities::System => {
+                let (_used, _unreadable) =
+                    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Vec::new()
+            }
+            Authorities::These(given) => {
+                for certificate in &given {
+                    roots.add(certificate.clone()).map_err(|e| e.to_string())?;
+                }
+                given
+            }
+        };
+        let by_authority = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        Ok(Judge { by_authority: by_authority.map_err(|e| e.to_string())?, given, any_name })
+    }
+
+    fn judge(
+        &self,
+        (end_entity, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let judged = if self.given.iter().any(|given| given == end_entity) {
+            is_valid_at(end_entity, now)?;
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
+        } else {
+            self.by_authority
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map(|_verified| ())
+        };
+        match judged {
+            // The name is looked at last: all else is right.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if self.any_name => Ok(()),
+            judged => judged,
+        }
+    }
 }
 
 impl ServerCertVerifier for Trusting {
@@ -63,11 +115,9 @@ impl ServerCertVerifier for Trusting {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if !self.given.iter().any(|given| given == end_entity) {
-            return self.by_authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if let Some(judge) = &self.judge {
+            judge.judge((end_entity, intermediates), server_name, ocsp_response, now)?;
         }
-        is_valid_at(end_entity, now)?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -77,7 +127,7 @@ impl ServerCertVerifier for Trusting {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -86,11 +136,11 @@ impl ServerCertVerifier for Trusting {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_authority.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_trust::{Authorities, verifier};
+use holdfast_trust::{Authorities, Trust, verifier};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -23,9 +23,12 @@ fn self_signed(name: &str, authority: bool) -> CertificateDer<'static> {
     params(name, authority).self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
 }
 
-fn believing(given: &CertificateDer<'static>) -> Arc<dyn ServerCertVerifier> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    verifier(Authorities::These(vec![given.clone()]), provider).unwrap()
+fn by(trust: Trust) -> Arc<dyn ServerCertVerifier> {
+    verifier(trust, Arc::new(rustls::crypto::aws_lc_rs::default_provider())).unwrap()
+}
+
+fn these(given: &CertificateDer<'static>) -> Authorities {
+    Authorities::These(vec![given.clone()])
 }
 
 fn asked(of: &Arc<dyn ServerCertVerifier>, shown: &CertificateDer<'_>, name: &str, year: u64) -> Result<(), Error> {
@@ -37,7 +40,7 @@ fn asked(of: &Arc<dyn ServerCertVerifier>, shown: &CertificateDer<'_>, name: &st
 fn a_servers_own_certificate_may_be_the_authority_that_is_given() {
     for authority in [true, false] {
         let own = self_signed("node.test", authority);
-        let verifier = believing(&own);
+        let verifier = by(Trust::Named(these(&own)));
         asked(&verifier, &own, "node.test", 2026).unwrap();
         let wrong = asked(&verifier, &own, "other.test", 2026).unwrap_err();
         assert!(wrong.to_string().contains("not valid for name"), "{wrong}");
@@ -56,7 +59,7 @@ fn a_servers_own_certificate_may_be_the_authority_that_is_given() {
 #[test]
 fn what_an_authority_signed_is_believed_and_no_authority_that_it_signed() {
     let root = CertifiedIssuer::self_signed(params("root.test", true), KeyPair::generate().unwrap()).unwrap();
-    let verifier = believing(root.der());
+    let verifier = by(Trust::Named(these(root.der())));
     let signed = |authority| {
         params("node.test", authority).signed_by(&KeyPair::generate().unwrap(), &root).unwrap().der().clone()
     };
@@ -67,5 +70,19 @@ fn what_an_authority_signed_is_believed_and_no_authority_that_it_signed() {
 #[test]
 fn what_is_no_certificate_is_refused_at_once() {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    verifier(Authorities::These(vec![CertificateDer::from(vec![1, 2, 3])]), provider).unwrap_err();
+    verifier(Trust::Named(these(&CertificateDer::from(vec![1, 2, 3]))), provider).unwrap_err();
+}
+
+#[test]
+fn where_any_name_will_do_the_rest_is_looked_at_and_where_anybody_will_nothing_is() {
+    let root = CertifiedIssuer::self_signed(params("root.test", true), KeyPair::generate().unwrap()).unwrap();
+    let signed = params("node.test", false).signed_by(&KeyPair::generate().unwrap(), &root).unwrap().der().clone();
+    let (own, stranger) = (self_signed("node.test", true), self_signed("node.test", false));
+    for (given, shown) in [(root.der(), &signed), (&own, &own)] {
+        let any_name = by(Trust::AnyName(these(given)));
+        asked(&any_name, shown, "other.test", 2026).unwrap();
+        asked(&any_name, shown, "other.test", 2031).unwrap_err();
+        asked(&any_name, &stranger, "node.test", 2026).unwrap_err();
+    }
+    asked(&by(Trust::Anybody), &stranger, "other.test", 2031).unwrap();
 }

@@ -34,9 +34,15 @@ fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
     }
     settle(&nodes);
     // Of each answer that somebody has, lease and user are there.
+    let mut last = (0, 0, 0);
     let users = until(SETTLED, "as many users as leases", || {
         let users = database.made_users();
-        (users.len() == leases(&nodes, "long")? + leases(&nodes, "brief")?).then_some(users)
+        let now = (users.len(), leases(&nodes, "long")?, leases(&nodes, "brief")?);
+        if now != last {
+            println!("{} users, {} long and {} brief leases", now.0, now.1, now.2);
+            last = now;
+        }
+        (now.0 == now.1 + now.2).then_some(users)
     });
     for (lease, user) in &known {
         assert!(users.contains(user), "{user} of {lease} is gone");

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use holdfast_trust::{Authorities, verifier};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use holdfast_trust::{Authorities, Trust, verifier};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::settings::switch;
 use crate::data::opening;
@@ -69,14 +68,9 @@ impl TlsSettings {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|e| format!("failed to setup TLS config: {e}"))?;
-        let builder = if self.skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        } else {
-            let verifier = verifier(self.authorities.clone(), provider);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier.map_err(|e| format!("failed to setup TLS config: {e}"))?)
-        };
+        let trust = if self.skip_verify { Trust::Anybody } else { Trust::Named(self.authorities.clone()) };
+        let verifier = verifier(trust, provider).map_err(|e| format!("failed to setup TLS config: {e}"))?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         match &self.identity {
             None => Ok(Arc::new(builder.with_no_client_auth())),
             Some((chain, key)) => builder
@@ -117,43 +111,4 @@ fn identity(cert: &str, key: &str) -> Result<(Vec<CertificateDer<'static>>, Priv
     let key_pem = zeroize::Zeroizing::new(std::fs::read(key).map_err(|e| opening(key, &e))?);
     let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| format!("no private key in {key}"))?;
     Ok((chain, key_der))
-}
-
-/// Takes any certificate, as `-tls-skip-verify` asks; signatures are still checked.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

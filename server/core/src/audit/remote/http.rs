@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_trust::{Authorities, verifier};
+use holdfast_trust::{Authorities, Trust, verifier};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -138,7 +138,7 @@ impl Http {
 fn client_config() -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let verifier = verifier(Authorities::System, provider)?;
+    let verifier = verifier(Trust::Named(Authorities::System), provider)?;
     let config = builder.map_err(|e| e.to_string())?.dangerous().with_custom_certificate_verifier(verifier);
     let config = config.with_no_client_auth();
     Ok(Arc::new(config))

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use holdfast_trust::{Authorities, verifier};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// How much of a server's certificate is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +41,16 @@ pub fn client_config(trust: Trust, material: &Material) -> Result<ClientConfig, 
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Anybody => Arc::new(Believing { verifier: None, provider }),
-        Trust::Authority | Trust::Name => {
-            let authorities = match &material.authority {
-                Some(pem) => Authorities::These(certificates(pem)?),
-                None => Authorities::System,
-            };
-            let verifier = verifier(authorities, provider.clone());
-            let verifier = verifier.map_err(|e| format!("the authority's certificate: {e}"))?;
-            if trust == Trust::Name { verifier } else { Arc::new(Believing { verifier: Some(verifier), provider }) }
-        }
+    let authorities = || match &material.authority {
+        Some(pem) => certificates(pem).map(Authorities::These),
+        None => Ok(Authorities::System),
     };
+    let trust = match trust {
+        Trust::Anybody => holdfast_trust::Trust::Anybody,
+        Trust::Authority => holdfast_trust::Trust::AnyName(authorities()?),
+        Trust::Name => holdfast_trust::Trust::Named(authorities()?),
+    };
+    let verifier = verifier(trust, provider).map_err(|e| format!("the authority's certificate: {e}"))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     match &material.certificate {
         None => Ok(builder.with_no_client_auth()),
@@ -70,54 +66,5 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         _ => Err("no certificate in PEM form".into()),
-    }
-}
-
-/// Believes any name, and without a verifier any certificate.
-#[derive(Debug)]
-struct Believing {
-    verifier: Option<Arc<dyn ServerCertVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Believing {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(verifier) = &self.verifier else { return Ok(ServerCertVerified::assertion()) };
-        match verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last: all else is right.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
