@@ -39,7 +39,12 @@ impl Tpm {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
-    /// The power is gone.
+    /// Of its commands.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The power is gone. What a TPM remembers over that it remembers.
     pub fn kill(&mut self) {
         self.process.kill().expect("swtpm runs");
         self.process.wait().expect("swtpm ends");
@@ -69,10 +74,11 @@ impl Tpm {
         run(command(name).arg("-T").arg(self.tcti()).args(arguments)).good()
     }
 
-    /// Measure something into a register.
+    /// Measure something into a register of both banks that tests use.
     #[track_caller]
     pub fn measure(&self, pcr: u8) {
-        self.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={}", "5a".repeat(32))]);
+        let (sha256, sha384) = ("5a".repeat(32), "5a".repeat(48));
+        self.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={sha256},sha384={sha384}")]);
     }
 }
 
@@ -83,7 +89,8 @@ impl Drop for Tpm {
     }
 }
 
-fn free_ports() -> (u16, TcpListener) {
+/// Two ports in a row that are free, and what keeps others from taking them.
+pub fn free_ports() -> (u16, TcpListener) {
     // Tests of one run begin at different places.
     let start = std::process::id() as u16 % PLACES;
     let bind = |port| TcpListener::bind(("127.0.0.1", port));

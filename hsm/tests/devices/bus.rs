@@ -1,6 +1,6 @@
 //! Somebody sits on the bus between machine and TPM: listens, and changes what passes.
 
-use super::swtpm::{SwTpm, free_ports};
+use super::swtpm::SwTpm;
 use super::{Bench, Test};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::device::{
@@ -9,6 +9,7 @@ use holdfast_hsm::device::{
 };
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::tpm::TpmConfig;
+use holdfast_tests::tpm::free_ports;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -207,15 +207,18 @@ fn approval(folder: &Path, key: &str) -> Approval {
     }
 }
 
+/// Of register 11, with measurements that a key approves.
+fn with_approval(tpm: &SwTpm, folder: &Path, key: &str) -> TpmConfig {
+    TpmConfig { pcrs: vec![pcrs(PcrHash::Sha256, &[11])], approval: Some(approval(folder, key)), ..tpm.config() }
+}
+
 fn approved(bench: &Bench) {
     for algorithm in [RSA, EC] {
         let folder = tempfile::tempdir().unwrap();
         key_pair(folder.path(), "key", algorithm);
         let tpm = SwTpm::start();
         approve(&tpm, folder.path(), "key", 11);
-        let mut config = tpm.config();
-        config.pcrs = vec![pcrs(PcrHash::Sha256, &[11])];
-        config.approval = Some(approval(folder.path(), "key"));
+        let config = with_approval(&tpm, folder.path(), "key");
         let device = spawned(bench, config);
         let key = root_of(&device);
         let wrapped = device.wrap(&key, b"root key", b"").unwrap();
@@ -242,9 +245,7 @@ fn approved_by_another(bench: &Bench) {
     key_pair(folder.path(), "other", RSA);
     let tpm = SwTpm::start();
     approve(&tpm, folder.path(), "key", 11);
-    let mut config = tpm.config();
-    config.pcrs = vec![pcrs(PcrHash::Sha256, &[11])];
-    config.approval = Some(approval(folder.path(), "key"));
+    let config = with_approval(&tpm, folder.path(), "key");
     let device = spawned(bench, config);
     let key = root_of(&device);
     let wrapped = device.wrap(&key, b"root key", b"").unwrap();
@@ -254,9 +255,7 @@ fn approved_by_another(bench: &Bench) {
     assert_eq!(error.class, Class::PolicyRefused, "{error}");
     assert!(error.text.contains("not by the key"), "{error}");
     // Nor does it help to configure the other key.
-    let mut config = tpm.config();
-    config.pcrs = vec![pcrs(PcrHash::Sha256, &[11])];
-    config.approval = Some(approval(folder.path(), "other"));
+    let config = with_approval(&tpm, folder.path(), "other");
     device.reconfigure(config).unwrap();
     assert_eq!(class(device.unwrap(&key, &wrapped, b"")), Class::PolicyRefused);
     fs::write(folder.path().join("signatures.json"), "{").unwrap();
