@@ -1,6 +1,6 @@
 -- Sends one kind of request over and over and prints "BENCH {json}" at the end.
 -- The environment says which, so that no token is in an argument:
---   BENCH_METHOD, BENCH_TOKEN, BENCH_BODY (a file, or empty), BENCH_WRAP_TTL (a duration, or empty)
+--   BENCH_METHOD, BENCH_TOKEN (or empty), BENCH_BODY (a file, or empty), BENCH_WRAP_TTL (a duration, or empty)
 --   BENCH_KEYS   N > 0: append /1 … /N to the path; each of BENCH_THREADS takes its share, in turn
 --   BENCH_STEP   which of the keys: every so many; they are put in for @KEY@ in the body, if that is there, instead
 --   BENCH_PLAIN  1: the path is not changed; BENCH_KEYS is how many requests are wanted
@@ -22,7 +22,9 @@ end
 
 function init(args)
   wrk.method = os.getenv("BENCH_METHOD")
-  wrk.headers["X-Vault-Token"] = os.getenv("BENCH_TOKEN")
+  if os.getenv("BENCH_TOKEN") ~= "" then
+    wrk.headers["X-Vault-Token"] = os.getenv("BENCH_TOKEN")
+  end
   if os.getenv("BENCH_WRAP_TTL") ~= "" then
     wrk.headers["X-Vault-Wrap-TTL"] = os.getenv("BENCH_WRAP_TTL")
   end

@@ -23,6 +23,7 @@ class Request:
     body: dict | None = None
     keys: int = 0        # spread over this many paths below `path`
     token: str = ""      # instead of the application's
+    nobody: bool = False  # without a token
     wrap_ttl: str = ""   # the answer is wrapped, and lasts so long
     plain: bool = False  # the path is not changed: `keys` is how many are sent
     step: int = 1        # every so many of the keys, which stand for @KEY@ in the body, if that is there
@@ -36,7 +37,7 @@ def command(server, request, seconds, once=False):
         body = str(server.folder / "body.json")
         Path(body).write_text(json.dumps(request.body))
     env = {"PATH": os.environ["PATH"],
-           "BENCH_METHOD": request.method, "BENCH_TOKEN": request.token or server.token, "BENCH_BODY": body,
+           "BENCH_METHOD": request.method, "BENCH_TOKEN": "" if request.nobody else request.token or server.token, "BENCH_BODY": body,
            "BENCH_WRAP_TTL": request.wrap_ttl,
            "BENCH_PLAIN": "1" if request.plain else "0", "BENCH_END": str(request.ends or ""),
            "BENCH_STEP": str(request.step),

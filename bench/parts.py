@@ -236,6 +236,38 @@ def policies(site):
         yield ratio(f"read under one policy / under {POLICIES}, rate", rates["one"], rates["holdfast"])
 
 
+def application(server):
+    """What an application logs in with: a role id and a secret id."""
+    root = server.root()
+    root.ok("POST", "sys/auth/approle", {"type": "approle"})
+    root.ok("POST", "auth/approle/role/bench", {"token_policies": ["application"], "token_ttl": "1h"})
+    role_id = root.ok("GET", "auth/approle/role/bench/role-id")["data"]["role_id"]
+    secret_id = root.ok("POST", "auth/approle/role/bench/secret-id", {})["data"]["secret_id"]
+    return {"role_id": role_id, "secret_id": secret_id}
+
+
+def approle(site):
+    """Applications log in: each gets a token with a lease of its own."""
+    yield from against_bao(site, "approle", "approle login", lambda server: Request(
+        "POST", "auth/approle/login", application(server), nobody=True), 8)
+
+
+def templated(site):
+    """A read of one secret of 1 KiB that a group's policy allows, whose path is made from the group's metadata."""
+    rule = 'path "secret/data/{{identity.groups.names.bench.metadata.of}}" { capabilities = ["read"] }'
+
+    def under_group(server):
+        root, login = server.root(), application(server)
+        root.ok("PUT", "sys/policies/acl/templated", {"policy": rule})
+        root.ok("POST", "auth/approle/role/bench", {"token_policies": ["default"]})
+        auth = server.client().ok("POST", "auth/approle/login", login)["auth"]
+        root.ok("POST", "identity/group", {"name": "bench", "policies": ["templated"], "metadata": {"of": "read"},
+                                           "member_entity_ids": [auth["entity_id"]]})
+        return Request(READ.method, READ.path, token=auth["client_token"])
+
+    yield from against_bao(site, "templated", "read under a group's templated policy", under_group, 8)
+
+
 def idle(site):
     """An empty server that has unsealed itself."""
     with site.holdfast() as holdfast:
@@ -339,5 +371,5 @@ def started(figure, times_ms, at_most=None):
 
 
 PARTS = {"read": read, "write": write, "one-key": one_key, "token-create": token_create, "lookup": lookup,
-         "wrapped": wrapped, "list": listing, "policies": policies, "idle": idle, "secrets": secrets, "dev": dev,
-         "leases": leases.measure, "many-tokens": many_tokens}
+         "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
+         "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure, "many-tokens": many_tokens}

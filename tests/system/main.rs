@@ -15,6 +15,7 @@ mod crash;
 mod databases;
 mod field_log;
 mod http2;
+mod logins;
 mod memory;
 mod migrate;
 mod needles;

@@ -148,6 +148,9 @@ impl Core {
             answer.headers.push(self.index_header(&open));
         }
         drop(entered);
+        if effects.contains(&Effect::NamespaceSealed) {
+            open.ceremonies.forget_sealed(&open.barrier.load());
+        }
         drop(open);
         self.metrics.handled(start);
         if effects.contains(&Effect::NamespaceSealed) {
@@ -382,18 +385,27 @@ impl Way<'_> {
             return Err(Error::UnsupportedOperation);
         }
         let login = self.login_name(mount, found, &authorised)?;
-        if login.as_deref().is_some_and(|name| self.core.lockouts.holds(&mount.entry, name, self.now)) {
-            return Err(Error::PermissionDenied);
-        }
-        let carried_out = self.carry_out_at(mount, found, authorised).await;
+        self.keep_locked_out(mount, login.as_deref())?;
+        let carried_out = self.carry_out_at(mount, found, authorised, login.as_deref()).await;
         if let Some(name) = login {
             match &carried_out {
-                Err(Error::LoginRefused(_)) => self.core.lockouts.failed(&mount.entry, &name, self.now),
+                // What somebody finds out who was locked out meanwhile by others with the same name: nothing.
+                Err(Error::LoginRefused(_)) if !self.core.lockouts.failed(&mount.entry, &name, self.now) => {
+                    return Err(Error::PermissionDenied);
+                }
                 Ok((response, _)) if response.auth.is_some() => self.core.lockouts.forget(&mount.entry.accessor, &name),
                 _ => {}
             }
         }
         carried_out
+    }
+
+    /// Who is locked out does not log in, even if they were not when they began to.
+    fn keep_locked_out(&self, mount: &Mount, login: Option<&str>) -> Result<()> {
+        match login.is_some_and(|name| self.core.lockouts.holds(&mount.entry, name, self.now)) {
+            true => Err(Error::PermissionDenied),
+            false => Ok(()),
+        }
     }
 
     /// Who tries to log in, if it is a login.
@@ -413,6 +425,7 @@ impl Way<'_> {
         mount: &Arc<Mount>,
         found: &Found,
         mut authorised: Authorised,
+        login: Option<&str>,
     ) -> Result<(Response, Vec<Effect>)> {
         let prepared = match self.preparation(mount, found, &authorised)? {
             Some(work) => Some(work.await?),
@@ -459,6 +472,7 @@ impl Way<'_> {
                         let call = self.call(&authorised.caller, operation, found, prepared.as_ref());
                         let call = Call { done: acted.as_ref().map(|a| &a.done), ..call };
                         let response = mount.handler.apply(found, tx, &call)?;
+                        self.keep_locked_out(mount, login)?;
                         self.note_cubbyhole(tx, mount, &authorised)?;
                         let limits = self.core.options.limits;
                         let logs_in = response.login.as_ref().map(|login| login.counted_as.clone());

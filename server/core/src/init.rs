@@ -229,7 +229,7 @@ impl Core {
                     display_name: "token".into(),
                     ..Issue::default()
                 };
-                let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
+                let mut entry = TokenEntry::new(issue, tokens::new_accessor(tx)?, now);
                 tokens::store(tx, id, &mut entry)?;
                 // The one that nobody was told of.
                 if let Some(first) = tokens::id_of(tx, first.expose())? {
@@ -336,7 +336,7 @@ fn first_records(tx: &mut Tx, root_token: &str, now: Timestamp) -> Result<()> {
     self::root_token(tx, root_token, now)
 }
 
-/// Store a root token that has no parent.
+/// Store a root token of the present namespace, which has no parent.
 pub(crate) fn root_token(tx: &mut Tx, token: &str, now: Timestamp) -> Result<()> {
     let issue = Issue {
         policies: vec!["root".into()],
@@ -344,7 +344,7 @@ pub(crate) fn root_token(tx: &mut Tx, token: &str, now: Timestamp) -> Result<()>
         display_name: "root".into(),
         ..Issue::default()
     };
-    let mut entry = TokenEntry::new(issue, random::alphanumeric(24)?, now);
+    let mut entry = TokenEntry::new(issue, tokens::new_accessor(tx)?, now);
     tokens::store(tx, token, &mut entry)?;
     Ok(())
 }

@@ -82,15 +82,18 @@ impl Lockouts {
         self.limits(mount).is_some() && count.and_then(|c| c.locked_until).is_some_and(|end| end > now)
     }
 
-    /// A login failed.
-    pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) {
-        let Some(limits) = self.limits(mount) else { return };
+    /// A login failed. False: the user was locked out before it did, so that it does not count.
+    pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) -> bool {
+        let Some(limits) = self.limits(mount) else { return true };
         let mut users = self.users();
+        if users.get(&key(mount, name)).and_then(|c| c.locked_until).is_some_and(|end| end > now) {
+            return false;
+        }
         if users.len() >= MAX_USERS && !users.contains_key(&key(mount, name)) {
             let oldest = users.iter().filter(|(_, c)| c.locked_until.is_none_or(|end| end <= now));
             let oldest = oldest.min_by_key(|(_, c)| c.last).map(|(k, _)| k.clone());
             // All are locks: then nobody new is counted, and no lock is lost.
-            let Some(oldest) = oldest else { return };
+            let Some(oldest) = oldest else { return true };
             users.remove(&oldest);
         }
         let count = users.entry(key(mount, name)).or_insert(Count { failures: 0, last: now, locked_until: None });
@@ -103,6 +106,7 @@ impl Lockouts {
         if count.failures >= limits.threshold {
             count.locked_until = Some(now.plus_secs(limits.duration_secs));
         }
+        true
     }
 
     /// A login succeeded, or an operator lets the user in again.
@@ -142,7 +146,8 @@ mod tests {
         lockouts.failed(&mount, "bob", at(59));
         assert!(!lockouts.holds(&mount, "bob", at(60)), "the first two have worn off");
         lockouts.failed(&mount, "bob", at(61));
-        lockouts.failed(&mount, "BOB", at(62));
+        assert!(lockouts.failed(&mount, "BOB", at(62)));
+        assert!(!lockouts.failed(&mount, "bob", at(70)), "what fails meanwhile does not make it longer");
         assert!(lockouts.holds(&mount, "bob", at(63)) && lockouts.holds(&mount, "Bob", at(121)));
         assert!(!lockouts.holds(&mount, "ann", at(63)));
         assert!(!lockouts.holds(&mount, "bob", at(122)));

@@ -8,8 +8,9 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Value};
 
 use crate::bare::{BareRequest, strict_bool, strict_int, strict_list, strict_object, strict_text};
-use crate::ceremony::{self, Asked, Attempt, Outcome, Progress, Target, token_bytes};
+use crate::ceremony::{self, Asked, Attempt, Outcome, Progress, Target};
 use crate::init::root_token;
+use crate::layout::ROOT;
 use crate::seal_state::{Refusal, failed};
 use crate::sys::rotate::{complete, fingerprints, verification_shown};
 use crate::{Answer, Core, clock};
@@ -70,7 +71,7 @@ impl Core {
         let bad = |text: String| Refusal(400, text);
         Ok(match route {
             ("read", "init") => {
-                let (progress, required) = self.rotation(target)?;
+                let (progress, required) = self.rotation(ROOT, target)?;
                 Some(progress.map_or_else(|| nothing(required), |p| shown(&p)))
             }
             ("write", "init") => {
@@ -85,26 +86,26 @@ impl Core {
                     let text = "cannot request a backup of the new keys without providing PGP keys for encryption";
                     return Err(bad(text.into()));
                 }
-                Some(shown(&self.begin_rotation(target, &asked).await?))
+                Some(shown(&self.begin_rotation(ROOT, target, &asked).await?))
             }
             ("delete", "init") => {
-                self.cancel_rotation(target).await?;
+                self.cancel_rotation(ROOT, target).await?;
                 None
             }
             ("write", "update") => {
                 let (nonce, share) = given(body)?;
-                Some(outcome(self.give_rotation_share(target, &nonce, share).await?, shown))
+                Some(outcome(self.give_rotation_share(ROOT, target, &nonce, share).await?, shown))
             }
             ("read", "verify") => {
-                let progress = self.rotation(target)?.0.filter(|p| !p.verification_nonce.is_empty());
+                let progress = self.rotation(ROOT, target)?.0.filter(|p| !p.verification_nonce.is_empty());
                 let progress = progress.ok_or_else(|| bad("no rotation configuration found".into()))?;
                 Some(verification_shown(&progress))
             }
             ("write", "verify") => {
                 let (nonce, share) = given(body)?;
-                Some(outcome(self.verify_rotation_share(target, &nonce, share).await?, verification_shown))
+                Some(outcome(self.verify_rotation_share(ROOT, target, &nonce, share).await?, verification_shown))
             }
-            ("delete", "verify") => Some(verification_shown(&self.restart_verification(target).await?)),
+            ("delete", "verify") => Some(verification_shown(&self.restart_verification(ROOT, target).await?)),
             _ => return Err(Refusal(405, String::new())),
         })
     }
@@ -112,20 +113,23 @@ impl Core {
     async fn old_generation(self: &Arc<Self>, route: (&str, &str), body: &Map<String, Value>) -> Shown {
         let bad = |text: String| Refusal(400, text);
         Ok(match route {
-            ("read", "attempt") => Some(attempt(&self.root_generation()?, token_bytes()?)),
+            ("read", "attempt") => {
+                let present = self.root_generation(ROOT)?;
+                Some(attempt(&present, present.token_bytes))
+            }
             ("write", "attempt") => {
                 let otp = Secret::new(strict_text(body, "otp").map_err(bad)?);
                 let pgp_key = strict_text(body, "pgp_key").map_err(bad)?;
-                let begun = self.begin_root_generation(otp.expose(), &pgp_key).await?;
-                Some(attempt(&begun, token_bytes()?))
+                let begun = self.begin_root_generation(ROOT, otp.expose(), &pgp_key).await?;
+                Some(attempt(&begun, begun.token_bytes))
             }
             ("delete", "attempt") => {
-                self.cancel_root_generation().await?;
+                self.cancel_root_generation(ROOT).await?;
                 None
             }
             ("write", "update") => {
                 let (nonce, share) = given(body)?;
-                let done = self.give_generation_share(&nonce, share).await?;
+                let done = self.give_generation_share(ROOT, &nonce, share).await?;
                 if let Some(made) = &done.made {
                     let open = self.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))?;
                     let store = |tx: &mut crate::tx::Tx| root_token(tx, made.token.expose(), clock::now());

@@ -78,6 +78,8 @@ pub struct Compiled {
     pub acl: Acl,
     /// Storage keys of the policies, present or not.
     pub keys: Vec<Key>,
+    /// Whether what it allows depends on who asks.
+    is_templated: bool,
 }
 
 /// Compiled unions by the list of their names. A change of any policy makes all of its namespace's anew.
@@ -169,17 +171,28 @@ fn union_in(
     if let Some(found) = unions.get(view, names, made_for).filter(lives) {
         return Ok(found);
     }
-    let compiled = Arc::new(united(tx, names.list(), who, now)?);
+    let compiled = match who {
+        None => Arc::new(united(tx, names.list(), None, now)?),
+        Some(who) => {
+            let mine = names.list();
+            let all: Arc<[String]> =
+                mine.iter().chain(who.policies.iter().filter(|n| !mine.contains(n))).cloned().collect();
+            // What says nothing about who asks is the same for all who have these policies.
+            let shared = union_in(unions, tx, &all.clone().into(), None, now)?;
+            match shared.is_templated {
+                false => shared,
+                true => Arc::new(united(tx, &all, Some(who), now)?),
+            }
+        }
+    };
     unions.insert(view, names, made_for, compiled.clone());
     Ok(compiled)
 }
 
 fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Timestamp) -> Result<Compiled> {
-    let of_entity = who.map_or(&[][..], |w| &w.policies);
-    let all = names.iter().chain(of_entity.iter().filter(|n| !names.contains(n)));
     let (mut policies, mut keys) = (Vec::new(), Vec::new());
     let namespace = namespaces::path_of(tx, tx.namespace())?;
-    for name in all {
+    for name in names {
         match name.as_str() {
             "root" => policies.push(Arc::new(Policy::root().in_namespace(&namespace))),
             "response-wrapping" => policies.push(Arc::new(Policy::response_wrapping().in_namespace(&namespace))),
@@ -192,7 +205,8 @@ fn united(tx: &mut Tx, names: &[String], who: Option<&Arc<Resolved>>, now: Times
     }
     let values = who.map(|w| &**w as &dyn TemplateValues);
     let acl = Acl::new(&policies, values, system_time(now)).map_err(|e| Error::Status(400, vec![e.to_string()]))?;
-    Ok(Compiled { acl, keys })
+    let is_templated = policies.iter().any(|p| p.is_templated());
+    Ok(Compiled { acl, keys, is_templated })
 }
 
 fn compile(name: &str, stored: &StoredPolicy) -> Result<Policy> {

@@ -53,11 +53,18 @@ pub struct Unions<C, W> {
     /// The index of the last batch that changed something that unions are made of.
     changed_at: AtomicU64,
     kept: RwLock<Kept<C, W>>,
-    /// Kept at most; then it starts over.
+    /// Kept at most.
     capacity: usize,
 }
 
+/// What was used lately, and before that: when the former has half of what is kept, the latter goes and it takes its
+/// place. So what is asked for again and again stays, whatever comes and goes beside it.
 struct Kept<C, W> {
+    lately: Generation<C, W>,
+    before: Generation<C, W>,
+}
+
+struct Generation<C, W> {
     by_names: HashMap<Names, OfNames<C, W>>,
     count: usize,
 }
@@ -78,7 +85,7 @@ impl<C, W> Unions<C, W> {
     pub fn new(capacity: usize) -> Unions<C, W> {
         Unions {
             changed_at: AtomicU64::new(0),
-            kept: RwLock::new(Kept { by_names: HashMap::new(), count: 0 }),
+            kept: RwLock::new(Kept { lately: Generation::empty(), before: Generation::empty() }),
             capacity,
         }
     }
@@ -91,8 +98,15 @@ impl<C, W> Unions<C, W> {
     /// The union that is true in a snapshot of index `view`, if one is kept.
     pub fn get(&self, view: u64, names: &Names, made_for: For<'_, W>) -> Option<Arc<C>> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let made = kept.by_names.get(names)?.get(made_for)?;
-        (made.read_at <= view && self.is_unchanged_since(made.read_at)).then(|| made.union.clone())
+        let is_true = |made: &&Made<C>| made.read_at <= view && self.is_unchanged_since(made.read_at);
+        if let Some(made) = kept.lately.get(names, made_for) {
+            return Some(made).filter(is_true).map(|made| made.union.clone());
+        }
+        let made = kept.before.get(names, made_for).filter(is_true)?;
+        let (union, read_at) = (made.union.clone(), made.read_at);
+        drop(kept);
+        self.keep(names, made_for, Made { union: union.clone(), read_at });
+        Some(union)
     }
 
     /// Keep a union that was made from a snapshot of index `view`.
@@ -100,23 +114,34 @@ impl<C, W> Unions<C, W> {
         if !self.is_unchanged_since(view) {
             return;
         }
+        self.keep(names, made_for, Made { union, read_at: view });
+    }
+
+    fn keep(&self, names: &Names, made_for: For<'_, W>, made: Made<C>) {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.count >= self.capacity {
-            *kept = Kept { by_names: HashMap::new(), count: 0 };
+        if kept.lately.count >= self.capacity.div_ceil(2) {
+            kept.before = std::mem::replace(&mut kept.lately, Generation::empty());
         }
-        kept.count += 1;
-        let of = kept.by_names.entry(names.clone()).or_insert_with(OfNames::empty);
-        let made = Made { union, read_at: view };
-        match made_for {
-            None => of.without_entity = Some(made),
-            Some((id, who)) => {
-                of.by_entity.insert(*id, (who.clone(), made));
-            }
-        }
+        let of = kept.lately.by_names.entry(names.clone()).or_insert_with(OfNames::empty);
+        let former = match made_for {
+            None => of.without_entity.replace(made),
+            Some((id, who)) => of.by_entity.insert(*id, (who.clone(), made)).map(|(_, made)| made),
+        };
+        kept.lately.count += usize::from(former.is_none());
     }
 
     fn is_unchanged_since(&self, index: u64) -> bool {
         self.changed_at.load(Ordering::SeqCst) <= index
+    }
+}
+
+impl<C, W> Generation<C, W> {
+    fn empty() -> Generation<C, W> {
+        Generation { by_names: HashMap::new(), count: 0 }
+    }
+
+    fn get(&self, names: &Names, made_for: For<'_, W>) -> Option<&Made<C>> {
+        self.by_names.get(names)?.get(made_for)
     }
 }
 

@@ -6,7 +6,10 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holdfast_core::EngineTable;
+use holdfast_core::clock::SystemClocks;
 use holdfast_sdk::Operation;
+use holdfast_storage::Store;
 use serde_json::{Value, json};
 use support::Server;
 
@@ -72,7 +75,9 @@ async fn what_an_entity_and_its_groups_may_counts_at_once() {
 async fn templates_follow_the_entity() {
     let server = start().await;
     let policy = r#"path "kv/{{identity.entity.metadata.team}}/*" { capabilities = ["create", "update"] }
-        path "kv/g/{{identity.groups.names.ops.metadata.area}}" { capabilities = ["create", "update"] }"#;
+        path "kv/g/{{identity.groups.names.ops.metadata.area}}" { capabilities = ["create", "update"] }
+        path "kv/t/{{identity.groups.names.team-name.metadata.team}}/*" { capabilities = ["create", "update"] }
+        path "kv/e/{{identity.entity.name}}" { capabilities = ["create", "update"] }"#;
     server.write("sys/policies/acl/default", json!({"policy": policy})).await.expect(204);
     let (ann, entity) = token_of(&server, "ann").await;
     let (bob, _) = token_of(&server, "bob").await;
@@ -85,6 +90,11 @@ async fn templates_follow_the_entity() {
     let group = json!({"name": "ops", "metadata": {"area": "north"}, "member_entity_ids": [entity]});
     id(&server, "identity/group", group).await;
     assert!(may(&server, &ann, "g/north").await && !may(&server, &bob, "g/north").await);
+    let team = json!({"name": "team-name", "metadata": {"team": "payments"}, "member_entity_ids": [entity]});
+    id(&server, "identity/group", team).await;
+    assert!(may(&server, &ann, "t/payments/x").await && !may(&server, &bob, "t/payments/x").await);
+    server.write(&path, json!({"name": "ann-of-payments"})).await.expect(204);
+    assert!(may(&server, &ann, "e/ann-of-payments").await && !may(&server, &bob, "e/ann-of-payments").await);
     // A value that would bring a slash into the path is refused as a whole.
     server.write(&path, json!({"metadata": {"team": "a/b"}})).await.expect(204);
     let refused = server.ask(&ann, Operation::Update, "kv/g/north", json!({"k": "v"})).await;
@@ -235,4 +245,158 @@ async fn the_graph_of_groups_agrees_with_a_plain_model() {
             assert_eq!(&of(&shown["data"]["member_group_ids"]), inner, "seed {seed}");
         }
     }
+}
+
+async fn with_two_methods() -> (Server, [String; 2]) {
+    let auth = &[("told-groups", support::told_groups::told_groups as holdfast_core::Factory)];
+    let engines = EngineTable { secrets: &[("kv", support::kv)], auth, databases: &[] };
+    let store = Store::open_on(None, 1 << 20).unwrap();
+    let server = Server::initialise(support::core(store, engines, Arc::new(SystemClocks), Vec::new())).await;
+    for name in ["a", "b"] {
+        server.write(&format!("sys/auth/{name}"), json!({"type": "told-groups"})).await.expect(204);
+    }
+    let mounts = server.read("sys/auth").await.expect(200);
+    let accessor = |name: &str| mounts["data"][name]["accessor"].as_str().unwrap().to_owned();
+    let accessors = [accessor("a/"), accessor("b/")];
+    (server, accessors)
+}
+
+/// F034. What one method says of groups changes nothing of what another has said, or an operator.
+#[tokio::test]
+async fn a_login_changes_the_groups_of_its_own_method_alone() {
+    let (server, accessors) = with_two_methods().await;
+    let log_in = |path: &'static str, groups: Value| {
+        let server = &server;
+        async move {
+            let made = server.ask("", Operation::Update, path, json!({ "groups": groups })).await.expect(200);
+            made["auth"]["entity_id"].as_str().unwrap().to_owned()
+        }
+    };
+    let entity = log_in("auth/a/login/ann", json!([])).await;
+    let alias = json!({"name": "ann", "canonical_id": entity, "mount_accessor": accessors[1]});
+    server.write("identity/entity-alias", alias).await.expect(200);
+    let mut groups = BTreeMap::new();
+    for (name, accessor) in [("of-a", &accessors[0]), ("also-of-a", &accessors[0]), ("of-b", &accessors[1])] {
+        let group = id(&server, "identity/group", json!({"name": name, "type": "external"})).await;
+        // Both methods call a group of theirs so.
+        let called = if name == "also-of-a" { "other" } else { "staff" };
+        let alias = json!({"name": called, "canonical_id": group, "mount_accessor": accessor});
+        server.write("identity/group-alias", alias).await.expect(200);
+        groups.insert(group, name);
+    }
+    let by_hand = json!({"name": "by-hand", "member_entity_ids": [entity]});
+    groups.insert(id(&server, "identity/group", by_hand).await, "by-hand");
+    let member_of = || async {
+        let shown = server.read(&format!("identity/entity/id/{entity}")).await.expect(200);
+        set(&shown["data"]["direct_group_ids"]).iter().map(|id| groups[id]).collect::<BTreeSet<_>>()
+    };
+    for (path, told, then) in [
+        ("auth/a/login/ann", json!(["staff", "other"]), vec!["of-a", "also-of-a", "by-hand"]),
+        ("auth/b/login/ann", json!([]), vec!["of-a", "also-of-a", "by-hand"]),
+        ("auth/b/login/ann", json!(["staff"]), vec!["of-a", "also-of-a", "of-b", "by-hand"]),
+        ("auth/a/login/ann", json!(["other", "unknown"]), vec!["also-of-a", "of-b", "by-hand"]),
+        ("auth/a/login/ann", json!([]), vec!["of-b", "by-hand"]),
+    ] {
+        assert_eq!(log_in(path, told).await, entity);
+        assert_eq!(member_of().await, then.into_iter().collect(), "{path}");
+    }
+}
+
+/// Merges held against a model: each alias is of one entity, none is lost but the one that was given up, and whoever is
+/// merged away is gone.
+#[tokio::test]
+async fn merges_agree_with_a_plain_model() {
+    for seed in 0..8 {
+        let (server, accessors) = with_two_methods().await;
+        let mut steps = Steps(seed * 7 + 1);
+        // By entity: the aliases that it has, by method.
+        let mut entities: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
+        let mut names = 0;
+        for _ in 0..150 {
+            let all: Vec<String> = entities.keys().cloned().collect();
+            match steps.below(5) {
+                0 | 1 => {
+                    entities.insert(id(&server, "identity/entity", json!({})).await, BTreeMap::new());
+                }
+                2 if !all.is_empty() => {
+                    let (entity, method) = (&all[steps.below(all.len())], steps.below(2));
+                    names += 1;
+                    let name = format!("n{names}");
+                    let body = json!({"name": name, "canonical_id": entity, "mount_accessor": accessors[method]});
+                    let made = server.write("identity/entity-alias", body).await;
+                    let has = &entities[entity];
+                    assert_eq!(made.status, if has.contains_key(&method) { 400 } else { 200 }, "{}", made.body);
+                    if made.status == 200 {
+                        let alias = made.body["data"]["id"].as_str().unwrap().to_owned();
+                        entities.get_mut(entity).unwrap().insert(method, alias);
+                    }
+                }
+                _ if all.len() > 1 => {
+                    let to = all[steps.below(all.len())].clone();
+                    let from: Vec<String> = steps.some(&all).into_iter().filter(|f| *f != to).take(3).collect();
+                    merge(&server, &mut steps, &mut entities, &to, &from).await;
+                }
+                _ => {}
+            }
+        }
+        let shown = server.list("identity/entity/id").await;
+        let there = if shown.status == 404 { BTreeSet::new() } else { set(&shown.expect(200)["data"]["keys"]) };
+        assert_eq!(there, entities.keys().cloned().collect(), "seed {seed}");
+        let aliases = server.list("identity/entity-alias/id").await;
+        let aliases = if aliases.status == 404 { BTreeSet::new() } else { set(&aliases.expect(200)["data"]["keys"]) };
+        assert_eq!(aliases, entities.values().flat_map(|of| of.values().cloned()).collect(), "seed {seed}");
+        for (entity, of) in &entities {
+            let shown = server.read(&format!("identity/entity/id/{entity}")).await.expect(200);
+            let has: BTreeMap<usize, String> = shown["data"]["aliases"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|a| {
+                    let method = accessors.iter().position(|m| a["mount_accessor"] == **m).unwrap();
+                    (method, a["id"].as_str().unwrap().to_owned())
+                })
+                .collect();
+            assert_eq!(&has, of, "seed {seed}");
+        }
+    }
+}
+
+/// Merge, here and in the model: a clash is refused until one entity is named, and which alias stays.
+async fn merge(
+    server: &Server,
+    steps: &mut Steps,
+    entities: &mut BTreeMap<String, BTreeMap<usize, String>>,
+    to: &str,
+    from: &[String],
+) {
+    if from.is_empty() {
+        return;
+    }
+    let mut body = json!({"to_entity_id": to, "from_entity_ids": from});
+    let clashes = |method: usize| {
+        std::iter::once(to)
+            .chain(from.iter().map(String::as_str))
+            .filter(|e| entities[*e].contains_key(&method))
+            .count()
+            > 1
+    };
+    let clashing: Vec<usize> = (0..2).filter(|m| clashes(*m)).collect();
+    let mut kept: BTreeMap<usize, String> = BTreeMap::new();
+    if !clashing.is_empty() {
+        server.write("identity/entity/merge", body.clone()).await.expect(400);
+        if from.len() > 1 {
+            return;
+        }
+        for method in &clashing {
+            let keeper = if steps.below(2) == 0 { to } else { &from[0] };
+            kept.insert(*method, entities[keeper][method].clone());
+        }
+        body["conflicting_alias_ids_to_keep"] = json!(kept.values().collect::<Vec<_>>());
+    }
+    server.write("identity/entity/merge", body).await.expect(204);
+    for entity in from {
+        let of = entities.remove(entity).unwrap();
+        entities.get_mut(to).unwrap().extend(of);
+    }
+    entities.get_mut(to).unwrap().extend(kept);
 }

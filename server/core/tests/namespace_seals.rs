@@ -272,3 +272,152 @@ async fn one_that_is_deleted_while_it_is_open_leaves_nothing() {
     assert!(world.users().is_empty());
     server.write("sys/namespaces/s/unseal", json!({"key": shares[0]})).await.expect(400);
 }
+
+/// Begin new shares in `s`, and give the present ones: what came out.
+async fn new_shares(server: &Server, asked: Value, present: &[String]) -> Value {
+    let begun = server.write("s/sys/rotate/root/init", asked).await.expect(200);
+    assert_eq!((&begun["data"]["required"], &begun["data"]["progress"]), (&json!(2), &json!(0)));
+    let nonce = &begun["data"]["nonce"];
+    let mut given = Value::Null;
+    for share in present {
+        given = server.write("s/sys/rotate/root/update", json!({"key": share, "nonce": nonce})).await.expect(200);
+    }
+    assert_eq!(given["data"]["complete"], true, "{given}");
+    given["data"].clone()
+}
+
+fn shares_of(made: &Value) -> Vec<String> {
+    made["keys_base64"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_holders_make_new_shares_and_the_old_ones_open_it_no_more() {
+    let server = server().await;
+    let shares = house(&server, "seal-shares").await;
+    let others = sealable(&server, "sys/namespaces/t").await;
+    let update = "s/sys/rotate/root/update";
+    let none = server.read("s/sys/rotate/root/init").await.expect(200);
+    assert_eq!(none["data"], json!({"n": 0, "required": 2, "started": false, "t": 0}));
+    // The store's own acts go on beside those of a namespace.
+    server.write("sys/rotate/root/init", json!({"secret_shares": 1, "secret_threshold": 1})).await.expect(200);
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
+    let begun = server.write("s/sys/rotate/root/init", asked.clone()).await.expect(200);
+    let again = server.write("s/sys/rotate/root/init", asked.clone()).await.expect(400);
+    assert_eq!(again["errors"], json!(["rotation already in progress"]));
+    let nonce = &begun["data"]["nonce"];
+    server.write(update, json!({"key": shares[0], "nonce": "other"})).await.expect(400);
+    server.write(update, json!({"key": shares[0], "nonce": nonce})).await.expect(200);
+    server.write(update, json!({"key": shares[0], "nonce": nonce})).await.expect(400);
+    // A share of another namespace does not make its key, nor does one of the store.
+    server.write(update, json!({"key": others[0], "nonce": nonce})).await.expect(400);
+    server.delete("s/sys/rotate/root/init").await.expect(204);
+
+    let made = new_shares(&server, asked, &shares).await;
+    let fresh = shares_of(&made);
+    assert_eq!(fresh.len(), 3);
+    // Until they were given back the old ones count.
+    server.write("sys/namespaces/s/seal", json!({})).await.expect(204);
+    unseal(&server, "sys/namespaces/s", &shares).await;
+    server.read("s/sys/rotate/root/verify").await.expect(400);
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
+    let made = new_shares(&server, asked, &shares).await;
+    let fresh = shares_of(&made);
+    let verify = |share: String| json!({"key": share, "nonce": made["verification_nonce"]});
+    server.write("s/sys/rotate/root/verify", verify(fresh[2].clone())).await.expect(200);
+    let done = server.write("s/sys/rotate/root/verify", verify(fresh[0].clone())).await.expect(200);
+    assert_eq!(done["data"]["complete"], true);
+    assert_eq!(server.read("s/kv/x").await.expect(200)["data"]["k"], "v");
+    // A new term is sealed under the new root key.
+    server.write("s/sys/rotate/keyring", json!({})).await.expect(204);
+    server.write("s/kv/y", json!({"k": "w"})).await.expect(204);
+
+    let status = server.read("sys/namespaces/s/seal-status").await.expect(200);
+    assert_eq!((&status["data"]["n"], &status["data"]["t"]), (&json!(3), &json!(2)));
+    server.seal_and_unseal().await;
+    server.write("sys/namespaces/s/unseal", json!({"key": shares[0]})).await.expect(200);
+    let refused = server.write("sys/namespaces/s/unseal", json!({"key": shares[1]})).await.expect(400);
+    assert!(refused["errors"][0].as_str().unwrap().contains("do not open the namespace"), "{refused}");
+    assert_eq!(unseal(&server, "sys/namespaces/s", &fresh[1..]).await["sealed"], false);
+    assert_eq!(server.read("s/kv/x").await.expect(200)["data"]["k"], "v");
+    assert_eq!(server.read("s/kv/y").await.expect(200)["data"]["k"], "w");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_root_key_of_it_leaves_its_shares_and_other_namespaces_have_none() {
+    let server = server().await;
+    let shares = house(&server, "seal-root-key").await;
+    server.write("sys/namespaces/plain", json!({})).await.expect(200);
+    server.write("s/sys/namespaces/inner", json!({})).await.expect(200);
+    server.write("s/sys/rotate/root", json!({})).await.expect(204);
+    server.write("s/sys/rotate/config", json!({"interval": "24h", "max_operations": 2_000_000})).await.expect(204);
+    let config = json!({"enabled": true, "interval": "24h0m0s", "max_operations": 2_000_000});
+    assert_eq!(server.read("s/sys/rotate/keyring/config").await.expect(200)["data"], config);
+    assert_eq!(server.read("sys/rotate/config").await.expect(200)["data"]["interval"], 0);
+    server.seal_and_unseal().await;
+    unseal(&server, "sys/namespaces/s", &shares).await;
+    assert_eq!(server.read("s/kv/x").await.expect(200)["data"]["k"], "v");
+    assert_eq!(server.read("s/sys/rotate/config").await.expect(200)["data"], config);
+    for inside in ["plain", "s/inner"] {
+        for (write, path) in [
+            (false, "rotate/root/init"),
+            (false, "rotate/config"),
+            (true, "rotate/config"),
+            (true, "rotate/root"),
+            (true, "rotate/keyring"),
+            (false, "key-status"),
+            (false, "generate-root-token/attempt"),
+            (true, "generate-root-token/attempt"),
+            (true, "rotate/root/init"),
+        ] {
+            let path = format!("{inside}/sys/{path}");
+            let reply = match write {
+                true => server.write(&path, json!({"secret_shares": 1, "secret_threshold": 1})).await,
+                false => server.read(&path).await,
+            };
+            assert_eq!(reply.expect(400)["errors"], json!(["namespace is not sealable"]), "{path}");
+        }
+    }
+    let recovery = server.write("s/sys/rotate/recovery/init", json!({"secret_shares": 1, "secret_threshold": 1})).await;
+    assert_eq!(recovery.expect(400)["errors"], json!(["recovery keys not supported"]));
+    server.read("s/sys/rekey/backup").await.expect(400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_holders_make_a_token_that_is_root_in_it_alone() {
+    let server = server().await;
+    let shares = house(&server, "seal-root-token").await;
+    server.write("s/sys/namespaces/inner", json!({})).await.expect(200);
+    let attempt = "s/sys/generate-root-token/attempt";
+    let begun = server.write(attempt, json!({})).await.expect(200)["data"].clone();
+    let otp = begun["otp"].as_str().unwrap().to_owned();
+    assert_eq!(begun["otp_length"], otp.len());
+    assert_eq!(server.read("sys/generate-root-token/attempt").await.expect(200)["data"]["started"], false);
+    let mut given = Value::Null;
+    for share in &shares {
+        let body = json!({"key": share, "nonce": begun["nonce"]});
+        given = server.write("s/sys/generate-root-token/update", body).await.expect(200)["data"].clone();
+    }
+    assert_eq!(given["complete"], true);
+    let decoded = json!({"encoded_token": given["encoded_token"], "otp": otp});
+    let token = server.write("sys/decode-token", decoded).await.expect(200)["data"]["token"].clone();
+    let token = token.as_str().unwrap();
+    let ask = |path: &'static str| server.ask(token, Operation::Read, path, Value::Null);
+    let own = ask("s/auth/token/lookup-self").await.expect(200);
+    assert_eq!((&own["data"]["policies"], &own["data"]["ttl"]), (&json!(["root"]), &json!(0)));
+    assert_eq!(own["data"]["namespace_path"], "s/");
+    for path in ["s/kv/x", "s/sys/mounts", "s/inner/sys/mounts", "s/sys/key-status"] {
+        ask(path).await.expect(200);
+    }
+    for path in ["sys/mounts", "sys/namespaces/s", "sys/key-status"] {
+        ask(path).await.expect(403);
+    }
+    // It ends with its namespace's keys.
+    server.write("sys/namespaces/s/seal", json!({})).await.expect(204);
+    ask("s/kv/x").await.expect(503);
+    // What was under way is given up.
+    unseal(&server, "sys/namespaces/s", &shares).await;
+    server.write(attempt, json!({})).await.expect(200);
+    server.write("sys/namespaces/s/seal", json!({})).await.expect(204);
+    unseal(&server, "sys/namespaces/s", &shares).await;
+    assert_eq!(server.read(attempt).await.expect(200)["data"]["started"], false);
+}

@@ -11,7 +11,7 @@ use crate::{Check, Decision, Operation, Permissions, Policy, ResponseFilter, Tem
 /// The union of a token's policies, arranged for matching.
 #[derive(Debug)]
 pub struct Acl {
-    root: Option<Arc<[Arc<str>]>>,
+    root: Option<Root>,
     policies: Vec<Arc<Policy>>,
     sources: Vec<Source>,
     compiled: Compiled,
@@ -54,6 +54,14 @@ pub struct ResultantRule<'a> {
     pub permissions: &'a Permissions,
 }
 
+/// The policy `root` of a namespace.
+#[derive(Clone, Debug)]
+struct Root {
+    /// Its path, with a slash at its end; the root's is empty.
+    namespace: Arc<str>,
+    granting: Arc<[Arc<str>]>,
+}
+
 impl Acl {
     /// Unites policies. `values` fill in templates; without them, or where
     /// one is missing, a rule with a template does not apply. Where rules for
@@ -66,7 +74,10 @@ impl Acl {
         values: Option<&dyn TemplateValues>,
         now: SystemTime,
     ) -> Result<Acl, AclError> {
-        let root = policies.iter().find(|policy| policy.is_root()).map(|policy| Arc::from([policy.name().clone()]));
+        let root = policies
+            .iter()
+            .find(|policy| policy.is_root())
+            .map(|policy| Root { namespace: policy.namespace().into(), granting: Arc::from([policy.name().clone()]) });
         let mut acl = Acl {
             root,
             policies: policies.to_vec(),
@@ -74,7 +85,8 @@ impl Acl {
             compiled: Compiled::default(),
             valid_until: None,
         };
-        if acl.root.is_none() {
+        // Nothing is beside the root namespace's.
+        if acl.root.as_ref().is_none_or(|root| !root.namespace.is_empty()) {
             acl.sources = sources(policies, values)?;
             acl.compiled = acl.compile(now);
             let living = acl.sources.iter().filter_map(|source| acl.expiration(source));
@@ -83,9 +95,13 @@ impl Acl {
         Ok(acl)
     }
 
-    /// Whether everything is allowed.
+    /// Whether a policy is `root`: everything in its namespace and below is allowed.
     pub fn is_root(&self) -> bool {
         self.root.is_some()
+    }
+
+    fn root_at(&self, path: &str) -> Option<&Root> {
+        self.root.as_ref().filter(|root| path.trim_start_matches('/').starts_with(&*root.namespace))
     }
 
     /// When the first rule ends. An `Acl` answers rightly after that too, but
@@ -96,16 +112,16 @@ impl Acl {
 
     /// Decides on a request.
     pub fn check(&self, check: &Check<'_>) -> Decision {
-        if let Some(root) = &self.root {
-            return Decision::root(root.clone());
+        if let Some(root) = self.root_at(check.path) {
+            return Decision::root(root.granting.clone());
         }
         self.at(check.now, |compiled| Decision::by(decisive(compiled, check).map(|e| &e.permissions), check))
     }
 
     /// Decides on a request as [`Acl::check`] does, and says what decided.
     pub fn explain<T>(&self, check: &Check<'_>, tell: impl FnOnce(Explanation<'_>) -> T) -> T {
-        if let Some(root) = &self.root {
-            let decision = Decision::root(root.clone());
+        if let Some(root) = self.root_at(check.path) {
+            let decision = Decision::root(root.granting.clone());
             return tell(Explanation { decision, rule: None, also_matching: Vec::new(), not_applied: Vec::new() });
         }
         self.at(check.now, |compiled| {
@@ -174,7 +190,7 @@ impl Acl {
     /// answers: `["root"]`, `["deny"]`, or a sorted list. Of a path that ends
     /// in `/`, what may be listed counts.
     pub fn capabilities(&self, path: &str, now: SystemTime) -> Vec<&'static str> {
-        if self.is_root() {
+        if self.root_at(path).is_some() {
             return vec!["root"];
         }
         let path = path.trim_start_matches('/');
@@ -196,7 +212,7 @@ impl Acl {
     /// Whether anything at all is allowed at `prefix` or somewhere below it:
     /// for showing the mounts of which a caller may use something.
     pub fn reaches(&self, prefix: &str, now: SystemTime) -> bool {
-        if self.is_root() {
+        if self.root_at(prefix).is_some() {
             return true;
         }
         self.at(now, |compiled| {

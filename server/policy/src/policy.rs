@@ -110,9 +110,9 @@ impl Policy {
         self.expiration
     }
 
-    /// Whether this is `root` of the root namespace, which allows everything.
+    /// Whether this is `root`, which allows everything in its namespace and below.
     pub fn is_root(&self) -> bool {
-        &*self.name == "root" && self.namespace.is_empty()
+        &*self.name == "root"
     }
 
     /// Whether a path has a template, so that what it allows depends on who

@@ -338,9 +338,16 @@ fn root_may_do_everything() {
     assert!(decision.allowed && decision.root && decision.sudo && acl.is_root());
     assert_eq!(&*decision.granting_policies, [Arc::from("root")]);
     assert_eq!(acl.capabilities("a", NOW), ["root"]);
-    // `root` of another namespace is a name like any other.
-    let namespaced = Policy::root().in_namespace("team/");
-    assert!(!Acl::new(&[Arc::new(namespaced)], None, NOW).unwrap().is_root());
+    // That of another namespace is so in it and below, and nowhere else.
+    let acl = Acl::new(&[Arc::new(Policy::root().in_namespace("team/"))], None, NOW).unwrap();
+    for (path, may) in
+        [("team/sys/mounts", true), ("team/sub/kv/a", true), ("team2/kv/a", false), ("sys/mounts", false)]
+    {
+        let decision = acl.check(&Check { root_protected: true, ..Check::new(Operation::Delete, path, NOW) });
+        assert_eq!((decision.allowed, decision.root, decision.sudo), (may, may, may), "{path}");
+        assert_eq!(acl.capabilities(path, NOW), if may { ["root"] } else { ["deny"] });
+        assert_eq!(acl.reaches(path, NOW), may);
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ struct Rings {
 pub struct OwnRing {
     pub number: u32,
     pub keyring: Arc<Keyring>,
-    /// Entries that were sealed since it was opened.
+    /// Entries that were sealed and not taken to be counted.
     pub(crate) sealed: Arc<AtomicU64>,
 }
 
@@ -37,9 +37,19 @@ impl OwnRing {
         OwnRing { number, keyring, sealed: Arc::default() }
     }
 
-    /// Entries that its active term has sealed since it was opened, or made.
-    pub fn sealed(&self) -> u64 {
+    /// Entries that were sealed and not counted yet.
+    pub fn uncounted(&self) -> u64 {
         self.sealed.load(Ordering::Relaxed)
+    }
+
+    /// Take them to be counted: nobody else counts the same ones.
+    pub fn take_uncounted(&self) -> u64 {
+        self.sealed.swap(0, Ordering::Relaxed)
+    }
+
+    /// So many of those that were taken could not be counted.
+    pub fn give_back_uncounted(&self, n: u64) {
+        self.sealed.fetch_add(n, Ordering::Relaxed);
     }
 }
 

@@ -14,8 +14,10 @@ use crate::{StoreError, Value};
 pub const LEVEL_KEY: &[u8] = b"\0level";
 /// That of a store that says nothing.
 pub const FIRST: u64 = 1;
+/// Namespaces with a seal of their own, whose shares may change.
+pub const OWN_SEALS: u64 = 3;
 /// What this program knows. 2: the level itself.
-const KNOWN: u64 = 2;
+const KNOWN: u64 = OWN_SEALS;
 
 static HELD_BACK: AtomicU64 = AtomicU64::new(KNOWN);
 

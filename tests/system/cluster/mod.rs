@@ -2,6 +2,7 @@
 
 mod full_disk;
 mod hvac;
+mod logins;
 mod namespace_seals;
 mod new_keys;
 pub mod nodes;
@@ -82,6 +83,36 @@ fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
     let sent = nodes.root(standby).raw("GET", "/v1/sys/mounts", &[("X-Vault-No-Request-Forwarding", "true")], b"");
     assert_eq!(sent.status, 307);
     assert!(sent.header("location").is_some_and(|l| l.ends_with("/v1/sys/mounts")));
+}
+
+/// F178. What a standby passes on comes back as the active node has written it: each header once, wrapped there.
+#[test]
+fn what_a_standby_passes_on_has_the_headers_of_the_active_nodes_answer() {
+    let nodes = Nodes::start(3);
+    let active = nodes.until_led();
+    nodes.put(active, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(active, "kv/a", json!({"v": 1}));
+    let names = |n: usize, wrap: &[(&str, &str)]| {
+        let reply = nodes.root(n).raw("GET", "/v1/kv/a", wrap, b"").expect(200);
+        let mut names: Vec<String> = reply.headers.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        (names, reply)
+    };
+    for wrap in [&[][..], &[("X-Vault-Wrap-TTL", "60s")]] {
+        let (own, _) = names(active, wrap);
+        for standby in (0..3).filter(|n| *n != active) {
+            let (passed_on, reply) = names(standby, wrap);
+            assert_eq!(passed_on, own);
+            let mut once = passed_on.clone();
+            once.dedup();
+            assert_eq!(once, passed_on);
+            if !wrap.is_empty() {
+                assert_eq!(reply.at("/data"), json!(null));
+                let wrapping = nodes.client(active).with_token(&reply.text_at("/wrap_info/token"));
+                assert_eq!(wrapping.post("sys/wrapping/unwrap", json!({})).expect(200).at("/data/v"), 1);
+            }
+        }
+    }
 }
 
 #[test]

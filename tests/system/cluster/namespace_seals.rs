@@ -24,6 +24,23 @@ fn unseal(nodes: &Nodes, shares: &[Value]) {
     });
 }
 
+/// Replace the shares of the namespace, whoever is active: the new ones.
+fn new_shares(nodes: &Nodes, present: &[Value]) -> Vec<Value> {
+    let asked = json!({"secret_shares": 2, "secret_threshold": 2});
+    until(WITHIN, "new shares", || {
+        let root = nodes.root(nodes.led_now()?);
+        let call = |path: &str, body: &Value| root.try_call("PUT", path, Some(body)).ok();
+        root.try_call("DELETE", "team/sys/rotate/root/init", None).ok()?;
+        let begun = call("team/sys/rotate/root/init", &asked).filter(|r| r.status == 200)?;
+        let mut keys = None;
+        for share in present {
+            let body = json!({"key": share, "nonce": begun.at("/data/nonce")});
+            keys = call("team/sys/rotate/root/update", &body)?.json()["data"]["keys_base64"].as_array().cloned();
+        }
+        keys
+    })
+}
+
 /// What a node that asks for it gets, whoever is active.
 fn until_status(nodes: &Nodes, n: usize, path: &str, wanted: u16) {
     let root = nodes.root(n);
@@ -40,6 +57,8 @@ fn who_takes_the_lead_goes_on_with_an_unsealed_namespace_and_not_with_a_sealed_o
     unseal(&nodes, &shares);
     nodes.put(0, "team/sys/mounts/kv", json!({"type": "kv"}));
     nodes.put(0, "team/kv/a", json!({"v": 1}));
+    // New shares come before the lead changes: whoever takes it has the key that they make.
+    let shares = new_shares(&nodes, &shares);
 
     // Handed over, it stays open, once the others have heard the keys: on a busy machine that may take a while.
     until(WITHIN, "somebody takes the lead and has the keys", || {

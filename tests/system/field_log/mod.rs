@@ -5,8 +5,11 @@
 mod cli;
 mod http;
 mod kv;
+mod logins;
 mod metrics;
+mod namespaces;
 mod policies;
+mod quotas;
 mod tokens;
 
 use std::path::Path;

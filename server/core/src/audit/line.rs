@@ -496,6 +496,7 @@ fn class(e: &Error) -> Option<Cow<'static, str>> {
         Error::LoginRefused(_) => Some(Cow::Borrowed("invalid credentials")),
         Error::UnsupportedOperation | Error::Status(405, _) => one("unsupported operation"),
         Error::UnsupportedPath | Error::Status(404, _) => one("unsupported path"),
+        Error::Status(429, _) => one("quota exceeded"),
         Error::BadRequest(_) | Error::Status(400..=499, _) => one("invalid request"),
         other => Some(Cow::Owned(other.to_string())),
     }

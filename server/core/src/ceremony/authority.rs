@@ -1,13 +1,10 @@
 //! Whose shares count, and how many of them.
 
 use holdfast_hsm::memory::{Key, Secret};
-use holdfast_sdk::{Place, Transaction};
-use holdfast_seal::locks::{self, LockKind, LockList, RecoveryForm};
-use holdfast_seal::{Barrier, SealError, shares};
+use holdfast_seal::locks::{LockKind, LockList};
+use holdfast_seal::{Barrier, SealError};
 
-use crate::layout::{SETTINGS, STORE};
-use crate::seal_state::{Refusal, failed, refuse};
-use crate::tx::Tx;
+use crate::seal_state::{Refusal, failed};
 use crate::{Core, Open};
 
 /// Where the check of the recovery key is, in the form `authorise`.
@@ -35,40 +32,5 @@ impl Core {
         let read = self.lock_list().map_err(failed)?.ok_or_else(|| failed("the lock list is missing"))?;
         read.verify(&open.root.load()).map_err(failed)?;
         Ok(read.list)
-    }
-
-    /// Whether shares authorise an act. The key that they make, if a lock is wrapped with it.
-    pub(super) fn authorise(
-        &self,
-        open: &Open,
-        list: &LockList,
-        given: &[Secret<Vec<u8>>],
-    ) -> Result<Option<Key>, Refusal> {
-        let wrong = |e: SealError| match e {
-            SealError::WrongShares => Refusal(400, format!("invalid key: {e}")),
-            other => failed(other),
-        };
-        let threshold = required(list);
-        let key = shares::join(given, threshold).map_err(wrong)?;
-        match list.recovery.as_ref().map(|r| r.form) {
-            Some(RecoveryForm::Authorise) => {
-                let barrier = Barrier::clone(&open.barrier.load());
-                let mut tx = Tx::read_only(self.store.view(), barrier.clone());
-                let kept = tx.within(STORE, |tx| tx.get(Place::Ordered(SETTINGS, VERIFIER))).map_err(failed)?;
-                let kept = Secret::new(kept.ok_or_else(|| failed("the check of the recovery key is missing"))?);
-                if kept.ct_eq(verifier(&barrier, &key).map_err(failed)?) {
-                    Ok(None)
-                } else {
-                    Err(wrong(SealError::WrongShares))
-                }
-            }
-            Some(RecoveryForm::Escrow) | None => {
-                let Some(lock) = list.shares_lock() else {
-                    return refuse("the store has no shares that could authorise this");
-                };
-                let root = locks::open_with_key(lock, &list.cluster_id, &key).map_err(wrong)?;
-                if root.ct_eq(open.root.load().expose()) { Ok(Some(key)) } else { Err(wrong(SealError::WrongShares)) }
-            }
-        }
     }
 }

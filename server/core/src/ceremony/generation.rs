@@ -8,8 +8,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use holdfast_hsm::memory::Secret;
 use holdfast_pgp::PublicKey;
 
-use super::authority::required;
 use super::{Gathering, unsealed};
+use crate::layout::NamespaceId;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, random, tokens};
 
@@ -31,6 +31,8 @@ pub struct Attempt {
     pub nonce: String,
     pub given: usize,
     pub required: u8,
+    /// Bytes of the token, which a one-time password must have too.
+    pub token_bytes: usize,
     pub fingerprint: String,
     /// Shown when the attempt begins, and never again.
     pub otp: Option<Secret<String>>,
@@ -45,35 +47,41 @@ pub struct Made {
     pub encoded: String,
 }
 
-/// Bytes of a root token, which a one-time password must have too.
-pub fn token_bytes() -> Result<usize, Refusal> {
-    Ok(Secret::new(tokens::new_root_service_id().map_err(failed)?).expose().len())
+/// A new root token's id. `suffix`: what tokens of its namespace end in.
+fn new_token(suffix: &str) -> Result<Secret<String>, Refusal> {
+    let mut id = tokens::new_root_service_id().map_err(failed)?;
+    id.push_str(suffix);
+    Ok(Secret::new(id))
 }
 
 impl Generation {
-    fn attempt(&self, required: u8) -> Attempt {
+    fn attempt(&self, required: u8, token_bytes: usize) -> Attempt {
         let fingerprint = match &self.cover {
             Cover::Password(_) => String::new(),
             Cover::Key(key) => key.fingerprint(),
         };
         let (nonce, given) = (self.gathering.nonce.clone(), self.gathering.shares.len());
-        Attempt { started: true, nonce, given, required, fingerprint, ..Attempt::default() }
+        Attempt { started: true, nonce, given, required, token_bytes, fingerprint, ..Attempt::default() }
     }
 }
 
 impl Core {
-    pub fn root_generation(&self) -> Result<Attempt, Refusal> {
+    pub fn root_generation(&self, of: NamespaceId) -> Result<Attempt, Refusal> {
         let open = unsealed(self)?;
-        let required = required(&self.own_locks(&open)?);
-        let state = open.ceremonies.state();
-        Ok(state.generation.as_ref().map_or(Attempt { required, ..Attempt::default() }, |g| g.attempt(required)))
+        let holders = self.holders(&open, of)?;
+        let (required, token_bytes) = (holders.required(), new_token(&holders.suffix())?.expose().len());
+        let mut state = open.ceremonies.state();
+        Ok(match state.generation(of) {
+            Some(g) => g.attempt(required, token_bytes),
+            None => Attempt { required, token_bytes, ..Attempt::default() },
+        })
     }
 
-    pub async fn begin_root_generation(&self, otp: &str, pgp_key: &str) -> Result<Attempt, Refusal> {
+    pub async fn begin_root_generation(&self, of: NamespaceId, otp: &str, pgp_key: &str) -> Result<Attempt, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let required = required(&self.own_locks(&open)?);
-        let length = token_bytes()?;
+        let holders = self.holders(&open, of)?;
+        let (required, length) = (holders.required(), new_token(&holders.suffix())?.expose().len());
         let mut shown = None;
         let cover = if !pgp_key.is_empty() {
             let key = PublicKey::parse(pgp_key);
@@ -94,30 +102,38 @@ impl Core {
             return refuse("the store was initialised without shares that could authorise this");
         }
         let mut state = open.ceremonies.state();
-        if state.generation.is_some() {
+        let under_way = state.generation(of);
+        if under_way.is_some() {
             return refuse("root generation already in progress for this namespace");
         }
         let generation = Generation { gathering: Gathering::new()?, cover };
-        let attempt = Attempt { otp: shown, ..generation.attempt(required) };
-        state.generation = Some(generation);
+        let attempt = Attempt { otp: shown, ..generation.attempt(required, length) };
+        *under_way = Some(generation);
         Ok(attempt)
     }
 
-    pub async fn cancel_root_generation(&self) -> Result<(), Refusal> {
+    pub async fn cancel_root_generation(&self, of: NamespaceId) -> Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
-        unsealed(self)?.ceremonies.state().generation = None;
+        *unsealed(self)?.ceremonies.state().generation(of) = None;
         Ok(())
     }
 
     /// Take a share. When enough agree, a token comes out that the caller must store.
-    pub async fn give_generation_share(&self, nonce: &str, share: Secret<Vec<u8>>) -> Result<Attempt, Refusal> {
+    pub async fn give_generation_share(
+        &self,
+        of: NamespaceId,
+        nonce: &str,
+        share: Secret<Vec<u8>>,
+    ) -> Result<Attempt, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let list = self.own_locks(&open)?;
-        let required = required(&list);
+        let holders = self.holders(&open, of)?;
+        let required = holders.required();
+        let token = new_token(&holders.suffix())?;
+        let token_bytes = token.expose().len();
         let given = {
             let mut state = open.ceremonies.state();
-            let Some(generation) = &mut state.generation else { return refuse("no root generation in progress") };
+            let Some(generation) = state.generation(of) else { return refuse("no root generation in progress") };
             if generation.gathering.nonce != nonce {
                 let right = &generation.gathering.nonce;
                 return refuse(format!(
@@ -125,21 +141,20 @@ impl Core {
                 ));
             }
             match generation.gathering.add(share, required, "generation operation")? {
-                None => return Ok(generation.attempt(required)),
+                None => return Ok(generation.attempt(required, token_bytes)),
                 Some(given) => given,
             }
         };
-        self.authorise(&open, &list, &given)
+        self.authorise(&open, &holders, &given)
             .map_err(|Refusal(status, text)| Refusal(status, format!("root generation aborted: {text}")))?;
-        let generation = open.ceremonies.state().generation.take();
+        let generation = open.ceremonies.state().generation(of).take();
         let Some(generation) = generation else { return refuse("no root generation in progress") };
-        let token = Secret::new(tokens::new_root_service_id().map_err(failed)?);
         let encoded = match &generation.cover {
             Cover::Password(otp) => STANDARD_NO_PAD.encode(covered(token.expose().as_bytes(), otp.expose().as_bytes())),
             Cover::Key(key) => STANDARD.encode(key.encrypt(token.expose().as_bytes()).map_err(failed)?),
         };
         let made = Made { token: Arc::new(token), encoded };
-        Ok(Attempt { given: usize::from(required), made: Some(made), ..generation.attempt(required) })
+        Ok(Attempt { given: usize::from(required), made: Some(made), ..generation.attempt(required, token_bytes) })
     }
 }
 

@@ -1,22 +1,28 @@
-//! Acts that need several key holders: making new shares or a new root key, and a root token.
+//! Acts that need several key holders: making new shares or a new root key, and a root token; of the store, or of a
+//! namespace with a seal of its own.
 //!
 //! Each holder gives a share; when enough of them are there, the act is carried out. What was given is kept
 //! in memory alone, until the act is done, given up, or the server sealed.
 
 pub(crate) mod authority;
 mod generation;
+mod holders;
 mod locks;
+mod own_seals;
 mod rotation;
 
-pub use generation::{Attempt, covered, token_bytes};
+pub use generation::{Attempt, covered};
 pub use rotation::{Asked, Backup, Outcome, Progress, Target};
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::Error;
+use holdfast_seal::Barrier;
 
+use crate::layout::NamespaceId;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, Open, random};
 use generation::Generation;
@@ -26,16 +32,33 @@ use rotation::Rotation;
 #[derive(Default)]
 pub(crate) struct Ceremonies(Mutex<State>);
 
+/// By whose they are; the root's are the store's.
 #[derive(Default)]
-struct State {
+struct State(BTreeMap<NamespaceId, Acts>);
+
+#[derive(Default)]
+struct Acts {
     root: Option<Rotation>,
     recovery: Option<Rotation>,
     generation: Option<Generation>,
 }
 
+impl State {
+    fn generation(&mut self, of: NamespaceId) -> &mut Option<Generation> {
+        &mut self.0.entry(of).or_default().generation
+    }
+}
+
 impl Ceremonies {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0.retain(|_, acts| acts.root.is_some() || acts.recovery.is_some() || acts.generation.is_some());
+        state
+    }
+
+    /// What was under way in namespaces that are sealed is given up.
+    pub(crate) fn forget_sealed(&self, barrier: &Barrier) {
+        self.state().0.retain(|of, _| !barrier.is_sealed(of));
     }
 }
 
@@ -84,6 +107,17 @@ pub fn doubt(why: &str) -> String {
 
 fn unsealed(core: &Core) -> Result<Arc<Open>, Refusal> {
     core.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))
+}
+
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Refusal {
+        match e {
+            Error::BadRequest(texts) => Refusal(400, texts.join("; ")),
+            Error::Status(status, texts) => Refusal(status, texts.join("; ")),
+            Error::Unavailable(text) => Refusal(503, text),
+            other => failed(other),
+        }
+    }
 }
 
 impl From<Refusal> for Error {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Place, Result, Transaction, record};
-use holdfast_seal::{locks::LockList, shares};
+use holdfast_seal::shares;
 use minicbor::{Decode, Encode};
 
-use super::authority::required;
+use super::holders::Holders;
 use super::locks::{Change, Doubt, Fresh};
 use super::{Gathering, State, unsealed};
-use crate::Core;
 use crate::init::counts;
-use crate::layout::{SETTINGS, STORE};
+use crate::layout::{NamespaceId, SETTINGS, SYSTEM};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
+use crate::{Core, Open};
 
 /// Which shares are made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,47 +121,48 @@ impl Rotation {
 }
 
 impl State {
-    fn rotation(&mut self, target: Target) -> &mut Option<Rotation> {
+    fn rotation(&mut self, of: NamespaceId, target: Target) -> &mut Option<Rotation> {
+        let acts = self.0.entry(of).or_default();
         match target {
-            Target::Root => &mut self.root,
-            Target::Recovery => &mut self.recovery,
+            Target::Root => &mut acts.root,
+            Target::Recovery => &mut acts.recovery,
         }
     }
 }
 
 impl Core {
     /// How far a rotation is, if one is under way; and how many shares it needs.
-    pub fn rotation(&self, target: Target) -> Result<(Option<Progress>, u8), Refusal> {
+    pub fn rotation(&self, of: NamespaceId, target: Target) -> Result<(Option<Progress>, u8), Refusal> {
         let open = unsealed(self)?;
-        let required = required(&self.own_locks(&open)?);
+        let required = self.holders(&open, of)?.required();
         let mut state = open.ceremonies.state();
-        Ok((state.rotation(target).as_ref().map(|r| r.progress(required)), required))
+        Ok((state.rotation(of, target).as_ref().map(|r| r.progress(required)), required))
     }
 
-    pub async fn begin_rotation(&self, target: Target, asked: &Asked) -> Result<Progress, Refusal> {
+    pub async fn begin_rotation(&self, of: NamespaceId, target: Target, asked: &Asked) -> Result<Progress, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        if open.ceremonies.state().rotation(target).is_some() {
+        if open.ceremonies.state().rotation(of, target).is_some() {
             return refuse("rotation already in progress");
         }
-        let list = self.own_locks(&open)?;
+        let holders = self.holders(&open, of)?;
         let what = match target {
             Target::Root => "rotate seal",
-            Target::Recovery if list.recovery.is_none() && list.device_lock().is_none() => {
+            Target::Recovery if !holders.have_recovery() => {
                 return refuse("recovery keys not supported");
             }
             Target::Recovery => "recovery",
         };
         let wrong = |text: &str| Refusal(400, format!("invalid {what} configuration: {text}"));
         let (shares, threshold) = counts(asked.shares, asked.threshold).map_err(wrong)?;
-        let has_shares = target == Target::Recovery || list.device_lock().is_none();
+        let has_shares = target == Target::Recovery || !holders.have_a_device();
         if !has_shares && (shares, threshold) != (1, 1) {
             return Err(wrong("a device opens this store: its root key has no shares"));
         }
         if !asked.pgp_keys.is_empty() && asked.pgp_keys.len() != usize::from(shares) {
             return Err(wrong("count mismatch between number of provided PGP keys and number of shares"));
         }
-        if required(&list) == 0 {
+        if holders.required() == 0 {
             return refuse("the store was initialised without shares that could authorise this");
         }
         let recipients = asked.pgp_keys.iter().map(|t| PublicKey::parse(t)).collect::<Result<Vec<_>, _>>();
@@ -175,31 +176,32 @@ impl Core {
             verify: asked.verify && has_shares,
             made: None,
         };
-        let progress = rotation.progress(required(&list));
-        *open.ceremonies.state().rotation(target) = Some(rotation);
+        let progress = rotation.progress(holders.required());
+        *open.ceremonies.state().rotation(of, target) = Some(rotation);
         Ok(progress)
     }
 
-    pub async fn cancel_rotation(&self, target: Target) -> Result<(), Refusal> {
+    pub async fn cancel_rotation(&self, of: NamespaceId, target: Target) -> Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
-        *unsealed(self)?.ceremonies.state().rotation(target) = None;
+        *unsealed(self)?.ceremonies.state().rotation(of, target) = None;
         Ok(())
     }
 
     /// Take a share of the present holders.
     pub async fn give_rotation_share(
         self: &Arc<Self>,
+        of: NamespaceId,
         target: Target,
         nonce: &str,
         share: Secret<Vec<u8>>,
     ) -> Result<Outcome, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let list = self.own_locks(&open)?;
-        let required = required(&list);
+        let holders = self.holders(&open, of)?;
+        let required = holders.required();
         let given = {
             let mut state = open.ceremonies.state();
-            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
+            let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation in progress") };
             if rotation.made.is_some() {
                 return refuse("the new shares are made: give them back to rotate/…/verify");
             }
@@ -212,25 +214,25 @@ impl Core {
                 Some(given) => given,
             }
         };
-        let known = self.authorise(&open, &list, &given)?;
+        let known = self.authorise(&open, &holders, &given)?;
         drop(given);
         let (mut progress, made, verify) = {
             let mut state = open.ceremonies.state();
-            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
-            let made = make(rotation, target, &list, known)?;
+            let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation in progress") };
+            let made = make(rotation, target, &holders, known)?;
             (rotation.progress(required), made, rotation.verify)
         };
         let New { change, keys } = made;
         let doubt = if verify {
             let gathering = Gathering::new()?;
             progress.verification_nonce = gathering.nonce.clone();
-            if let Some(rotation) = open.ceremonies.state().rotation(target) {
+            if let Some(rotation) = open.ceremonies.state().rotation(of, target) {
                 rotation.made = Some(Made { gathering, change });
             }
             None
         } else {
-            let doubt = self.change_locks(&open, list, change).await?;
-            *open.ceremonies.state().rotation(target) = None;
+            let doubt = self.change(&open, holders, change).await?;
+            *open.ceremonies.state().rotation(of, target) = None;
             doubt.map(|Doubt(why)| why)
         };
         Ok(Outcome::Complete { progress, keys, doubt })
@@ -239,16 +241,17 @@ impl Core {
     /// Take a new share back. When enough of them are there, the new ones count.
     pub async fn verify_rotation_share(
         self: &Arc<Self>,
+        of: NamespaceId,
         target: Target,
         nonce: &str,
         share: Secret<Vec<u8>>,
     ) -> Result<Outcome, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let list = self.own_locks(&open)?;
+        let holders = self.holders(&open, of)?;
         let change = {
             let mut state = open.ceremonies.state();
-            let Some(rotation) = state.rotation(target) else { return refuse("no rotation in progress") };
+            let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation in progress") };
             let threshold = rotation.threshold;
             let Some(made) = &mut rotation.made else { return refuse("no rotation verification in progress") };
             if made.gathering.nonce != nonce {
@@ -256,7 +259,7 @@ impl Core {
                 return refuse(format!("incorrect nonce supplied; nonce for this verify operation is {right:?}"));
             }
             let Some(given) = made.gathering.add(share, threshold, "verification")? else {
-                return Ok(Outcome::More(rotation.progress(required(&list))));
+                return Ok(Outcome::More(rotation.progress(holders.required())));
             };
             let joined = shares::join(&given, threshold);
             let right = made.change.fresh.as_ref().is_some_and(|f| joined.is_ok_and(|k| k.ct_eq(f.key.expose())));
@@ -268,39 +271,52 @@ impl Core {
                 None => return refuse("no rotation verification in progress"),
             }
         };
-        *open.ceremonies.state().rotation(target) = None;
-        let doubt = self.change_locks(&open, list, change).await?;
+        *open.ceremonies.state().rotation(of, target) = None;
+        let doubt = self.change(&open, holders, change).await?;
         Ok(Outcome::Verified { nonce: nonce.to_owned(), doubt: doubt.map(|Doubt(why)| why) })
     }
 
     /// Begin the verification anew, with another nonce.
-    pub async fn restart_verification(&self, target: Target) -> Result<Progress, Refusal> {
+    pub async fn restart_verification(&self, of: NamespaceId, target: Target) -> Result<Progress, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let required = required(&self.own_locks(&open)?);
+        let required = self.holders(&open, of)?.required();
         let mut state = open.ceremonies.state();
-        let Some(rotation) = state.rotation(target) else { return refuse("no rotation configuration found") };
+        let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation configuration found") };
         let Some(made) = &mut rotation.made else { return refuse("no rotation verification in progress") };
         made.gathering = Gathering::new()?;
         Ok(rotation.progress(required))
     }
 
     /// A new root key under the present locks.
-    pub async fn replace_root_key(self: &Arc<Self>) -> Result<Option<String>, Refusal> {
+    pub async fn replace_root_key(self: &Arc<Self>, of: NamespaceId) -> Result<Option<String>, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
-        let list = self.own_locks(&open)?;
+        let holders = self.holders(&open, of)?;
         let change = Change { target: Target::Root, fresh: None, known: None, backup: None };
-        Ok(self.change_locks(&open, list, change).await?.map(|Doubt(why)| why))
+        Ok(self.change(&open, holders, change).await?.map(|Doubt(why)| why))
     }
 
-    /// Encrypted shares that the server keeps.
+    /// Bring a change about, of the store's locks or of a namespace's seal.
+    async fn change(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        holders: Holders,
+        change: Change,
+    ) -> Result<Option<Doubt>, Refusal> {
+        match holders {
+            Holders::Store(list) => self.change_locks(open, list, change).await,
+            Holders::Namespace(namespace) => self.change_own_seal(open, &namespace, change).await,
+        }
+    }
+
+    /// Encrypted shares that the server keeps of the present namespace, or of the store.
     pub(crate) fn shares_backup(tx: &mut Tx, target: Target) -> Result<Option<Backup>> {
-        tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
+        tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
     }
 
     pub(crate) fn forget_shares_backup(tx: &mut Tx, target: Target) -> Result<()> {
-        tx.within(STORE, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
+        tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
     }
 }
 
@@ -310,8 +326,8 @@ struct New {
     keys: Vec<Secret<Vec<u8>>>,
 }
 
-fn make(rotation: &Rotation, target: Target, list: &LockList, known: Option<Key>) -> Result<New, Refusal> {
-    if target == Target::Root && list.device_lock().is_some() {
+fn make(rotation: &Rotation, target: Target, holders: &Holders, known: Option<Key>) -> Result<New, Refusal> {
+    if target == Target::Root && holders.have_a_device() {
         return Ok(New { change: Change { target, fresh: None, known, backup: None }, keys: Vec::new() });
     }
     let key = Key::random(32).map_err(failed)?;

@@ -186,7 +186,7 @@ fn refuse_sealed(open: &Open, space: &Space, path: &str) -> Result<()> {
     if space.is_in_a_sealed_one(&barrier) {
         return Err(namespaces::gone());
     }
-    Err(Error::Unavailable("namespace is sealed".into()))
+    Err(namespaces::seal::is_sealed())
 }
 
 /// What is said of a namespace whose API is locked.
@@ -234,8 +234,6 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "init",
         "seal",
         "unseal",
-        "rotate",
-        "key-status",
         "config",
         "quotas",
         "loggers",
@@ -246,7 +244,6 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "audit-hash",
         "audit-chain",
         "generate-root",
-        "generate-root-token",
         "in-flight-req",
         "rekey",
         "rekey-recovery-key",
@@ -255,11 +252,6 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "jobs",
         "intents",
     ];
-    /// What a namespace with a seal of its own has too.
-    const OF_A_SEAL: &[&str] = &["key-status", "rotate", "rotate/keyring"];
     let Some(rest) = path.strip_prefix("sys/") else { return false };
-    if OF_A_SEAL.contains(&rest) {
-        return false;
-    }
     ROOTS.iter().any(|r| rest.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }

@@ -17,7 +17,7 @@ const KEYS_AT_ONCE: usize = 256;
 /// Nobody finds the namespace from this commit on; its name is free.
 pub fn begin_to_end(tx: &mut Tx, namespace: Namespace) -> Result<()> {
     if tx.is_sealed(&namespace.uuid) {
-        return Err(Error::Unavailable("namespace is sealed".into()));
+        return Err(super::seal::is_sealed());
     }
     if has_children(tx, &namespace.path)? {
         return Err(Error::bad_request("unable to delete namespace containing child namespaces"));

@@ -224,7 +224,7 @@ pub fn create(
         None => {
             if let Some(number) = tx.barrier().number_of(&tx.namespace()) {
                 let above = tx.barrier().ring(number);
-                seal::adopt(tx, uuid, above.ok_or_else(|| Error::Unavailable("namespace is sealed".into()))?)?;
+                seal::adopt(tx, uuid, above.ok_or_else(seal::is_sealed)?)?;
             }
             (None, Vec::new())
         }

@@ -27,11 +27,17 @@ pub(crate) struct OwnKeys(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    keys: HashMap<u32, Key>,
+    keys: HashMap<u32, Known>,
     /// The version of the store in which each was sealed last, since this node was started.
     sealed_at: HashMap<u32, u64>,
     /// When all were forgotten last.
     all_sealed_at: u64,
+}
+
+struct Known {
+    key: Key,
+    /// The one before: which of them opens the keyring is said by the store, where new shares may or may not be.
+    former: Option<Key>,
 }
 
 impl OwnKeys {
@@ -45,7 +51,13 @@ impl OwnKeys {
         if kept.was_sealed_since(number, index) {
             return false;
         }
-        kept.keys.insert(number, key);
+        match kept.keys.get_mut(&number) {
+            Some(known) if known.key.ct_eq(key.expose()) => {}
+            Some(known) => known.former = Some(std::mem::replace(&mut known.key, key)),
+            None => {
+                kept.keys.insert(number, Known { key, former: None });
+            }
+        }
         true
     }
 
@@ -53,8 +65,16 @@ impl OwnKeys {
         self.kept().was_sealed_since(number, index)
     }
 
-    pub fn key(&self, number: u32) -> Result<Option<Key>, MemoryError> {
-        self.kept().keys.get(&number).map(Key::try_clone).transpose()
+    /// The last that was kept, which is told to other nodes.
+    fn key(&self, number: u32) -> Result<Option<Key>, MemoryError> {
+        self.kept().keys.get(&number).map(|known| known.key.try_clone()).transpose()
+    }
+
+    /// All that may open a keyring.
+    pub fn known(&self, number: u32) -> Result<Vec<Key>, MemoryError> {
+        let kept = self.kept();
+        let Some(known) = kept.keys.get(&number) else { return Ok(Vec::new()) };
+        [Some(&known.key), known.former.as_ref()].into_iter().flatten().map(Key::try_clone).collect()
     }
 
     /// It was sealed in this version.
@@ -205,6 +225,13 @@ mod tests {
         assert!(keys.key(7).unwrap().is_none());
         assert!(!keys.keep(7, key(), 11) && keys.key(7).unwrap().is_none());
         assert!(keys.keep(8, key(), 11) && keys.keep(7, key(), 12));
+        // Another is kept beside the one before, and no third.
+        let (next, last) = (key(), key());
+        assert!(keys.keep(8, next.try_clone().unwrap(), 13) && keys.keep(8, last.try_clone().unwrap(), 13));
+        assert!(keys.keep(8, last.try_clone().unwrap(), 13));
+        let known = keys.known(8).unwrap();
+        assert_eq!(known.len(), 2);
+        assert!(known[0].ct_eq(last.expose()) && known[1].ct_eq(next.expose()));
         keys.forget_all(20);
         assert!(keys.numbers().is_empty());
         assert!(!keys.keep(8, key(), 19));

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::{Error, Map, Place, Result, Table, Timestamp, Transaction, Value};
-use holdfast_seal::{Barrier, Keyring, OwnRing, SealError, shares};
+use holdfast_seal::{Barrier, Keyring, Lock, OwnRing, SealError, locks, shares};
+use holdfast_storage::level;
 use minicbor::{Decode, Encode};
 
 use super::{Namespace, below, load};
@@ -35,15 +36,72 @@ pub struct OwnSeal {
     pub shares: u8,
     #[n(2)]
     pub threshold: u8,
-    /// The keyring, sealed under the key that the shares make.
+    /// The keyring, sealed under the namespace's root key.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub keyring: Vec<u8>,
+    /// The root key, wrapped with the key that the shares make. Before feature level 3 that was the root key itself.
+    #[n(4)]
+    root: Option<Lock>,
 }
 
 impl OwnSeal {
+    /// A new root key around a keyring, under a key that `counts.0` shares make, `counts.1` of them together.
+    pub fn new(
+        number: u32,
+        counts: (u8, u8),
+        keyring: &Keyring,
+        key: &Key,
+        now: Timestamp,
+    ) -> Result<OwnSeal, SealError> {
+        let root = Key::random(KEY_BYTES)?;
+        let lock = locks::lock_with_key(&root, key, &keyring.cluster_id(), counts, 0, now.secs())?;
+        Ok(OwnSeal { number, shares: counts.0, threshold: counts.1, keyring: keyring.seal(&root)?, root: Some(lock) })
+    }
+
+    fn with_root<R>(
+        &self,
+        key: &Key,
+        cluster_id: [u8; 16],
+        act: impl FnOnce(&Key) -> Result<R, SealError>,
+    ) -> Result<R, SealError> {
+        match &self.root {
+            Some(lock) => act(&locks::open_with_key(lock, &cluster_id, key)?),
+            None => act(key),
+        }
+    }
+
     /// The keyring, opened with the key that the shares make.
     pub fn open(&self, key: &Key, cluster_id: [u8; 16]) -> Result<Keyring, SealError> {
-        Keyring::open(&self.keyring, key, cluster_id)
+        self.with_root(key, cluster_id, |root| Keyring::open(&self.keyring, root, cluster_id))
+    }
+
+    /// Another keyring in its place, under the same root key.
+    fn hold(&mut self, keyring: &Keyring, key: &Key) -> Result<(), SealError> {
+        self.keyring = self.with_root(key, keyring.cluster_id(), |root| keyring.seal(root))?;
+        Ok(())
+    }
+}
+
+/// What is said of a sealed namespace.
+pub fn is_sealed() -> Error {
+    Error::Unavailable("namespace is sealed".into())
+}
+
+/// The key that opens a namespace's keyring at present, if this node knows it.
+pub fn present_key(core: &Core, seal: &OwnSeal, cluster_id: [u8; 16]) -> Result<Option<Key>> {
+    let known = core.standings.own_keys.known(seal.number).map_err(Error::internal)?;
+    Ok(known.into_iter().find(|key| seal.open(key, cluster_id).is_ok()))
+}
+
+impl Core {
+    /// Refuse what earlier programs of the cluster would misread.
+    pub(crate) fn allows_own_seals(&self) -> Result<()> {
+        match self.feature_level() >= level::OWN_SEALS {
+            true => Ok(()),
+            false => Err(Error::Unavailable(
+                "seals of namespaces are possible when all nodes of the cluster run a version that knows them".into(),
+            )),
+        }
     }
 }
 
@@ -127,11 +185,11 @@ pub type Sealed = (OwnSeal, Vec<Secret<Vec<u8>>>);
 pub fn new_seal(tx: &mut Tx, uuid: NamespaceId, (n, threshold): (u8, u8), now: Timestamp) -> Result<Sealed> {
     let key = Key::random(KEY_BYTES).map_err(Error::internal)?;
     let keyring = Keyring::generate(tx.barrier().keyring().cluster_id(), now.secs()).map_err(Error::internal)?;
-    let record = keyring.seal(&key).map_err(Error::internal)?;
     let shares = shares::split(&key, n, threshold).map_err(Error::internal)?;
     let number = new_number(tx)?;
+    let own = OwnSeal::new(number, (n, threshold), &keyring, &key, now).map_err(Error::internal)?;
     adopt(tx, uuid, OwnRing::new(number, Arc::new(keyring)))?;
-    Ok((OwnSeal { number, shares: n, threshold, keyring: record }, shares))
+    Ok((own, shares))
 }
 
 fn new_number(tx: &mut Tx) -> Result<u32> {
@@ -168,6 +226,19 @@ pub fn read_ring_place(place: &[u8]) -> Option<(NamespaceId, u32)> {
 pub fn own_rings(tx: &mut Tx) -> Result<Vec<(NamespaceId, u32)>> {
     let found = tx.within(STORE, |tx| tx.ordered(OWN_RINGS, &[], &[], usize::MAX))?;
     Ok(found.into_iter().filter_map(|(place, _)| read_ring_place(&place)).collect())
+}
+
+/// The namespaces with a seal of their own that are unsealed, and their keyrings.
+pub fn unsealed(tx: &mut Tx) -> Result<Vec<(NamespaceId, OwnRing)>> {
+    let mut found = Vec::new();
+    for (uuid, number) in own_rings(tx)? {
+        let Some(ring) = tx.barrier().ring(number) else { continue };
+        // Those in it that have no seal rest under its keyring.
+        if load(tx, &uuid)?.is_some_and(|n| n.seal.is_some()) {
+            found.push((uuid, ring));
+        }
+    }
+    Ok(found)
 }
 
 /// Something that is due in a sealed namespace waits, at its place in its index, until that is unsealed; or goes, if
@@ -274,7 +345,7 @@ pub async fn unseal(core: &Arc<Core>, open: &Arc<Open>, namespace: &Namespace, t
     barrier.open_ring(OwnRing::new(seal.number, Arc::new(keyring)));
     if core.standings.own_keys.was_sealed_since(seal.number, index) {
         barrier.close_ring(seal.number);
-        return Err(Error::Unavailable("namespace is sealed".into()));
+        return Err(is_sealed());
     }
     tracing::info!(namespace = %namespace.path, "a namespace is unsealed");
     let number = seal.number;
@@ -297,18 +368,17 @@ pub fn own(tx: &mut Tx) -> Result<Option<Namespace>> {
 /// A new term seals what is written in a namespace from now on.
 pub async fn rotate_keyring(core: &Core, open: &Open, uuid: &NamespaceId) -> Result<()> {
     let _one = core.seal.act.lock().await;
-    let sealed = || Error::Unavailable("namespace is sealed".into());
     let namespace = load(&mut core.reader(open), uuid)?.ok_or_else(super::gone)?;
-    let (barrier, number) = (open.barrier.load_full(), sealable(&namespace)?.number);
-    let ring = barrier.ring(number).ok_or_else(sealed)?;
-    let key = core.standings.own_keys.key(number).map_err(Error::internal)?.ok_or_else(sealed)?;
+    let (barrier, own) = (open.barrier.load_full(), sealable(&namespace)?);
+    let number = own.number;
+    let ring = barrier.ring(number).ok_or_else(is_sealed)?;
+    let key = present_key(core, own, barrier.keyring().cluster_id())?.ok_or_else(is_sealed)?;
     let fresh = ring.keyring.rotated(crate::clock::now().secs()).map_err(Error::internal)?;
-    let record = fresh.seal(&key).map_err(Error::internal)?;
     let index = core
         .transact(open, |tx| {
             let mut now = load(tx, uuid)?.ok_or_else(super::gone)?;
             let own = now.seal.as_mut().ok_or_else(super::gone)?;
-            own.keyring.clone_from(&record);
+            own.hold(&fresh, &key).map_err(Error::internal)?;
             super::save(tx, &now)?;
             Ok(tx.index())
         })
@@ -422,10 +492,10 @@ pub fn resume(core: &Core, tx: &mut Tx, barrier: &Barrier) -> Result<()> {
     for (namespace, number) in own_rings(tx)? {
         barrier.adopt(namespace, number);
         let Some(own) = load(tx, &namespace)?.and_then(|n| n.seal) else { continue };
-        let Some(key) = core.standings.own_keys.key(own.number).map_err(Error::internal)? else { continue };
-        match own.open(&key, barrier.keyring().cluster_id()) {
-            Ok(keyring) => barrier.open_ring(OwnRing::new(own.number, Arc::new(keyring))),
-            Err(_) => core.standings.own_keys.forget(own.number, 0),
+        let cluster_id = barrier.keyring().cluster_id();
+        match present_key(core, &own, cluster_id)?.and_then(|key| own.open(&key, cluster_id).ok()) {
+            Some(keyring) => barrier.open_ring(OwnRing::new(own.number, Arc::new(keyring))),
+            None => core.standings.own_keys.forget(own.number, 0),
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters};
 
 use super::System;
-use crate::ceremony::{self, Attempt, covered, token_bytes};
+use crate::ceremony::{self, Attempt, covered};
 use crate::init::root_token;
 use crate::tx::Tx;
 
@@ -50,33 +50,33 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("decode-token", "Uncover a token with its one-time password.", |p| p.update(decode).unauthenticated())
 }
 
-fn begin(sys: &System, _: &mut Tx, _: &Call<'_>, p: Wanted) -> Result<Option<Preparation>> {
-    let core = sys.core()?;
+fn begin(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Wanted) -> Result<Option<Preparation>> {
+    let (core, of) = (sys.core()?, tx.namespace());
     let (otp, pgp_key) = (Secret::new(p.otp.unwrap_or_default()), p.pgp_key.unwrap_or_default());
     Ok(Some(Box::pin(async move {
-        let attempt: Prepared = Arc::new(core.begin_root_generation(otp.expose(), &pgp_key).await?);
+        let attempt: Prepared = Arc::new(core.begin_root_generation(of, otp.expose(), &pgp_key).await?);
         Ok(attempt)
     })))
 }
 
-fn cancel(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    let core = sys.core()?;
+fn cancel(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let (core, of) = (sys.core()?, tx.namespace());
     Ok(Some(Box::pin(async move {
-        core.cancel_root_generation().await?;
+        core.cancel_root_generation(of).await?;
         let nothing: Prepared = Arc::new(());
         Ok(nothing)
     })))
 }
 
-fn give(sys: &System, _: &mut Tx, _: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
-    let core = sys.core()?;
+fn give(sys: &System, tx: &mut Tx, _: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
+    let (core, of) = (sys.core()?, tx.namespace());
     let required = |name: &str| Error::bad_request(format!("{name} is required"));
     let key = p.key.filter(|k| !k.is_empty()).ok_or_else(|| required("key"))?;
     let nonce = p.nonce.filter(|n| !n.is_empty()).ok_or_else(|| required("nonce"))?;
     let share = ceremony::share(&key);
     let share = share.ok_or_else(|| Error::bad_request("'key' must be a valid hex or base64 string"))?;
     Ok(Some(Box::pin(async move {
-        let attempt: Prepared = Arc::new(core.give_generation_share(&nonce, share).await?);
+        let attempt: Prepared = Arc::new(core.give_generation_share(of, &nonce, share).await?);
         Ok(attempt)
     })))
 }
@@ -90,8 +90,8 @@ fn begun(_: &System, _: &mut Tx, call: &Call<'_>, _: Wanted) -> Result<Response>
     shown(attempt(call)?)
 }
 
-fn status(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    shown(&sys.core()?.root_generation()?)
+fn status(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    shown(&sys.core()?.root_generation(tx.namespace())?)
 }
 
 fn cancelled(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -105,7 +105,7 @@ fn shown(a: &Attempt) -> Result<Response> {
     m.insert("progress".into(), a.given.into());
     m.insert("required".into(), a.required.into());
     m.insert("otp".into(), a.otp.as_ref().map_or_else(String::new, |o| o.expose().clone()).into());
-    m.insert("otp_length".into(), token_bytes()?.into());
+    m.insert("otp_length".into(), a.token_bytes.into());
     if a.started {
         m.insert("nonce".into(), a.nonce.clone().into());
         m.insert("pgp_fingerprint".into(), a.fingerprint.clone().into());

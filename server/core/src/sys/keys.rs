@@ -7,11 +7,11 @@ use holdfast_sdk::{
     Call, Error, Map, Operation, Place, Preparation, Prepared, Response, Result, Routes, Timestamp, Transaction, Value,
     duration, parameters, record,
 };
-use holdfast_seal::OwnRing;
+use holdfast_seal::{Barrier, Keyring, OwnRing};
 use minicbor::{Decode, Encode};
 
 use super::System;
-use crate::layout::{SETTINGS, STORE};
+use crate::layout::{NamespaceId, ROOT, SETTINGS, SYSTEM};
 use crate::namespaces::seal;
 use crate::tx::Tx;
 use crate::{Core, Open, clock};
@@ -73,38 +73,63 @@ fn counter(term: u32) -> Vec<u8> {
     format!("sealed/{term}").into_bytes()
 }
 
-/// Entries that the active term has sealed, but for those that a crash left uncounted.
-fn sealed(tx: &mut Tx) -> Result<u64> {
-    let barrier = tx.barrier().clone();
-    let (term, _) = barrier.keyring().active();
-    let stored = tx.within(STORE, |tx| tx.count(Place::Ordered(SETTINGS, &counter(term))))?;
-    Ok(stored.unsigned_abs() + barrier.uncounted())
+/// A keyring that is open: the root's, or that of a namespace with a seal of its own.
+struct Ring {
+    keyring: Arc<Keyring>,
+    own: Option<OwnRing>,
+    barrier: Barrier,
+}
+
+impl Ring {
+    fn of_root(barrier: &Barrier) -> Ring {
+        Ring { keyring: barrier.keyring().clone(), own: None, barrier: barrier.clone() }
+    }
+
+    fn own(barrier: &Barrier, own: OwnRing) -> Ring {
+        Ring { keyring: own.keyring.clone(), own: Some(own), barrier: barrier.clone() }
+    }
+
+    /// That of the present namespace, which is refused if it has none.
+    fn of(tx: &mut Tx) -> Result<Ring> {
+        let barrier = tx.barrier().clone();
+        let Some(namespace) = seal::own(tx)? else { return Ok(Ring::of_root(&barrier)) };
+        let ring = barrier.ring(seal::sealable(&namespace)?.number).ok_or_else(seal::is_sealed)?;
+        Ok(Ring::own(&barrier, ring))
+    }
+
+    fn uncounted(&self) -> u64 {
+        self.own.as_ref().map_or_else(|| self.barrier.uncounted(), OwnRing::uncounted)
+    }
+
+    fn take_uncounted(&self) -> u64 {
+        self.own.as_ref().map_or_else(|| self.barrier.take_uncounted(), OwnRing::take_uncounted)
+    }
+
+    fn give_back_uncounted(&self, n: u64) {
+        match &self.own {
+            Some(own) => own.give_back_uncounted(n),
+            None => self.barrier.give_back_uncounted(n),
+        }
+    }
+
+    /// Entries that the active term has sealed, but for those that a crash left uncounted. The transaction is in the
+    /// ring's namespace.
+    fn sealed(&self, tx: &mut Tx) -> Result<u64> {
+        let (term, _) = self.keyring.active();
+        let stored = tx.within(SYSTEM, |tx| tx.count(Place::Ordered(SETTINGS, &counter(term))))?;
+        Ok(stored.unsigned_abs() + self.uncounted())
+    }
 }
 
 fn key_status(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
-    if let Some(ring) = own_ring(tx)? {
-        let (term, active) = ring.keyring.active();
-        return Ok(shown(term, active.installed, ring.sealed()));
-    }
-    let sealed = sealed(tx)?;
-    let barrier = tx.barrier().clone();
-    let (term, active) = barrier.keyring().active();
-    Ok(shown(term, active.installed, sealed))
-}
-
-fn shown(term: u32, installed: u64, sealed: u64) -> Response {
+    let ring = Ring::of(tx)?;
+    let sealed = ring.sealed(tx)?;
+    let (term, active) = ring.keyring.active();
     let mut m = Map::new();
     m.insert("term".into(), term.into());
-    m.insert("install_time".into(), Timestamp::from_secs(installed).rfc3339().into());
+    m.insert("install_time".into(), Timestamp::from_secs(active.installed).rfc3339().into());
     m.insert("encryptions".into(), sealed.into());
-    Response::both(m)
-}
-
-/// The keyring of a namespace with a seal of its own, if the request is for one; another has none. None: the root.
-fn own_ring(tx: &mut Tx) -> Result<Option<OwnRing>> {
-    let Some(namespace) = seal::own(tx)? else { return Ok(None) };
-    let ring = tx.barrier().ring(seal::sealable(&namespace)?.number);
-    ring.map(Some).ok_or_else(|| Error::Unavailable("namespace is sealed".into()))
+    Ok(Response::both(m))
 }
 
 fn rotate(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
@@ -126,10 +151,12 @@ fn rotated(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn load(tx: &mut Tx) -> Result<Rotation> {
-    Ok(tx.within(STORE, |tx| record::get(tx, Place::Ordered(SETTINGS, ROTATION)))?.unwrap_or_default())
+    Ok(tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, ROTATION)))?.unwrap_or_default())
 }
 
 fn config(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    // A namespace without a keyring of its own has nothing to rotate.
+    Ring::of(tx)?;
     let rotation = load(tx)?;
     let interval = match rotation.interval_secs {
         0 => Value::from(0),
@@ -143,6 +170,7 @@ fn config(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn configure(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Response> {
+    Ring::of(tx)?;
     let mut rotation = load(tx)?;
     if let Some(n) = p.max_operations {
         if !OPERATIONS.contains(&n) {
@@ -158,29 +186,47 @@ fn configure(_: &System, tx: &mut Tx, _: &Call<'_>, p: Settings) -> Result<Respo
         rotation.interval_secs = secs;
     }
     rotation.enabled = p.enabled.unwrap_or(rotation.enabled);
-    tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation))?;
+    tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation))?;
     Ok(Response::empty())
 }
 
-/// Store what was counted, and make a new term where the settings ask for one.
+/// Store what was counted, and make new terms where the settings of the root, or of namespaces with a keyring of their
+/// own, ask for them.
 pub(crate) async fn rotate_when_due(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
     let barrier = open.barrier.load_full();
-    let (term, active) = barrier.keyring().active();
-    if barrier.uncounted() >= UNSAVED {
-        let uncounted = barrier.take_uncounted();
+    let mut outcome = rotate_one_when_due(core, open, ROOT, Ring::of_root(&barrier)).await;
+    if barrier.no_ring_is_open() {
+        return outcome;
+    }
+    for (namespace, own) in seal::unsealed(&mut core.reader(open))? {
+        // One that cannot does not keep the others from it.
+        outcome = outcome.and(rotate_one_when_due(core, open, namespace, Ring::own(&barrier, own)).await);
+    }
+    outcome
+}
+
+async fn rotate_one_when_due(core: &Arc<Core>, open: &Arc<Open>, namespace: NamespaceId, ring: Ring) -> Result<()> {
+    let (term, active) = ring.keyring.active();
+    let here = SYSTEM.of(namespace);
+    if ring.uncounted() >= UNSAVED {
+        let uncounted = ring.take_uncounted();
         let delta = i64::try_from(uncounted).unwrap_or(i64::MAX);
-        let count = |tx: &mut Tx| tx.within(STORE, |tx| tx.add(Place::Ordered(SETTINGS, &counter(term)), delta, None));
+        let count = |tx: &mut Tx| tx.within(here, |tx| tx.add(Place::Ordered(SETTINGS, &counter(term)), delta, None));
         if let Err(e) = core.transact(open, count).await {
-            barrier.give_back_uncounted(uncounted);
+            ring.give_back_uncounted(uncounted);
             return Err(e);
         }
     }
-    let mut tx = Tx::read_only(core.store.view(), holdfast_seal::Barrier::clone(&barrier)).cached(&open.opened);
+    let mut tx = core.reader(open);
+    tx.enter(here);
     let rotation = load(&mut tx)?;
     let age_secs = clock::now().secs().saturating_sub(active.installed);
     let too_old = rotation.interval_secs > 0 && age_secs >= rotation.interval_secs.unsigned_abs();
-    if rotation.enabled && (too_old || sealed(&mut tx)? >= rotation.max_operations.unsigned_abs()) {
-        core.rotate_keyring(open).await?;
+    if rotation.enabled && (too_old || ring.sealed(&mut tx)? >= rotation.max_operations.unsigned_abs()) {
+        match namespace {
+            ROOT => core.rotate_keyring(open).await?,
+            uuid => seal::rotate_keyring(core, open, &uuid).await?,
+        }
         tracing::info!(term = term + 1, "a new key term was made, as sys/rotate/config asks");
     }
     Ok(())

@@ -128,7 +128,7 @@ fn text_of(value: &Value) -> Result<String> {
     }
 }
 
-fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Written) -> Result<Response> {
+fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Written) -> Result<Response> {
     let name = name(call)?;
     check_name(name)?;
     let given = pairs(p.custom_metadata.as_ref())?;
@@ -147,6 +147,9 @@ fn write(_: &System, tx: &mut Tx, call: &Call<'_>, p: Written) -> Result<Respons
         return Err(Error::bad_request(format!("new namespace conflicts with existing mount: {}", mount.path)));
     }
     let counts = p.seal.as_deref().map(seal::counts_of).transpose()?;
+    if counts.is_some() {
+        sys.core()?.allows_own_seals()?;
+    }
     let recipients = match counts {
         Some((shares, _)) => recipients(p.pgp_keys.unwrap_or_default().0, shares)?,
         None => Vec::new(),

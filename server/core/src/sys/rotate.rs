@@ -13,6 +13,7 @@ use holdfast_sdk::{
 use super::System;
 use crate::Core;
 use crate::ceremony::{self, Asked, Outcome, Progress, Target};
+use crate::layout::{NamespaceId, ROOT};
 use crate::tx::Tx;
 
 parameters! {
@@ -96,18 +97,18 @@ fn done(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 
-fn replace(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    let core = sys.core()?;
+fn replace(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let (core, of) = (sys.core()?, tx.namespace());
     Ok(Some(Box::pin(async move {
-        match core.replace_root_key().await? {
+        match core.replace_root_key(of).await? {
             None => Ok(prepared(Map::new(), None)),
             Some(why) => Err(Error::Unavailable(why)),
         }
     })))
 }
 
-fn begin(sys: &System, _: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Option<Preparation>> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
+fn begin(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Option<Preparation>> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
     let asked = Asked {
         shares: p.secret_shares.unwrap_or(0),
         threshold: p.secret_threshold.unwrap_or(0),
@@ -115,20 +116,20 @@ fn begin(sys: &System, _: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Option<
         backup: p.backup.unwrap_or(false),
         verify: p.require_verification.unwrap_or(false),
     };
-    Ok(Some(Box::pin(async move { Ok(prepared(shown(&core.begin_rotation(target, &asked).await?), None)) })))
+    Ok(Some(Box::pin(async move { Ok(prepared(shown(&core.begin_rotation(of, target, &asked).await?), None)) })))
 }
 
-fn cancel(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
+fn cancel(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
     Ok(Some(Box::pin(async move {
-        core.cancel_rotation(target).await?;
+        core.cancel_rotation(of, target).await?;
         Ok(prepared(Map::new(), None))
     })))
 }
 
 /// The nonce and the share of a request; without a rotation they do not matter.
-fn given(core: &Core, target: Target, p: Given) -> Result<(String, Secret<Vec<u8>>)> {
-    if core.rotation(target)?.0.is_none() {
+fn given(core: &Core, of: NamespaceId, target: Target, p: Given) -> Result<(String, Secret<Vec<u8>>)> {
+    if core.rotation(of, target)?.0.is_none() {
         return Err(Error::bad_request("no rotation in progress"));
     }
     let missing = |name: &str| Error::bad_request(format!("missing required field '{name}'"));
@@ -138,23 +139,25 @@ fn given(core: &Core, target: Target, p: Given) -> Result<(String, Secret<Vec<u8
     Ok((nonce, share.ok_or_else(|| Error::bad_request("'key' must be a valid hex or base64 string"))?))
 }
 
-fn give(sys: &System, _: &mut Tx, call: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
-    let (nonce, share) = given(&core, target, p)?;
-    Ok(Some(Box::pin(async move { Ok(answer(core.give_rotation_share(target, &nonce, share).await?, shown)) })))
+fn give(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
+    let (nonce, share) = given(&core, of, target, p)?;
+    Ok(Some(Box::pin(async move { Ok(answer(core.give_rotation_share(of, target, &nonce, share).await?, shown)) })))
 }
 
-fn verify(sys: &System, _: &mut Tx, call: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
-    let (nonce, share) = given(&core, target, p)?;
+fn verify(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Given) -> Result<Option<Preparation>> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
+    let (nonce, share) = given(&core, of, target, p)?;
     Ok(Some(Box::pin(async move {
-        Ok(answer(core.verify_rotation_share(target, &nonce, share).await?, verification_shown))
+        Ok(answer(core.verify_rotation_share(of, target, &nonce, share).await?, verification_shown))
     })))
 }
 
-fn restart(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
-    Ok(Some(Box::pin(async move { Ok(prepared(verification_shown(&core.restart_verification(target).await?), None)) })))
+fn restart(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
+    Ok(Some(Box::pin(
+        async move { Ok(prepared(verification_shown(&core.restart_verification(of, target).await?), None)) },
+    )))
 }
 
 fn answer(outcome: Outcome, more: fn(&Progress) -> Map<String, Value>) -> Prepared {
@@ -223,12 +226,12 @@ pub(crate) fn verification_shown(p: &Progress) -> Map<String, Value> {
     m
 }
 
-fn status(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let (core, target) = (sys.core()?, target(&call.request.path));
-    if target == Target::Recovery && core.options.device.is_none() {
+fn status(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
+    if target == Target::Recovery && (of != ROOT || core.options.device.is_none()) {
         return Err(Error::bad_request("recovery not supported: shares open this store"));
     }
-    Ok(Response::data(match core.rotation(target)? {
+    Ok(Response::data(match core.rotation(of, target)? {
         (Some(progress), _) => shown(&progress),
         (None, required) => {
             let mut m = Map::new();
@@ -241,8 +244,8 @@ fn status(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> 
     }))
 }
 
-fn verification(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let progress = sys.core()?.rotation(target(&call.request.path))?.0;
+fn verification(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let progress = sys.core()?.rotation(tx.namespace(), target(&call.request.path))?.0;
     let progress = progress.ok_or_else(|| Error::bad_request("no rotation configuration found"))?;
     if progress.verification_nonce.is_empty() {
         return Err(Error::bad_request("no rotation verification in progress"));

@@ -5,6 +5,7 @@
 
 pub mod by_hand;
 pub mod outside;
+pub mod told_groups;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

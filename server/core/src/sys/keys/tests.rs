@@ -1,10 +1,11 @@
 use super::*;
+use crate::namespaces;
 use crate::testing::unsealed;
 
 /// Whether a term that sealed so many entries got a successor.
 async fn has_rotated(rotation: Rotation, sealed_entries: u64) -> bool {
     let (core, open) = unsealed().await;
-    let save = |tx: &mut Tx| tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
+    let save = |tx: &mut Tx| tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
     core.transact(&open, save).await.unwrap();
     let barrier = open.barrier.load_full();
     for n in 0..sealed_entries {
@@ -35,7 +36,7 @@ async fn what_was_counted_is_stored_and_shown_once() {
     for n in 0..3000u64 {
         barrier.seal(b"place", &n.to_be_bytes()).unwrap();
     }
-    let count = || sealed(&mut Tx::read_only(core.store.view(), holdfast_seal::Barrier::clone(&barrier))).unwrap();
+    let count = || Ring::of_root(&barrier).sealed(&mut core.reader(&open)).unwrap();
     let before = count();
     // The server counts by itself meanwhile: each entry is counted by one of them.
     tokio::join!(async { rotate_when_due(&core, &open).await.unwrap() }, async {
@@ -48,4 +49,38 @@ async fn what_was_counted_is_stored_and_shown_once() {
     assert!(barrier.uncounted() < 10, "the count was not stored");
     // Storing it sealed an entry itself.
     assert!((before..before + 5).contains(&count()), "{before} and {}", count());
+}
+
+#[tokio::test]
+async fn a_namespace_with_a_keyring_of_its_own_has_terms_of_its_own() {
+    let (core, open) = unsealed().await;
+    let mut shares = Vec::new();
+    let make = |tx: &mut Tx| {
+        let (made, given) = namespaces::create(tx, "s/".into(), Vec::new(), Some((1, 1)), clock::now())?;
+        shares = given;
+        Ok(made)
+    };
+    let namespace = core.transact(&open, make).await.unwrap();
+    seal::unseal(&core, &open, &namespace, &hex::encode(shares[0].expose())).await.unwrap();
+    let rotation = Rotation { max_operations: 5000, interval_secs: 0, enabled: true };
+    let here = SYSTEM.of(namespace.uuid);
+    let save = |tx: &mut Tx| tx.within(here, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
+    core.transact(&open, save).await.unwrap();
+    let barrier = open.barrier.load_full();
+    let number = namespace.seal.as_ref().unwrap().number;
+    let term = || barrier.ring(number).unwrap().keyring.active().0;
+    let place = [&here.prefix()[..], b"place"].concat();
+    for n in 0..3000u64 {
+        barrier.seal(&place, &n.to_be_bytes()).unwrap();
+    }
+    rotate_when_due(&core, &open).await.unwrap();
+    assert_eq!(term(), 1);
+    for n in 0..3000u64 {
+        barrier.seal(&place, &n.to_be_bytes()).unwrap();
+    }
+    for _ in 0..20 {
+        rotate_when_due(&core, &open).await.unwrap();
+    }
+    assert!(term() > 1);
+    assert_eq!(barrier.keyring().active().0, 1, "the root's is another");
 }
