@@ -1,8 +1,9 @@
 //! Reports about rate limits.
 
 use std::fs;
+use std::time::Duration;
 
-use holdfast_tests::{Running, Setup};
+use holdfast_tests::{Running, Setup, until};
 use serde_json::json;
 
 use super::Site;
@@ -27,14 +28,16 @@ fn a_limit_that_is_moved_or_deleted_leaves_its_path_at_once() {
 fn a_refused_request_is_in_the_audit_log_when_it_is_asked_for() {
     let running = Running::start(Setup::shamir());
     let root = &running.root;
-    let refused = |name: &str| {
-        let path = format!("secret/data/{name}");
-        while root.get(&path).status != 429 {}
+    let refuse = |name: &str| while root.get(&format!("secret/data/{name}")).status != 429 {};
+    let is_logged = |name: &str| {
         let log = fs::read_to_string(running.site.audit_file()).expect("an audit log");
-        log.lines().any(|line| line.contains(&path) && line.contains("quota exceeded"))
+        log.lines().any(|line| line.contains(&format!("secret/data/{name}")) && line.contains("quota exceeded"))
     };
     root.post("sys/quotas/rate-limit/x", json!({"path": "secret/", "rate": 1, "interval": "1h"})).expect(204);
-    assert!(!refused("silent"));
+    refuse("silent");
     root.post("sys/quotas/config", json!({"enable_rate_limit_audit_logging": true})).expect(204);
-    assert!(refused("logged"));
+    refuse("logged");
+    // The refusal does not wait for its line.
+    until(Duration::from_secs(30), "a line of the refusal", || is_logged("logged").then_some(()));
+    assert!(!is_logged("silent"));
 }
