@@ -54,5 +54,5 @@ pub mod tpm;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
 pub use config::{DeviceConfig, OpenDevice};
-pub use confinement::HelperLimits;
+pub use confinement::{HelperLimits, confine_server};
 pub use spawner::Spawner;

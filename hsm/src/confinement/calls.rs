@@ -1,4 +1,4 @@
-//! The system calls that a helper does without.
+//! The system calls that a helper does without, and a server.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -110,26 +110,51 @@ const SOCKETS: &[libc::c_long] = &[
     libc::SYS_accept,
 ];
 
-/// Sets the filters. They stay, for every thread that this one starts.
+/// Sets the filters of a helper. They stay, for every thread that this one starts.
 pub(super) fn confine(sockets: Sockets) -> Result<(), String> {
-    let said = |error: seccompiler::Error| error.to_string();
-    for program in [other_numbers(), not_there()?, refused(sockets)?] {
-        seccompiler::apply_filter(&program).map_err(said)?;
+    let further = if sockets == Sockets::NoFurther { SOCKETS } else { &[] };
+    let in_other_namespaces = NAMESPACES.iter().map(|bit| with_bits(0, *bit, *bit)).collect::<Result<_, _>>()?;
+    apply(refused(further, &[(libc::SYS_clone, in_other_namespaces)])?)
+}
+
+/// Sets the filters of a server, which loads no library while it serves: it makes no process either, and no code.
+pub(super) fn confine_server() -> Result<(), String> {
+    #[cfg(target_arch = "x86_64")]
+    const PROCESSES: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+    #[cfg(not(target_arch = "x86_64"))]
+    const PROCESSES: &[libc::c_long] = &[];
+    // Of mmap, mprotect and pkey_mprotect alike it is the third argument.
+    let code = || Ok::<_, String>(vec![with_bits(2, libc::PROT_EXEC, libc::PROT_EXEC)?]);
+    apply(refused(
+        PROCESSES,
+        &[
+            (libc::SYS_clone, vec![with_bits(0, libc::CLONE_THREAD, 0)?]),
+            (libc::SYS_mmap, code()?),
+            (libc::SYS_mprotect, code()?),
+            (libc::SYS_pkey_mprotect, code()?),
+        ],
+    )?)
+}
+
+fn apply(refused: BpfProgram) -> Result<(), String> {
+    for program in [other_numbers(), not_there()?, refused] {
+        seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-fn refused(sockets: Sockets) -> Result<BpfProgram, String> {
-    let further = if sockets == Sockets::NoFurther { SOCKETS } else { &[] };
+/// What is refused whatever it is asked, beside the calls that everybody does without, and what some arguments are.
+fn refused(further: &[libc::c_long], with: &[(libc::c_long, Vec<SeccompRule>)]) -> Result<BpfProgram, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().chain(REFUSED_HERE).chain(further).map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_clone, NAMESPACES.iter().map(|bit| with_bit(*bit)).collect::<Result<_, _>>()?);
+    rules.extend(with.iter().cloned());
     filter(rules, libc::EPERM)
 }
 
-fn with_bit(bit: libc::c_int) -> Result<SeccompRule, String> {
-    let bit = u64::from(bit as u32);
-    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit)
+/// Calls of whose argument these bits are so.
+fn with_bits(argument: u8, bits: libc::c_int, are: libc::c_int) -> Result<SeccompRule, String> {
+    let (bits, are) = (u64::from(bits as u32), u64::from(are as u32));
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), are)
         .and_then(|condition| SeccompRule::new(vec![condition]))
         .map_err(|error| error.to_string())
 }
@@ -171,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_filters_are_made_and_refuse_what_they_name() {
-        assert!(refused(Sockets::Any).unwrap().len() > REFUSED.len());
+        assert!(refused(&[], &[]).unwrap().len() > REFUSED.len());
         not_there().unwrap();
         // In a thread of its own: what it may not, it may never again.
         std::thread::spawn(|| {
@@ -185,6 +210,50 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_server_has_threads_files_and_sockets_and_makes_neither_processes_nor_code() {
+        std::thread::spawn(|| {
+            confine_server().unwrap();
+            std::thread::spawn(|| ()).join().unwrap();
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("file"), "text").unwrap();
+            let refused = |outcome: i64| {
+                assert_eq!(outcome, -1);
+                assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+            };
+            let error = std::process::Command::new("/bin/true").spawn().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            try_processes_and_code(refused);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[allow(unsafe_code)]
+    fn try_processes_and_code(refused: impl Fn(i64)) {
+        let nowhere: *mut libc::c_void = std::ptr::null_mut();
+        // SAFETY: were one of these done, the child would end at once, and the memory is nobody's.
+        unsafe {
+            for how in [libc::SIGCHLD, libc::CLONE_NEWUSER | libc::SIGCHLD] {
+                let child = libc::syscall(libc::SYS_clone, how, nowhere, nowhere, nowhere, nowhere);
+                if child == 0 {
+                    libc::_exit(0);
+                }
+                refused(child);
+            }
+            let (code, memory) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            refused(libc::mmap(nowhere, 4096, code, memory, -1, 0) as i64);
+            let data = libc::mmap(nowhere, 4096, libc::PROT_READ | libc::PROT_WRITE, memory, -1, 0);
+            assert!(data != libc::MAP_FAILED);
+            refused(i64::from(libc::mprotect(data, 4096, code)));
+            refused(libc::syscall(libc::SYS_finit_module, 0, c"".as_ptr(), 0));
+            refused(i64::from(libc::mount(c"none".as_ptr(), c"/mnt".as_ptr(), c"tmpfs".as_ptr(), 0, nowhere)));
+            refused(libc::ptrace(libc::PTRACE_ATTACH, libc::getppid(), nowhere, nowhere));
+            assert_eq!(libc::munmap(data, 4096), 0);
+        }
     }
 
     #[test]

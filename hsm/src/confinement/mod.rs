@@ -70,6 +70,18 @@ fn sockets(config: &DeviceConfig) -> Sockets {
     }
 }
 
+/// Confines a server's process, all the threads that this one starts included: it starts no programs, makes no
+/// processes, loads no libraries and traces nobody from here on. Its devices live in helpers, which a [`Spawner`] starts
+/// that was made before.
+///
+/// [`Spawner`]: crate::Spawner
+///
+/// # Errors
+/// The kernel has no seccomp.
+pub fn confine_server() -> Result<(), String> {
+    calls::confine_server().map_err(|error| format!("seccomp: {error}"))
+}
+
 fn become_user(name: &str) -> Result<(), DeviceError> {
     let told = |text: String| DeviceError::config(format!("helper_user of the seal: {text}"));
     // The right to lock memory without bound goes; the limit has to allow it then, or later memory is not locked.

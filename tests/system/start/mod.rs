@@ -7,3 +7,4 @@ mod listeners;
 mod log_file;
 mod make_run;
 mod tls;
+mod walls;

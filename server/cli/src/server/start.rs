@@ -38,6 +38,9 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     };
     protect(flags.dev, config.disable_mlock)?;
     raise_file_limit();
+    // What it is asked from here on comes from outside; it needs nobody else's programs, libraries or memory for it.
+    holdfast_hsm::confine_server()
+        .map_err(|e| format!("the server cannot be confined, and does not serve without: {e}"))?;
     let log = logging::start(&config.log)?;
     for w in &warnings {
         tracing::warn!("{w}");
