@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Act;
 use crate::cluster::{Change, Cluster, Lead, Member};
 use crate::layout::{SETTINGS, STORE};
 use crate::tx::Tx;
@@ -118,9 +119,9 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
     let mut all_can = (0, 0);
     loop {
         tokio::time::sleep(LOOK).await;
-        let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
+        let (Some(core), Some(unsealed)) = (core.upgrade(), open.upgrade()) else { return };
         let Some(cluster) = core.options.cluster.clone() else { return };
-        let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+        let mut tx = Tx::read_only(core.store.view(), (**unsealed.barrier.load()).clone());
         let settings = match load(&mut tx) {
             Ok(s) => s,
             Err(e) => {
@@ -128,7 +129,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 continue;
             }
         };
-        drop((tx, open));
+        drop((tx, unsealed));
         // A member that went back to an earlier program has said so by then.
         let level = core.level_of_all(&*cluster);
         all_can = if all_can.0 == level { (level, all_can.1 + 1) } else { (level, 0) };
@@ -142,11 +143,32 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         let all = core.watched.look(&*cluster, &settings, core.clock.cluster());
         if let Some(change) = due(&all, &settings, core.clock.cluster()) {
             tracing::info!(?change, "the members change");
-            if let Err(e) = cluster.change(change).await {
-                tracing::warn!(error = %e, "the members could not be changed; it is tried again");
+            let act = told(&change);
+            let act = match cluster.change(change).await {
+                Ok(()) => act,
+                Err(e) => {
+                    tracing::warn!(error = %e, "the members could not be changed; it is tried again");
+                    act.failed(&e.to_string())
+                }
+            };
+            if let Some(open) = open.upgrade() {
+                core.did(&open, vec![act]);
             }
         }
     }
+}
+
+/// A change of the members as the audit log tells it.
+fn told(change: &Change) -> Act {
+    let (path, cause, member) = match change {
+        Change::Remove(id) => ("sys/storage/raft/remove-peer", "the member is gone for too long", id),
+        Change::Promote(id) => ("sys/storage/raft/promote", "the member has kept up for long enough", id),
+        Change::Demote(id) => ("sys/storage/raft/demote", "the member is to have no vote", id),
+        Change::Add(id, _) | Change::Correct(id, _) => {
+            ("sys/storage/raft/configuration", "the member is somewhere else", id)
+        }
+    };
+    Act::new("update", path, cause).plain("server_id", member)
 }
 
 /// The one change that is due, if there is one.

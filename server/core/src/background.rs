@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_sdk::Result;
 use tokio::sync::Notify;
 
+use crate::audit::Act;
 use crate::caught::caught;
 use crate::expiry::{self, Due};
 use crate::jobs::Step;
@@ -58,14 +59,15 @@ async fn run(core: Weak<Core>, open: Weak<Open>, job_stored: Arc<Notify>) {
 }
 
 /// End what is due, batch by batch.
-async fn expire(core: &Core, open: &Open) -> Result<()> {
+async fn expire(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
     loop {
         // While the clock is in doubt nothing is ended that cannot be brought back.
         let Some(now) = core.clock.observe() else { return Ok(()) };
-        let (ended, (tokens, leases)) = core
+        let (ended, (tokens, leases), acts) = core
             .transact(open, |tx| {
                 let due = expiry::due(tx, now)?;
                 let mut ended = (0, 0);
+                let mut acts = Vec::new();
                 for (key, what) in &due {
                     let namespace = what.namespace();
                     if tx.is_sealed(&namespace) {
@@ -74,22 +76,25 @@ async fn expire(core: &Core, open: &Open) -> Result<()> {
                     }
                     match what {
                         Due::Token(id) => {
+                            acts.extend(tokens::load(tx, id)?.map(|token| Act::token_expired(namespace, &token)));
                             tokens::revoke_tree(tx, id)?;
                             ended.0 += 1;
                         }
                         Due::Lease(namespace, id) => {
-                            tx.within(SYSTEM.of(*namespace), |tx| leases::expire(tx, id))?;
+                            let lease = tx.within(SYSTEM.of(*namespace), |tx| leases::expire(tx, id))?;
+                            acts.extend(lease.map(|lease| Act::lease_expired(*namespace, &lease)));
                             ended.1 += 1;
                         }
                     }
                     // Normally gone with what it ended.
                     expiry::remove(tx, key)?;
                 }
-                Ok((due.len(), ended))
+                Ok((due.len(), ended, acts))
             })
             .await?;
         core.metrics.tokens_expired.add(tokens);
         core.metrics.leases_expired.add(leases);
+        core.did(open, acts);
         if ended < expiry::BATCH || open.closing.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -126,6 +131,7 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
             // What is done may have made other jobs.
             Ok(step @ (Step::Done | Step::More)) => {
                 if step == Step::Done {
+                    core.did(open, vec![job.done(&id)]);
                     core.job_done.notify_waiters();
                 }
                 pauses.remove(&id);
@@ -139,6 +145,9 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
                 let tries = pauses.get(&id).map_or(1, |(tries, _)| tries.saturating_add(1));
                 pauses.insert(id, (tries, now + intents::pause(tries)?.min(LONGEST_PAUSE)));
                 let text = e.to_string();
+                if job.last_error.as_deref() != Some(&text) {
+                    core.did(open, vec![job.done(&id).failed(&text)]);
+                }
                 core.transact(open, |tx| jobs::note_failure(tx, &id, &text)).await?;
             }
         }

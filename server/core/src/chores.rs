@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_sdk::{Backend, Done, Error, Failure, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::audit::Act;
 use crate::caught::caught;
 use crate::intents::{self, MAX_TIME_OUT};
 use crate::router::{self, Handler, Mount};
@@ -156,8 +157,12 @@ async fn carry_out(
                 backend.end_chore(tx, name, core.clock.now(), Ok(&done))
             });
             match committed.await {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    core.did(open, vec![told(mount, name)]);
+                    Ok(())
+                }
                 Err(e) => {
+                    core.did(open, vec![told(mount, name).failed(&e.to_string())]);
                     core.transact(open, |tx| {
                         tx.enter(mount.scope);
                         intents::give_back(tx, mount, &key, &outside, &e.to_string(), core.clock.cluster())
@@ -179,7 +184,15 @@ async fn carry_out(
                 }
                 backend.end_chore(tx, name, core.clock.now(), Err(&why))
             })
-            .await
+            .await?;
+            core.did(open, vec![told(mount, name).failed(&why)]);
+            Ok(())
         }
     }
+}
+
+/// A chore as the audit log tells it.
+fn told(mount: &Mount, name: &str) -> Act {
+    let act = Act::new("rotate", format!("{}{name}", mount.full_path), "it was time by the schedule of the mount");
+    act.within(mount.scope.namespace).of_mount(&mount.full_path)
 }

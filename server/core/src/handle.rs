@@ -24,11 +24,12 @@ use holdfast_storage::Store;
 use self::house::House;
 pub use self::house::is_of_root_alone;
 use self::judge::Authorised;
-use crate::audit::{self, AuthFacts, Pending, RequestFacts};
+use crate::audit::{self, Act, AuthFacts, Pending, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::{failpoint, of_a_request};
 use crate::in_flight::{Entered, Flight};
 use crate::layout::CUBBYHOLE;
+use crate::lockout::Failed;
 use crate::namespaces::Space;
 use crate::policies::system_time;
 use crate::router::{Handler, Mount, Router};
@@ -389,10 +390,18 @@ impl Way<'_> {
         let carried_out = self.carry_out_at(mount, found, authorised, login.as_deref()).await;
         if let Some(name) = login {
             match &carried_out {
-                // What somebody finds out who was locked out meanwhile by others with the same name: nothing.
-                Err(Error::LoginRefused(_)) if !self.core.lockouts.failed(&mount.entry, &name, self.now) => {
-                    return Err(Error::PermissionDenied);
-                }
+                Err(Error::LoginRefused(_)) => match self.core.lockouts.failed(&mount.entry, &name, self.now) {
+                    Failed::Counts => {}
+                    // What somebody finds out who was locked out meanwhile by others with the same name: nothing.
+                    Failed::WasLocked => return Err(Error::PermissionDenied),
+                    Failed::Locks(until) => {
+                        let path = format!("sys/locked-users/{}", mount.entry.accessor);
+                        let act = Act::new("update", path, "too many logins of this user failed");
+                        let act = act.within(mount.scope.namespace).of_mount(&mount.full_path);
+                        let act = act.hashed("alias_identifier", &name).plain("locked_until", &until.rfc3339());
+                        self.core.did(self.open, vec![act]);
+                    }
+                },
                 Ok((response, _)) if response.auth.is_some() => self.core.lockouts.forget(&mount.entry.accessor, &name),
                 _ => {}
             }

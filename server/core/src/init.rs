@@ -80,7 +80,7 @@ impl Core {
                 list.locks.push(lock);
                 let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
                 let root_token = self.write_first(&root, &list, verifier, now).await?;
-                self.unlock(root, None).await?;
+                self.unlock(root, None, "the store was initialised").await?;
                 recipients.seal(Initialised { keys: Vec::new(), recovery_keys, root_token })
             }
         }

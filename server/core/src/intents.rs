@@ -104,6 +104,16 @@ impl Intent {
         Outside { target: self.target.clone(), name: self.name.clone(), record: self.record.clone() }
     }
 
+    /// The lease that it ends.
+    pub fn lease(&self) -> Option<&str> {
+        self.lease.as_deref()
+    }
+
+    /// Undoings that have failed.
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
     /// It ends a lease.
     pub fn is_of_lease(&self) -> bool {
         self.lease.is_some()
@@ -400,9 +410,9 @@ pub fn undone(tx: &mut Tx, key: &Key, now: Timestamp) -> Result<bool> {
     Ok(false)
 }
 
-/// Undoing failed: it is tried again after a pause that grows, until it is given up.
-pub fn failed(tx: &mut Tx, key: &Key, error: &str, now: Timestamp) -> Result<()> {
-    let Some(mut intent) = load(tx, key)? else { return Ok(()) };
+/// Undoing failed: it is tried again after a pause that grows, until it is given up. True: it was just now.
+pub fn failed(tx: &mut Tx, key: &Key, error: &str, now: Timestamp) -> Result<bool> {
+    let Some(mut intent) = load(tx, key)? else { return Ok(false) };
     intent.tries += 1;
     intent.last_error = Some(shortened(error));
     if intent.tries >= TRIES {
@@ -418,10 +428,10 @@ pub fn failed(tx: &mut Tx, key: &Key, error: &str, now: Timestamp) -> Result<()>
         if let Some(place) = given_up_place(tx, key) {
             tx.within(STORE, |tx| tx.put(Place::Ordered(GIVEN_UP, &place), Vec::new()))?;
         }
-        return save_due(tx, key, &mut intent, None);
+        return save_due(tx, key, &mut intent, None).map(|()| true);
     }
     let again = after(now, pause(intent.tries)?);
-    save_due(tx, key, &mut intent, Some(again))
+    save_due(tx, key, &mut intent, Some(again)).map(|()| false)
 }
 
 /// An error's beginning: what a target says may be long.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_sdk::{Error, Map, Place, Result, Timestamp, TokenId, Transaction, Value, record};
 use minicbor::{Decode, Encode};
 
+use crate::audit::Act;
 use crate::layout::{JOBS, MOUNTS, NamespaceId, ROOT, STORE, SYSTEM, Scope};
 use crate::namespaces::{self, Ended, seal};
 use crate::router::{Handler, MountEntry, Router};
@@ -144,6 +145,36 @@ impl Kind {
             Kind::TakeUpParked { .. } => "take-up-parked",
         }
     }
+
+    /// What made it necessary.
+    fn cause(&self) -> &'static str {
+        match self {
+            Kind::CleanMount { .. } => "a mount was disabled: what it stored and made is gone",
+            Kind::RevokeChildren { .. } => "a token ended: its children end with it",
+            Kind::CleanCubbyhole { .. } => "a token ended: its cubbyhole is gone",
+            Kind::UpgradeMount { .. } => "a mount was upgraded",
+            Kind::OrphanChildren { .. } => "a token was revoked without its children",
+            Kind::TidyTokens { .. } => "tokens were to be tidied",
+            Kind::RevokeLeases { forget: true, .. } => "leases were to be forgotten",
+            Kind::RevokeLeases { .. } => "leases were to be revoked",
+            Kind::EndLeasesOfToken { .. } => "a token ended: its leases end with it",
+            Kind::EndNamespace { .. } => "a namespace was deleted",
+            Kind::WipeNamespace { .. } => "a namespace was deleted while it was sealed",
+            Kind::TakeUpParked { .. } => "a namespace was unsealed: what was due meanwhile is due again",
+        }
+    }
+
+    /// What it works at.
+    fn path(&self) -> Option<&str> {
+        match self {
+            Kind::CleanMount { path, .. }
+            | Kind::UpgradeMount { path, .. }
+            | Kind::EndNamespace { path }
+            | Kind::WipeNamespace { path }
+            | Kind::RevokeLeases { folder: path, .. } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Encode, Decode)]
@@ -165,6 +196,17 @@ pub struct Job {
 holdfast_sdk::record!(Job);
 
 impl Job {
+    /// It is done, as the audit log tells it.
+    pub fn done(&self, id: &[u8; 16]) -> Act {
+        let act = Act::new("delete", format!("sys/jobs/{}", random::uuid_text(id)), self.kind.cause());
+        let act = act.within(self.namespace()).plain("kind", self.kind.word());
+        let act = act.plain("created_time", &Timestamp::from_secs(self.created).rfc3339());
+        match self.kind.path() {
+            Some(path) => act.plain("path", path),
+            None => act,
+        }
+    }
+
     pub fn namespace(&self) -> NamespaceId {
         self.namespace.unwrap_or(ROOT)
     }

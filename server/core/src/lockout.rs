@@ -24,6 +24,17 @@ struct Count {
     locked_until: Option<Timestamp>,
 }
 
+/// What a failed login does to its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// One more that counts, if the mount locks users out.
+    Counts,
+    /// It was one too many: the user stays out until then.
+    Locks(Timestamp),
+    /// The user was locked out before it, so that it does not count.
+    WasLocked,
+}
+
 /// When somebody is locked out, with the defaults filled in.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -82,18 +93,18 @@ impl Lockouts {
         self.limits(mount).is_some() && count.and_then(|c| c.locked_until).is_some_and(|end| end > now)
     }
 
-    /// A login failed. False: the user was locked out before it did, so that it does not count.
-    pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) -> bool {
-        let Some(limits) = self.limits(mount) else { return true };
+    /// A login failed.
+    pub fn failed(&self, mount: &MountEntry, name: &str, now: Timestamp) -> Failed {
+        let Some(limits) = self.limits(mount) else { return Failed::Counts };
         let mut users = self.users();
         if users.get(&key(mount, name)).and_then(|c| c.locked_until).is_some_and(|end| end > now) {
-            return false;
+            return Failed::WasLocked;
         }
         if users.len() >= MAX_USERS && !users.contains_key(&key(mount, name)) {
             let oldest = users.iter().filter(|(_, c)| c.locked_until.is_none_or(|end| end <= now));
             let oldest = oldest.min_by_key(|(_, c)| c.last).map(|(k, _)| k.clone());
             // All are locks: then nobody new is counted, and no lock is lost.
-            let Some(oldest) = oldest else { return true };
+            let Some(oldest) = oldest else { return Failed::Counts };
             users.remove(&oldest);
         }
         let count = users.entry(key(mount, name)).or_insert(Count { failures: 0, last: now, locked_until: None });
@@ -103,10 +114,12 @@ impl Lockouts {
         }
         count.failures += 1;
         count.last = now;
-        if count.failures >= limits.threshold {
-            count.locked_until = Some(now.plus_secs(limits.duration_secs));
+        if count.failures < limits.threshold {
+            return Failed::Counts;
         }
-        true
+        let until = now.plus_secs(limits.duration_secs);
+        count.locked_until = Some(until);
+        Failed::Locks(until)
     }
 
     /// A login succeeded, or an operator lets the user in again.
@@ -146,8 +159,12 @@ mod tests {
         lockouts.failed(&mount, "bob", at(59));
         assert!(!lockouts.holds(&mount, "bob", at(60)), "the first two have worn off");
         lockouts.failed(&mount, "bob", at(61));
-        assert!(lockouts.failed(&mount, "BOB", at(62)));
-        assert!(!lockouts.failed(&mount, "bob", at(70)), "what fails meanwhile does not make it longer");
+        assert_eq!(lockouts.failed(&mount, "BOB", at(62)), Failed::Locks(at(122)));
+        assert_eq!(
+            lockouts.failed(&mount, "bob", at(70)),
+            Failed::WasLocked,
+            "what fails meanwhile does not make it longer"
+        );
         assert!(lockouts.holds(&mount, "bob", at(63)) && lockouts.holds(&mount, "Bob", at(121)));
         assert!(!lockouts.holds(&mount, "ann", at(63)));
         assert!(!lockouts.holds(&mount, "bob", at(122)));

@@ -64,6 +64,10 @@ pub struct Metrics {
     /// Transactions that had to run again.
     pub conflicts: Counter,
     pub audit_failures: Counter,
+    /// Audit lines of what the server did by itself: taken, refused by all devices (they are offered again), lost.
+    pub own_lines: Counter,
+    pub own_line_failures: Counter,
+    pub own_lines_lost: Counter,
     pub tokens_created: Counter,
     pub tokens_expired: Counter,
     pub connections: Gauge,
@@ -168,6 +172,12 @@ impl Metrics {
             "Lines that no audit device took.",
             self.audit_failures.get() as f64,
         );
+        let own = self.own_lines.get() as f64;
+        one("holdfast_audit_own_lines", "counter", "Lines of what the server did by itself.", own);
+        let refused = self.own_line_failures.get() as f64;
+        one("holdfast_audit_own_line_failures", "counter", "Those that no device took at first.", refused);
+        let lost = self.own_lines_lost.get() as f64;
+        one("holdfast_audit_own_lines_lost", "counter", "Those that no device ever took.", lost);
         one("vault_token_creation", "counter", "Tokens made.", self.tokens_created.get() as f64);
         one(
             "holdfast_tokens_expired",

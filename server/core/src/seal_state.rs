@@ -11,6 +11,7 @@ use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
 use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
 use holdfast_storage::{Proposal, Write, level};
 
+use crate::audit::Act;
 use crate::cache::Cache;
 use crate::ceremony::Ceremonies;
 use crate::layout::{KEYRING, LOCKS};
@@ -180,7 +181,7 @@ impl Core {
             SealError::WrongShares => Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")),
             other => failed(other),
         })?;
-        self.unlock(root, Some(key)).await
+        self.unlock(root, Some(key), "enough shares were given").await
     }
 
     /// Take one share; those that were given, if they are enough.
@@ -219,8 +220,13 @@ impl Core {
         Ok(())
     }
 
-    /// Bring the store into service with its root key.
-    pub(crate) async fn activate(self: &Arc<Self>, root: Key, shares_key: Option<Key>) -> Result<(), Refusal> {
+    /// Bring the store into service with its root key. `cause` says why, to the audit log.
+    pub(crate) async fn activate(
+        self: &Arc<Self>,
+        root: Key,
+        shares_key: Option<Key>,
+        cause: &str,
+    ) -> Result<(), Refusal> {
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(failed)?;
         let record = self.store.snapshot().get(KEYRING).map_err(failed)?;
@@ -262,6 +268,7 @@ impl Core {
         }
         self.open.store(Some(open.clone()));
         self.is_unlocked();
+        self.did(&open, vec![self.about_node("sys/unseal", cause)]);
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);
@@ -274,6 +281,11 @@ impl Core {
         Ok(())
     }
 
+    /// The node changes its standing.
+    pub(crate) fn about_node(&self, path: &str, cause: &str) -> Act {
+        Act::new("update", path, cause).plain("node", self.node_id().unwrap_or("node"))
+    }
+
     /// What was needed to get the root key is needed no longer.
     pub(crate) fn is_unlocked(&self) {
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
@@ -283,8 +295,18 @@ impl Core {
 
     /// Forget every key and cache. Requests in flight end first, for a moment.
     pub async fn seal_now(self: &Arc<Self>) {
+        self.seal_because("sys/seal was asked for").await;
+    }
+
+    /// The same because the process ends.
+    pub async fn seal_to_stop(self: &Arc<Self>) {
+        self.seal_because("the server stops").await;
+    }
+
+    async fn seal_because(self: &Arc<Self>, cause: &str) {
         let _one = self.seal.act.lock().await;
         if let Some(open) = self.open() {
+            self.did(&open, vec![self.about_node("sys/seal", cause)]);
             self.seal_audit(&open).await;
         }
         let open = self.open.swap(None);
@@ -316,6 +338,7 @@ impl Core {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.lose_late(&open);
         open.audit.seal();
         open.audit.drain().await;
     }
@@ -383,7 +406,9 @@ impl Core {
         if self.is_unsealed() {
             return Ok(());
         }
-        self.unlock(root, None).await.map_err(|Refusal(_, text)| (text, true))
+        self.unlock(root, None, "the device of the seal opened the store")
+            .await
+            .map_err(|Refusal(_, text)| (text, true))
     }
 
     /// A new keyring term seals from now on.

@@ -104,8 +104,13 @@ impl Core {
 
     /// Take the root key: the node is unsealed, and active if it leads or belongs to no cluster. The caller holds
     /// the lock of acts.
-    pub(crate) async fn unlock(self: &Arc<Self>, root: Key, shares_key: Option<Key>) -> Result<(), Refusal> {
-        let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key).await };
+    pub(crate) async fn unlock(
+        self: &Arc<Self>,
+        root: Key,
+        shares_key: Option<Key>,
+        cause: &str,
+    ) -> Result<(), Refusal> {
+        let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key, cause).await };
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(failed)?;
         *self.standings.held() = Some(Held {
@@ -267,7 +272,8 @@ impl Core {
             self.store.stand_by();
             return Ok(());
         };
-        if let Err(e) = self.activate(root, shares_key).await {
+        let cause = format!("this node leads the cluster, in term {}", lead.term);
+        if let Err(e) = self.activate(root, shares_key, &cause).await {
             self.store.stand_by();
             return Err(e);
         }
@@ -286,6 +292,7 @@ impl Core {
             held.root = open.root.load().try_clone().map_err(failed)?;
             held.shares_key = open.shares_key.load().as_ref().map(|k| k.try_clone()).transpose().map_err(failed)?;
         }
+        self.did(&open, vec![self.about_node("sys/step-down", "this node leads the cluster no longer")]);
         self.end(open).await;
         tracing::info!("this node stands by");
         Ok(())

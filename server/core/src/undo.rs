@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use holdfast_sdk::{Backend, Error, Means, Result};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::audit::Act;
 use crate::caught::caught;
-use crate::intents::{self, Due, Key, UNDO_TIME_OUT};
+use crate::intents::{self, Due, Intent, Key, UNDO_TIME_OUT};
 use crate::layout::{INTENTS_DUE, NamespaceId, SYSTEM, Scope};
 use crate::router::Handler;
 use crate::targets::{End, within};
@@ -297,7 +298,7 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, namespace: Namespace
         Ok(()) => core.metrics.intents_undone.add(1),
         Err(_) => core.metrics.undo_failures.add(1),
     }
-    core.transact(&open, |tx| {
+    let given_up = core.transact(&open, |tx| {
         tx.enter(SYSTEM.of(namespace));
         let now = core.clock.cluster();
         match &outcome {
@@ -305,13 +306,35 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, namespace: Namespace
                 if let Some(backend) = backend.as_ref().filter(|_| intent.is_of_lease()) {
                     tx.within(Scope::mount(namespace, key.mount()), |tx| backend.lease_ended(tx, &intent.outside()))?;
                 }
-                intents::undone(tx, key, now).map(drop)
+                intents::undone(tx, key, now).map(|_| false)
             }
             Err(e) => intents::failed(tx, key, &e.to_string(), now),
         }
-    })
-    .await?;
+    });
+    let given_up = given_up.await?;
+    core.did(&open, vec![told(namespace, &intent, &outcome, given_up)]);
     Ok(outcome.is_ok())
+}
+
+/// An undoing as the audit log tells it.
+fn told(namespace: NamespaceId, intent: &Intent, outcome: &Result<()>, given_up: bool) -> Act {
+    let act = match intent.lease() {
+        Some(lease) => {
+            Act::new("revoke", "sys/leases/revoke", "the end of the lease has begun").plain("lease_id", lease)
+        }
+        None => {
+            let cause = "what a request or a chore made outside is undone: it did not end well";
+            Act::new("rollback", "sys/intents", cause).plain("name", &intent.name)
+        }
+    };
+    let act = act.within(namespace).of_mount(&intent.mount_path);
+    match outcome {
+        Ok(()) => act.state("done"),
+        Err(e) => {
+            let state = if given_up { "given up" } else { "tried again" };
+            act.state(state).tries(u64::from(intent.tries()) + 1).failed(&e.to_string())
+        }
+    }
 }
 
 fn no_mount() -> Error {

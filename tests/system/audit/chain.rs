@@ -16,7 +16,7 @@ fn audit(running: &Running, words: &[&str]) -> holdfast_tests::program::Output {
 }
 
 /// Write what a command prints into a file.
-fn keep(running: &Running, word: &str) -> PathBuf {
+pub fn keep(running: &Running, word: &str) -> PathBuf {
     let output = audit(running, &[word]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let path = running.site.folder().join(word);
@@ -25,7 +25,7 @@ fn keep(running: &Running, word: &str) -> PathBuf {
 }
 
 /// Exit code and output of a verification.
-fn verify(running: &Running, key: &Path, checkpoints: Option<&Path>, files: &[&Path]) -> (Option<i32>, String) {
+pub fn verify(running: &Running, key: &Path, checkpoints: Option<&Path>, files: &[&Path]) -> (Option<i32>, String) {
     let mut words = vec![format!("-public-key={}", key.display())];
     words.extend(checkpoints.map(|path| format!("-checkpoints={}", path.display())));
     words.extend(files.iter().map(|path| path.display().to_string()));

@@ -3,6 +3,7 @@
 mod by_api;
 mod chain;
 mod files;
+mod own_acts;
 mod remote;
 
 use std::fs;

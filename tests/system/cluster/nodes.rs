@@ -44,6 +44,11 @@ pub trait Between {
         others.iter().map(one).collect()
     }
 
+    /// Further stanzas of its configuration.
+    fn top(&self, _n: usize) -> String {
+        String::new()
+    }
+
     /// Called before a member is started for the first time.
     fn approve(&self, _n: usize, _root: &Client) {}
 }
@@ -105,7 +110,7 @@ impl Nodes {
         fs::create_dir_all(&folder).unwrap();
         let (own, members) = self.ports[n];
         let others: Vec<u16> = self.ports.iter().map(|p| p.0).filter(|port| *port != own).collect();
-        let (join, seal) = (self.between.finds(n, &others), self.between.seal(n));
+        let (join, seal) = (self.between.finds(n, &others), self.between.seal(n) + &self.between.top(n));
         let front = self.between.front(n, members);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n performance_multiplier = 10\n {join}\n}}\n\

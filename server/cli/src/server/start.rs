@@ -213,7 +213,7 @@ async fn serve(
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
     while tasks.join_next().await.is_some() {}
-    core.seal_now().await;
+    core.seal_to_stop().await;
     // That the member stops is no trouble that somebody has to look at.
     if let Some(following) = following {
         following.abort();

@@ -10,6 +10,7 @@ use holdfast_sdk::{Auth, Body, Error, Headers, Map, Operation, Response, Timesta
 
 use super::device::Device;
 use super::options::Shape;
+use super::own::{Act, Shown};
 use crate::clock;
 use crate::router::BUILTIN_VERSION;
 use crate::settings::AuditedHeaders;
@@ -449,6 +450,58 @@ pub fn response_line(
     }
     o.close();
     out.push(b'\n');
+}
+
+/// Both lines of what the server did by itself, with their line ends.
+pub fn own_lines(device: &Device, time: Timestamp, act: &Act, out: &mut Vec<u8>) {
+    for kind in ["request", "response"] {
+        let mut o = head(device, kind, time, out);
+        // No client can write these: a line with them is the server's own.
+        o.text("actor", "system");
+        o.text("cause", &act.cause);
+        o.key("auth").extend_from_slice(
+            b"{\"display_name\":\"system\",\"policy_results\":{\"allowed\":true},\"token_type\":\"default\"}",
+        );
+        let mut request = Object::open(o.key("request"));
+        request.text("id", &act.id);
+        request.text("operation", act.operation);
+        request.text("mount_point", &act.mount_point);
+        let mut namespace = Object::open(request.key("namespace"));
+        namespace.text("id", &act.namespace_id);
+        namespace.text("path", &act.namespace_path);
+        namespace.close();
+        request.text("path", &act.path);
+        own_data(&device.hasher, &act.data, None, &mut request);
+        request.close();
+        if kind == "response" {
+            let mut response = Object::open(o.key("response"));
+            response.text("mount_point", &act.mount_point);
+            own_data(&device.hasher, &act.outcome, act.error.as_deref(), &mut response);
+            response.close();
+            o.text("error", act.error.as_ref().map_or("", |_| "it failed"));
+        }
+        o.close();
+        out.push(b'\n');
+    }
+}
+
+fn own_data(h: &Hasher, members: &[(&'static str, Shown)], error: Option<&str>, of: &mut Object<'_>) {
+    if members.is_empty() && error.is_none() {
+        return;
+    }
+    let mut data = Object::open(of.key("data"));
+    for (name, shown) in members {
+        match shown {
+            Shown::Plain(text) => string(text, data.key(name)),
+            Shown::Hashed(text) => h.secret(text, data.key(name)),
+            Shown::Accessor(text) => h.accessor(text, data.key(name)),
+            Shown::Number(n) => data.number(name, (*n).into()),
+        }
+    }
+    if let Some(error) = error {
+        h.secret(error, data.key("error"));
+    }
+    data.close();
 }
 
 /// The line that a new device is tried with, with its line end.

@@ -7,6 +7,7 @@ mod device;
 mod file;
 mod line;
 mod options;
+mod own;
 mod remote;
 pub(crate) mod sealing;
 pub(crate) mod table;
@@ -15,6 +16,7 @@ pub(crate) mod watch;
 pub use device::{Device, Figures, Rules};
 pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts};
 pub use options::{DeviceConfig, Kind};
+pub(crate) use own::Act;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -36,6 +38,8 @@ pub struct Broker {
     next: AtomicU64,
     /// Devices that were tested and are about to be stored.
     tested: Mutex<Vec<Weak<Device>>>,
+    /// What the server did by itself and no device has taken yet.
+    late: own::Late,
     /// One change of the devices at a time.
     changing: tokio::sync::Mutex<()>,
 }

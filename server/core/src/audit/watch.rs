@@ -41,6 +41,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 tracing::warn!(device = %device.config.path, used_percent = used, "the disk of the audit log fills up");
             }
         }
+        core.tell_late(&open);
         if let Err(e) = core.store_checkpoints(&open, &open.audit).await {
             tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");
         }

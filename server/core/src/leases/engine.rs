@@ -245,12 +245,14 @@ fn leave_its_token(tx: &mut Tx, lease: &mut EngineLease) -> Result<()> {
     }
 }
 
-/// Its time is over.
-pub fn expire(tx: &mut Tx, id: &str) -> Result<()> {
-    match find(tx, id)? {
-        Some(Of::Engine(lease)) => begin_end(tx, *lease),
-        _ => Ok(()),
+/// Its time is over. Returns it as it was, if its end begins now.
+pub fn expire(tx: &mut Tx, id: &str) -> Result<Option<Box<EngineLease>>> {
+    let Some(Of::Engine(lease)) = find(tx, id)? else { return Ok(None) };
+    if lease.ending.is_some() {
+        return Ok(None);
     }
+    begin_end(tx, (*lease).clone())?;
+    Ok(Some(lease))
 }
 
 /// What a lease stands for is undone: it goes.

@@ -11,6 +11,7 @@ use holdfast_seal::{Barrier, Keyring, OwnRing};
 use minicbor::{Decode, Encode};
 
 use super::System;
+use crate::audit::Act;
 use crate::layout::{NamespaceId, ROOT, SETTINGS, SYSTEM};
 use crate::namespaces::seal;
 use crate::tx::Tx;
@@ -227,6 +228,9 @@ async fn rotate_one_when_due(core: &Arc<Core>, open: &Arc<Open>, namespace: Name
             ROOT => core.rotate_keyring(open).await?,
             uuid => seal::rotate_keyring(core, open, &uuid).await?,
         }
+        let cause = if too_old { "the term is as old as" } else { "the term has sealed as much as" };
+        let act = Act::new("rotate", "sys/rotate", format!("{cause} sys/rotate/config allows")).within(namespace);
+        core.did(open, vec![act.number("term", u64::from(term) + 1)]);
         tracing::info!(term = term + 1, "a new key term was made, as sys/rotate/config asks");
     }
     Ok(())

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::keys::{self, NamedKey};
 use super::store;
+use crate::audit::Act;
 use crate::caught::caught;
 use crate::layout::{NamespaceId, OIDC_KEYS_DUE, SYSTEM};
 use crate::namespaces::seal;
@@ -60,7 +61,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
 }
 
 /// Rotate what is due; how many those were.
-async fn round(core: &Arc<Core>, open: &Open, slow: &Arc<Semaphore>) -> Result<usize> {
+async fn round(core: &Arc<Core>, open: &Arc<Open>, slow: &Arc<Semaphore>) -> Result<usize> {
     // While the clock is in doubt nothing is due.
     let Some(now) = core.clock.observe() else { return Ok(0) };
     let due = expiry::due_in(&mut core.reader(open), OIDC_KEYS_DUE, now, AT_ONCE)?;
@@ -86,7 +87,7 @@ async fn round(core: &Arc<Core>, open: &Open, slow: &Arc<Semaphore>) -> Result<u
 
 async fn rotate(
     core: &Arc<Core>,
-    open: &Open,
+    open: &Arc<Open>,
     slow: &Arc<Semaphore>,
     (namespace, name): (NamespaceId, &str),
     index: &[u8],
@@ -97,16 +98,21 @@ async fn rotate(
         Some(key) => Some(keys::make(slow.clone(), key.algorithm, 1).await?),
         None => None,
     };
-    core.transact(open, |tx| {
+    let rotated = core.transact(open, |tx| {
         // It may have been rotated by hand, or deleted, with its namespace even.
         let key = of(tx, namespace, name)?.filter(|key| key.due == index);
         let (Some(mut key), Some(made)) = (key, &made) else {
-            return expiry::remove_in(tx, OIDC_KEYS_DUE, index);
+            return expiry::remove_in(tx, OIDC_KEYS_DUE, index).map(|()| false);
         };
         key.rotate(made.one(key.algorithm)?, key.verification_secs, now);
-        tx.within(SYSTEM.of(namespace), |tx| key.save(tx, now))
-    })
-    .await
+        tx.within(SYSTEM.of(namespace), |tx| key.save(tx, now)).map(|()| true)
+    });
+    if rotated.await? {
+        let path = format!("identity/oidc/key/{name}/rotate");
+        let act = Act::new("rotate", path, "the key is as old as its rotation_period");
+        core.did(open, vec![act.within(namespace).of_mount("identity/")]);
+    }
+    Ok(())
 }
 
 fn of(tx: &mut Tx, namespace: NamespaceId, name: &str) -> Result<Option<NamedKey>> {

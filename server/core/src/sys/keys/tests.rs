@@ -84,3 +84,27 @@ async fn a_namespace_with_a_keyring_of_its_own_has_terms_of_its_own() {
     assert!(term() > 1);
     assert_eq!(barrier.keyring().active().0, 1, "the root's is another");
 }
+
+#[tokio::test]
+async fn a_term_that_is_made_by_itself_is_told_to_the_audit_log_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let (core, open) = unsealed().await;
+    core.declare_audit(vec![crate::audit::DeviceConfig::file("file/", &file)]).await;
+    let rotation = Rotation { max_operations: 5000, interval_secs: 0, enabled: true };
+    let save = |tx: &mut Tx| tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation));
+    core.transact(&open, save).await.unwrap();
+    let barrier = open.barrier.load_full();
+    for n in 0..6000_u64 {
+        barrier.seal(b"place", &n.to_be_bytes()).unwrap();
+    }
+    for _ in 0..20 {
+        rotate_when_due(&core, &open).await.unwrap();
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let own: Vec<&Value> = lines.iter().filter(|l| l["actor"] == "system").collect();
+    assert_eq!(own.len(), 2, "{text}");
+    assert_eq!((&own[0]["request"]["path"], &own[0]["request"]["data"]["term"]), (&"sys/rotate".into(), &2.into()));
+    assert_eq!(own[0]["cause"], "the term has sealed as much as sys/rotate/config allows");
+}

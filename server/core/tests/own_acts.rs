@@ -1,0 +1,208 @@
+//! What the server does by itself has its lines in the audit log, and no act fails for want of one.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::audit::DeviceConfig;
+use holdfast_core::{EngineTable, MountEntry};
+use holdfast_sdk::{Backend, Operation, Value};
+use holdfast_storage::Store;
+use holdfast_userpass::Userpass;
+use serde_json::json;
+use support::by_hand::ByHand;
+use support::outside::{LEASE_SECS, World};
+use support::{Server, core};
+
+fn userpass(_: &MountEntry) -> Result<Arc<dyn Backend>, String> {
+    Ok(Arc::new(Userpass::default()))
+}
+
+const ENGINES: EngineTable =
+    EngineTable { secrets: &[("outside", support::outside::outside)], auth: &[("userpass", userpass)], databases: &[] };
+
+struct Site {
+    folder: tempfile::TempDir,
+    server: Server,
+    clocks: Arc<ByHand>,
+    world: Arc<World>,
+}
+
+impl Site {
+    /// With an audit file, and the mounts `db/` and `auth/up/` in the namespace `n`.
+    async fn new(world: &str) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let clocks = Arc::new(ByHand::default());
+        let store = Store::open_on(None, 1 << 20).unwrap();
+        let audit = vec![DeviceConfig::file("file/", &folder.path().join("audit.log"))];
+        let server = Server::initialise(core(store, ENGINES, clocks.clone(), audit)).await;
+        server.write("sys/namespaces/n", json!({})).await.expect(200);
+        server.write("n/sys/mounts/db", json!({"type": "outside", "options": {"world": world}})).await.expect(204);
+        server.write("n/sys/auth/up", json!({"type": "userpass"})).await.expect(204);
+        Site { folder, server, clocks, world: World::of(world) }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
+    async fn lease(&self) -> String {
+        let made = self.server.read("n/db/leased/a").await.expect(200);
+        made["lease_id"].as_str().unwrap().to_owned()
+    }
+
+    /// The first response line of the server's own that is so.
+    async fn until_own(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..2000 {
+            if let Some(line) = own(&self.file()).into_iter().find(|l| is(l)) {
+                return line;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no line of {what} among {:#?}", own(&self.file()));
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        let all = self.server.read("sys/metrics").await.expect(200);
+        let gauges = all["Gauges"].as_array().unwrap();
+        let found = gauges.iter().find(|g| g["Name"] == name).unwrap_or_else(|| panic!("no {name} in {all}"));
+        found["Value"].as_f64().unwrap() as u64
+    }
+}
+
+fn own(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = whole.lines().map(|l| serde_json::from_str(l).unwrap());
+    let own: Vec<Value> = lines.filter(|l: &Value| l["actor"] == "system").collect();
+    // Both lines of each, one behind the other.
+    for pair in own.chunks(2) {
+        assert_eq!((&pair[0]["type"], &pair[1]["type"]), (&json!("request"), &json!("response")));
+        for member in ["request", "auth", "cause", "actor"] {
+            assert_eq!(pair[0][member], pair[1][member], "{member}");
+        }
+    }
+    own.into_iter().filter(|l| l["type"] == "response").collect()
+}
+
+fn path(line: &Value) -> &str {
+    line["request"]["path"].as_str().unwrap()
+}
+
+/// The form that requests have too, and a cause.
+fn check_form(line: &Value) {
+    assert_eq!(line["auth"]["display_name"], "system", "{line}");
+    assert!(!line["cause"].as_str().unwrap().is_empty(), "{line}");
+    for member in ["id", "operation", "path"] {
+        assert!(!line["request"][member].as_str().unwrap().is_empty(), "{member} of {line}");
+    }
+    assert!(line["time"].as_str().unwrap().ends_with('Z') && line["chain"].is_object(), "{line}");
+    assert!(line["request"]["namespace"]["id"].is_string(), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_kind_of_act_has_its_line() {
+    let site = Site::new("own-kinds").await;
+    let unsealed = site.until_own("the unseal", |l| path(l) == "sys/unseal").await;
+    assert_eq!(unsealed["cause"], "enough shares were given");
+
+    // The end of a lease: its time is over, ending it fails, then it is ended.
+    site.world.undo_fails(1);
+    let lease = site.lease().await;
+    site.clocks.pass(LEASE_SECS.0 + 1);
+    let of_lease = |l: &Value| l["request"]["data"]["lease_id"] == *lease;
+    let expired = site.until_own("the expiry", |l| of_lease(l) && l["response"]["data"]["state"].is_null()).await;
+    assert_eq!((path(&expired), &expired["request"]["mount_point"]), ("sys/leases/revoke", &json!("db/")));
+    assert_eq!(expired["request"]["namespace"]["path"], "n/");
+    assert!(expired["error"].is_null());
+    let state = |state: &'static str| move |l: &Value| l["response"]["data"]["state"] == state;
+    let failed = site.until_own("the failure", |l| of_lease(l) && state("tried again")(l)).await;
+    assert_eq!((&failed["error"], &failed["response"]["data"]["tries"]), (&json!("it failed"), &json!(1)));
+    let said = failed["response"]["data"]["error"].as_str().unwrap();
+    assert!(said.starts_with("hmac-sha256:"), "what the target said may hold anything: {said}");
+    site.clocks.pass(60);
+    site.until_own("the end", |l| of_lease(l) && state("done")(l)).await;
+
+    // A token whose time is over.
+    let made = json!({"ttl": "60s", "policies": ["default"], "display_name": "short"});
+    let token = site.server.write("n/auth/token/create", made).await.expect(200)["auth"]["client_token"].clone();
+    site.clocks.pass(61);
+    let ended = site.until_own("the token's end", |l| l["request"]["data"]["display_name"] == "token-short").await;
+    assert_eq!(path(&ended), "auth/token/revoke-accessor");
+    assert!(ended["request"]["data"]["accessor"].as_str().unwrap().starts_with("hmac-sha256:"));
+
+    // A user that is locked out.
+    site.server.write("n/auth/up/users/ann", json!({"password": "pw"})).await.expect(204);
+    for _ in 0..6 {
+        let wrong = json!({"password": "no"});
+        let refused = site.server.ask("", Operation::Update, "n/auth/up/login/ann", wrong).await.status;
+        assert!([400, 403].contains(&refused), "{refused}");
+    }
+    let locked = site.until_own("the lock-out", |l| path(l).starts_with("sys/locked-users/")).await;
+    assert!(locked["request"]["data"]["alias_identifier"].as_str().unwrap().starts_with("hmac-sha256:"));
+    assert_eq!(locked["request"]["mount_point"], "auth/up/");
+    let locks = own(&site.file()).iter().filter(|l| path(l).starts_with("sys/locked-users/")).count();
+    assert_eq!(locks, 1, "it is told once");
+
+    // Keys that are rotated by themselves.
+    let key = json!({"rotation_period": "1h", "verification_ttl": "1h"});
+    site.server.write("n/identity/oidc/key/k", key).await.expect(204);
+    site.clocks.pass(3601);
+    site.until_own("the rotation", |l| path(l) == "identity/oidc/key/k/rotate").await;
+
+    // Cleaning up.
+    site.server.delete("n/sys/mounts/db").await.expect(204);
+    let cleaned = site.until_own("the clean-up", |l| l["request"]["data"]["kind"] == "clean-mount").await;
+    assert!(cleaned["cause"].as_str().unwrap().contains("disabled"));
+    assert_eq!(cleaned["request"]["data"]["path"], "db/");
+
+    site.server.seal_and_unseal().await;
+    site.until_own("the seal", |l| path(l) == "sys/seal").await;
+    assert_eq!(own(&site.file()).iter().filter(|l| path(l) == "sys/unseal").count(), 2);
+
+    let lines = own(&site.file());
+    lines.iter().for_each(check_form);
+    let text = std::fs::read_to_string(site.file()).unwrap();
+    for secret in [&site.server.root, token.as_str().unwrap()] {
+        assert!(!text.contains(secret), "a token is in the log");
+    }
+    assert!(site.metric("holdfast_audit_own_lines").await >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_ends_though_no_device_takes_the_line_and_the_line_comes_later() {
+    let site = Site::new("own-refused").await;
+    let lease = site.lease().await;
+    let full = |path: &Path| vec![DeviceConfig::file("file/", path)];
+    site.server.core.declare_audit(full(Path::new("/dev/full"))).await;
+    assert_eq!(site.server.read("n/db/users").await.status, 500, "requests fail closed");
+    site.clocks.pass(LEASE_SECS.0 + 1);
+    for _ in 0..1000 {
+        if site.world.users().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(site.world.users().is_empty(), "it ends all the same");
+    assert!(own(&site.file()).iter().all(|l| l["request"]["data"]["lease_id"] != *lease));
+    site.server.core.declare_audit(full(&site.file())).await;
+    let of_lease = |l: &Value| l["request"]["data"]["lease_id"] == *lease;
+    let expired = site.until_own("the expiry", |l| of_lease(l) && l["response"]["data"]["state"].is_null()).await;
+    check_form(&expired);
+    site.until_own("the end", |l| of_lease(l) && l["response"]["data"]["state"] == "done").await;
+    assert!(site.metric("holdfast_audit_own_line_failures").await >= 2, "the fault is counted");
+    assert_eq!(site.metric("holdfast_audit_own_lines_lost").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_device_ever_took_is_counted_as_lost() {
+    let site = Site::new("own-lost").await;
+    site.server.core.declare_audit(vec![DeviceConfig::file("file/", Path::new("/dev/full"))]).await;
+    site.server.core.seal_now().await;
+    site.server.core.declare_audit(vec![DeviceConfig::file("file/", &site.file())]).await;
+    site.server.unseal().await;
+    assert!(site.metric("holdfast_audit_own_lines_lost").await >= 1);
+    assert!(own(&site.file()).iter().all(|l| path(l) != "sys/seal"));
+}

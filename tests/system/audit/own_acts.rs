@@ -1,0 +1,102 @@
+//! What the server does by itself, in the audit logs of real servers: alone, and where three are one.
+
+use std::path::Path;
+use std::process::Command;
+
+use holdfast_tests::connection::free_port;
+use holdfast_tests::program::holdfast;
+use holdfast_tests::{Running, Setup, until};
+use serde_json::{Value, json};
+
+use super::{LONG, all_lines};
+use crate::cluster::nodes::{Between, Nodes, WITHIN};
+
+/// Response lines of the server's own.
+fn own(log: &Path) -> Vec<Value> {
+    all_lines(log).into_iter().filter(|l| l["actor"] == "system" && l["type"] == "response").collect()
+}
+
+fn at<'l>(lines: &'l [Value], path: &str) -> Vec<&'l Value> {
+    lines.iter().filter(|l| l["request"]["path"] == path).collect()
+}
+
+#[test]
+fn a_life_of_a_server_is_in_its_log_and_the_chain_holds() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let log = running.site.audit_file();
+    let made = running.root.post("auth/token/create", json!({"ttl": "1s", "policies": ["default"]})).expect(200);
+    let token = made.text_at("/auth/client_token").to_owned();
+    until(LONG, "the end of a token", || (!at(&own(&log), "auth/token/revoke-accessor").is_empty()).then_some(()));
+    running.root.post("sys/mounts/gone", json!({"type": "kv"})).expect(204);
+    running.root.delete("sys/mounts/gone").expect(204);
+    until(LONG, "the clean-up", || own(&log).iter().any(|l| l["request"]["data"]["path"] == "gone/").then_some(()));
+    let running = running.restart(|server| drop(server.stop()));
+    let lines = own(&log);
+    let causes: Vec<&Value> = at(&lines, "sys/seal").into_iter().map(|l| &l["cause"]).collect();
+    assert_eq!(causes, ["the server stops"]);
+    assert_eq!(at(&lines, "sys/unseal").len(), 2, "{lines:#?}");
+    // One that was killed says nothing of it; that it was unsealed again is told.
+    let running = running.restart(|server| server.kill());
+    let lines = own(&log);
+    assert_eq!((at(&lines, "sys/seal").len(), at(&lines, "sys/unseal").len()), (1, 3));
+    let text = std::fs::read_to_string(&log).expect("a file");
+    assert!(!text.contains(&token) && !text.contains(running.root.token()));
+    let keep = |word: &str| super::chain::keep(&running, word);
+    let (key, checkpoints) = (keep("public-key"), keep("checkpoints"));
+    let (code, said) = super::chain::verify(&running, &key, Some(&checkpoints), &[&log]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Each with an audit file in its folder.
+struct Audited;
+
+impl Between for Audited {
+    fn command(&self, _n: usize, folder: &Path) -> Command {
+        let mut command = Command::new(holdfast());
+        command.current_dir(folder);
+        command
+    }
+
+    fn top(&self, _n: usize) -> String {
+        "audit \"file\" \"main\" {\n options {\n file_path = \"audit.log\"\n }\n}\n".into()
+    }
+}
+
+#[test]
+fn in_a_cluster_the_one_that_leads_writes_and_another_says_when_it_takes_over() {
+    let mut nodes = Nodes::start_with((0..3).map(|_| (free_port(), free_port())).collect(), Box::new(Audited));
+    nodes.until_all_vote();
+    let logs: Vec<_> = (0..3).map(|n| nodes.stored(n).with_file_name("audit.log")).collect();
+    let leader = nodes.until_led();
+    let led = |n: usize| {
+        let lines = own(&logs[n]);
+        let causes = at(&lines, "sys/unseal").into_iter().map(|l| l["cause"].as_str().unwrap_or_default().to_owned());
+        causes.filter(|c| c.starts_with("this node leads the cluster, in term ")).count()
+    };
+    assert!(led(leader) >= 1, "{:#?}", own(&logs[leader]));
+    let expired = |accessor: &str| -> usize {
+        let of = |log| {
+            own(log).iter().filter(|l| l["request"]["data"]["display_name"] == format!("token-{accessor}")).count()
+        };
+        logs.iter().map(|log| of(log)).sum()
+    };
+    let short = |name: &str| json!({"ttl": "1s", "policies": ["default"], "display_name": name});
+    nodes.ask(leader, "auth/token/create", short("first"), 200);
+    until(WITHIN, "one line of the first", || (expired("first") > 0).then_some(()));
+    assert_eq!(expired("first"), 1);
+    // It hands over: it says so, and the next one says that it leads.
+    let before: Vec<usize> = (0..3).map(led).collect();
+    nodes.change_lead();
+    let lines = own(&logs[leader]);
+    assert!(!at(&lines, "sys/step-down").is_empty(), "{lines:#?}");
+    let next = nodes.until_led();
+    until(WITHIN, "the line of who leads now", || (led(next) > before[next]).then_some(()));
+    // It is killed: the next one ends what is due, once.
+    nodes.ask(next, "auth/token/create", json!({"ttl": "8s", "policies": ["default"], "display_name": "second"}), 200);
+    let before: Vec<usize> = (0..3).map(led).collect();
+    nodes.kill(next);
+    let last = nodes.until_led();
+    until(WITHIN, "the line of the last", || (led(last) > before[last]).then_some(()));
+    until(WITHIN, "one line of the second", || (expired("second") > 0).then_some(()));
+    assert_eq!(expired("second"), 1);
+}
