@@ -36,7 +36,7 @@ impl Limits {
     /// The lifetime of a new lease.
     pub fn first(&self, terms: Terms, caller: &Caller, now: Timestamp) -> Granted {
         let (wanted, max) = (self.default(terms), self.max(terms));
-        let warning = (terms.default_secs > max).then(|| capped(wanted, max));
+        let warning = (wanted > max).then(|| capped(wanted, max));
         let mut ttl_secs = wanted.min(max);
         if let Some(end) = caller.batch_end {
             ttl_secs = ttl_secs.min(end.0.saturating_sub(now.0) / 1_000_000_000);
@@ -74,11 +74,11 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_ceiling_counts_and_is_told_where_the_role_asked_for_more() {
+    fn the_smallest_ceiling_counts_and_is_told_where_more_was_asked_for() {
         assert_eq!(first(0, 0), (1200, false));
         assert_eq!(first(36_000, 0), (2400, true));
         assert_eq!(first(1500, 900), (900, true));
-        assert_eq!(first(0, 900), (900, false), "the mount's default was nobody's wish");
+        assert_eq!(first(0, 900), (900, true), "the mount's default is capped as well");
         let batch = Caller { batch_end: Some(NOW.plus_secs(7)), ..Caller::default() };
         assert_eq!(MOUNT.first(Terms::default(), &batch, NOW).ttl_secs, 7);
     }

@@ -1,13 +1,13 @@
 //! `sys/remount`: a mount gets another path. What it stores is found by its UUID, so that moving it is
 //! one small commit; the status is kept for clients that ask for it afterwards. The tokens of an auth
-//! mount end with the move, and so do the leases of an engine's, as they name its path.
+//! mount end with the move, and so do the leases of an engine's, as they name its path: the answer waits for that.
 
 use holdfast_sdk::{Call, Error, Map, Place, Response, Result, Routes, Transaction, Value, parameters, record};
 use minicbor::{Decode, Encode};
 
 use super::{System, mounts};
 use crate::layout::{MOVES, SYSTEM};
-use crate::tx::Tx;
+use crate::tx::{Effect, Tx};
 use crate::{jobs, random, router};
 
 /// Moves whose status is kept.
@@ -74,7 +74,9 @@ fn remount(_: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response
     } else {
         // What it gave was given at the path that it leaves.
         let cursor = Vec::new();
-        jobs::add(tx, jobs::Kind::RevokeLeases { folder: from.clone(), before: call.now.0, cursor, forget: false })?;
+        let folder = from.clone();
+        let ends = jobs::add(tx, jobs::Kind::RevokeLeases { folder, before: call.now.0, cursor, forget: false })?;
+        tx.effect(Effect::AwaitJob(ends));
     }
     let id = time_ordered_id(call.now.0 / 1_000_000)?;
     remember(tx, &id, &Moved { from, to })?;
