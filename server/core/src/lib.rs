@@ -48,6 +48,7 @@ mod policies;
 mod quotas;
 pub mod random;
 mod router;
+mod seal_health;
 mod seal_state;
 pub mod settings;
 mod snapshot;
@@ -137,6 +138,7 @@ pub struct Core {
     /// Set while the server is unsealed.
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
+    pub(crate) seal_health: seal_health::SealHealth,
     pub(crate) standings: standing::Standings,
     pub(crate) watched: autopilot::Watched,
     pub(crate) joins: join::Joins,
@@ -238,6 +240,7 @@ impl Core {
             node: std::sync::OnceLock::new(),
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
+            seal_health: seal_health::SealHealth::default(),
             standings: standing::Standings::default(),
             watched: autopilot::Watched::default(),
             joins: join::Joins::default(),

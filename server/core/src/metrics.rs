@@ -133,6 +133,8 @@ impl Metrics {
 /// Figures of other parts at this moment.
 pub struct Now {
     pub unsealed: bool,
+    /// The seal's device, once it was asked.
+    pub seal_device: Option<crate::seal_health::Seen>,
     pub applied_index: u64,
     pub feature_level: u64,
     pub proposals_in_flight: usize,
@@ -158,6 +160,22 @@ impl Metrics {
         };
         one("vault_core_unsealed", "gauge", "1 while the server is unsealed.", f64::from(u8::from(now.unsealed)));
         one("vault_core_active", "gauge", "1 while the server is active.", f64::from(u8::from(now.unsealed)));
+        if let Some(device) = &now.seal_device {
+            let healthy = f64::from(u8::from(device.unhealthy.is_none()));
+            one(
+                "holdfast_seal_device_healthy",
+                "gauge",
+                "1 if the seal's device opened its lock when asked last.",
+                healthy,
+            );
+            let took = device.took.as_secs_f64();
+            one(
+                "holdfast_seal_device_check_seconds",
+                "gauge",
+                "How long the last check of the seal's device took.",
+                took,
+            );
+        }
         one("vault_core_in_flight_requests", "gauge", "Requests being handled.", self.in_flight.get() as f64);
         one("vault_core_handle_request_count", "counter", "Requests that were handled.", self.requests.get() as f64);
         one(

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
@@ -376,6 +376,7 @@ impl Core {
     pub fn retry_device(&self) {
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
         self.seal.retry.notify_one();
+        self.seal_health.check_now();
     }
 
     async fn try_device(self: &Arc<Self>, device: &Arc<dyn holdfast_seal::SealDevice>) -> Result<(), (String, bool)> {
@@ -399,9 +400,12 @@ impl Core {
             ));
         }
         let (device, cluster_id) = (device.clone(), read.list.cluster_id);
+        let began = Instant::now();
         let opened =
             tokio::task::spawn_blocking(move || device.unwrap(&wanted, &locks::wrap_context(&cluster_id, &wanted.id)));
-        let root = opened.await.map_err(|e| (e.to_string(), true))?.map_err(|e| (e.text, e.retry))?;
+        let root = opened.await.map_err(|e| (e.to_string(), true))?.map_err(|e| (e.text, e.retry));
+        self.seal_health.note(root.as_ref().map(drop).map_err(|(text, _)| text.clone()), began.elapsed());
+        let root = root?;
         let _one = self.seal.act.lock().await;
         if self.is_unsealed() {
             return Ok(());

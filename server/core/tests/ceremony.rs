@@ -299,3 +299,41 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     assert_eq!(bare(&server.core, all, "GET", "sys/rekey/init", Value::Null).await.0, 503);
     server.unseal(&fresh[..2]).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_would_not_open_the_store_is_known_before_the_next_start() {
+    let device = KeyInMemory::new();
+    let server = Server::with_device(device.clone(), "authorise").await;
+    server.until_the_device_unseals().await;
+    assert_eq!(server.core.check_device().await, Some(Ok(())));
+    let backends = || async { server.read("sys/seal-backend-status").await.expect(200)["data"].clone() };
+    let first = backends().await;
+    assert_eq!((&first["healthy"], &first["fully_wrapped"]), (&json!(true), &json!(true)));
+    let own = &first["backends"][0];
+    assert_eq!((&own["type"], &own["name"], &own["healthy"]), (&json!("software"), &json!("k"), &json!(true)));
+    assert!(own["last_opened"].is_string() && own.get("unhealthy_since").is_none(), "{own}");
+
+    *device.away.lock().unwrap() = true;
+    assert_eq!(server.core.check_device().await, Some(Err("the token is away".into())));
+    let away = backends().await;
+    assert_eq!(away["healthy"], false);
+    assert!(away["unhealthy_since"].is_string());
+    let own = &away["backends"][0];
+    assert_eq!((&own["healthy"], &own["last_error"]), (&json!(false), &json!("the token is away")));
+    // It says since when, not when it was looked at last.
+    assert_eq!(server.core.check_device().await, Some(Err("the token is away".into())));
+    assert_eq!(backends().await["unhealthy_since"], away["unhealthy_since"]);
+
+    *device.away.lock().unwrap() = false;
+    assert_eq!(server.core.check_device().await, Some(Ok(())));
+    assert_eq!(backends().await["healthy"], true);
+    // Shares are with people: nothing is known of how they are.
+    let shamir = Server::with_shares(3, 2).await;
+    assert_eq!(shamir.core.check_device().await, None);
+    let shown = shamir.read("sys/seal-backend-status").await.expect(200);
+    let lock = &shown["data"]["backends"][0];
+    assert_eq!(
+        (&lock["type"], &lock["threshold"], &lock["checked_here"]),
+        (&json!("shamir"), &json!(2), &json!(false))
+    );
+}

@@ -1,9 +1,11 @@
 //! The token, the key and the module may be missing: the server stays up and says so.
 
 use std::fs;
+use std::time::Duration;
 
+use holdfast_tests::process::{helpers, signal};
 use holdfast_tests::token::{LABEL, PIN, Token};
-use holdfast_tests::{Running, Setup, Site};
+use holdfast_tests::{Running, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -60,6 +62,36 @@ fn a_token_that_goes_away_while_the_server_runs_is_missed_at_the_next_unseal_onl
     token.put_back();
     running.server.until_unsealed();
     running.root.get("secret/data/a").expect(200);
+}
+
+#[test]
+fn a_token_that_went_away_is_known_before_the_next_start() {
+    let running = Running::start(Setup::hardware());
+    let token = running.site.token.as_ref().expect("a token");
+    let backend = || running.root.get("sys/seal-backend-status").expect(200);
+    until(Duration::from_secs(40), "a first check", || backend().at("/data/backends/0/last_opened").as_str().map(drop));
+    let known = backend();
+    assert_eq!((known.at("/data/healthy"), known.at("/data/backends/0/type")), (true.into(), "pkcs11".into()));
+
+    token.pull_out();
+    // A helper that is there has the key's object in memory.
+    for helper in helpers(running.server.pid()) {
+        signal(helper, Signal::KILL);
+    }
+    running.server.signal(Signal::HUP);
+    let away = until(Duration::from_secs(40), "a check in vain", || {
+        Some(backend()).filter(|reply| reply.at("/data/healthy") == false)
+    });
+    assert!(away.text_at("/data/backends/0/last_error").contains(LABEL), "{}", away.text());
+    let metrics = running.root.get("sys/metrics?format=prometheus").expect(200).text();
+    assert!(metrics.contains("holdfast_seal_device_healthy 0"), "{metrics}");
+    // Nothing else needs it meanwhile.
+    running.root.post("secret/data/a", json!({ "data": { "x": "y" } })).expect(200);
+
+    token.put_back();
+    running.server.signal(Signal::HUP);
+    until(Duration::from_secs(40), "a check that went well", || (backend().at("/data/healthy") == true).then_some(()));
+    assert!(!running.server.log().contains(PIN), "the log tells the PIN");
 }
 
 #[test]

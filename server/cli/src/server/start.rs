@@ -199,6 +199,7 @@ async fn serve(
         );
     } else if sealed_by_device {
         tokio::spawn(core.clone().unseal_with_device());
+        tokio::spawn(core.clone().watch_device());
     }
 
     let (stop, stopped) = watch::channel(false);

@@ -233,6 +233,7 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "health",
         "init",
         "seal",
+        "seal-backend-status",
         "unseal",
         "config",
         "quotas",

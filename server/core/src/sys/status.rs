@@ -36,6 +36,7 @@ pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx>
             if clustered { p.root_protected() } else { p.unauthenticated() }
         })
         .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
+        .path("seal-backend-status", "What opens the store, and how it is.", |p| p.read(seal_backends))
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
         .path("in-flight-req", "The requests that are being handled.", |p| p.read(in_flight))
         .path("config/state/sanitized", "The configuration, without its secrets.", |p| p.read(config))
@@ -48,6 +49,12 @@ pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx>
 fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     tx.effect(Effect::Seal);
     Ok(Response::empty())
+}
+
+fn seal_backends(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    Ok(Response::both(core.seal_backends(&open)?))
 }
 
 fn step_down(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -104,6 +111,7 @@ impl crate::Core {
         let arena = holdfast_hsm::memory::arena_usage();
         metrics::Now {
             unsealed: self.open().is_some(),
+            seal_device: Some(self.seal_health.seen()).filter(|seen| seen.checked.is_some()),
             applied_index: store.applied_index,
             feature_level: self.feature_level(),
             proposals_in_flight: store.in_flight,
