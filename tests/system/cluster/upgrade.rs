@@ -84,8 +84,17 @@ fn a_cluster_is_rolled_to_a_later_program_and_back_under_load_until_all_know_the
     assert_eq!(level(&nodes), OLD);
     change(&mut nodes, &programs, 0, None);
     assert_eq!(level(&nodes), OLD);
+    // What the earlier program would misread is refused until then.
+    let own_seal = json!({"seal": "seal \"shamir\" { shares = 1\n threshold = 1 }"});
+    let refused = nodes.ask(0, "sys/namespaces/own", own_seal.clone(), 503);
+    assert!(
+        refused.text().contains("when all nodes of the cluster run a version that knows them"),
+        "{}",
+        refused.text()
+    );
     change(&mut nodes, &programs, 2, None);
     until(WITHIN, "the level that all know", || (level(&nodes) > OLD).then_some(()));
+    nodes.ask(0, "sys/namespaces/own", own_seal, 200);
     let before = acknowledged.lock().unwrap().len();
     until(WITHIN, "writes behind the rise", || (acknowledged.lock().unwrap().len() > before + 20).then_some(()));
     // Too late to go back: the program says so, and the others go on.
