@@ -187,6 +187,11 @@ impl SealDevice for WrappingDevice {
         self.backend
     }
 
+    fn random(&self, bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
+        // The software device's generator is the system's.
+        (self.backend != "software").then(|| self.ready()?.0.random(bytes).map_err(refusal))
+    }
+
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal> {
         let (client, key) = self.ready()?;
         let info = client.ensure_wrapping_key(key).map_err(refusal)?;

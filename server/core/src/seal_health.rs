@@ -25,7 +25,7 @@ pub(crate) struct SealHealth {
 
 /// The last check of the device.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// When it opened its lock last.
     pub opened: Option<Timestamp>,
     pub checked: Option<Timestamp>,

@@ -46,6 +46,10 @@ impl SealDevice for KeyInMemory {
             ciphertext: xaes::seal(self.key.expose(), context, root.expose()).unwrap(),
         })
     }
+    fn random(&self, bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
+        // Not random, so that it is known again.
+        Some(self.answer(|| Secret::new(vec![7; bytes as usize])))
+    }
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
         self.answer(|| {
             let mut root = xaes::unseal(self.key.expose(), context, &lock.ciphertext, "the root key").unwrap();
@@ -336,4 +340,32 @@ async fn a_device_that_would_not_open_the_store_is_known_before_the_next_start()
         (&lock["type"], &lock["threshold"], &lock["checked_here"]),
         (&json!("shamir"), &json!(2), &json!(false))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_bytes_come_from_the_source_that_was_asked_for() {
+    let device = KeyInMemory::new();
+    let server = Server::with_device(device.clone(), "authorise").await;
+    server.until_the_device_unseals().await;
+    let drawn = |path: &'static str| {
+        let server = &server;
+        async move {
+            let made = server.write(path, json!({"format": "hex"})).await.expect(200);
+            made["data"]["random_bytes"].as_str().unwrap().to_owned()
+        }
+    };
+    assert_eq!(drawn("sys/tools/random/seal/4").await, "07070707");
+    let (mixed, platform) = (drawn("sys/tools/random/all").await, drawn("sys/tools/random/platform").await);
+    assert_eq!((mixed.len(), platform.len()), (64, 64));
+    assert!(mixed != "07".repeat(32) && mixed != platform);
+    // Nothing else steps in for a device that was asked for.
+    *device.away.lock().unwrap() = true;
+    for path in ["sys/tools/random/seal", "sys/tools/random/all"] {
+        let refused = server.write(path, json!({})).await.expect(500);
+        assert!(refused["errors"][0].as_str().unwrap().contains("the token is away"), "{refused}");
+    }
+    drawn("sys/tools/random/platform").await;
+    let shares = Server::with_shares(1, 1).await;
+    shares.write("sys/tools/random/seal/8", json!({})).await.expect(200);
+    shares.write("sys/tools/random/other/8", json!({})).await.expect(400);
 }

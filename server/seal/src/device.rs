@@ -1,6 +1,6 @@
 //! A device as the seal uses it: it wraps the root key, and gives it back.
 
-use holdfast_hsm::memory::Key;
+use holdfast_hsm::memory::{Key, Secret};
 
 use crate::Lock;
 
@@ -30,4 +30,8 @@ pub trait SealDevice: Send + Sync {
     fn backend(&self) -> &str;
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal>;
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal>;
+    /// So many bytes of the device's own generator. None: it has none.
+    fn random(&self, _bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
+        None
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_tests::process::{helpers, signal};
 use holdfast_tests::token::{LABEL, PIN, Token};
-use holdfast_tests::{Running, Setup, Site, until};
+use holdfast_tests::{Reply, Running, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -73,6 +73,13 @@ fn a_token_that_went_away_is_known_before_the_next_start() {
     let known = backend();
     assert_eq!((known.at("/data/healthy"), known.at("/data/backends/0/type")), (true.into(), "pkcs11".into()));
 
+    let random = |source: &str| running.root.post(&format!("sys/tools/random/{source}/1000"), json!({"format": "hex"}));
+    for source in ["seal", "all"] {
+        let (first, second) = (random(source).expect(200), random(source).expect(200));
+        let bytes = |reply: &Reply| reply.text_at("/data/random_bytes");
+        assert!(bytes(&first).len() == 2000 && bytes(&first) != bytes(&second), "{source}");
+    }
+
     token.pull_out();
     // A helper that is there has the key's object in memory.
     for helper in helpers(running.server.pid()) {
@@ -85,7 +92,9 @@ fn a_token_that_went_away_is_known_before_the_next_start() {
     assert!(away.text_at("/data/backends/0/last_error").contains(LABEL), "{}", away.text());
     let metrics = running.root.get("sys/metrics?format=prometheus").expect(200).text();
     assert!(metrics.contains("holdfast_seal_device_healthy 0"), "{metrics}");
-    // Nothing else needs it meanwhile.
+    // Nothing else needs it meanwhile, and nothing steps in for it.
+    assert!(random("seal").refused(500).contains(LABEL));
+    random("platform").expect(200);
     running.root.post("secret/data/a", json!({ "data": { "x": "y" } })).expect(200);
 
     token.put_back();

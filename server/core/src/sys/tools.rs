@@ -1,8 +1,11 @@
 //! `sys/tools/*`: random bytes and hashes.
 
+use std::sync::Arc;
+
 use base64::engine::general_purpose::STANDARD;
 use base64::{DecodeError, Engine};
-use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, parameters};
+use holdfast_hsm::memory::Secret;
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, parameters};
 use sha2::Digest;
 
 use super::System;
@@ -34,16 +37,18 @@ parameters! {
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
         .path("tools/random/{source...}", "Random bytes.", |p| {
-            p.update(random).describe(
+            p.update(random).prepared(Operation::Update, draw).describe(
                 "Behind random/ may stand a source (platform, seal, all), a number of bytes, or both with a slash \
-                 between. Every source is the operating system's generator.",
+                 between. platform is the operating system's generator, seal that of the seal's device, all both of them \
+                 mixed. Where the seal has no device, each is the operating system's.",
             )
         })
         .path("tools/hash", "Hash the input.", |p| p.update(hash))
         .path("tools/hash/{urlalgorithm}", "Hash the input with an algorithm.", |p| p.update(hash))
 }
 
-fn random(_: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Response> {
+/// Where random bytes come from, and how many.
+fn asked<'c>(call: &'c Call<'_>, p: &Random) -> Result<(&'c str, usize)> {
     let (source, count) = match call.capture("source") {
         "" => ("", None),
         only @ ("platform" | "seal" | "all") => (only, None),
@@ -69,9 +74,43 @@ fn random(_: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Response
     if bytes > MAX_BYTES {
         return Err(Error::bad_request(format!("'bytes' should be less than {MAX_BYTES}")));
     }
+    Ok((source, bytes as usize))
+}
+
+/// What the device gives, where it was asked for.
+fn draw(sys: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Option<Preparation>> {
+    let (source, bytes) = asked(call, &p)?;
+    let core = sys.core()?;
+    let Some(device) = core.options.device.clone().filter(|_| matches!(source, "seal" | "all")) else {
+        return Ok(None);
+    };
+    Ok(Some(Box::pin(async move {
+        let drawn = tokio::task::spawn_blocking(move || device.random(bytes as u32)).await.map_err(Error::internal)?;
+        // A device that does not answer is no reason to take another source than was asked for.
+        let drawn = drawn.transpose().map_err(|refusal| Error::Unreachable(refusal.text))?;
+        if drawn.as_ref().is_some_and(|d| d.expose().len() != bytes) {
+            return Err(Error::Internal("the device gave another number of bytes than was asked for".into()));
+        }
+        let drawn: Prepared = Arc::new(drawn);
+        Ok(drawn)
+    })))
+}
+
+fn random(_: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Response> {
+    let (source, bytes) = asked(call, &p)?;
     let format = Format::of(p.format.as_deref(), "base64")?;
-    let mut drawn = vec![0; bytes as usize];
-    getrandom::fill(&mut drawn).map_err(|e| Error::Internal(format!("the system gives no randomness: {e}")))?;
+    let of_device = call.prepared.and_then(|p| p.downcast_ref::<Option<Secret<Vec<u8>>>>()).and_then(Option::as_ref);
+    let mut drawn = vec![0; bytes];
+    match of_device {
+        Some(device) if source == "seal" => drawn.copy_from_slice(device.expose()),
+        _ => {
+            getrandom::fill(&mut drawn).map_err(|e| Error::Internal(format!("the system gives no randomness: {e}")))?
+        }
+    }
+    if let Some(device) = of_device.filter(|_| source == "all") {
+        // Who knows one of them knows nothing of the result.
+        drawn.iter_mut().zip(device.expose()).for_each(|(mixed, byte)| *mixed ^= byte);
+    }
     Ok(Response::data(Map::from_iter([("random_bytes".to_owned(), format.write(&drawn).into())])))
 }
 
