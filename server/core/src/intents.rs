@@ -22,7 +22,7 @@ use crate::{clock, random, router};
 /// The longest time that an act may be given.
 pub const MAX_TIME_OUT: Duration = Duration::from_secs(300);
 /// From the end of an act's time to the deadline of its intent.
-const GRACE: Duration = Duration::from_secs(10);
+pub const GRACE: Duration = Duration::from_secs(10);
 /// From the deadline (or the undoing, if that comes later) to the second look.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// How long one undoing may take.
@@ -169,7 +169,7 @@ impl Key {
     }
 }
 
-fn after(t: Timestamp, d: Duration) -> Timestamp {
+pub fn after(t: Timestamp, d: Duration) -> Timestamp {
     Timestamp(t.0.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
 }
 
@@ -270,6 +270,29 @@ pub fn end_lease(tx: &mut Tx, lease: &EngineLease) -> Result<Key> {
     Ok(key)
 }
 
+/// A client waits while what a lease stands for is undone: should nothing be heard of that by a deadline (its process
+/// stopped, another node leads), the lease ends as one whose time is over.
+pub fn await_end(tx: &mut Tx, lease: &EngineLease, deadline: Timestamp) -> Result<Key> {
+    let key = Key::new(&lease.mount)?;
+    let outside = lease.outside();
+    let mut intent = Intent {
+        mount_path: lease.mount_path().to_owned(),
+        target: outside.target,
+        name: outside.name,
+        record: outside.record,
+        request_id: String::new(),
+        created_ns: clock::now().0,
+        deadline_ns: deadline.0,
+        state: State::Open,
+        tries: 0,
+        last_error: None,
+        due_key: None,
+        lease: Some(lease.id.clone()),
+    };
+    save_due(tx, &key, &mut intent, Some(deadline))?;
+    Ok(key)
+}
+
 /// Somebody asks for the end of a lease that is being ended: it is tried at once.
 pub fn hurry(tx: &mut Tx, key: &Key) -> Result<()> {
     let Some(mut intent) = load(tx, key)? else { return Ok(()) };
@@ -313,7 +336,7 @@ pub fn complete(tx: &mut Tx, mount: &Mount, key: &Key) -> Result<()> {
     }
 }
 
-/// The act certainly made nothing.
+/// The act certainly made nothing, or a lease is as it was.
 pub fn drop_open(tx: &mut Tx, key: &Key) -> Result<()> {
     match load(tx, key)? {
         Some(intent) if intent.state == State::Open => remove(tx, key, &intent),
@@ -386,6 +409,13 @@ pub fn begin_undo(tx: &mut Tx, key: &Key, now: Timestamp) -> Result<Option<Inten
             return Ok(None);
         }
         intent.state = State::Undoing;
+        if let Some(lease) = &intent.lease
+            && !leases::ends_by(tx, lease, key)?
+        {
+            // It is gone, or ends otherwise.
+            remove(tx, key, &intent)?;
+            return Ok(None);
+        }
     }
     save_due(tx, key, &mut intent, Some(after(now, UNDO_TIME_OUT + GRACE)))?;
     Ok(Some(intent))
@@ -513,6 +543,13 @@ pub fn list(tx: &mut Tx, limit: usize) -> Result<Vec<(Key, Intent)>> {
 pub fn of_mount(tx: &mut Tx, mount: &[u8; 16], limit: usize) -> Result<Vec<(Key, Intent)>> {
     let end = holdfast_storage::prefix_end(mount).unwrap_or_default();
     read_all(tx.within(SYSTEM, |tx| tx.ordered(INTENTS, mount, &end, limit))?)
+}
+
+/// Whether something is being made or undone at a mount's target. If there is too much of the mount to look at all of it,
+/// there may be.
+pub fn any_at(tx: &mut Tx, mount: &[u8; 16], target: &str) -> Result<bool> {
+    let some = of_mount(tx, mount, LISTED)?;
+    Ok(some.len() == LISTED || some.iter().any(|(_, intent)| intent.target == target))
 }
 
 fn read_all(found: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Vec<(Key, Intent)>> {

@@ -237,8 +237,8 @@ pub fn add_in(tx: &mut Tx, namespace: NamespaceId, kind: Kind) -> Result<[u8; 16
     Ok(id)
 }
 
-/// How long an answer waits for a job: as long as the reference lets a request take.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+/// How long an answer waits for what goes on behind: as long as the reference lets a request take.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// How often a job is looked at that nobody has told to be done.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 

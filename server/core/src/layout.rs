@@ -122,8 +122,8 @@ pub const LEASES: Table = Table(14);
 pub const LEASES_OF_TOKEN: Table = Table(16);
 /// By mount UUID, then a lease's own.
 pub const LEASES_OF_MOUNT: Table = Table(17);
-/// Counters of live leases: `mount/UUID`, and `role/UUID/` with what the engine counts by; and `ending/UUID` of those
-/// whose end has begun.
+/// Counters of live leases: `mount/UUID`, and `role/UUID/` with what the engine counts by; `ending/UUID` of those whose
+/// end has begun; and `target/UUID/` with a target's name, of both.
 pub const LEASE_COUNTS: Table = Table(18);
 /// By the key of the intent that was given up: the id of the lease that it was to end.
 pub const IRREVOCABLE: Table = Table(19);

@@ -15,6 +15,7 @@ use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end
 
 use crate::cache::Cache;
 use crate::layout::{Destination, NamespaceId, STORE, Scope};
+use crate::{intents, leases};
 use listing::Listing;
 
 /// How many entries one step of a listing reads.
@@ -486,6 +487,11 @@ impl Transaction for Tx {
 
     fn generate_password(&mut self, policy: &str) -> Result<Option<String>> {
         crate::sys::password::generate_by(self, policy)
+    }
+
+    fn has_outside(&mut self, target: &str) -> Result<bool> {
+        let mount = self.scope.mount;
+        Ok(leases::count_of_target(self, &mount, target)? > 0 || intents::any_at(self, &mount, target)?)
     }
 
     fn count(&mut self, place: Place<'_>) -> Result<i64> {

@@ -277,6 +277,69 @@ async fn a_seal_ends_acts_and_undoings_and_what_they_left_is_undone_after_the_un
     assert!(site.world.users().is_empty());
 }
 
+impl Site {
+    async fn lease(&self) -> String {
+        let made = self.server.read("db/leased/a").await.expect(200);
+        made["lease_id"].as_str().unwrap().to_owned()
+    }
+
+    /// A client that waits for the end of a lease, in a task of its own.
+    fn revoking(&self, lease: &str) -> tokio::task::JoinHandle<u16> {
+        let (core, root, body) = (self.server.core.clone(), self.server.root.clone(), json!({"lease_id": lease}));
+        let update = holdfast_sdk::Operation::Update;
+        tokio::spawn(async move { support::ask(&core, &root, update, "sys/leases/revoke", body).await.status })
+    }
+
+    /// A lease is there, or none is and nothing is left of it.
+    async fn has_lease(&self, lease: &str) -> bool {
+        match self.server.write("sys/leases/lookup", json!({"lease_id": lease})).await.status {
+            200 => true,
+            400 => {
+                let live = json!({"type": "live"});
+                let read = holdfast_sdk::Operation::Read;
+                let live = self.server.ask(&self.server.root, read, "sys/leases/count", live).await.expect(200);
+                assert_eq!(live["data"]["lease_count"], 0);
+                false
+            }
+            other => panic!("a lookup answers {other}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_whose_user_was_revoked_by_a_process_that_stopped_ends_with_the_next() {
+    let mut site = Site::new("stops-revoking").await;
+    let lease = site.lease().await;
+    let held = Held::at(&site, "acted");
+    let revoking = site.revoking(&lease);
+    held.until_there().await;
+    assert!(site.world.users().is_empty());
+    site.stops_and_starts(Some(revoking)).await;
+    assert!(site.has_lease(&lease).await, "its end is not noted");
+    assert_eq!(site.until(1, "open").await[0]["lease_id"], json!(lease));
+    site.clocks.pass(71);
+    site.until(0, "").await;
+    assert!(!site.has_lease(&lease).await);
+    assert!(site.known().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_a_seal_broke_off_goes_on_after_the_unseal() {
+    let site = Site::new("seal-revoking").await;
+    let lease = site.lease().await;
+    site.world.undo_hangs(true);
+    let revoking = site.revoking(&lease);
+    until(|| site.world.undoings.load(Ordering::SeqCst) == 1).await;
+    site.server.seal_and_unseal().await;
+    assert!(revoking.await.unwrap() >= 400);
+    site.world.undo_hangs(false);
+    assert!(site.has_lease(&lease).await);
+    // Its time may be over meanwhile: it ends once.
+    site.clocks.pass(601);
+    site.until(0, "").await;
+    assert!(!site.has_lease(&lease).await && site.world.users().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn undoing_is_tried_again_after_pauses_that_grow() {
     let site = Site::new("pauses").await;

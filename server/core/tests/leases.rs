@@ -227,11 +227,65 @@ async fn a_prefix_of_many_leases_ends_behind_and_spares_those_beside() {
     }
     let beside = site.server.read("db/leased/beside").await.expect(200)["lease_id"].as_str().unwrap().to_owned();
     assert_eq!(site.live().await["counts"]["db/"], json!({"lease_count": 301, "roles": {"a": 300, "beside": 1}}));
-    site.server.write("sys/leases/revoke-prefix/db/leased/a", json!({})).await.expect(202);
+    site.server.write("sys/leases/revoke-prefix/db/leased/a", json!({"sync": false})).await.expect(202);
     until(|| site.world.users().len() == 1).await;
     assert_eq!(site.lookup(&beside).await.status, 200);
     site.server.write("sys/leases/revoke-prefix/db", json!({})).await.expect(204);
     site.until_no_user().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_waits_for_the_end_of_a_prefix_however_many_leases_it_has() {
+    let site = Site::new("prefix-waits").await;
+    for _ in 0..300 {
+        site.lease().await;
+    }
+    site.world.undo_fails(1);
+    let refused = site.server.write("sys/leases/revoke-prefix/db/leased", json!({"sync": true})).await.expect(400);
+    assert!(refused.to_string().contains("the world cannot be reached"), "{refused}");
+    let left = site.world.users().len();
+    assert!((172..300).contains(&left), "those behind the one that failed are as they were: {left}");
+    assert_eq!(site.live().await["lease_count"], left);
+    site.server.write("sys/leases/revoke-prefix/db/leased", json!({"sync": true})).await.expect(204);
+    assert!(site.world.users().is_empty(), "it is done when it is answered");
+    assert_eq!(site.live().await["lease_count"], 0);
+    site.until_no_user().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forced_away_is_revoked_where_that_is_possible_however_many() {
+    let site = Site::new("force-many").await;
+    for _ in 0..300 {
+        site.lease().await;
+    }
+    site.world.undo_fails(2);
+    site.server.write("sys/leases/revoke-force/db", json!({})).await.expect(204);
+    assert_eq!(site.world.users().len(), 2, "those that could not be revoked");
+    assert_eq!(site.live().await["lease_count"], 0);
+    assert_eq!(site.server.list("sys/leases/lookup/db").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_is_told_whether_anything_is_left_at_a_target() {
+    let site = Site::new("left").await;
+    let left =
+        async |target: &str| site.server.read(&format!("db/left/{target}")).await.expect(200)["data"]["left"].clone();
+    assert_eq!(left("a").await, false);
+    let (first, second) = (site.lease().await, site.lease().await);
+    assert_eq!((left("a").await, left("b").await), (json!(true), json!(false)));
+    site.revoke(&first, true).await.expect(204);
+    assert_eq!(left("a").await, true);
+    site.world.undo_fails(1);
+    site.revoke(&second, false).await.expect(202);
+    until(|| site.world.undoings.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+    assert_eq!(left("a").await, true, "its end has only begun");
+    site.clocks.pass(61);
+    site.until_no_user().await;
+    assert_eq!(left("a").await, false);
+    // What may have been made counts until nobody looks at it any more.
+    site.world.acts_end("b", support::outside::Ending::AnswerLost);
+    site.server.read("db/creds/b").await.expect(503);
+    assert_eq!((left("a").await, left("b").await), (json!(false), json!(true)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

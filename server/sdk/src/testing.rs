@@ -1,7 +1,7 @@
 //! A mount in memory, for unit tests of engines: no core, no encryption, no conflicts.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value};
@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct MemoryMount {
     entries: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
+    /// Targets at which something is that the mount made.
+    pub outside_at: BTreeSet<String>,
 }
 
 fn key(place: Place<'_>) -> (u8, Vec<u8>) {
@@ -81,6 +83,10 @@ impl Transaction for MemoryMount {
             return Err(Error::bad_request(refused));
         }
         self.put(place, sum.to_be_bytes().to_vec())
+    }
+
+    fn has_outside(&mut self, target: &str) -> Result<bool> {
+        Ok(self.outside_at.contains(target))
     }
 
     fn count(&mut self, place: Place<'_>) -> Result<i64> {

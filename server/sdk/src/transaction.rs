@@ -39,6 +39,12 @@ pub trait Transaction: Send {
     /// A counter's value; 0 where there is none.
     fn count(&mut self, place: Place<'_>) -> Result<i64>;
 
+    /// Whether anything that this mount made at a target ([`Outside::target`](crate::Outside::target)) is there still, or
+    /// may be: it has a lease, or is being made or undone.
+    fn has_outside(&mut self, _target: &str) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Make a password by one of the system's password policies. `None`: there is no such policy.
     fn generate_password(&mut self, _policy: &str) -> Result<Option<String>> {
         Ok(None)

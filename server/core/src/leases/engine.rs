@@ -65,6 +65,10 @@ pub struct EngineLease {
     /// The key of the intent that ends it.
     #[n(14)]
     ending: Option<intents::Key>,
+    /// It is counted by its target. Those of older versions are not.
+    #[n(16)]
+    #[cbor(default)]
+    counted_at_target: bool,
 }
 holdfast_sdk::record!(EngineLease);
 
@@ -150,6 +154,24 @@ fn count_one_ending(tx: &mut Tx, mount: &[u8; 16], by: i64) -> Result<()> {
     tx.within(SYSTEM, |tx| tx.add(Place::Name(LEASE_COUNTS, &name), by, None))
 }
 
+fn count_at_target(tx: &mut Tx, lease: &EngineLease, by: i64) -> Result<()> {
+    if !lease.counted_at_target {
+        return Ok(());
+    }
+    let name = at_target(&lease.mount, &lease.target);
+    tx.within(SYSTEM, |tx| tx.add(Place::Name(LEASE_COUNTS, &name), by, None))
+}
+
+fn at_target(mount: &[u8; 16], target: &str) -> String {
+    format!("target/{}/{target}", uuid_text(mount))
+}
+
+/// Leases of what a mount made at a target, those that are ending among them.
+pub fn count_of_target(tx: &mut Tx, mount: &[u8; 16], target: &str) -> Result<i64> {
+    let name = at_target(mount, target);
+    tx.within(SYSTEM, |tx| tx.count(Place::Name(LEASE_COUNTS, &name)))
+}
+
 /// Leases of a mount whose end has begun and is not done.
 pub fn count_ending(tx: &mut Tx, mount: &[u8; 16]) -> Result<i64> {
     let name = format!("ending/{}", uuid_text(mount));
@@ -195,6 +217,7 @@ pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Cal
     let lease = EngineLease {
         mount: mount.entry.uuid,
         mount_path: mount.full_path.clone(),
+        counted_at_target: !new.outside.target.is_empty(),
         target: new.outside.target,
         name: new.outside.name,
         record: new.outside.record,
@@ -216,19 +239,35 @@ pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Cal
     }
     tx.within(SYSTEM, |tx| tx.put(Place::Ordered(LEASES_OF_MOUNT, &lease.mount_key()), lease.id.clone().into_bytes()))?;
     count(tx, &lease.mount, &lease.counted_as, 1)?;
+    count_at_target(tx, &lease, 1)?;
     save(tx, &lease)?;
     Ok(Lease { id: lease.id, ttl_secs: new.ttl_secs, renewable: new.renewable })
 }
 
 /// Take a lease out of service: what it stands for is undone behind, however long that takes.
-pub(super) fn begin_end(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
-    if lease.ending.is_some() {
-        return Ok(());
+pub(super) fn begin_end(tx: &mut Tx, lease: EngineLease) -> Result<()> {
+    match lease.ending {
+        Some(_) => Ok(()),
+        None => {
+            let intent = intents::end_lease(tx, &lease)?;
+            end_by(tx, lease, intent)
+        }
     }
+}
+
+/// An intent takes a lease out of service, unless it is gone or another does. True: it does.
+pub fn ends_by(tx: &mut Tx, id: &str, intent: &intents::Key) -> Result<bool> {
+    match find(tx, id)? {
+        Some(Of::Engine(lease)) if lease.ending.is_none() => end_by(tx, *lease, *intent).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+fn end_by(tx: &mut Tx, mut lease: EngineLease, intent: intents::Key) -> Result<()> {
     if let Some(key) = lease.expiry_key.take() {
         expiry::remove(tx, &key)?;
     }
-    lease.ending = Some(intents::end_lease(tx, &lease)?);
+    lease.ending = Some(intent);
     leave_its_token(tx, &mut lease)?;
     count(tx, &lease.mount, &lease.counted_as, -1)?;
     count_one_ending(tx, &lease.mount, 1)?;
@@ -263,6 +302,17 @@ pub fn undone(tx: &mut Tx, id: &str) -> Result<()> {
     }
 }
 
+/// A lease goes though what it stands for could not be taken back, or was not tried to be.
+pub fn forget_by_force(tx: &mut Tx, lease: &EngineLease) -> Result<()> {
+    if !lease.target.is_empty() {
+        tracing::warn!(
+            lease = %lease.id, target = %lease.target, name = %lease.name,
+            "a lease is forgotten by force; what it stands for may still be there"
+        );
+    }
+    forget(tx, lease)
+}
+
 /// A lease goes, and with it the intent to end it.
 pub fn forget(tx: &mut Tx, lease: &EngineLease) -> Result<()> {
     if let Some(key) = &lease.ending {
@@ -276,6 +326,7 @@ fn remove(tx: &mut Tx, mut lease: EngineLease) -> Result<()> {
         None => count(tx, &lease.mount, &lease.counted_as, -1)?,
         Some(_) => count_one_ending(tx, &lease.mount, -1)?,
     }
+    count_at_target(tx, &lease, -1)?;
     if let Some(key) = lease.expiry_key.take() {
         expiry::remove(tx, &key)?;
     }

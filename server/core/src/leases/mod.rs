@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use holdfast_sdk::{Error, Place, Result, Timestamp, TokenId, Transaction, record};
 
 pub use engine::{
-    EngineLease, count_ending, count_irrevocable, count_live, count_live_of_role, end_of_mount, end_of_token,
-    end_rest_of_token, expire, forget, irrevocable, issue, live_by_role, of_mount, undone,
+    EngineLease, count_ending, count_irrevocable, count_live, count_live_of_role, count_of_target, end_of_mount,
+    end_of_token, end_rest_of_token, ends_by, expire, forget_by_force, irrevocable, issue, live_by_role, of_mount,
+    undone,
 };
-pub use outside::{renew, revoke_all, revoke_now};
+pub use outside::{renew, revoke_all, revoke_below, revoke_now};
 
 use crate::layout::{LEASES, SYSTEM, TOKEN_COUNTS, TOKEN_ROLE_COUNTS, TOKENS};
 use crate::namespaces;
@@ -161,7 +162,7 @@ pub fn end_below(tx: &mut Tx, folder: &str, how: How, before: Timestamp, cursor:
             Some(Of::Token(id, entry)) if entry.issued() <= before => tokens::revoke_tree(tx, &id)?,
             Some(Of::Engine(lease)) if lease.issued() <= before => match how {
                 How::Revoke => engine::begin_end(tx, *lease)?,
-                How::Forget => forget(tx, &lease)?,
+                How::Forget => forget_by_force(tx, &lease)?,
             },
             _ => {}
         }
@@ -171,26 +172,27 @@ pub fn end_below(tx: &mut Tx, folder: &str, how: How, before: Timestamp, cursor:
     Ok(more)
 }
 
-/// Leases of engines below a folder, and the one of that name; at most `limit`.
-pub fn engine_leases_below(tx: &mut Tx, prefix: &str, limit: usize) -> Result<Vec<EngineLease>> {
-    let mut found = Vec::new();
-    if let Some(Of::Engine(lease)) = find(tx, prefix)? {
-        found.push(*lease);
+/// Some leases of engines, and where to go on in the table of all leases; `None`: there are no more.
+pub struct Part {
+    pub leases: Vec<EngineLease>,
+    pub after: Option<Vec<u8>>,
+}
+
+/// A part of the leases of engines below a path, behind a place in their table. Before all others, without such a
+/// place, comes the one of that name.
+pub fn engine_leases_below(tx: &mut Tx, path: &str, behind: Option<&[u8]>) -> Result<Part> {
+    let mut leases = Vec::new();
+    if behind.is_none()
+        && let Some(Of::Engine(lease)) = find(tx, path)?
+    {
+        leases.push(*lease);
     }
-    let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-    let mut cursor = Vec::new();
-    loop {
-        let batch = tx.within(SYSTEM, |tx| tx.below(LEASES, &folder, &cursor, BATCH))?;
-        for (_, bytes) in &batch.entries {
-            if let Some((&ENGINE, lease)) = bytes.split_first() {
-                found.push(record::read(lease)?);
-            }
-        }
-        match batch.after {
-            Some(after) if found.len() < limit => cursor = after,
-            _ => break,
+    let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let batch = tx.within(SYSTEM, |tx| tx.below(LEASES, &folder, behind.unwrap_or_default(), BATCH))?;
+    for (_, bytes) in &batch.entries {
+        if let Some((&ENGINE, lease)) = bytes.split_first() {
+            leases.push(record::read(lease)?);
         }
     }
-    found.truncate(limit);
-    Ok(found)
+    Ok(Part { leases, after: batch.after })
 }

@@ -2,16 +2,20 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_sdk::lease::{Granted, Limits};
-use holdfast_sdk::{Backend, Error, Means, Outside, Result, Work};
+use holdfast_sdk::{Backend, Error, Means, Outside, Result, Timestamp, Work};
 use tokio::task::JoinSet;
 
-use super::{EngineLease, Of, engine, find};
+use super::{EngineLease, Of, engine, engine_leases_below, find};
 use crate::caught::caught;
+use crate::failpoint::failpoint;
+use crate::intents;
 use crate::layout::{NamespaceId, SYSTEM, Scope};
 use crate::targets::{End, within};
+use crate::tx::Tx;
 use crate::undo::took_too_long;
 use crate::{Core, Open};
 
@@ -65,15 +69,26 @@ async fn bounded(
     }
 }
 
-/// Undo what a lease stands for, then forget it. If it fails, the lease is as it was.
+/// Undo what a lease stands for, then forget it. If it fails, the lease is as it was; if it breaks off, the lease ends
+/// by the intent that was stored before.
 pub async fn revoke_now(core: &Arc<Core>, open: &Arc<Open>, space: NamespaceId, lease: &EngineLease) -> Result<()> {
     let Reached { backend, means } = reach(core, open, space, lease).await?;
     let outside = lease.outside();
+    let mut intended = None;
     if let Some(means) = &means {
-        bounded(core, open, lease.mount, &outside.target, backend.undo(&outside, means)).await?;
+        intended = intend(core, open, space, lease).await?;
+        let undone = bounded(core, open, lease.mount, &outside.target, backend.undo(&outside, means)).await;
+        failpoint!(core, "acted");
+        if let Err(e) = undone {
+            stays(core, open, space, intended.as_ref()).await;
+            return Err(e);
+        }
     }
     core.transact(open, |tx| {
         tx.enter(SYSTEM.of(space));
+        if let Some(intent) = &intended {
+            intents::drop_open(tx, intent)?;
+        }
         let Some(Of::Engine(lease)) = find(tx, &lease.id)? else { return Ok(()) };
         tx.within(Scope::mount(space, lease.mount), |tx| backend.lease_ended(tx, &outside))?;
         engine::forget(tx, &lease)
@@ -83,13 +98,50 @@ pub async fn revoke_now(core: &Arc<Core>, open: &Arc<Open>, space: NamespaceId, 
     Ok(())
 }
 
+/// Store that a lease is about to end, unless an intent ends it already.
+async fn intend(
+    core: &Arc<Core>,
+    open: &Arc<Open>,
+    space: NamespaceId,
+    lease: &EngineLease,
+) -> Result<Option<intents::Key>> {
+    core.transact(open, |tx| {
+        tx.enter(SYSTEM.of(space));
+        core.targets.require_open(lease.mount, &lease.outside().target, core.clock.boot())?;
+        match find(tx, &lease.id)? {
+            Some(Of::Engine(lease)) if lease.ending().is_none() => {
+                // It waits for its turn, then it is tried.
+                let deadline = intents::after(core.clock.cluster(), TIME_OUT * 2 + intents::GRACE);
+                intents::await_end(tx, &lease, deadline).map(Some)
+            }
+            _ => Ok(None),
+        }
+    })
+    .await
+}
+
+/// The end of a lease has failed: it is as it was. What a seal broke off goes on by its intent.
+async fn stays(core: &Arc<Core>, open: &Arc<Open>, space: NamespaceId, intended: Option<&intents::Key>) {
+    let Some(intent) = intended.filter(|_| !open.closing.load(Ordering::SeqCst)) else { return };
+    let dropped = core.transact(open, |tx| {
+        tx.enter(SYSTEM.of(space));
+        intents::drop_open(tx, intent)
+    });
+    if let Err(e) = dropped.await {
+        tracing::warn!(error = %e, "a revocation that failed is tried again after its deadline all the same");
+    }
+}
+
+/// A lease that could not be revoked, and why.
+pub type Failed = (String, Error);
+
 /// Undo and forget many. Returns those that failed, with the reasons.
 pub async fn revoke_all(
     core: &Arc<Core>,
     open: &Arc<Open>,
     space: NamespaceId,
     leases: Vec<EngineLease>,
-) -> Vec<(String, Error)> {
+) -> Vec<Failed> {
     let (mut left, mut running, mut failed) = (leases.into_iter(), JoinSet::new(), Vec::new());
     loop {
         while running.len() < AT_ONCE
@@ -110,6 +162,37 @@ pub async fn revoke_all(
     }
     failed.sort_by(|a, b| a.0.cmp(&b.0));
     failed
+}
+
+/// Undo and forget, part by part, what is below a path and was there at `before`. After a part with failures, `goes_on`
+/// says whether the next one is tried all the same. Returns how many were tried, and those that failed. If it is
+/// dropped in between, what it has begun goes on by its intents.
+pub async fn revoke_below(
+    core: &Arc<Core>,
+    open: &Arc<Open>,
+    space: NamespaceId,
+    path: &str,
+    before: Timestamp,
+    mut goes_on: impl FnMut(&[Failed]) -> bool,
+) -> Result<(usize, Vec<Failed>)> {
+    let (mut behind, mut tried) = (None, 0);
+    loop {
+        let part = {
+            let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
+            tx.enter(SYSTEM.of(space));
+            engine_leases_below(&mut tx, path, behind.as_deref())?
+        };
+        let leases: Vec<_> = part.leases.into_iter().filter(|lease| lease.issued() <= before).collect();
+        tried += leases.len();
+        let failed = revoke_all(core, open, space, leases).await;
+        if !failed.is_empty() && !goes_on(&failed) {
+            return Ok((tried, failed));
+        }
+        match part.after {
+            Some(after) => behind = Some(after),
+            None => return Ok((tried, Vec::new())),
+        }
+    }
 }
 
 /// Let a lease and what it stands for live on. The lease was looked up by the caller.

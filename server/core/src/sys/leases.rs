@@ -14,7 +14,7 @@ use crate::leases::{EngineLease, How, Of};
 use crate::tx::{Effect, Tx};
 use crate::{Core, Open, intents, jobs, leases, tokens};
 
-/// Leases of engines that a request may end while its client waits; more are left to a job.
+/// Leases of engines that the end of a mount waits for; more are left to a job.
 pub const WHILE_ONE_WAITS: usize = 128;
 /// Irrevocable leases in a list that was asked for without a limit.
 const LISTED: usize = 10_000;
@@ -39,7 +39,8 @@ parameters! {
 }
 parameters! {
     pub struct Prefix {
-        /// Answer only when it is done (the default); more than a hundred leases of engines are left to a job all the same.
+        /// Answer only when it is done (the default), or else when it is begun. What is not done within 90 s goes on
+        /// behind.
         sync: Option<bool>,
     }
 }
@@ -235,41 +236,41 @@ fn prefix_of<'c>(call: &'c Call<'_>) -> &'c str {
     call.capture("prefix").trim_end_matches('/')
 }
 
-/// Leases of engines below a prefix, unless they are too many to be waited for.
-fn to_wait_for(tx: &mut Tx, prefix: &str) -> Result<Vec<EngineLease>> {
-    let found = leases::engine_leases_below(tx, prefix, WHILE_ONE_WAITS + 1)?;
-    Ok(if found.len() > WHILE_ONE_WAITS { Vec::new() } else { found })
+/// What a client has waited for.
+struct Waited {
+    /// All that there was has ended.
+    for_all: bool,
 }
 
 fn revoke_prefix_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) -> Result<Option<Preparation>> {
     if p.sync == Some(false) {
         return Ok(None);
     }
-    let found = to_wait_for(tx, prefix_of(call))?;
-    if found.is_empty() {
-        return Ok(None);
-    }
     let (core, open) = unsealed(sys)?;
-    let space = tx.namespace();
+    let (space, prefix, now) = (tx.namespace(), prefix_of(call).to_owned(), call.now);
     Ok(Some(Box::pin(async move {
-        let all = found.len();
-        let failed = leases::revoke_all(&core, &open, space, found).await;
+        let ended = leases::revoke_below(&core, &open, space, &prefix, now, |_| false);
+        let Ok(ended) = tokio::time::timeout(jobs::LONGEST_WAIT, ended).await else {
+            return Ok(Arc::new(Waited { for_all: false }) as Prepared);
+        };
+        let (tried, failed) = ended?;
         match failed.first() {
-            None => Ok(Arc::new(()) as Prepared),
+            None => Ok(Arc::new(Waited { for_all: true }) as Prepared),
             Some((id, e)) => Err(Error::bad_request(format!(
-                "failed to revoke {id:?} ({} / {all}): failed to revoke entry: {e}",
+                "failed to revoke {id:?} ({} / {tried}): failed to revoke entry: {e}",
                 failed.len()
             ))),
         }
     })))
 }
 
-fn revoke_prefix(_: &System, tx: &mut Tx, call: &Call<'_>, p: Prefix) -> Result<Response> {
-    let Some(job) = end_below(tx, call, How::Revoke)? else { return Ok(answered(p.sync == Some(false))) };
-    // The job only begins to end what engines made; what was to be waited for has ended by now.
-    let of_engines = !leases::engine_leases_below(tx, prefix_of(call), 1)?.is_empty();
-    let behind = p.sync == Some(false) || of_engines;
-    if !behind {
+fn revoke_prefix(_: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Response> {
+    let waited: Option<&Waited> = call.prepared.and_then(|p| p.downcast_ref());
+    let behind = waited.is_none_or(|w| !w.for_all);
+    // What is left of tokens, of engines where nobody waited for it, and what was being made meanwhile.
+    if let Some(job) = end_below(tx, call, How::Revoke)?
+        && !behind
+    {
         tx.effect(Effect::AwaitJob(job));
     }
     Ok(answered(behind))
@@ -280,7 +281,7 @@ fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<Option<[u8; 16]>>
     let prefix = prefix_of(call);
     match leases::find(tx, prefix)? {
         Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
-        Some(Of::Engine(lease)) if how == How::Forget => leases::forget(tx, &lease)?,
+        Some(Of::Engine(lease)) if how == How::Forget => leases::forget_by_force(tx, &lease)?,
         Some(Of::Engine(_)) => drop(leases::expire(tx, prefix)?),
         None => {}
     }
@@ -294,13 +295,17 @@ fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<Option<[u8; 16]>>
 
 /// What can be revoked is revoked before everything is forgotten.
 fn revoke_force_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, _: Prefix) -> Result<Option<Preparation>> {
-    let found = to_wait_for(tx, prefix_of(call))?;
     let (core, open) = unsealed(sys)?;
-    let space = tx.namespace();
+    let (space, prefix, now) = (tx.namespace(), prefix_of(call).to_owned(), call.now);
     Ok(Some(Box::pin(async move {
-        let tried = tokio::time::timeout(BEFORE_FORGETTING, leases::revoke_all(&core, &open, space, found)).await;
-        for (id, e) in tried.unwrap_or_default() {
-            tracing::warn!(lease = %id, error = %e, "a lease is forgotten by force; what it stands for may still be there");
+        let tried = leases::revoke_below(&core, &open, space, &prefix, now, |failed| {
+            for (id, e) in failed {
+                tracing::warn!(lease = %id, error = %e, "a lease that is to be forgotten by force cannot be revoked");
+            }
+            true
+        });
+        if let Ok(tried) = tokio::time::timeout(BEFORE_FORGETTING, tried).await {
+            tried?;
         }
         Ok(Arc::new(()) as Prepared)
     })))

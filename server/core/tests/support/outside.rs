@@ -142,6 +142,7 @@ pub fn outside(mount: &MountEntry) -> std::result::Result<Arc<dyn Backend>, Stri
             p.read(leased).prepared(Operation::Read, name).acts(Operation::Read, intend)
         })
         .path("note", "Something with a lease that is nowhere but in the store.", |p| p.update(noted))
+        .path("left/{target}", "Whether something is left at a target.", |p| p.read(left))
         .path("users", "The users that the store knows.", |p| p.list(known));
     Ok(Arc::new(Engine { world: World::of(mount.option("world").unwrap_or("")), routes }))
 }
@@ -205,6 +206,12 @@ fn noted(engine: &Engine, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
     let outside = Outside { target: String::new(), name, record: Vec::new() };
     let lease = NewLease { ttl_secs: 60, renewable: false, outside, counted_as: String::new() };
     Ok(Response { new_lease: Some(Box::new(lease)), ..Response::data(Map::new()) })
+}
+
+fn left(_: &Engine, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let mut m = Map::new();
+    m.insert("left".into(), tx.has_outside(call.capture("target"))?.into());
+    Ok(Response::data(m))
 }
 
 fn known(_: &Engine, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
