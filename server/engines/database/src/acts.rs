@@ -72,21 +72,13 @@ pub enum Way {
         plugin: Arc<dyn Plugin>,
         revocation: Vec<String>,
         renewal: Vec<String>,
+        /// The connection was deleted: the user may only go.
+        is_deleted: bool,
     },
     /// Set the password again that the store knows.
-    Password {
-        plugin: Arc<dyn Plugin>,
-        password: String,
-        statements: Vec<String>,
-        _alone: Alone,
-    },
+    Password { plugin: Arc<dyn Plugin>, password: String, statements: Vec<String>, _alone: Alone },
     /// The same for the connection's own user, if its password was changed.
-    Root {
-        plugin: Arc<dyn Plugin>,
-        password: String,
-        statements: Vec<String>,
-        _alone: Alone,
-    },
+    Root { plugin: Arc<dyn Plugin>, password: String, statements: Vec<String>, _alone: Alone },
     /// Nobody knows how it was before.
     Unknown,
 }
@@ -132,11 +124,17 @@ impl Told {
 pub fn reach(database: &Database, tx: &mut Tx, outside: &Outside) -> Result<Means> {
     let way = match record::read::<What>(&outside.record)? {
         What::User { role, revocation } => {
-            let connection = Connection::of_role(tx, &outside.target)?;
+            let deleted = match Connection::load(tx, &outside.target)? {
+                Some(_) => None,
+                None => Connection::deleted(tx, &outside.target)?,
+            };
+            let is_deleted = deleted.is_some();
+            let connection = deleted.map_or_else(|| Connection::of_role(tx, &outside.target), Ok)?;
             let role = Role::load(tx, &role)?;
             let renewal = role.as_ref().map(|r| r.renewal.clone()).unwrap_or_default();
             let revocation = role.map_or(revocation, |r| r.revocation);
-            Way::User { plugin: database.opened.get(&outside.target, &connection)?, revocation, renewal }
+            let plugin = database.opened.get(&outside.target, &connection)?;
+            Way::User { plugin, revocation, renewal, is_deleted }
         }
         What::StaticPassword { role: name } => match StaticRole::load(tx, &name)? {
             Some(role) => {
@@ -177,6 +175,9 @@ pub async fn undo(outside: &Outside, means: &Means) -> Result<()> {
 
 pub async fn extend(outside: &Outside, means: &Means, until: Timestamp) -> Result<()> {
     match way(means)? {
+        Way::User { is_deleted: true, .. } => {
+            Err(Error::Internal(format!("the connection {:?} was deleted", outside.target)))
+        }
         Way::User { plugin, renewal, .. } => plugin.extend(&outside.name, until, renewal).await,
         _ => Ok(()),
     }

@@ -14,7 +14,7 @@ use crate::root::{self, Rotation};
 use crate::rotation::Given;
 use crate::statements_field::Statements;
 use crate::template::{Names, Template};
-use crate::{CONNECTIONS, Database, name_of};
+use crate::{CONNECTIONS, DELETED, Database, name_of};
 
 #[derive(Clone, Encode, Decode)]
 pub struct Connection {
@@ -105,6 +105,11 @@ impl Connection {
     pub fn of_role(tx: &mut Tx, name: &str) -> Result<Connection> {
         let absent = || Error::Internal(format!("failed to find entry for connection with name: {name:?}"));
         Connection::load(tx, name)?.ok_or_else(absent)
+    }
+
+    /// One that was deleted while there was something that it made.
+    pub fn deleted(tx: &mut Tx, name: &str) -> Result<Option<Connection>> {
+        record::get(tx, Place::Name(DELETED, name))
     }
 
     pub fn save(&self, tx: &mut Tx, name: &str) -> Result<()> {
@@ -328,6 +333,8 @@ pub fn write(database: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Res
     let (mut changed, _) = Connection::changed(Connection::load(tx, name)?, call, &p)?;
     changed.check()?;
     root::schedule(tx, name, &mut changed, call.now)?;
+    // What an earlier one of this name made is taken back by this one.
+    tx.delete(Place::Name(DELETED, name))?;
     database.opened.close(name);
     let warning = changed.kind().ok().and_then(|k| (k.warning)(&call.request.data));
     Ok(match warning {
@@ -363,13 +370,44 @@ pub fn list(_: &Database, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> 
     Response::list(tx.names(CONNECTIONS, "", "", 0)?)
 }
 
+/// Nobody gets a user by it any more; what it made can be taken back all the same.
 pub fn delete(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    if let Some(connection) = Connection::load(tx, name_of(call))? {
+    let name = name_of(call);
+    if let Some(connection) = Connection::load(tx, name)? {
         root::unschedule(tx, &connection)?;
-        tx.delete(Place::Name(CONNECTIONS, name_of(call)))?;
+        if tx.has_outside(name)? {
+            tracing::warn!(
+                connection = name,
+                "a connection is deleted while there are users that it made: what revoking them needs is kept until they \
+                 have ended"
+            );
+            record::put(tx, Place::Name(DELETED, name), &connection)?;
+        }
+        tx.delete(Place::Name(CONNECTIONS, name))?;
     }
-    database.opened.close(name_of(call));
+    database.opened.close(name);
     Ok(Response::empty())
+}
+
+/// Deleted connections of which nothing is left outside, at most `limit`.
+pub fn to_forget(tx: &mut Tx, limit: usize) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in tx.names(DELETED, "", "", 0)? {
+        if found.len() < limit && !tx.has_outside(&name)? {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+/// Forget a deleted connection, if nothing is left of what it made.
+pub fn forget(database: &Database, tx: &mut Tx, name: &str) -> Result<()> {
+    if tx.get(Place::Name(DELETED, name))?.is_some() && !tx.has_outside(name)? {
+        tx.delete(Place::Name(DELETED, name))?;
+        database.opened.close(name);
+        tracing::info!(connection = name, "nothing is left of what a deleted connection made: it is forgotten");
+    }
+    Ok(())
 }
 
 /// Close and open the connection.

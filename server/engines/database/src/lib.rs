@@ -43,6 +43,8 @@ const STATIC_ROLES: Table = Table(3);
 const DUE: Table = Table(4);
 /// Names of connections by when their own passwords are to be changed.
 const ROOTS_DUE: Table = Table(5);
+/// Connections by name that were deleted while there was something that they made, for taking that back.
+const DELETED: Table = Table(6);
 
 pub struct Database {
     routes: Routes<Database>,

@@ -77,16 +77,19 @@ impl Times {
         Ok(())
     }
 
-    /// When the next change is due after one then.
+    /// When the next change is due after one then. A time whose window is over is left out.
     pub fn next(&self, last: Timestamp, now: Timestamp) -> Result<Timestamp> {
         if self.schedule.is_empty() {
             return Ok(last.plus_secs(self.period_secs));
         }
         let schedule = Schedule::parse(&self.schedule).map_err(Error::Internal)?;
         let none = || Error::internal("the schedule has no further time");
-        let due = schedule.after(last).ok_or_else(none)?;
-        let too_late = self.window_secs > 0 && now > due.plus_secs(self.window_secs);
-        if too_late { schedule.after(now).ok_or_else(none) } else { Ok(due) }
+        let behind = match self.window_secs {
+            0 => last,
+            // Right behind the last moment that is too early to count at `now`.
+            window => last.max(Timestamp::from_secs(now.secs().saturating_sub(window + 1))),
+        };
+        schedule.after(behind).ok_or_else(none)
     }
 }
 
@@ -98,4 +101,31 @@ pub fn pause_secs(failures: u32) -> u64 {
 /// What is kept of an error.
 pub fn shortened(error: &str) -> String {
     error.chars().take(ERROR_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Wednesday, 3:00.
+    const THREE: u64 = 1_700_017_200;
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+
+    #[test]
+    fn a_time_that_was_missed_is_left_out_and_the_next_is_not() {
+        let daily = |window_secs| Times { schedule: "0 3 * * *".into(), window_secs, ..Times::default() };
+        let next = |window, last: u64, now: u64| {
+            daily(window).next(Timestamp::from_secs(last), Timestamp::from_secs(now)).unwrap().secs()
+        };
+        for now in [THREE + 1, THREE + DAY - 1, THREE + DAY, THREE + DAY + HOUR] {
+            assert_eq!(next(HOUR, THREE, now), THREE + DAY, "{now}");
+        }
+        for days in 2..5 {
+            let missed = THREE + (days - 1) * DAY + HOUR + 1;
+            assert_eq!(next(HOUR, THREE, missed), THREE + days * DAY);
+            assert_eq!(next(HOUR, THREE, THREE + days * DAY), THREE + days * DAY, "it is due when its time comes");
+            assert_eq!(next(0, THREE, missed), THREE + DAY, "without a window it is made up for");
+        }
+    }
 }
