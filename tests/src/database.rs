@@ -93,6 +93,10 @@ impl Database {
         fs::write(&password, "superuser").expect("a file");
         give_away(&password);
         run(&mut initdb).good();
+        // Members of a cluster call from addresses of their own.
+        let who = db.folder.path().join("data/pg_hba.conf");
+        let mut who = File::options().append(true).open(&who).expect("a file that initdb has made");
+        who.write_all(b"host all all 127.0.0.0/8 scram-sha-256\n").expect("a line");
         let db = db.started();
         db.sql_in("postgres", &format!("CREATE ROLE {ADMIN} LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD}'"));
         db.sql_in("postgres", "CREATE DATABASE shop");
@@ -234,11 +238,18 @@ impl Database {
 
     /// The server takes connections and answers nobody, until [`go_on`](Self::go_on).
     pub fn hang(&self) {
-        process::signal(self.child.as_ref().expect("it runs").id(), Signal::STOP);
+        self.signal_all(Signal::STOP);
     }
 
     pub fn go_on(&self) {
-        process::signal(self.child.as_ref().expect("it runs").id(), Signal::CONT);
+        self.signal_all(Signal::CONT);
+    }
+
+    /// The server, and the processes that it has for each connection.
+    fn signal_all(&self, signal: Signal) {
+        let server = self.child.as_ref().expect("it runs").id();
+        process::signal(server, signal);
+        process::descendants(server).into_iter().for_each(|pid| process::signal(pid, signal));
     }
 
     fn psql(&self, user: &str, password: &str, database: &str, text: &str) -> Command {

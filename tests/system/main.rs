@@ -20,6 +20,7 @@ mod memory;
 mod migrate;
 mod needles;
 mod openapi;
+mod random;
 mod remount;
 mod seal_hsm;
 mod seal_static;

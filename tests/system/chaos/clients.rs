@@ -12,8 +12,8 @@ use serde_json::json;
 use holdfast_tests::{Client, Reply, until};
 
 use super::linear::{Act, Answered, Asked, is_linearizable};
-use super::random::Random;
 use crate::cluster::nodes::{Nodes, WITHIN};
+use crate::random::Random;
 
 /// Clients of keys.
 const CLIENTS: u64 = 5;

@@ -10,10 +10,10 @@ use serde_json::json;
 use holdfast_tests::until;
 
 use super::clients::Clients;
-use super::network::Network;
-use super::random::Random;
-use super::site::{self, Faults};
+use crate::cluster::disturbed::{self, Faults};
+use crate::cluster::network::Network;
 use crate::cluster::nodes::{Nodes, WITHIN};
+use crate::random::Random;
 
 /// Writes that must go well when all is right again, before the next thing goes wrong.
 const WRITES_BETWEEN: u64 = 10;
@@ -106,7 +106,7 @@ pub struct Trouble {
 
 impl Trouble {
     pub fn start(count: usize) -> Trouble {
-        let (nodes, network, faults) = site::start(count);
+        let (nodes, network, faults) = disturbed::start(count);
         // Votes sooner than by default: this is no place to wait.
         let soon = json!({"server_stabilization_time": "1s"});
         nodes.ask(0, "sys/storage/raft/autopilot/configuration", soon, 204);
@@ -131,22 +131,22 @@ impl Trouble {
             Fault::PauseLeader => self.pause(leader, lasts),
             Fault::PauseOne => self.pause(one, lasts),
             Fault::IsolateLeader => {
-                self.separate(&[leader]);
+                self.network.separate(&[leader]);
                 thread::sleep(lasts);
             }
             Fault::Split => {
                 let mut all: Vec<usize> = (0..self.nodes.count()).collect();
                 random.shuffle(&mut all);
                 all.truncate(1 + random.below(all.len() - 1));
-                self.separate(&all);
+                self.network.separate(&all);
                 thread::sleep(lasts);
             }
             Fault::Deaf => {
-                self.others(one).for_each(|other| self.network.cut(other, one));
+                self.network.deafen(one);
                 thread::sleep(lasts);
             }
             Fault::MuteLeader => {
-                self.others(leader).for_each(|other| self.network.cut(leader, other));
+                self.network.mute(leader);
                 thread::sleep(lasts);
             }
             Fault::Delay => {
@@ -219,10 +219,6 @@ impl Trouble {
         self.nodes.until_all_vote();
     }
 
-    fn others(&self, one: usize) -> impl Iterator<Item = usize> + use<> {
-        (0..self.nodes.count()).filter(move |other| *other != one)
-    }
-
     fn kill(&mut self, all: &[usize], lasts: Duration) {
         for n in all {
             self.nodes.kill(*n);
@@ -235,16 +231,6 @@ impl Trouble {
         self.nodes.server(n).signal(Signal::STOP);
         thread::sleep(lasts);
         self.nodes.server(n).signal(Signal::CONT);
-    }
-
-    /// Let nothing through between these and the others.
-    fn separate(&self, these: &[usize]) {
-        for one in these {
-            for other in self.others(*one).filter(|n| !these.contains(n)) {
-                self.network.cut(*one, other);
-                self.network.cut(other, *one);
-            }
-        }
     }
 
     /// Change a member. It is not known whether one that was not answered was done: then it is refused the next time.

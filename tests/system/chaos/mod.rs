@@ -7,9 +7,6 @@
 mod clients;
 mod faults;
 mod linear;
-mod network;
-mod random;
-mod site;
 
 use std::env;
 use std::fs;
@@ -20,10 +17,11 @@ use serde_json::json;
 
 use holdfast_tests::until;
 
+use crate::cluster::disturbed;
 use crate::cluster::nodes::WITHIN;
+use crate::random::Random;
 use clients::Clients;
 use faults::{Fault, Trouble};
-use random::Random;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|n| n.parse().unwrap_or_else(|_| panic!("{name} is no number: {n:?}")))
@@ -64,7 +62,7 @@ fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
 
 #[test]
 fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
-    let (nodes, network, faults) = site::start(3);
+    let (nodes, network, faults) = disturbed::start(3);
     nodes.until_all_vote();
     nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
     nodes.put(0, "kv/a", json!({"v": 1}));
@@ -74,18 +72,10 @@ fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
     until(WITHIN, "a process that has stopped", || has_stopped(nodes.server(asleep).pid()).then_some(()));
     let slept = Instant::now();
     let others: Vec<usize> = (0..3).filter(|n| *n != asleep).collect();
-    until(WITHIN, "another leader", || {
-        others.iter().find(|n| {
-            let said = nodes.client(**n).patient_for(Duration::from_secs(2)).try_call("GET", "sys/leader", None);
-            said.is_ok_and(|l| l.json()["is_self"] == true)
-        })
-    });
+    until(WITHIN, "another leader", || others.iter().find(|n| nodes.says_it_leads(**n)));
     nodes.put(others[0], "kv/a", json!({"v": 2}));
     // It hears nothing of the others when it wakes, and its clock has stood still.
-    for other in others {
-        network.cut(asleep, other);
-        network.cut(other, asleep);
-    }
+    network.separate(&[asleep]);
     faults[asleep].slept(slept.elapsed());
     nodes.server(asleep).signal(Signal::CONT);
     let root = nodes.root(asleep).patient_for(Duration::from_secs(2));

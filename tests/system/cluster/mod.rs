@@ -1,9 +1,11 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
+pub mod disturbed;
 mod full_disk;
 mod hvac;
 mod logins;
 mod namespace_seals;
+pub mod network;
 mod new_keys;
 pub mod nodes;
 mod own_tokens;

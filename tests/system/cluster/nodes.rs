@@ -188,10 +188,13 @@ impl Nodes {
 
     /// The same, if one says so at once.
     pub fn led_now(&self) -> Option<usize> {
-        (0..self.ports.len()).find(|n| {
-            let leader = self.client(*n).patient_for(AT_ONCE).try_call("GET", "sys/leader", None);
-            leader.is_ok_and(|l| l.json()["is_self"] == true)
-        })
+        (0..self.ports.len()).find(|n| self.says_it_leads(*n))
+    }
+
+    /// Whether a node says at once that it is active. One that hears nobody may be wrong for a moment.
+    pub fn says_it_leads(&self, n: usize) -> bool {
+        let leader = self.client(n).patient_for(AT_ONCE).try_call("GET", "sys/leader", None);
+        leader.is_ok_and(|l| l.json()["is_self"] == true)
     }
 
     pub fn until_all_vote(&self) {

@@ -1,9 +1,9 @@
-//! Three nodes and one database: leaders are killed, stopped and replaced while users are made and end. In the end the
-//! database has the users that leases stand for, and no others.
+//! Three nodes and one database: leaders are killed, stopped, cut off and replaced while users are made and end. In the
+//! end the database has the users that leases stand for, and no others.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_tests::database::Database;
@@ -11,27 +11,37 @@ use holdfast_tests::{Client, Reply, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::cluster::disturbed;
+use crate::cluster::network::Network;
 use crate::cluster::nodes::Nodes;
+use crate::random::Random;
 
 const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
 /// An intent that its leader left behind is undone after its deadline, 40 s later.
 const SETTLED: Duration = Duration::from_secs(180);
 const SOON: Duration = Duration::from_secs(90);
+/// Clients that ask at a time, and so many more users are made behind each fault.
+const CLIENTS: usize = 6;
 
-/// How many runs with different faults; `HOLDFAST_FAULT_RUNS` says another number.
-fn runs() -> u64 {
-    std::env::var("HOLDFAST_FAULT_RUNS").ok().map_or(3, |n| n.parse().expect("a number"))
+/// How many runs with different faults, from which seed on; `HOLDFAST_FAULT_RUNS` and `HOLDFAST_FAULT_SEED` say others.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
+    let first = number("HOLDFAST_FAULT_SEED").unwrap_or(1);
+    first..first + number("HOLDFAST_FAULT_RUNS").unwrap_or(3)
 }
 
 #[test]
 fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
     let database = Database::postgres();
-    let mut nodes = cluster(&database, &[CREATE]);
+    let (nodes, network, _faults) = disturbed::start(3);
+    let mut cluster = Cluster { nodes: with_roles(nodes, &database, &[CREATE]), network };
     let mut known = BTreeMap::new();
-    for seed in 1..=runs() {
+    for seed in seeds() {
         println!("seed {seed}");
-        known.extend(run(&mut nodes, &mut Chance(seed)));
+        known.extend(run(&mut cluster, &mut Random::new(seed)));
     }
+    assert_eq!(cluster.network.strangers(), 0, "calls came from nobody knows where");
+    let nodes = cluster.nodes;
     settle(&nodes);
     // Of each answer that somebody has, lease and user are there.
     let mut last = (0, 0, 0);
@@ -39,7 +49,8 @@ fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
         let users = database.made_users();
         let now = (users.len(), leases(&nodes, "long")?, leases(&nodes, "brief")?);
         if now != last {
-            println!("{} users, {} long and {} brief leases", now.0, now.1, now.2);
+            let states = states(&nodes.root(nodes.led_now()?))?;
+            println!("{} users, {} long and {} brief leases, intents {states:?}", now.0, now.1, now.2);
             last = now;
         }
         (now.0 == now.1 + now.2).then_some(users)
@@ -58,6 +69,40 @@ fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
 }
 
 #[test]
+fn a_leader_that_is_cut_off_while_it_revokes_leaves_no_lease_without_its_user() {
+    let database = Database::postgres();
+    let (nodes, network, _faults) = disturbed::start(3);
+    let nodes = with_roles(nodes, &database, &[CREATE]);
+    let cut_off = nodes.until_led();
+    let others: Vec<usize> = (0..3).filter(|n| *n != cut_off).collect();
+    let leases: Vec<String> = (0..8)
+        .map(|_| {
+            let root = nodes.root(cut_off);
+            until(SOON, "a user", || good(root.try_call("GET", "database/creds/long", None))).text_at("/lease_id")
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        database.hang();
+        for lease in &leases {
+            let root = nodes.root(cut_off);
+            scope.spawn(move || root.try_call("POST", "sys/leases/revoke", Some(&json!({ "lease_id": lease }))));
+        }
+        until(SOON, "all revocations", || {
+            (states(&nodes.root(cut_off))?.iter().filter(|s| *s == "open").count() == leases.len()).then_some(())
+        });
+        // The users go now, and what it writes about that is lost.
+        network.separate(&[cut_off]);
+        database.go_on();
+        until_led_by_one_of(&nodes, &others);
+        until(SOON, "the end of users", || (database.made_users().len() < leases.len()).then_some(()));
+        network.heal();
+    });
+    until(SETTLED, "as many users as leases", || {
+        (database.made_users().len() == self::leases(&nodes, "long")?).then_some(())
+    });
+}
+
+#[test]
 fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_postgres_behind() {
     stopped_before_its_statement(Database::postgres(), &[CREATE]);
 }
@@ -65,7 +110,7 @@ fn a_leader_that_was_stopped_before_its_statement_leaves_no_user_of_postgres_beh
 /// The intent is stored, the database is slow, and the leader stands still; another leads and undoes what was never
 /// made; then the first one goes on.
 fn stopped_before_its_statement(database: Database, creation: &[&str]) {
-    let nodes = cluster(&database, creation);
+    let nodes = with_roles(Nodes::start(3), &database, creation);
     let stopped = nodes.until_led();
     let others: Vec<usize> = (0..3).filter(|n| *n != stopped).collect();
     database.hang();
@@ -100,11 +145,15 @@ fn stopped_before_its_statement(database: Database, creation: &[&str]) {
 }
 
 fn until_led_by_one_of(nodes: &Nodes, these: &[usize]) -> usize {
-    until(SOON, "a leader", || nodes.led_now().filter(|n| these.contains(n)))
+    until(SOON, "a leader", || these.iter().copied().find(|n| nodes.says_it_leads(*n)))
 }
 
-fn cluster(database: &Database, creation: &[&str]) -> Nodes {
-    let nodes = Nodes::start(3);
+struct Cluster {
+    nodes: Nodes,
+    network: Arc<Network>,
+}
+
+fn with_roles(nodes: Nodes, database: &Database, creation: &[&str]) -> Nodes {
     nodes.until_all_vote();
     let root = nodes.root(nodes.until_led());
     root.post("sys/mounts/database", json!({ "type": "database" })).expect(204);
@@ -116,42 +165,30 @@ fn cluster(database: &Database, creation: &[&str]) -> Nodes {
     nodes
 }
 
-/// Numbers that a seed fixes (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Clients ask while one leader after another fails. Users by the leases that were handed out and not revoked.
-fn run(nodes: &mut Nodes, chance: &mut Chance) -> BTreeMap<String, String> {
+fn run(cluster: &mut Cluster, chance: &mut Random) -> BTreeMap<String, String> {
     let (handed_out, made, over) = (Mutex::new(BTreeMap::new()), AtomicUsize::new(0), AtomicBool::new(false));
-    let roots = nodes.roots();
-    let seeds: Vec<u64> = (0..3).map(|_| chance.below(u64::MAX)).collect();
+    let roots = cluster.nodes.roots();
+    let seeds: Vec<u64> = (0..CLIENTS).map(|_| chance.next()).collect();
     std::thread::scope(|scope| {
         for seed in seeds {
             scope.spawn({
                 let (roots, handed_out, made, over) = (&roots, &handed_out, &made, &over);
-                move || work(roots, &mut Chance(seed), (handed_out, made), over)
+                move || work(roots, &mut Random::new(seed), (handed_out, made), over)
             });
         }
         let more = |than: usize| {
             until(SOON, "users behind a fault", || (made.load(Ordering::SeqCst) > than).then_some(()));
         };
-        more(2);
+        more(CLIENTS);
         for _ in 0..2 {
             let before = made.load(Ordering::SeqCst);
-            fail(nodes, chance);
-            more(before + 2);
+            fail(cluster, chance);
+            more(before + CLIENTS);
         }
         over.store(true, Ordering::SeqCst);
     });
+    let nodes = &cluster.nodes;
     nodes.until_all_vote();
     let known = handed_out.into_inner().unwrap();
     for lease in known.keys() {
@@ -167,9 +204,9 @@ fn run(nodes: &mut Nodes, chance: &mut Chance) -> BTreeMap<String, String> {
 
 type Known<'a> = (&'a Mutex<BTreeMap<String, String>>, &'a AtomicUsize);
 
-fn work(roots: &[Client], chance: &mut Chance, (handed_out, made): Known<'_>, over: &AtomicBool) {
+fn work(roots: &[Client], chance: &mut Random, (handed_out, made): Known<'_>, over: &AtomicBool) {
     while !over.load(Ordering::SeqCst) {
-        let client = &roots[chance.below(roots.len() as u64) as usize];
+        let client = &roots[chance.below(roots.len())];
         match chance.below(10) {
             0..=4 => {
                 if let Some(user) = good(client.try_call("GET", "database/creds/long", None)) {
@@ -177,14 +214,14 @@ fn work(roots: &[Client], chance: &mut Chance, (handed_out, made): Known<'_>, ov
                     made.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            5..=7 => {
+            5..=6 => {
                 good(client.try_call("GET", "database/creds/brief", None));
             }
             _ => {
                 // What is being revoked nobody counts on any more, whatever the answer is.
                 let chosen = handed_out.lock().unwrap().pop_first();
                 if let Some((lease, _)) = chosen {
-                    let sync = chance.below(2) == 0;
+                    let sync = chance.below(3) > 0;
                     good(client.try_call("POST", "sys/leases/revoke", Some(&json!({"lease_id": lease, "sync": sync}))));
                 }
             }
@@ -203,11 +240,12 @@ fn good(answer: std::io::Result<Reply>) -> Option<Reply> {
     }
 }
 
-/// The leader is killed, or stands still until another leads, or hands over.
-fn fail(nodes: &mut Nodes, chance: &mut Chance) {
+/// The leader is killed, or stands still or is cut off until another leads, or hands over.
+fn fail(Cluster { nodes, network }: &mut Cluster, chance: &mut Random) {
     let leader = nodes.until_led();
     let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
-    match chance.below(5) {
+    let a_while = Duration::from_millis(chance.below(1500) as u64);
+    match chance.below(8) {
         0 | 1 => {
             println!("  node {leader} is killed");
             nodes.kill(leader);
@@ -218,8 +256,21 @@ fn fail(nodes: &mut Nodes, chance: &mut Chance) {
             println!("  node {leader} is stopped, and goes on when another leads");
             nodes.server(leader).signal(Signal::STOP);
             until_led_by_one_of(nodes, &others);
-            std::thread::sleep(Duration::from_millis(chance.below(1500)));
+            std::thread::sleep(a_while);
             nodes.server(leader).signal(Signal::CONT);
+        }
+        4..=6 => {
+            // Clients and the database hear it all the same.
+            let is_deaf_too = chance.below(3) > 0;
+            let heard = if is_deaf_too { "and hears nobody" } else { "but hears them" };
+            println!("  node {leader} is heard by no other {heard}, until another leads");
+            match is_deaf_too {
+                true => network.separate(&[leader]),
+                false => network.mute(leader),
+            }
+            until_led_by_one_of(nodes, &others);
+            std::thread::sleep(a_while);
+            network.heal();
         }
         _ => {
             println!("  node {leader} hands over");

@@ -26,6 +26,16 @@ fn no_user_of_influxdb_is_left_after_kill_9() {
 }
 
 #[test]
+fn what_influxdb_says_reaches_the_operator_without_the_password() {
+    let wrong = [
+        "CREATE USER \"{{username}}\" WITH PASSWORD {{password}}",
+        "CREATE USER \"{{username}}\" WITH PASSWORD '{{password}}' '{{password}}'",
+        "DROP SERIES FROM \"{{password}}",
+    ];
+    super::what_a_database_says_comes_without_the_password(Database::influx(), &wrong, "error parsing query");
+}
+
+#[test]
 fn a_user_of_influxdb_may_do_what_was_granted_and_one_that_is_half_made_goes() {
     let site = Site::new(Database::influx());
     site.role("reader", &[CREATE, GRANT], "1h");

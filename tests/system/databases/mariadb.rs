@@ -34,6 +34,40 @@ fn a_user_of_mariadb_may_do_what_was_granted_and_one_that_is_half_made_goes() {
 }
 
 #[test]
+fn a_user_of_mariadb_goes_when_the_database_is_back() {
+    super::a_user_goes_when_its_database_is_back(Database::mariadb(), &Database::redis(), &[CREATE, GRANT]);
+}
+
+#[test]
+fn what_mariadb_says_reaches_the_operator_without_the_password() {
+    let wrong = [
+        "CREATE USER '{{name}}'@'%' IDENTIFIED BY {{password}}",
+        "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}' '{{password}}'",
+        "SELECT '{{password}}' FROM shop.nowhere",
+        "CREATE USER '{{name}}'@'%' bad '{{password}}'",
+    ];
+    super::what_a_database_says_comes_without_the_password(Database::mariadb(), &wrong, "error in your SQL syntax");
+}
+
+#[test]
+fn names_that_try_to_be_statements_are_inert_in_mariadb() {
+    let site = Site::new(Database::mariadb());
+    let template = "{{.DisplayName | truncate 4}}'@'%'; DROP TABLE shop.things; --{{random 4}}\\";
+    site.root().post("database/config/shop", json!({ "username_template": template })).expect(204);
+    site.role("quoted", &[CREATE, "GRANT SELECT ON shop.things TO '{{name}}'@'%'"], "1h");
+    let user = site.user("quoted");
+    assert!(site.is_let_in(&user), "{}", user.name);
+    assert_eq!(site.database.sql("SELECT count(*) FROM shop.things"), ["2"]);
+    site.role("bare", &["CREATE USER {{name}} IDENTIFIED BY '{{password}}'"], "1h");
+    let said = site.root().get("database/creds/bare").expect(500).text();
+    assert!(said.contains("put it between quotes"), "{said}");
+    site.revoke(&user).expect(204);
+    assert!(!site.is_let_in(&user));
+    assert_eq!(site.database.sql("SELECT count(*) FROM shop.things"), ["2"]);
+    assert_eq!(site.database.sql("SELECT user FROM mysql.user WHERE user LIKE '%DROP%'"), [""; 0]);
+}
+
+#[test]
 fn many_ask_mariadb_for_users_at_once() {
     super::many_ask_at_once(Database::mariadb(), &[CREATE, GRANT]);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use holdfast_tests::connection::free_port;
 
-use super::random::Random;
+use crate::random::Random;
 
 const CUT: u64 = u64::MAX;
 /// After so long a piece that was lost is sent again (Linux's shortest wait for a TCP acknowledgement).
@@ -77,8 +77,28 @@ impl Network {
     }
 
     /// Let nothing through from one member to another.
-    pub fn cut(&self, from: usize, to: usize) {
+    fn cut(&self, from: usize, to: usize) {
         self.shared.way(from, to).store(CUT, Ordering::SeqCst);
+    }
+
+    /// Let nothing through that others send to a member.
+    pub fn deafen(&self, one: usize) {
+        (0..self.shared.count).filter(|other| *other != one).for_each(|other| self.cut(other, one));
+    }
+
+    /// Let nothing through between these members and the others.
+    pub fn separate(&self, these: &[usize]) {
+        for one in these {
+            for other in (0..self.shared.count).filter(|n| !these.contains(n)) {
+                self.cut(*one, other);
+                self.cut(other, *one);
+            }
+        }
+    }
+
+    /// Let nothing through that a member sends to others.
+    pub fn mute(&self, one: usize) {
+        (0..self.shared.count).filter(|other| *other != one).for_each(|other| self.cut(one, other));
     }
 
     /// Let everything between all members take this time.

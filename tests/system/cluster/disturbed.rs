@@ -14,7 +14,7 @@ use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, holdfast, repository, run};
 
 use super::network::Network;
-use crate::cluster::nodes::{Between, Nodes};
+use super::nodes::{Between, Nodes};
 
 /// Numbers of 8 bytes in the file that a server's faults are in; see `faults.c`.
 const WALL_OFFSET_S: u64 = 0;
@@ -98,7 +98,7 @@ fn faults_of(folder: &Path, n: usize) -> PathBuf {
 pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
     let folder = tempfile::Builder::new().prefix("holdfast-chaos-").tempdir().expect("a temporary folder");
     let library = folder.path().join("faults.so");
-    let source = repository().join("tests/system/chaos/faults.c");
+    let source = repository().join("tests/system/cluster/faults.c");
     run(command("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl")).good();
     // Of one that may do more than its user, the loader leaves our library out; a copy may not. Another process makes
     // it: a file that this one has open for writing cannot be run, and children of other tests inherit it for a moment.
