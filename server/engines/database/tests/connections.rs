@@ -175,7 +175,7 @@ async fn users_of_a_deleted_connection_can_be_revoked_and_nothing_else() {
     site.write("roles/reader", json!({ "db_name": "shop", "creation_statements": creation })).await.unwrap();
     let act = site.intend("creds/reader").unwrap().expect("a user is to be made");
     site.engine.effect(&act.outside, &act.means).await.unwrap();
-    assert_eq!(site.server.made_users(), [act.outside.name.clone()]);
+    assert_eq!(site.server.made_users(), std::slice::from_ref(&act.outside.name));
     site.mount.outside_at.insert("shop".into());
 
     site.ask(Operation::Delete, "config/shop", Value::Null).await.unwrap();
