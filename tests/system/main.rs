@@ -17,6 +17,7 @@ mod field_log;
 mod http2;
 mod logins;
 mod memory;
+mod metrics;
 mod migrate;
 mod needles;
 mod openapi;

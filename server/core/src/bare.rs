@@ -217,12 +217,23 @@ impl Core {
         if let Some(age) = self.backup_age_secs().filter(|_| !standby) {
             set("last_proven_backup_age_secs", age.map_or(Value::Null, Value::from));
         }
+        if let Some(used) = self.fullest_audit_disk() {
+            set("audit_disk_used_percent", used.into());
+        }
         set("version", VERSION.into());
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());
             set("cluster_id", id.into());
         }
         Answer::bare(status, &m)
+    }
+
+    /// Of the disks of audit files, how full the fullest is, if that is worth a warning.
+    fn fullest_audit_disk(&self) -> Option<u64> {
+        let open = self.open()?;
+        let devices = open.audit.devices();
+        let used = devices.iter().filter_map(|d| d.figures.disk()).map(|disk| disk.used_percent);
+        used.max().filter(|used| *used >= crate::audit::watch::WARN_AT[0])
     }
 
     async fn init(self: &Arc<Self>, body: &[u8]) -> Answer {

@@ -109,7 +109,7 @@ impl Core {
         };
         match self.read_at_once(&open, &house, &entered.flight) {
             Some((mut answer, lines)) => {
-                self.metrics.handled(start);
+                self.metrics.handled(start, answer.status, false);
                 answer.headers.extend(headers);
                 Begun::Read(answer, lines)
             }
@@ -129,7 +129,7 @@ impl Core {
         match audit::accepted(lines).await {
             Ok(()) => answer,
             Err(e) => {
-                self.metrics.audit_failures.add(1);
+                self.metrics.audit_response_failures.add(1);
                 Answer::failure(&e)
             }
         }
@@ -148,12 +148,13 @@ impl Core {
         if (request.operation.writes() || request.wrap_ttl.is_some()) && answer.status < 300 {
             answer.headers.push(self.index_header(&open));
         }
+        let writes = request.operation.writes();
         drop(entered);
         if effects.contains(&Effect::NamespaceSealed) {
             open.ceremonies.forget_sealed(&open.barrier.load());
         }
         drop(open);
-        self.metrics.handled(start);
+        self.metrics.handled(start, answer.status, writes);
         if effects.contains(&Effect::NamespaceSealed) {
             self.scrub().await;
         }
@@ -243,10 +244,15 @@ impl Core {
             Err(e) => Err(e),
         };
         if let Err(e) = written {
-            self.metrics.audit_failures.add(1);
+            self.metrics.audit_response_failures.add(1);
             return (Answer::failure(&e), effects);
         }
         failpoint!(self, "answered");
+        if result.as_ref().is_ok_and(|r| r.auth.as_ref().is_some_and(|a| !a.client_token.expose().is_empty()))
+            && operation.writes()
+        {
+            self.metrics.tokens_created.add(1);
+        }
         let answer = match result {
             Ok(response) => Answer::success(response, &request.id, mount.map_or("", |m| m.kind.as_str())),
             Err(e) => way_failure(&e, refused_by_policy(&facts)),
@@ -387,7 +393,12 @@ impl Way<'_> {
         }
         let login = self.login_name(mount, found, &authorised)?;
         self.keep_locked_out(mount, login.as_deref())?;
+        let start = Instant::now();
+        let logs_in = mount.entry.auth && found.unauthenticated && self.operation.writes();
         let carried_out = self.carry_out_at(mount, found, authorised, login.as_deref()).await;
+        if logs_in {
+            self.core.metrics.logins.since(start);
+        }
         if let Some(name) = login {
             match &carried_out {
                 Err(Error::LoginRefused(_)) => match self.core.lockouts.failed(&mount.entry, &name, self.now) {

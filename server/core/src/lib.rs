@@ -62,6 +62,7 @@ mod tokens;
 mod tx;
 mod undo;
 mod unions;
+mod usage;
 mod wrapping;
 
 pub use answer::Answer;
@@ -205,6 +206,8 @@ pub(crate) struct Open {
     pub identities: identity::Resolutions,
     pub audit: audit::Broker,
     pub quotas: quotas::Quotas,
+    /// What there was at the last count.
+    pub usage: ArcSwapOption<usage::Usage>,
     /// Shares that were given of sealed namespaces.
     pub unseals: namespaces::seal::Unseals,
     pub second_factors: Arc<mfa::SecondFactors>,
@@ -304,7 +307,7 @@ impl Core {
                                 return result;
                             }
                             Err(CommitError::Retry | CommitError::Conflict(_)) => {}
-                            Err(e) => return Err(commit_failure(e)),
+                            Err(e) => return Err(self.not_committed(e)),
                         },
                     }
                 }
@@ -325,10 +328,17 @@ impl Core {
                     drop(latch);
                     tokio::time::sleep(std::time::Duration::from_millis(1 << attempt.min(6))).await;
                 }
-                Err(e) => return Err(commit_failure(e)),
+                Err(e) => return Err(self.not_committed(e)),
             }
         }
         Err(Error::Conflict)
+    }
+
+    fn not_committed(&self, e: CommitError) -> Error {
+        if matches!(e, CommitError::Full(_) | CommitError::Failed(_) | CommitError::Unknown(_)) {
+            self.metrics.commit_failures.add(1);
+        }
+        commit_failure(e)
     }
 
     /// Wait until all that is in flight now is applied, or has failed.
@@ -514,6 +524,7 @@ impl Open {
         self.identities.forget_before(index);
         self.policies.forget_others();
         self.spaces.forget_all(index);
+        self.usage.store(None);
         let barrier = self.barrier.load();
         self.second_factors.waiting.forget_of(|namespace| barrier.is_sealed(namespace));
     }

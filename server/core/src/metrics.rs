@@ -1,10 +1,20 @@
 //! Figures of the server, with the names that public dashboards for Vault expect.
 
-use std::fmt::Write;
+mod page;
+mod process;
+mod times;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use holdfast_storage::{CompactionInfo, Phase};
+
+pub use self::times::Times;
+
+use self::page::Page;
+use crate::audit;
+use crate::usage::{Counts, Usage};
 
 /// A number that only rises.
 #[derive(Default)]
@@ -58,12 +68,27 @@ impl Gauge {
 #[derive(Default)]
 pub struct Metrics {
     /// Requests that were handled, and their nanoseconds.
-    pub requests: Counter,
-    pub request_ns: Counter,
+    pub requests: Times,
+    /// Those that are logins.
+    pub logins: Times,
+    /// By the first digit of their status, less one.
+    by_status: [Counter; 5],
+    /// Those that policies or tokens refused.
+    pub denied: Counter,
+    pub reads: Counter,
+    pub writes: Counter,
     pub in_flight: Gauge,
+    /// Commits that failed for good, or whose outcome is unknown.
+    pub commit_failures: Counter,
+    /// Times that this node was sealed, and became active.
+    pub seals: Counter,
+    pub activations: Counter,
     /// Transactions that had to run again.
     pub conflicts: Counter,
     pub audit_failures: Counter,
+    /// The same for responses.
+    pub audit_response_failures: Counter,
+    pub audit: Arc<audit::Totals>,
     /// Audit lines of what the server did by itself: taken, refused by all devices (they are offered again), lost.
     pub own_lines: Counter,
     pub own_line_failures: Counter,
@@ -124,17 +149,41 @@ impl OfMount {
 
 impl Metrics {
     /// A request that began then was handled.
-    pub fn handled(&self, start: Instant) {
-        self.requests.add(1);
-        self.request_ns.add(start.elapsed().as_nanos() as u64);
+    pub fn handled(&self, start: Instant, status: u16, writes: bool) {
+        self.requests.since(start);
+        if let Some(count) = usize::from(status / 100).checked_sub(1).and_then(|class| self.by_status.get(class)) {
+            count.add(1);
+        }
+        if status == 403 {
+            self.denied.add(1);
+        }
+        if writes { self.writes.add(1) } else { self.reads.add(1) }
     }
+}
+
+/// An audit device at this moment.
+pub struct AuditDevice {
+    pub path: String,
+    pub kind: &'static str,
+    pub figures: Arc<audit::Figures>,
+    /// Writes that wait to be sent, and their bytes.
+    pub waiting: (usize, usize),
+}
+
+/// The cluster as this node sees it.
+pub struct Members {
+    pub committed: u64,
+    pub applied: u64,
+    /// Names of the members, and whether each is healthy; where this node leads.
+    pub healthy: Vec<(String, bool)>,
+    pub tolerance: usize,
 }
 
 /// Figures of other parts at this moment.
 pub struct Now {
     pub unsealed: bool,
     /// The seal's device, once it was asked.
-    pub seal_device: Option<crate::seal_health::Seen>,
+    pub(crate) seal_device: Option<crate::seal_health::Seen>,
     pub applied_index: u64,
     pub feature_level: u64,
     pub proposals_in_flight: usize,
@@ -149,17 +198,20 @@ pub struct Now {
     /// While mass expiry is paused: seconds that the wall clock is ahead or behind.
     pub clock_apart_secs: Option<i64>,
     pub clock_pauses: u64,
+    pub active: bool,
+    pub audit: Vec<AuditDevice>,
+    pub own_lines_kept: usize,
+    pub members: Option<Members>,
+    pub usage: Option<Arc<Usage>>,
 }
 
 impl Metrics {
     /// Prometheus text format.
     pub fn prometheus(&self, now: &Now) -> String {
-        let mut out = String::new();
-        let mut one = |name: &str, kind: &str, help: &str, value: f64| {
-            let _cannot_fail = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-        };
+        let mut page = Page::default();
+        let mut one = |name: &str, kind: &str, help: &str, value: f64| page.one(name, kind, help, value);
         one("vault_core_unsealed", "gauge", "1 while the server is unsealed.", f64::from(u8::from(now.unsealed)));
-        one("vault_core_active", "gauge", "1 while the server is active.", f64::from(u8::from(now.unsealed)));
+        one("vault_core_active", "gauge", "1 while the server is active.", f64::from(u8::from(now.active)));
         if let Some(device) = &now.seal_device {
             let healthy = f64::from(u8::from(device.unhealthy.is_none()));
             one(
@@ -177,26 +229,34 @@ impl Metrics {
             );
         }
         one("vault_core_in_flight_requests", "gauge", "Requests being handled.", self.in_flight.get() as f64);
-        one("vault_core_handle_request_count", "counter", "Requests that were handled.", self.requests.get() as f64);
-        one(
-            "vault_core_handle_request_sum",
-            "counter",
-            "Milliseconds spent on requests.",
-            self.request_ns.get() as f64 / 1e6,
-        );
+        one("holdfast_requests_denied", "counter", "Requests that were answered 403.", self.denied.get() as f64);
+        one("holdfast_requests_read", "counter", "Requests that read.", self.reads.get() as f64);
+        one("holdfast_requests_write", "counter", "Requests that write.", self.writes.get() as f64);
+        let failed = self.commit_failures.get() as f64;
+        one("holdfast_commit_failures", "counter", "Commits that failed, or whose outcome is unknown.", failed);
+        one("holdfast_seals", "counter", "Times that this node was sealed.", self.seals.get() as f64);
+        one("holdfast_activations", "counter", "Times that this node became active.", self.activations.get() as f64);
         one(
             "vault_audit_log_request_failure",
             "counter",
             "Lines that no audit device took.",
             self.audit_failures.get() as f64,
         );
+        let failed = self.audit_response_failures.get() as f64;
+        one("vault_audit_log_response_failure", "counter", "Those of responses.", failed);
+        let kept = now.own_lines_kept as f64;
+        one("holdfast_audit_own_lines_kept", "gauge", "Acts of the server that no audit device has taken yet.", kept);
         let own = self.own_lines.get() as f64;
         one("holdfast_audit_own_lines", "counter", "Lines of what the server did by itself.", own);
         let refused = self.own_line_failures.get() as f64;
         one("holdfast_audit_own_line_failures", "counter", "Those that no device took at first.", refused);
         let lost = self.own_lines_lost.get() as f64;
         one("holdfast_audit_own_lines_lost", "counter", "Those that no device ever took.", lost);
-        one("vault_token_creation", "counter", "Tokens made.", self.tokens_created.get() as f64);
+        let made = self.tokens_created.get() as f64;
+        one("vault_token_creation", "counter", "Tokens made.", made);
+        // A token is stored in the commit that makes it: none is ever pending.
+        one("vault_token_create_count", "counter", "Tokens made.", made);
+        one("vault_token_store_count", "counter", "Tokens made.", made);
         one(
             "holdfast_tokens_expired",
             "counter",
@@ -266,20 +326,112 @@ impl Metrics {
         one("holdfast_clock_pauses", "counter", "Times that the wall clock jumped.", now.clock_pauses as f64);
         one("holdfast_key_slots_total", "gauge", "Slots of locked key memory.", now.key_slots_total as f64);
         let mut by_mount = |name: &str, help: &str, value: fn(&OfMount) -> i64| {
-            let shown: Vec<&OfMount> = now.leases.by_mount.iter().filter(|of| value(of) > 0).collect();
-            if !shown.is_empty() {
-                let _cannot_fail = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-            }
-            for of in shown {
-                let mount = of.path.replace('\\', "\\\\").replace('"', "\\\"");
-                let _cannot_fail = writeln!(out, "{name}{{mount=\"{mount}\"}} {}", value(of));
-            }
+            let shown = now.leases.by_mount.iter().filter(|of| value(of) > 0);
+            page.series((name, "gauge", help), shown.map(|of| (vec![("mount", of.path.as_str())], value(of) as f64)));
         };
         by_mount("holdfast_leases", "Live leases of a mount.", |of| of.live);
         by_mount("holdfast_leases_ending_by_mount", "Those whose end has begun.", |of| of.ending);
         by_mount("holdfast_leases_irrevocable_by_mount", "Those that were given up: see sys/leases.", |of| {
             i64::try_from(of.irrevocable).unwrap_or(i64::MAX)
         });
-        out
+        self.request_times(&mut page);
+        audit_devices(&mut page, &now.audit);
+        if let Some(members) = &now.members {
+            cluster(&mut page, members);
+        }
+        if let Some(usage) = &now.usage {
+            counted(&mut page, usage);
+        }
+        process::write(&mut page);
+        page.0
+    }
+
+    fn request_times(&self, page: &mut Page) {
+        page.times("vault_core_handle_request", "Milliseconds of requests.", &self.requests);
+        page.times("vault_core_handle_login_request", "Milliseconds of logins.", &self.logins);
+        page.times(
+            "vault_audit_log_request",
+            "Milliseconds until lines of requests are written.",
+            &self.audit.requests,
+        );
+        page.times("vault_audit_log_response", "The same for responses.", &self.audit.responses);
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let results = classes.iter().zip(&self.by_status).map(|(class, n)| (vec![("class", *class)], n.get() as f64));
+        page.series(("holdfast_request_results", "counter", "Requests by the status of their answers."), results);
+    }
+}
+
+fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
+    let labels = |d: &'_ AuditDevice| -> Vec<(&'static str, String)> {
+        vec![("device", d.path.clone()), ("type", d.kind.to_owned())]
+    };
+    let named: Vec<(Vec<(&'static str, String)>, &AuditDevice)> = all.iter().map(|d| (labels(d), d)).collect();
+    let mut of = |name: &str, kind: &str, help: &str, value: fn(&AuditDevice) -> Option<f64>| {
+        let shown = named.iter().filter_map(|(labels, d)| Some((borrowed(labels), value(d)?)));
+        page.series((name, kind, help), shown);
+    };
+    of("holdfast_audit_device_lines", "counter", "Lines that a device took.", |d| Some(d.figures.lines.get() as f64));
+    of("holdfast_audit_device_failures", "counter", "Times that a device refused.", |d| {
+        Some(d.figures.refused.get() as f64)
+    });
+    of("holdfast_audit_device_failing", "gauge", "1 while a device refuses lines.", |d| {
+        Some(f64::from(u8::from(d.figures.is_failing())))
+    });
+    of("holdfast_audit_device_queue", "gauge", "Writes that wait to be sent.", |d| Some(d.waiting.0 as f64));
+    of("holdfast_audit_device_queue_bytes", "gauge", "Their bytes.", |d| Some(d.waiting.1 as f64));
+    of("holdfast_audit_disk_used_percent", "gauge", "Of a file's disk, what is in use.", |d| {
+        Some(d.figures.disk()?.used_percent as f64)
+    });
+    of("holdfast_audit_disk_free_bytes", "gauge", "What is left of it for the server.", |d| {
+        Some(d.figures.disk()?.free_bytes as f64)
+    });
+    let help = "Milliseconds until a file has a write, or a peer.";
+    let writes = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.writes));
+    page.times_of(("holdfast_audit_device_write", help), writes);
+    let syncs = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.syncs));
+    let syncs = syncs.filter(|(_, times)| times.count.get() > 0);
+    page.times_of(("holdfast_audit_device_sync", "Milliseconds until the disk has what was written."), syncs);
+}
+
+fn borrowed<'l>(labels: &'l [(&'static str, String)]) -> Vec<(&'l str, &'l str)> {
+    labels.iter().map(|(k, v)| (*k, v.as_str())).collect()
+}
+
+fn cluster(page: &mut Page, members: &Members) {
+    page.one("holdfast_raft_committed_index", "gauge", "Last committed log index.", members.committed as f64);
+    let behind = members.committed.saturating_sub(members.applied) as f64;
+    page.one("holdfast_raft_entries_behind", "gauge", "Committed entries that this node has not applied.", behind);
+    if members.healthy.is_empty() {
+        return;
+    }
+    let all = members.healthy.iter().all(|(_, healthy)| *healthy);
+    page.one("vault_autopilot_healthy", "gauge", "1 while all members are healthy.", f64::from(u8::from(all)));
+    let tolerance = members.tolerance as f64;
+    page.one("vault_autopilot_failure_tolerance", "gauge", "Voters that may fail.", tolerance);
+    page.one("vault_raft_peers", "gauge", "Members of the cluster.", members.healthy.len() as f64);
+    let each = members.healthy.iter().map(|(id, h)| (vec![("node_id", id.as_str())], f64::from(u8::from(*h))));
+    page.series(("vault_autopilot_node_healthy", "gauge", "1 while a member is healthy."), each);
+}
+
+/// A namespace as labels name it.
+fn shown(path: &str) -> &str {
+    if path.is_empty() { "root" } else { path }
+}
+
+fn counted(page: &mut Page, usage: &Usage) {
+    let entities = usage.entities as f64;
+    page.one("vault_identity_num_entities", "gauge", "Entities, as of the last count.", entities);
+    let aliases = usage.entity_aliases as f64;
+    page.one("vault_identity_entity_alias_count", "gauge", "Aliases of entities.", aliases);
+    let mut all = |name: &str, help: &str, label: &'static str, counts: &Counts| {
+        let each =
+            counts.iter().map(|((path, of), n)| (vec![("namespace", shown(path)), (label, of.as_str())], *n as f64));
+        page.series((name, "gauge", help), each);
+    };
+    all("vault_secret_kv_count", "Secrets of kv mounts.", "mount_point", &usage.secrets);
+    if let Some(tokens) = &usage.tokens {
+        all("vault_token_count_by_policy", "Tokens that have a policy.", "policy", &tokens.by_policy);
+        all("vault_token_count_by_auth", "Tokens by the method that gave them.", "auth_method", &tokens.by_auth);
+        all("vault_token_count_by_ttl", "Tokens by their TTL when they were made.", "creation_ttl", &tokens.by_ttl);
     }
 }

@@ -21,7 +21,7 @@ use crate::policies::PolicyCache;
 use crate::router;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
-use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo};
+use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
 
 const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
@@ -249,6 +249,7 @@ impl Core {
             identities: crate::identity::Resolutions::default(),
             audit: self.open_audit(&barrier).await.map_err(failed)?,
             quotas: crate::quotas::Quotas::default(),
+            usage: ArcSwapOption::empty(),
             unseals: Unseals::default(),
             second_factors: Arc::default(),
             settings: crate::settings::SettingsCache::default(),
@@ -268,6 +269,7 @@ impl Core {
         }
         self.open.store(Some(open.clone()));
         self.is_unlocked();
+        self.metrics.activations.add(1);
         self.did(&open, vec![self.about_node("sys/unseal", cause)]);
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
@@ -277,6 +279,7 @@ impl Core {
         crate::identity::rotation::start(self, &open);
         autopilot::start(self, &open);
         backups::start(self, &open);
+        usage::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
         Ok(())
     }
@@ -315,6 +318,8 @@ impl Core {
         }
         self.seal.sealed_by_hand.store(true, Ordering::SeqCst);
         self.seal_count.fetch_add(1, Ordering::SeqCst);
+        self.metrics.seals.add(1);
+
         self.sealed.notify_waiters();
         self.log.end_watches();
         if let Some(open) = open {

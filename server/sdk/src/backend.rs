@@ -170,6 +170,11 @@ pub trait Backend: Send + Sync + 'static {
         Err(crate::Error::Internal(format!("{} gives no tokens", self.kind())))
     }
 
+    /// The table that has one record for each secret, for those who count them.
+    fn secrets(&self) -> Option<crate::Table> {
+        None
+    }
+
     /// What a new mount writes first.
     fn mounted(&self, _tx: &mut Tx) -> Result<()> {
         Ok(())

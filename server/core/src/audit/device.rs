@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::FileDevice;
 use super::line::{self, Hasher};
 use super::options::{DeviceConfig, Target};
 use super::remote::{Peer, Remote};
 use super::sealing::Sealing;
-use super::{Appended, Broker};
-use crate::metrics::Counter;
+use super::{Appended, Broker, Figures};
 
 /// What audit devices may be.
 #[derive(Debug, Clone)]
@@ -77,46 +75,6 @@ enum Sink {
 
 type FileSink = Arc<FileDevice>;
 
-/// How a device does.
-pub struct Figures {
-    path: String,
-    /// Times that lines were taken, and refused.
-    pub taken: Counter,
-    pub refused: Counter,
-    failing: AtomicBool,
-}
-
-impl Figures {
-    pub fn of(path: &str) -> Arc<Figures> {
-        Arc::new(Figures {
-            path: path.to_owned(),
-            taken: Counter::default(),
-            refused: Counter::default(),
-            failing: AtomicBool::new(false),
-        })
-    }
-
-    pub fn took(&self) {
-        self.taken.add(1);
-        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::SeqCst) {
-            tracing::info!(device = %self.path, "an audit device takes lines again");
-        }
-    }
-
-    /// The first of several refusals is told about.
-    pub fn refused(&self, why: &dyn std::fmt::Display) {
-        self.refused.add(1);
-        if !self.failing.swap(true, Ordering::SeqCst) {
-            tracing::error!(device = %self.path, error = %why, "an audit device refuses lines");
-        }
-    }
-
-    /// Whether it refused the last line that it was given.
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
-    }
-}
-
 impl Device {
     /// Open a device. With `test` it must work, and has had a test line if its options do not say otherwise;
     /// without it, one that does not work is there and refuses lines until it does.
@@ -130,7 +88,7 @@ impl Device {
         let shape = config.shape()?;
         let hasher = Hasher::new(salt, &shape);
         let (target, prefix) = (config.target()?, shape.prefix);
-        let figures = Figures::of(&config.path);
+        let figures = broker.totals.of(&config.path);
         let tests = test && !config.skips_test();
         let test_line = {
             let mut out = Vec::new();
@@ -140,7 +98,7 @@ impl Device {
         let sink = match target {
             Target::File(target) => {
                 let within = uuid.and_then(|_| rules.within());
-                let made = FileDevice::new(target, within, (prefix.clone(), sealing))?;
+                let made = FileDevice::new(target, within, (prefix.clone(), sealing, figures.clone()))?;
                 Sink::File(open_file(made, &figures, test, tests.then_some(&test_line))?)
             }
             other => {
@@ -168,9 +126,9 @@ impl Device {
             Sink::File(file) => {
                 let written = file.append(lines, writes);
                 if let Ok(Some(_)) = written {
-                    self.figures.took();
+                    self.figures.took(lines);
                 }
-                self.taken_by_file(written)
+                self.taken_by_file(written, lines)
             }
             Sink::Remote(remote) => self.queued(remote, lines, urgent),
         }
@@ -179,7 +137,7 @@ impl Device {
     /// The same for lines that only an answer waits for: those of other requests may join them.
     pub fn append_together(&self, lines: &[u8], urgent: bool) -> Option<Appended> {
         match &self.sink {
-            Sink::File(file) => self.taken_by_file(file.append_together(lines, &self.figures)),
+            Sink::File(file) => self.taken_by_file(file.append_together(lines, &self.figures), lines),
             Sink::Remote(remote) => self.queued(remote, lines, urgent),
         }
     }
@@ -187,10 +145,11 @@ impl Device {
     fn taken_by_file(
         &self,
         written: std::io::Result<Option<tokio::sync::oneshot::Receiver<bool>>>,
+        lines: &[u8],
     ) -> Option<Appended> {
         match written {
             Ok(None) => {
-                self.figures.took();
+                self.figures.took(lines);
                 Some(Appended::Done)
             }
             Ok(Some(receiver)) => Some(Appended::Local(receiver)),
@@ -241,9 +200,14 @@ impl Device {
     }
 
     pub fn waiting_bytes(&self) -> usize {
+        self.waiting().1
+    }
+
+    /// Writes that wait to be sent, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
         match &self.sink {
-            Sink::File(_) => 0,
-            Sink::Remote(remote) => remote.waiting_bytes(),
+            Sink::File(_) => (0, 0),
+            Sink::Remote(remote) => remote.waiting(),
         }
     }
 }

@@ -15,10 +15,10 @@ use holdfast_chain::{Chain, Tail};
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
-use super::Figures;
 use super::line::checkpoint_line;
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
+use super::{Disk, Figures};
 use crate::random;
 
 /// Appends lines to a file, stdout, or nothing.
@@ -34,6 +34,7 @@ pub struct FileDevice {
     sealing: Sealing,
     /// Stands before checkpoints too.
     prefix: String,
+    figures: Arc<Figures>,
     /// When it was last tried to open a file that could not be opened.
     tried: Mutex<Option<Instant>>,
     syncer: Option<Arc<Syncer>>,
@@ -73,6 +74,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// A thread that syncs for all who wait.
 struct Syncer {
+    figures: Arc<Figures>,
     state: Mutex<SyncState>,
     wake: Condvar,
 }
@@ -94,11 +96,11 @@ impl FileDevice {
     pub fn new(
         target: FileTarget,
         within: Option<Arc<[PathBuf]>>,
-        (prefix, sealing): (String, Sealing),
+        (prefix, sealing, figures): (String, Sealing, Arc<Figures>),
     ) -> Result<FileDevice, String> {
         let syncs = target.durability != (Durability::Write, Durability::Write);
         let syncer = match &target.place {
-            FilePlace::File(_) if syncs => Some(Syncer::start().map_err(|e| e.to_string())?),
+            FilePlace::File(_) if syncs => Some(Syncer::start(figures.clone()).map_err(|e| e.to_string())?),
             _ => None,
         };
         Ok(FileDevice {
@@ -108,6 +110,7 @@ impl FileDevice {
             chain: Mutex::default(),
             sealing,
             prefix,
+            figures,
             tried: Mutex::default(),
             syncer,
             queue: Mutex::default(),
@@ -127,7 +130,9 @@ impl FileDevice {
             file = self.file.load();
         }
         let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
+        let start = Instant::now();
         self.write(&mut lock(&self.chain), file, line, false)?;
+        self.figures.writes.since(start);
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
         Ok(match (&self.syncer, wanted) {
@@ -181,7 +186,7 @@ impl FileDevice {
         }
         let written = self.append(&lines, false);
         match &written {
-            Ok(_) => figures.took(),
+            Ok(_) => figures.took(&lines),
             Err(e) => figures.refused(e),
         }
         for sender in waiting {
@@ -311,11 +316,12 @@ impl FileDevice {
     }
 
     /// How much of the file's disk is in use, of what the server may use of it.
-    pub fn used_percent(&self) -> Option<u64> {
+    pub fn disk(&self) -> Option<Disk> {
         let file = self.file.load();
         let disk = rustix::fs::fstatvfs(file.as_deref()?).ok()?;
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
-        used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))
+        let used_percent = used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))?;
+        Some(Disk { used_percent, free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize) })
     }
 }
 
@@ -457,8 +463,8 @@ impl Drop for FileDevice {
 }
 
 impl Syncer {
-    fn start() -> io::Result<Arc<Syncer>> {
-        let syncer = Arc::new(Syncer { state: Mutex::default(), wake: Condvar::new() });
+    fn start(figures: Arc<Figures>) -> io::Result<Arc<Syncer>> {
+        let syncer = Arc::new(Syncer { figures, state: Mutex::default(), wake: Condvar::new() });
         let own = syncer.clone();
         thread::Builder::new().name("audit-sync".into()).stack_size(128 << 10).spawn(move || own.run())?;
         Ok(syncer)
@@ -497,7 +503,9 @@ impl Syncer {
                 let mut state = lock(&self.state);
                 (std::mem::take(&mut state.waiting), std::mem::take(&mut state.files))
             };
+            let start = Instant::now();
             let synced = files.iter().try_for_each(|file| file.sync_data());
+            self.figures.syncs.since(start);
             if let Err(e) = &synced {
                 tracing::error!(error = %e, "an audit file cannot be synced");
             }
@@ -517,7 +525,8 @@ mod tests {
     fn device(path: &str) -> Arc<FileDevice> {
         let durability = (Durability::Sync, Durability::Write);
         let target = FileTarget { place: FilePlace::File(path.into()), mode: Some(0o600), durability };
-        let device = FileDevice::new(target, None, (String::new(), Sealing::for_tests())).unwrap();
+        let device =
+            FileDevice::new(target, None, (String::new(), Sealing::for_tests(), Figures::of("file/"))).unwrap();
         device.reopen().unwrap();
         Arc::new(device)
     }

@@ -4,6 +4,7 @@
 //! none there is no audit. Devices are declared in the configuration, or made by the API and stored ([`table`]).
 
 mod device;
+mod figures;
 mod file;
 mod line;
 mod options;
@@ -13,7 +14,8 @@ pub(crate) mod sealing;
 pub(crate) mod table;
 pub(crate) mod watch;
 
-pub use device::{Device, Figures, Rules};
+pub use device::{Device, Rules};
+pub use figures::{Disk, Figures, Totals};
 pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts};
 pub use options::{DeviceConfig, Kind};
 pub(crate) use own::Act;
@@ -24,11 +26,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdfast_sdk::{Error, Response, Result, Timestamp};
 use tokio::sync::oneshot;
+
+use crate::metrics::Times;
 
 /// All devices of an unsealed server.
 #[derive(Default)]
@@ -40,6 +44,8 @@ pub struct Broker {
     tested: Mutex<Vec<Weak<Device>>>,
     /// What the server did by itself and no device has taken yet.
     late: own::Late,
+    /// See [`Totals`].
+    totals: Arc<Totals>,
     /// One change of the devices at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -75,6 +81,11 @@ const LINES_BYTES: usize = 4096;
 const DRAIN: Duration = Duration::from_secs(2);
 
 impl Broker {
+    /// Without devices.
+    pub fn new(totals: Arc<Totals>) -> Broker {
+        Broker { totals, ..Broker::default() }
+    }
+
     /// The devices of this moment.
     pub fn devices(&self) -> Arc<Devices> {
         self.devices.load_full()
@@ -101,6 +112,11 @@ impl Broker {
         for device in self.devices.load().iter() {
             device.reopen();
         }
+    }
+
+    /// Acts of the server whose lines no device has taken yet.
+    pub fn kept_late(&self) -> usize {
+        self.late.len()
     }
 
     /// Seal what the files have.
@@ -148,6 +164,7 @@ impl Entry<'_> {
     /// The line before the request is handled.
     pub fn request(&self, writes: bool, now: Timestamp, error: Option<&Error>) -> Result<Pending> {
         let line = |device: &Device, out: &mut Vec<u8>| self.request_line(device, now, error, out);
+        let _timed = Timed(Instant::now(), &self.broker.totals.requests);
         write(&self.devices, line, |device, lines, urgent| device.append(lines, writes, urgent))
     }
 
@@ -155,6 +172,7 @@ impl Entry<'_> {
     /// join it.
     pub fn response(&self, now: Timestamp, answer: Result<&Response, &Error>) -> Result<Pending> {
         let line = |device: &Device, out: &mut Vec<u8>| self.response_line(device, now, answer, out);
+        let _timed = Timed(Instant::now(), &self.broker.totals.responses);
         write(&self.broker.devices.load(), line, Device::append_together)
     }
 
@@ -169,6 +187,8 @@ impl Entry<'_> {
             self.request_line(device, asked, error, out);
             self.response_line(device, answered, answer, out);
         };
+        let start = Instant::now();
+        let _timed = (Timed(start, &self.broker.totals.requests), Timed(start, &self.broker.totals.responses));
         write(&self.devices, lines, Device::append_together)
     }
 
@@ -186,6 +206,15 @@ impl Entry<'_> {
             Some(member) => Cow::Borrowed(member),
             None => Cow::Owned(line::request_member(device, self.facts, self.about)),
         }
+    }
+}
+
+/// Takes the time until it is dropped.
+struct Timed<'t>(Instant, &'t Times);
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.1.since(self.0);
     }
 }
 

@@ -120,7 +120,7 @@ pub fn remove(tx: &mut Tx, path: &str) -> Result<bool> {
 impl Core {
     /// The devices of a server that is being unsealed.
     pub(crate) async fn open_audit(&self, barrier: &Barrier) -> Result<Broker> {
-        let broker = Broker::default();
+        let broker = Broker::new(self.metrics.audit.clone());
         self.bring_up_to_date(&broker, barrier).await?;
         Ok(broker)
     }

@@ -10,7 +10,7 @@ use crate::{Core, Open};
 /// How often.
 const LOOK: Duration = Duration::from_secs(1);
 /// Parts of a disk in use that are told about, in percent.
-const WARN_AT: [u64; 2] = [80, 95];
+pub(crate) const WARN_AT: [u64; 2] = [80, 95];
 
 /// Look after the files for as long as the server is unsealed.
 pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
@@ -34,11 +34,19 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             if let Err(e) = file.seal(false) {
                 device.figures.refused(&e);
             }
-            let Some(used) = file.used_percent() else { continue };
+            let disk = file.disk();
+            device.figures.see_disk(disk);
+            let Some(used) = disk.map(|disk| disk.used_percent) else { continue };
             let reached = WARN_AT.into_iter().filter(|at| used >= *at).max().unwrap_or(0);
             let before = said.insert(device.number, reached).unwrap_or(0);
             if reached > before {
-                tracing::warn!(device = %device.config.path, used_percent = used, "the disk of the audit log fills up");
+                let device = &device.config.path;
+                match reached == WARN_AT[1] {
+                    true => {
+                        tracing::error!(%device, used_percent = used, "the disk of the audit log is nearly full: when it is, no request is answered")
+                    }
+                    false => tracing::warn!(%device, used_percent = used, "the disk of the audit log fills up"),
+                }
             }
         }
         core.tell_late(&open);

@@ -1,6 +1,8 @@
 //! `sys/seal`, `sys/step-down`, `sys/jobs`, `sys/in-flight-req`, `sys/config/state/sanitized`, `sys/metrics`,
 //! `sys/internal/specs/openapi`.
 
+use std::sync::Arc;
+
 use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
 use serde_json::json;
 
@@ -8,7 +10,7 @@ use super::{System, capabilities};
 use crate::layout::{ROOT, SYSTEM};
 use crate::policies::system_time;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, leases, metrics, namespaces, open_api, router};
+use crate::{autopilot, jobs, leases, metrics, namespaces, open_api, router};
 
 /// Where tokens are counted that no login gave.
 const OF_NO_LOGIN: [u8; 16] = [0; 16];
@@ -124,7 +126,38 @@ impl crate::Core {
             targets_shut: self.targets.shut(),
             clock_apart_secs: self.clock.apart_secs(),
             clock_pauses: self.clock.pauses.load(std::sync::atomic::Ordering::Relaxed),
+            active: matches!(self.standing(), crate::Standing::Active) && self.open().is_some(),
+            audit: self.audit_devices_now(),
+            own_lines_kept: self.open().map_or(0, |open| open.audit.kept_late()),
+            members: self.members_now(),
+            usage: self.open().and_then(|open| open.usage.load_full()),
         }
+    }
+
+    fn audit_devices_now(&self) -> Vec<metrics::AuditDevice> {
+        let Some(open) = self.open() else { return Vec::new() };
+        let devices = open.audit.devices();
+        let one = |d: &Arc<crate::audit::Device>| metrics::AuditDevice {
+            path: d.config.path.clone(),
+            kind: d.config.kind.word(),
+            figures: d.figures.clone(),
+            waiting: d.waiting(),
+        };
+        devices.iter().map(one).collect()
+    }
+
+    fn members_now(&self) -> Option<metrics::Members> {
+        let cluster = self.options.cluster.as_ref()?;
+        let lead = cluster.lead();
+        let mut now =
+            metrics::Members { committed: lead.committed, applied: lead.applied, healthy: Vec::new(), tolerance: 0 };
+        if let Some(open) = self.open() {
+            let settings = autopilot::load(&mut self.reader(&open)).unwrap_or_default();
+            let all = self.watched.look(&**cluster, &settings, self.clock.cluster());
+            now.tolerance = autopilot::tolerance(&all);
+            now.healthy = all.into_iter().map(|h| (h.member.id, h.healthy)).collect();
+        }
+        Some(now)
     }
 
     /// Counted leases of all namespaces, while unsealed.
@@ -173,7 +206,10 @@ impl crate::Core {
 fn as_json(text: &str) -> Map<String, Value> {
     let gauge = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
-        Some(json!({"Name": name, "Value": value.parse::<f64>().unwrap_or(0.0), "Labels": {}}))
+        // Quantiles of nothing.
+        let value = value.parse::<f64>().ok().filter(|v| v.is_finite())?;
+        let (name, labels) = name.split_once('{').map_or((name, Map::new()), |(name, rest)| (name, labels(rest)));
+        Some(json!({"Name": name, "Value": value, "Labels": labels}))
     };
     let gauges: Vec<Value> = text.lines().filter(|l| !l.starts_with('#')).filter_map(gauge).collect();
     let mut m = Map::new();
@@ -183,6 +219,34 @@ fn as_json(text: &str) -> Map<String, Value> {
     }
     m.insert("Timestamp".into(), crate::clock::now().rfc3339().into());
     m
+}
+
+/// The labels of a series, behind the brace that opens them.
+fn labels(text: &str) -> Map<String, Value> {
+    let mut found = Map::new();
+    let mut rest = text;
+    while let Some((name, behind)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut chars = behind.char_indices();
+        let mut end = behind.len();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => value.push('\n'),
+                    Some((_, c)) => value.push(c),
+                    None => {}
+                },
+                c => value.push(c),
+            }
+        }
+        found.insert(name.to_owned(), value.into());
+        rest = behind[end..].trim_start_matches(',');
+    }
+    found
 }
 
 /// Without a good token, the routes that need none.

@@ -83,6 +83,10 @@ fn scan(_: &KvV1, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 impl Backend for KvV1 {
+    fn secrets(&self) -> Option<Table> {
+        Some(DATA)
+    }
+
     fn kind(&self) -> &'static str {
         "kv"
     }

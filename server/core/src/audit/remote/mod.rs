@@ -38,6 +38,8 @@ struct Job {
     /// No other device has accepted them.
     urgent: bool,
     taken: oneshot::Sender<bool>,
+    /// When it was put into the queue.
+    since: std::time::Instant,
 }
 
 /// Where lines are sent.
@@ -95,7 +97,7 @@ impl Remote {
             return Err(full());
         }
         let (taken, receiver) = oneshot::channel();
-        let job = Job { lines: lines.to_vec(), urgent, taken };
+        let job = Job { lines: lines.to_vec(), urgent, taken, since: std::time::Instant::now() };
         self.queue.try_send(job).map_err(|refused| {
             self.bytes.fetch_sub(lines.len(), Ordering::SeqCst);
             match refused {
@@ -106,9 +108,9 @@ impl Remote {
         Ok(receiver)
     }
 
-    /// How many bytes wait.
-    pub fn waiting_bytes(&self) -> usize {
-        self.bytes.load(Ordering::SeqCst)
+    /// How many writes wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.queue.max_capacity() - self.queue.capacity(), self.bytes.load(Ordering::SeqCst))
     }
 }
 
@@ -163,7 +165,8 @@ impl Sending {
             }
         }
         self.failed = None;
-        self.figures.took();
+        self.figures.took(&job.lines);
+        self.figures.writes.since(job.since);
         Ok(())
     }
 }

@@ -75,6 +75,9 @@ pub(crate) fn root_of_mount() -> Response {
 }
 
 impl Backend for KvV2 {
+    fn secrets(&self) -> Option<Table> {
+        Some(METADATA)
+    }
     fn kind(&self) -> &'static str {
         "kv"
     }

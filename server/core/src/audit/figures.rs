@@ -1,0 +1,103 @@
+//! How audit devices do. These figures outlive a seal.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::metrics::{Counter, Times};
+
+/// Devices that are remembered at most; those of the present are always shown.
+const REMEMBERED: usize = 256;
+
+/// Of all devices together.
+#[derive(Default)]
+pub struct Totals {
+    /// How long the lines of a request, and of a response, kept whoever wrote them.
+    pub requests: Times,
+    pub responses: Times,
+    devices: Mutex<BTreeMap<String, Arc<Figures>>>,
+}
+
+impl Totals {
+    /// The figures of the device at a path.
+    pub fn of(&self, path: &str) -> Arc<Figures> {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if devices.len() >= REMEMBERED {
+            devices.retain(|_, figures| Arc::strong_count(figures) > 1);
+        }
+        devices.entry(path.to_owned()).or_insert_with(|| Figures::of(path)).clone()
+    }
+}
+
+/// How a device does.
+pub struct Figures {
+    path: String,
+    /// Lines that it took.
+    pub lines: Counter,
+    /// Times that it refused.
+    pub refused: Counter,
+    /// How long a write took: to the file, or until the peer had it.
+    pub writes: Times,
+    /// How long the disk took to have what was written.
+    pub syncs: Times,
+    failing: AtomicBool,
+    /// Of the file's disk in use, in percent, as it was last looked at; [`UNKNOWN`].
+    disk_used: AtomicU64,
+    disk_free_bytes: AtomicU64,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Figures {
+    pub fn of(path: &str) -> Arc<Figures> {
+        Arc::new(Figures {
+            path: path.to_owned(),
+            lines: Counter::default(),
+            refused: Counter::default(),
+            writes: Times::default(),
+            syncs: Times::default(),
+            failing: AtomicBool::new(false),
+            disk_used: AtomicU64::new(UNKNOWN),
+            disk_free_bytes: AtomicU64::new(UNKNOWN),
+        })
+    }
+
+    /// It took these lines.
+    pub fn took(&self, lines: &[u8]) {
+        self.lines.add(lines.iter().filter(|b| **b == b'\n').count() as u64);
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::SeqCst) {
+            tracing::info!(device = %self.path, "an audit device takes lines again");
+        }
+    }
+
+    /// The first of several refusals is told about.
+    pub fn refused(&self, why: &dyn std::fmt::Display) {
+        self.refused.add(1);
+        if !self.failing.swap(true, Ordering::SeqCst) {
+            tracing::error!(device = %self.path, error = %why, "an audit device refuses lines");
+        }
+    }
+
+    /// Whether it refused the last line that it was given.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub fn see_disk(&self, disk: Option<Disk>) {
+        self.disk_used.store(disk.map_or(UNKNOWN, |d| d.used_percent), Ordering::Relaxed);
+        self.disk_free_bytes.store(disk.map_or(UNKNOWN, |d| d.free_bytes), Ordering::Relaxed);
+    }
+
+    /// The file's disk, as it was last looked at.
+    pub fn disk(&self) -> Option<Disk> {
+        let known = |n: &AtomicU64| Some(n.load(Ordering::Relaxed)).filter(|n| *n != UNKNOWN);
+        Some(Disk { used_percent: known(&self.disk_used)?, free_bytes: known(&self.disk_free_bytes)? })
+    }
+}
+
+/// How full a disk is, of what the server may use of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    pub used_percent: u64,
+    pub free_bytes: u64,
+}
