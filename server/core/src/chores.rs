@@ -64,7 +64,7 @@ fn begin_due(core: &Arc<Core>, open: &Arc<Open>, running: &Arc<Running>, permits
     let Some(now) = core.clock.observe() else { return Ok(()) };
     let mut tx = Tx::read_only(core.store.view(), (**open.barrier.load()).clone());
     let elsewhere = busy_elsewhere(core, open, &mut tx)?;
-    for mount in core.router(open)?.mounts().chain(&elsewhere) {
+    for mount in core.router(open)?.mounts().chain(&elsewhere).filter(|mount| !mount.entry.moving) {
         let Handler::Engine(backend) = &mount.handler else { continue };
         tx.enter(mount.scope);
         for chore in backend.chores(&mut tx, now, AT_ONCE)? {
@@ -119,6 +119,9 @@ async fn carry_out(
     let begun = core
         .transact(open, |tx| {
             tx.enter(mount.scope);
+            if !router::is_in_service(tx, &mount.entry)? {
+                return Ok(None);
+            }
             let Some(act) = backend.begin_chore(tx, name, core.clock.now())? else { return Ok(None) };
             let key = intents::add(tx, mount, "", &act, core.clock.cluster())?;
             Ok(Some((key, act)))

@@ -36,7 +36,7 @@ use crate::router::{Handler, Mount, Router};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
 use crate::tx::{Effect, Tx};
-use crate::{Answer, Core, Open, cubbyhole, intents, jobs, leases, logins, random, wrapping};
+use crate::{Answer, Core, Open, cubbyhole, intents, jobs, leases, logins, moves, random, wrapping};
 
 /// The lease would end with the token, before its answer is read.
 const LAST_USE: &str =
@@ -381,6 +381,9 @@ impl Way<'_> {
                 vec![format!("no handler for route {:?}. route entry not found.", self.request.path)],
             ));
         };
+        if mount.entry.moving {
+            return Err(moves::is_under_way(&mount.full_path));
+        }
         if self.operation == Operation::Read && self.request.data.contains_key("help") {
             let pattern = self.found.map(|f| &*f.pattern);
             let text = crate::open_api::help(mount, self.path, pattern).ok_or(Error::UnsupportedPath)?;

@@ -11,7 +11,7 @@ use crate::layout::{JOBS, MOUNTS, NamespaceId, ROOT, STORE, SYSTEM, Scope};
 use crate::namespaces::{self, Ended, seal};
 use crate::router::{Handler, MountEntry, Router};
 use crate::tx::{Effect, Tx};
-use crate::{Core, Open, clock, cubbyhole, intents, leases, random, tokens};
+use crate::{Core, Open, clock, cubbyhole, intents, leases, moves, random, tokens};
 
 /// Keys that one batch of a job changes.
 const BATCH_KEYS: usize = 256;
@@ -113,6 +113,9 @@ pub enum Kind {
         #[n(0)]
         number: u32,
     },
+    /// Bring a mount to another namespace: out of the one that the job works in.
+    #[n(11)]
+    MoveMount(#[n(0)] Box<moves::Move>),
 }
 
 impl Kind {
@@ -143,6 +146,7 @@ impl Kind {
             Kind::EndNamespace { .. } => "end-namespace",
             Kind::WipeNamespace { .. } => "wipe-namespace",
             Kind::TakeUpParked { .. } => "take-up-parked",
+            Kind::MoveMount(_) => "move-mount",
         }
     }
 
@@ -161,6 +165,7 @@ impl Kind {
             Kind::EndNamespace { .. } => "a namespace was deleted",
             Kind::WipeNamespace { .. } => "a namespace was deleted while it was sealed",
             Kind::TakeUpParked { .. } => "a namespace was unsealed: what was due meanwhile is due again",
+            Kind::MoveMount(_) => "a mount was to be moved to another namespace",
         }
     }
 
@@ -172,6 +177,7 @@ impl Kind {
             | Kind::EndNamespace { path }
             | Kind::WipeNamespace { path }
             | Kind::RevokeLeases { folder: path, .. } => Some(path),
+            Kind::MoveMount(mv) => Some(&mv.from),
             _ => None,
         }
     }
@@ -332,6 +338,14 @@ pub fn step(core: &Core, tx: &mut Tx, router: &Router, id: &[u8; 16]) -> Result<
         Kind::EndLeasesOfToken { token: of } => leases::end_rest_of_token(tx, &token(of))?,
         Kind::WipeNamespace { .. } => seal::wipe_some(tx, &namespace, BATCH_KEYS)?,
         Kind::TakeUpParked { number } => seal::take_up_parked(tx, *number)?,
+        Kind::MoveMount(mv) => match moves::step(core, tx, mv)? {
+            moves::Progress::Done => false,
+            moves::Progress::More => true,
+            moves::Progress::Waits(why) => {
+                note_failure(tx, id, &why)?;
+                return Ok(Step::Waits);
+            }
+        },
         Kind::EndNamespace { .. } => match namespaces::end_some(tx, namespace)? {
             Ended::All => false,
             Ended::Some => true,
@@ -399,12 +413,11 @@ pub fn shown(id: &[u8; 16], job: &Job) -> Map<String, Value> {
     out.insert("created_time".into(), holdfast_sdk::Timestamp::from_secs(job.created).rfc3339().into());
     out.insert("batches".into(), job.batches.into());
     out.insert("last_error".into(), job.last_error.clone().map_or(Value::Null, Value::from));
-    if let Kind::CleanMount { path, .. }
-    | Kind::UpgradeMount { path, .. }
-    | Kind::EndNamespace { path }
-    | Kind::WipeNamespace { path } = &job.kind
-    {
-        out.insert("path".into(), path.clone().into());
+    if let Some(path) = job.kind.path() {
+        out.insert("path".into(), path.into());
+    }
+    if let Kind::MoveMount(mv) = &job.kind {
+        out.insert("target".into(), mv.to.clone().into());
     }
     out
 }

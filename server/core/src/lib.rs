@@ -39,6 +39,7 @@ pub mod log;
 mod logins;
 pub mod metrics;
 mod mfa;
+mod moves;
 mod names;
 mod namespaces;
 mod new_keys;

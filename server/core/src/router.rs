@@ -67,6 +67,10 @@ pub struct MountEntry {
     #[n(22)]
     #[cbor(default)]
     pub moves: u32,
+    /// It is on its way to another namespace, or from one: nobody is served from it.
+    #[n(23)]
+    #[cbor(default)]
+    pub moving: bool,
 }
 holdfast_sdk::record!(MountEntry);
 
@@ -119,6 +123,7 @@ impl MountEntry {
             without_options: None,
             external_entropy_access: None,
             moves: 0,
+            moving: false,
         })
     }
 
@@ -297,6 +302,12 @@ pub fn moves_of(tx: &mut Tx, namespace: NamespaceId, mount: &[u8; 16]) -> Result
 /// Whether a mount is there still.
 pub fn is_stored(tx: &mut Tx, entry: &MountEntry) -> Result<bool> {
     Ok(tx.within(SYSTEM, |tx| tx.get(Place::Ordered(MOUNTS, &entry.uuid)))?.is_some())
+}
+
+/// Whether a mount serves requests, as this transaction reads it.
+pub fn is_in_service(tx: &mut Tx, entry: &MountEntry) -> Result<bool> {
+    let found: Option<MountEntry> = tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(MOUNTS, &entry.uuid)))?;
+    Ok(found.is_some_and(|entry| !entry.moving))
 }
 
 pub fn forget(tx: &mut Tx, entry: &MountEntry) -> Result<()> {

@@ -170,6 +170,18 @@ pub trait Backend: Send + Sync + 'static {
         Err(crate::Error::Internal(format!("{} gives no tokens", self.kind())))
     }
 
+    /// The tables whose records are at ids. An id has another place in another namespace, so that these are not copied when the
+    /// mount is moved to one: [`place_ids`](Backend::place_ids) writes them.
+    fn id_tables(&self) -> &'static [crate::Table] {
+        &[]
+    }
+
+    /// The record at a place was written anew in another namespace: write what of the tables of ids belongs to it. May be
+    /// called again for the same.
+    fn place_ids(&self, _tx: &mut Tx, _place: crate::Place<'_>, _record: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// The table that has one record for each secret, for those who count them.
     fn secrets(&self) -> Option<crate::Table> {
         None

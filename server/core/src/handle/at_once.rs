@@ -32,7 +32,7 @@ impl Core {
             return None;
         }
         let Located { mount, path, found } = house.router.locate(request);
-        let mount = mount?;
+        let mount = mount.filter(|mount| !mount.entry.moving)?;
         let found = found.as_ref().filter(|f| f.supported && !f.waits && !f.acts)?;
         let headers = open.audited_headers(self).ok()?;
         let (operation, now) = (request.operation, self.clock.now());

@@ -4,7 +4,7 @@ use super::seal::forget_record;
 use super::{Namespace, has_children, save};
 use crate::layout::{NAMESPACE_IDS, NAMESPACE_PATHS, NamespaceId, SEALED, STORE, SYSTEM, TOKEN, TOKENS};
 use crate::tx::Tx;
-use crate::{jobs, quotas, router, tokens};
+use crate::{jobs, moves, quotas, router, tokens};
 use holdfast_sdk::{Error, Place, Result, TokenId, Transaction};
 
 /// Mounts that are taken out of service in one commit.
@@ -21,6 +21,11 @@ pub fn begin_to_end(tx: &mut Tx, namespace: Namespace) -> Result<()> {
     }
     if has_children(tx, &namespace.path)? {
         return Err(Error::bad_request("unable to delete namespace containing child namespaces"));
+    }
+    if moves::touches(tx, &namespace.uuid)? {
+        return Err(Error::bad_request(
+            "unable to delete namespace: a mount is being moved out of it or into it (sys/jobs)",
+        ));
     }
     let (uuid, path) = (namespace.uuid, namespace.path.clone());
     take_out_of_service(tx, namespace)?;

@@ -10,7 +10,7 @@ use super::leases::WHILE_ONE_WAITS;
 use super::tune::{self, Tuning};
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
-use crate::{jobs, leases, namespaces, quotas};
+use crate::{jobs, leases, moves, namespaces, quotas};
 
 parameters! {
     pub struct Enable {
@@ -106,9 +106,9 @@ pub fn in_the_way<'e>(entries: &'e [MountEntry], path: &str, auth: bool) -> Opti
 }
 
 /// A mount and a namespace never share a path.
-pub fn leave_namespaces_alone(tx: &mut Tx, call: &Call<'_>, path: &str) -> Result<()> {
+pub fn leave_namespaces_alone(tx: &mut Tx, namespace: &str, path: &str) -> Result<()> {
     let first = path.split('/').next().unwrap_or("");
-    match namespaces::at(tx, &format!("{}{first}/", call.request.namespace))? {
+    match namespaces::at(tx, &format!("{namespace}{first}/"))? {
         Some(namespace) => Err(Error::bad_request(format!("existing mount at {}", namespace.path))),
         None => Ok(()),
     }
@@ -140,7 +140,7 @@ fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> 
         return Err(Error::bad_request(format!("path is already in use at {}", other.path)));
     }
     if !auth {
-        leave_namespaces_alone(tx, call, &path)?;
+        leave_namespaces_alone(tx, &call.request.namespace, &path)?;
     }
     let mut entry = MountEntry::new(&path, auth, &kind)?;
     entry.description = p.description.unwrap_or_default();
@@ -194,6 +194,7 @@ fn disable(tx: &mut Tx, call: &Call<'_>, auth: bool) -> Result<Response> {
     if entry.is_built_in() {
         return Err(Error::bad_request(format!("cannot unmount {:?}: the server needs it", entry.full_path())));
     }
+    moves::refuse_while_under_way(&entry)?;
     router::forget(tx, &entry)?;
     quotas::forget_of_mount(tx, &call.request.namespace, &entry.full_path())?;
     jobs::add(tx, jobs::Kind::clean_mount(&entry))?;

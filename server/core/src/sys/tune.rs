@@ -6,7 +6,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Value, parameters};
 use super::System;
 use crate::router::{self, Lockout, MountEntry};
 use crate::tx::Tx;
-use crate::{TtlLimits, jobs};
+use crate::{TtlLimits, jobs, moves};
 
 /// Auth methods that know users who can be locked out.
 const WITH_USERS: &[&str] = &["userpass", "ldap", "approle"];
@@ -89,6 +89,7 @@ fn change(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Tuning, auth: bool) -> 
     let (path, found) = find(tx, call.capture("path"), auth)?;
     let mut entry =
         found.ok_or_else(|| Error::bad_request(format!("tune of path {path:?} failed: no mount entry found")))?;
+    moves::refuse_while_under_way(&entry)?;
     p.fits(&entry)?;
     let core = sys.core()?;
     p.apply(core.options.limits, &mut entry)?;

@@ -1,10 +1,13 @@
 //! Stored entries as they are, whoever they belong to: for `sys/raw`.
 
-use holdfast_sdk::{Result, Table};
+use holdfast_sdk::{Error, Result, Table};
 use holdfast_storage::prefix_end;
 
 use super::Tx;
 use crate::layout::{SEALED, Scope};
+
+/// Table and place, and what is there.
+pub type Record = (Vec<u8>, Vec<u8>);
 
 /// Scopes or tables that one listing shows at most.
 const MOST_FOLDERS: usize = 10_000;
@@ -53,18 +56,50 @@ impl Tx {
     }
 
     fn is_name(&self, table: Table, place: &[u8]) -> bool {
+        self.name_of(table, place).is_some()
+    }
+
+    /// The name that a place is; none: it is no name. What a forger would have to make to be taken for one is as long
+    /// as a tag.
+    fn name_of(&self, table: Table, place: &[u8]) -> Option<String> {
         let context = self.domain(table);
-        let mut at = 0;
+        let (mut name, mut at) = (String::new(), 0);
         while at < place.len() {
-            let Some((length, rest)) = place[at..].split_first_chunk::<2>() else { return false };
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some(segment) = rest.get(..length) else { return false };
-            if self.barrier.decrypt_segment(&context, &place[..at], segment).is_err() {
-                return false;
-            }
-            at += 2 + length;
+            let (length, rest) = place[at..].split_first_chunk::<2>()?;
+            let segment = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+            name += &self.barrier.decrypt_segment(&context, &place[..at], segment).ok()?;
+            at += 2 + segment.len();
         }
-        at > 0
+        (at > 0).then_some(name)
+    }
+
+    /// The same, where the namespace must not be sealed meanwhile.
+    pub fn name_at(&self, table: Table, place: &[u8]) -> Result<Option<String>> {
+        match self.is_sealed(&self.namespace()) {
+            true => Err(Error::Unavailable("namespace is sealed".into())),
+            false => Ok(self.name_of(table, place)),
+        }
+    }
+
+    /// Records of the present scope behind `after` (empty: from the first on), each at its table and place there. Not more than
+    /// `limit`, and no further one once they have so many bytes. True: there are more.
+    pub fn records(&mut self, after: &[u8], limit: usize, bytes: usize) -> Result<(Vec<Record>, bool)> {
+        let prefix = self.scope.prefix();
+        let start = match after.is_empty() {
+            true => prefix.to_vec(),
+            false => [&prefix[..], after, &[0]].concat(),
+        };
+        let step = self.range(&start, prefix_end(&prefix).as_deref(), limit)?;
+        let (mut found, mut size) = (Vec::with_capacity(step.entries.len()), 0);
+        for (key, sealed) in step.entries {
+            if size >= bytes {
+                return Ok((found, true));
+            }
+            let Some(value) = self.open(&key, sealed.as_deref())? else { continue };
+            size += value.len();
+            found.push((key[prefix.len()..].to_vec(), value));
+        }
+        Ok((found, step.reached.is_some()))
     }
 
     /// The places of a table behind `after`, as bytes, at most `limit` (0: all).

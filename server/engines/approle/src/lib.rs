@@ -7,7 +7,9 @@ mod roles;
 mod secret_ids;
 mod store;
 
-use holdfast_sdk::{Backend, Call, Class, Found, Operation, Renewal, Result, Route, Routes, Table, Tx, names};
+use holdfast_sdk::{
+    Backend, Call, Class, Found, Operation, Place, Renewal, Result, Route, Routes, Table, Tx, names, record,
+};
 
 /// Roles by name, in lower case.
 const ROLES: Table = Table(1);
@@ -67,6 +69,24 @@ fn role_name(call: &Call<'_>) -> String {
 }
 
 impl Backend for Approle {
+    fn id_tables(&self) -> &'static [Table] {
+        &[ROLE_IDS, ACCESSORS]
+    }
+
+    fn place_ids(&self, tx: &mut Tx, place: Place<'_>, value: &[u8]) -> Result<()> {
+        match place {
+            Place::Name(ROLES, name) => {
+                let role: roles::Role = record::read(value)?;
+                tx.put(Place::Id(ROLE_IDS, &role.role_id), name.into())
+            }
+            Place::Ordered(SECRET_IDS, key) => {
+                let secret_id: store::SecretId = record::read(value)?;
+                tx.put(Place::Id(ACCESSORS, &secret_id.accessor), key.to_vec())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn kind(&self) -> &'static str {
         "approle"
     }
