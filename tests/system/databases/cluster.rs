@@ -81,6 +81,14 @@ fn a_leader_that_is_cut_off_while_it_revokes_leaves_no_lease_without_its_user() 
             until(SOON, "a user", || good(root.try_call("GET", "database/creds/long", None))).text_at("/lease_id")
         })
         .collect();
+    // Whoever stands by hands a renewal on, and the database knows of it.
+    let renewal = json!({ "lease_id": leases[0], "increment": "30m" });
+    let renewed =
+        until(SOON, "a renewal", || good(nodes.root(others[0]).try_call("POST", "sys/leases/renew", Some(&renewal))));
+    assert_eq!(renewed.at("/lease_duration"), 1800);
+    let shortened =
+        "SELECT count(*) FROM pg_user WHERE usename LIKE 'v-%' AND valuntil < now() + interval '31 minutes'";
+    assert_eq!(database.sql(shortened), ["1"]);
     std::thread::scope(|scope| {
         database.hang();
         for lease in &leases {
