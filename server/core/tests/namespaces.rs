@@ -220,7 +220,10 @@ async fn a_mount_and_a_namespace_share_no_path() {
     for path in ["sys/mounts/a", "sys/mounts/a/x", "a/sys/mounts/b"] {
         server.write(path, json!({"type": "kv"})).await.expect(400);
     }
-    server.write("sys/remount", json!({"from": "team/kv", "to": "a/kv2"})).await.expect(400);
+    // A path below a namespace's is in that (core/tests/moves.rs); its own is taken.
+    for to in ["a", "a/b"] {
+        server.write("sys/remount", json!({"from": "team/kv", "to": to})).await.expect(400);
+    }
     server.write("sys/namespaces/te", json!({})).await.expect(200);
 }
 
