@@ -59,6 +59,7 @@ pub fn verify<'f>(
         keys,
         wanted: exported.iter().map(|c| c.seq).collect(),
         report: Report::default(),
+        before: None,
         last: None,
         sealed: 0,
         plain: Vec::new(),
@@ -94,6 +95,8 @@ struct Reader<'v> {
     /// Lines that exported checkpoints seal.
     wanted: BTreeSet<u64>,
     report: Report,
+    /// Where the first line is that is none of the chain, which has not begun.
+    before: Option<At>,
     last: Option<Last>,
     /// The last line that a checkpoint seals.
     sealed: u64,
@@ -139,6 +142,7 @@ impl Reader<'_> {
         let Some((link, checkpoint)) = read.as_ref().and_then(|l| Some((l.chain.as_ref()?, &l.checkpoint))) else {
             if self.last.is_none() && read.is_some() && self.torn.is_none() {
                 self.report.before += 1;
+                self.before.get_or_insert_with(|| at.clone());
                 return Ok(());
             }
             match &mut self.torn {
@@ -159,7 +163,11 @@ impl Reader<'_> {
             None if link.seq == 1 && link.prev != NOTHING => {
                 return Err(at.fault("it is the first line and names one before it"));
             }
-            None => self.report.first = link.seq,
+            None => match &self.before {
+                // Lines of before the chain are before its first.
+                Some(before) if link.seq != 1 => return Err(before.fault("this is no line of the chain")),
+                _ => self.report.first = link.seq,
+            },
             Some(last) if link.seq == last.seq + 1 && link.prev == last.hash => {}
             Some(last) if link.seq == last.seq + 1 => {
                 return Err(last

@@ -250,6 +250,23 @@ fn a_log_goes_on_under_another_key() {
     assert_eq!(fault(&[log.text.clone()], &[]), ("f0".into(), 25));
 }
 
+/// It would be taken for one of before the chain, if the chain could begin anywhere behind it.
+#[test]
+fn a_first_line_whose_place_in_the_chain_is_made_unreadable_is_found() {
+    let log = sealed_log();
+    let first = log.text.iter().position(|b| *b == b'\n').unwrap();
+    for at in 0..first {
+        for to in [b' ', b'x', b'"', b'0'] {
+            let mut text = log.text.clone();
+            text[at] = to;
+            if text != log.text {
+                let line = fault(&[text], &log.checkpoints).1;
+                assert!(line == 1 || line == 2, "byte {at} becomes {:?}: line {line}", to as char);
+            }
+        }
+    }
+}
+
 proptest! {
     /// Whatever single byte is changed in the sealed part is found, with the exported checkpoints.
     #[test]
