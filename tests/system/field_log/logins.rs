@@ -193,7 +193,7 @@ fn tidying_what_a_role_has_left_keeps_no_login_waiting() {
         (tidied, requests, logins.join().expect("no panic"))
     });
     println!("{requests} requests in {tidied:?}, the slowest login {slowest:?}");
-    assert!(slowest < tidied.max(Duration::from_secs(1)), "{slowest:?} of {tidied:?}");
+    assert!(slowest < tidied.max(Duration::from_secs(5)), "{slowest:?} of {tidied:?}");
 }
 
 /// F166. How long a refused login takes does not say whether the user is there: both hash, so that neither is quicker.
