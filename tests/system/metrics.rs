@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use holdfast_tests::connection::free_port;
-use holdfast_tests::program::{command, holdfast, repository, run, stock};
+use holdfast_tests::program::{command, repository, run, stock};
 use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Client, Running, Setup, until};
 use serde_json::{Value, json};
 
-use crate::cluster::nodes::{Between, Nodes, WITHIN};
+use crate::cluster::nodes::{Audited, Nodes, WITHIN};
 
 /// Names that are about Prometheus itself.
 const NOT_OURS: &[&str] = &["up"];
@@ -60,21 +59,6 @@ fn names_are_found_in_expressions() {
         "sum by (a, b) (rate(x_total{c=\"d\"}[5m])) / on (e) group_left y:z > 0.5 and time() - t > 1e3 or u == 1",
     );
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["t", "u", "x_total", "y:z"]);
-}
-
-/// One node with an audit log.
-struct Audited;
-
-impl Between for Audited {
-    fn command(&self, _n: usize, folder: &Path) -> Command {
-        let mut command = Command::new(holdfast());
-        command.current_dir(folder);
-        command
-    }
-
-    fn top(&self, _n: usize) -> String {
-        "audit \"file\" \"main\" {\n options {\n file_path = \"audit.log\"\n }\n}\n".into()
-    }
 }
 
 fn page(client: &Client) -> String {

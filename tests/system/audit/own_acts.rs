@@ -1,15 +1,13 @@
 //! What the server does by itself, in the audit logs of real servers: alone, and where three are one.
 
 use std::path::Path;
-use std::process::Command;
 
 use holdfast_tests::connection::free_port;
-use holdfast_tests::program::holdfast;
 use holdfast_tests::{Running, Setup, until};
 use serde_json::{Value, json};
 
 use super::{LONG, all_lines};
-use crate::cluster::nodes::{Between, Nodes, WITHIN};
+use crate::cluster::nodes::{Audited, Nodes, WITHIN};
 
 /// Response lines of the server's own.
 fn own(log: &Path) -> Vec<Value> {
@@ -45,21 +43,6 @@ fn a_life_of_a_server_is_in_its_log_and_the_chain_holds() {
     let (key, checkpoints) = (keep("public-key"), keep("checkpoints"));
     let (code, said) = super::chain::verify(&running, &key, Some(&checkpoints), &[&log]);
     assert_eq!(code, Some(0), "{said}");
-}
-
-/// Each with an audit file in its folder.
-struct Audited;
-
-impl Between for Audited {
-    fn command(&self, _n: usize, folder: &Path) -> Command {
-        let mut command = Command::new(holdfast());
-        command.current_dir(folder);
-        command
-    }
-
-    fn top(&self, _n: usize) -> String {
-        "audit \"file\" \"main\" {\n options {\n file_path = \"audit.log\"\n }\n}\n".into()
-    }
 }
 
 #[test]

@@ -62,6 +62,21 @@ impl Between for Direct {
     }
 }
 
+/// Each node with an audit log in its folder.
+pub struct Audited;
+
+impl Between for Audited {
+    fn command(&self, _n: usize, folder: &Path) -> Command {
+        let mut command = Command::new(holdfast());
+        command.current_dir(folder);
+        command
+    }
+
+    fn top(&self, _n: usize) -> String {
+        "audit \"file\" \"main\" {\n options {\n file_path = \"audit.log\"\n }\n}\n".into()
+    }
+}
+
 pub struct Nodes {
     folder: TempDir,
     /// Of clients, and of members.
