@@ -189,6 +189,8 @@ pub struct Now {
     pub proposals_in_flight: usize,
     pub log_bytes: u64,
     pub file_bytes: u64,
+    pub(crate) unreadable: bool,
+    pub(crate) scrubs: u64,
     pub compaction: CompactionInfo,
     pub key_slots_used: usize,
     pub key_slots_total: usize,
@@ -275,6 +277,9 @@ impl Metrics {
         );
         one("holdfast_storage_log_bytes", "gauge", "Size of the log.", now.log_bytes as f64);
         one("holdfast_storage_file_bytes", "gauge", "Size of the store's file, free room too.", now.file_bytes as f64);
+        let unreadable = f64::from(u8::from(now.unreadable));
+        one("holdfast_storage_unreadable", "gauge", "1 if the state machine's file was found damaged.", unreadable);
+        one("holdfast_storage_scrubs", "counter", "Times that the whole state machine was read.", now.scrubs as f64);
         let c = &now.compaction;
         let running = matches!(c.phase, Phase::Copying | Phase::Finishing);
         one("holdfast_storage_compaction_running", "gauge", "1 during a compaction.", f64::from(u8::from(running)));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
 use crate::pipeline::lock;
-use crate::state::{COPY_FILE, Change, FILE, Snapshot, State};
+use crate::state::{COPY_FILE, Change, FILE, Snapshot, State, remove_made};
 use crate::store::Inner;
 use crate::{Key, StoreError};
 
@@ -257,7 +257,7 @@ pub(crate) fn run(inner: &Inner, disk: &dyn Disk) {
         }
         Err(e) => {
             drop(left_over);
-            let _tried_again_at_the_next_start = disk.remove(COPY_FILE);
+            let _tried_again_at_the_next_start = remove_made(disk, COPY_FILE);
             tracing::warn!(error = %e, "a compaction was given up");
             compaction.failed.fetch_add(1, Ordering::Relaxed);
             work.info.phase = Phase::Failed;

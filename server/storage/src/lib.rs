@@ -12,6 +12,7 @@
 //! * [`log`]: segment files, the only thing that is synced for a commit.
 //! * [`state`]: redb, committed without a sync of its own and checkpointed; replayed after a crash.
 //! * [`pipeline`]: optimistic validation, the overlay of proposals in flight, latches.
+//! * [`sums`]: a checksum of each of redb's blocks, so that nothing has to be read at a start; [`scrub`] reads all of it later.
 //! * [`RaftLog`], [`Replica`]: the same for a store that is one of several, which agree on each group.
 //! * [`compaction`]: the state machine's file shrinks while the store serves.
 //! * [`disk`]: files as the log and redb use them.
@@ -33,10 +34,12 @@ pub mod pipeline;
 mod raft_log;
 mod redb_file;
 mod replicated;
+mod scrub;
 pub mod sim;
 pub mod state;
 mod stopped;
 mod store;
+mod sums;
 mod whole;
 mod writer;
 

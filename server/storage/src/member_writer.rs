@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::pipeline::lock;
 use crate::replicated::{Committed, Frozen, RECEIVED_FILE, Received, Shared, Work, changes_of_entry, payload};
-use crate::state::{Change, FILE, Mark, RESTORE_KEY};
+use crate::state::{Change, FILE, Mark, RESTORE_KEY, put_in_place};
 use crate::writer::{Failure, Writer};
 use crate::{Key, StoreError};
 
@@ -104,8 +104,7 @@ impl Writer {
         state.checkpoint()?;
         if let Some(disk) = &self.disk {
             let path = disk.path(FILE);
-            disk.rename(RECEIVED_FILE, FILE).map_err(StoreError::io("cannot replace", &path))?;
-            disk.sync_folder().map_err(StoreError::io("cannot sync the folder of", &path))?;
+            put_in_place(&**disk, RECEIVED_FILE).map_err(StoreError::io("cannot replace", &path))?;
         }
         let snapshot = state.snapshot()?;
         self.state = state;

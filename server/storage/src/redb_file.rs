@@ -6,11 +6,13 @@
 //! do without: they are refused at once, or reading would end with the disk's room.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::disk::DiskFile;
+use crate::pipeline::lock;
+use crate::sums::Sums;
 
 /// The name of the thread that writes.
 pub const WRITER: &str = "store-log";
@@ -85,9 +87,68 @@ pub fn is_full(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// redb's file, and the checksums of its blocks.
 pub struct RedbFile {
-    pub file: Arc<dyn DiskFile>,
-    pub patience: Arc<Patience>,
+    file: Arc<dyn DiskFile>,
+    patience: Arc<Patience>,
+    sums: Arc<Sums>,
+    /// Whether a block that is not as it was written is an error. While redb opens a file it is only noted: redb may
+    /// have an earlier state, and everything is checked then.
+    strict: Arc<AtomicBool>,
+    /// Held while a block and its checksum change.
+    writing: Arc<Mutex<()>>,
+}
+
+impl RedbFile {
+    pub fn new(file: Arc<dyn DiskFile>, sums: Sums, patience: Arc<Patience>) -> io::Result<RedbFile> {
+        sums.set_len(file.len()?);
+        Ok(RedbFile { file, patience, sums: Arc::new(sums), strict: Arc::default(), writing: Arc::default() })
+    }
+
+    /// What is to be said of it while redb has it.
+    pub fn watch(&self) -> Watch {
+        Watch { sums: self.sums.clone(), strict: self.strict.clone() }
+    }
+
+    /// What was read and does not fit may have been written meanwhile.
+    fn read_again(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let _nobody_writes = lock(&self.writing);
+        self.file.read_at(offset, out)?;
+        match self.sums.first_wrong(offset, out) {
+            None => Ok(()),
+            Some(block) if self.strict.load(Ordering::SeqCst) => {
+                let detail = format!("block {block} of the state machine's file is not as it was written");
+                tracing::error!(block, file = ?self.file, "a block of the state machine's file is not as it was written: the disk has \
+                    changed it; nothing more is read or written. Restore a snapshot, or let the node join anew");
+                Err(io::Error::new(io::ErrorKind::InvalidData, detail))
+            }
+            Some(_) => {
+                self.sums.forget()?;
+                self.sums.lose(offset, out.len());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The checksums of a file that redb has.
+pub struct Watch {
+    sums: Arc<Sums>,
+    strict: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Whether all that is in use has its checksum, and nothing that was read did not fit.
+    pub fn are_trusted(&self) -> bool {
+        self.sums.are_trusted()
+    }
+
+    /// redb has opened the file, and checked everything where that was needed: what does not fit is an error from
+    /// now on.
+    pub fn opened(&self) -> io::Result<()> {
+        self.strict.store(true, Ordering::SeqCst);
+        self.sums.trust()
+    }
 }
 
 impl std::fmt::Debug for RedbFile {
@@ -100,17 +161,43 @@ impl redb::StorageBackend for RedbFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
+
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, out)
+        self.file.read_at(offset, out)?;
+        if self.sums.first_wrong(offset, out).is_some() {
+            self.read_again(offset, out)?;
+        }
+        if !self.strict.load(Ordering::SeqCst) {
+            self.sums.learn(offset, out);
+        }
+        Ok(())
     }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.patience.through(|| self.file.set_len(len))
+        self.patience.through(|| self.file.set_len(len))?;
+        self.sums.set_len(len);
+        Ok(())
     }
+
     /// Never tried again: after a failed sync the system takes for written what it has lost.
     fn sync_data(&self) -> io::Result<()> {
+        self.patience.through(|| self.sums.write())?;
+        self.sums.sync()?;
         self.file.sync()
     }
+
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.patience.through(|| self.file.write_at(offset, data))
+        self.patience.through(|| {
+            let _with_its_checksum = lock(&self.writing);
+            if offset == 0 {
+                self.sums.note_header(data)?;
+            }
+            let written = self.file.write_at(offset, data);
+            match written {
+                Ok(()) => self.sums.note(offset, data),
+                Err(_) => self.sums.lose(offset, data.len()),
+            }
+            written
+        })
     }
 }

@@ -81,6 +81,7 @@ struct Content {
     pending: Vec<Change>,
     /// A sync failed: `now` may show what is lost.
     suspect: bool,
+    bytes_read: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -227,6 +228,11 @@ impl SimDisk {
     /// Writes, syncs and changes of names and lengths so far: a clock for tests that stop in between.
     pub fn steps(&self) -> u64 {
         self.shared.steps.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that were read of a file so far.
+    pub fn bytes_read(&self, name: &str) -> u64 {
+        lock(&self.shared.folder).now.get(name).map_or(0, |content| lock(content).bytes_read)
     }
 
     /// Do something (cut the power, say) just before the first change that is not among the first
@@ -387,7 +393,9 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        lock(&self.content).now.read(offset, out)
+        let mut content = lock(&self.content);
+        content.bytes_read += out.len() as u64;
+        content.now.read(offset, out)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {

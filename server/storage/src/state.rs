@@ -1,10 +1,12 @@
 //! The state machine: redb, whose commits are made durable only by checkpoints.
 //!
-//! redb checks its pages' checksums only when it is told to. It is told at every open, which reads
-//! the whole file once (0.6 s for 500 MB that the page cache holds), so that a flipped bit is found
-//! then and not answered to somebody. Where redb panics on what it reads, that is an error here.
+//! redb checks its pages' checksums only when it is told to, and then all of them. So each block has a checksum in a
+//! file beside it ([`crate::sums`]), which is compared when the block is read: a flipped bit is answered to nobody. Where
+//! these are missing or do not fit, redb is told to check everything at the open. Where redb panics on what it
+//! reads, that is an error here.
 
 use std::cell::Cell;
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use redb::{
 use crate::disk::Disk;
 use crate::level::{self, LEVEL_KEY};
 use crate::redb_file::{Patience, RedbFile};
+use crate::sums::{self, Sums};
 use crate::{Key, StoreError, Value};
 
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
@@ -60,6 +63,7 @@ pub struct State {
     /// redb closes a database when it is dropped, though somebody still reads: whoever reads keeps it.
     database: Arc<Database>,
     patience: Arc<Patience>,
+    was_checked: bool,
 }
 
 /// A consistent, immutable view of everything that was applied up to `index`.
@@ -96,7 +100,32 @@ fn create(disk: &dyn Disk) -> Result<(), StoreError> {
     drop(State::create(disk, NEW_FILE, &Arc::default())?);
     let file = disk.open(NEW_FILE, false).map_err(StoreError::io("cannot open", &path))?;
     file.sync().map_err(StoreError::io("cannot sync", &path))?;
-    disk.rename(NEW_FILE, FILE).and_then(|()| disk.sync_folder()).map_err(StoreError::io("cannot rename", &path))
+    put_in_place(disk, NEW_FILE).map_err(StoreError::io("cannot rename", &path))
+}
+
+/// Give a file that was made beside it the state machine's name, and its checksums with it. A crash leaves one of
+/// both files, and the other's checksums never beside it.
+pub(crate) fn put_in_place(disk: &dyn Disk, made: &str) -> io::Result<()> {
+    let sums = sums::beside(FILE);
+    if disk.list()?.contains(&sums) {
+        disk.remove(&sums)?;
+        disk.sync_folder()?;
+    }
+    disk.rename(made, FILE)?;
+    disk.sync_folder()?;
+    disk.rename(&sums::beside(made), &sums)?;
+    disk.sync_folder()
+}
+
+/// Remove a file that was made beside it, if it is there.
+pub(crate) fn remove_made(disk: &dyn Disk, made: &str) -> io::Result<()> {
+    let names = disk.list()?;
+    for name in [made, &sums::beside(made)] {
+        if names.iter().any(|n| n == name) {
+            disk.remove(name)?;
+        }
+    }
+    Ok(())
 }
 
 fn builder() -> redb::Builder {
@@ -131,33 +160,45 @@ impl State {
         let patience = Arc::<Patience>::default();
         let Some(disk) = disk else {
             let database = Arc::new(builder().create_with_backend(redb::backends::InMemoryBackend::new())?);
-            return State { database, patience }.prepare();
+            return State { database, patience, was_checked: false }.prepare();
         };
         let names = disk.list().map_err(StoreError::io("cannot list", disk.path("")))?;
-        if names.iter().any(|n| n == COPY_FILE) {
-            // A compaction was under way; it takes room only.
-            disk.remove(COPY_FILE).map_err(StoreError::io("cannot remove", disk.path(COPY_FILE)))?;
-        }
+        // Where a compaction was under way: it takes room only.
+        remove_made(disk, COPY_FILE).map_err(StoreError::io("cannot remove", disk.path(COPY_FILE)))?;
         if !names.iter().any(|n| n == FILE) {
             create(disk)?;
         }
         let path = disk.path(FILE);
         let file = disk.open(FILE, false).map_err(StoreError::io("cannot open", &path))?;
+        let beside = disk.path(&sums::beside(FILE));
+        let file = disk
+            .open(&sums::beside(FILE), true)
+            .and_then(|sums| Sums::open(sums, &*file))
+            .and_then(|sums| RedbFile::new(file, sums, patience.clone()))
+            .map_err(StoreError::io("cannot open", &beside))?;
+        let watch = file.watch();
         let opened = guarded(|| {
-            let file = RedbFile { file, patience: patience.clone() };
             let mut database = builder().create_with_backend(file)?;
-            if !database.check_integrity()? {
-                tracing::warn!(path = %path.display(), "the state machine was damaged and is set back to an earlier state");
+            let is_to_be_checked = !watch.are_trusted();
+            if is_to_be_checked {
+                tracing::info!(path = %path.display(), "the state machine's file is checked as a whole: no checksums fit it");
+                if !database.check_integrity()? {
+                    tracing::warn!(path = %path.display(), "the state machine was damaged and is set back to an earlier state");
+                }
             }
-            Ok::<_, redb::DatabaseError>(database)
+            Ok::<_, redb::DatabaseError>((database, is_to_be_checked))
         });
-        let prepared = opened.and_then(|database| {
-            guarded(|| State { database: Arc::new(database), patience: patience.clone() }.prepare())
+        let prepared = opened.and_then(|(database, was_checked)| {
+            watch.opened().map_err(StoreError::io("cannot write", &beside))?;
+            guarded(|| State { database: Arc::new(database), patience: patience.clone(), was_checked }.prepare())
         });
         prepared.map_err(|e| match (e, patience.refusal()) {
             // Whatever redb made of it.
             (_, Some(full)) => StoreError::StateIo(full),
             (StoreError::State(detail), None) => StoreError::Damaged { path, detail },
+            (StoreError::StateIo(e), None) if e.kind() == io::ErrorKind::InvalidData => {
+                StoreError::Damaged { path, detail: e.to_string() }
+            }
             (other, None) => other,
         })
     }
@@ -167,9 +208,16 @@ impl State {
         let path = disk.path(name);
         let file = disk.open(name, true).map_err(StoreError::io("cannot create", &path))?;
         file.set_len(0).map_err(StoreError::io("cannot empty", &path))?;
+        let file = disk
+            .open(&sums::beside(name), true)
+            .and_then(Sums::create)
+            .and_then(|sums| RedbFile::new(file, sums, patience.clone()))
+            .map_err(StoreError::io("cannot create the checksums of", &path))?;
+        let watch = file.watch();
         guarded(|| {
-            let database = builder().create_with_backend(RedbFile { file, patience: patience.clone() })?;
-            let state = State { database: Arc::new(database), patience: patience.clone() };
+            let database = builder().create_with_backend(file)?;
+            watch.opened().map_err(StoreError::io("cannot write the checksums of", &path))?;
+            let state = State { database: Arc::new(database), patience: patience.clone(), was_checked: false };
             Ok::<_, StoreError>(state.prepare()?.0)
         })
     }
@@ -195,6 +243,11 @@ impl State {
         };
         drop(read);
         Ok((self, applied))
+    }
+
+    /// Whether everything was read and checked at the open.
+    pub(crate) fn was_checked(&self) -> bool {
+        self.was_checked
     }
 
     /// Whether writes wait for room on a full disk.

@@ -16,6 +16,7 @@ use crate::pipeline::{Latch, Pipeline, Proposal, Shared, Ticket, View, lock};
 use crate::raft_log::{self, RaftLog};
 use crate::redb_file::Patience;
 use crate::replicated::{self, Proposer, Replica};
+use crate::scrub::{self, Scrub};
 use crate::state::{Snapshot, State};
 use crate::writer::Writer;
 use crate::{CommitError, CompactError, CompactionInfo, Key, StoreError, Value, compaction, member_writer};
@@ -52,6 +53,8 @@ pub struct Store {
     /// Of a cluster's member.
     member: Option<Member>,
     compacting: Mutex<Option<thread::JoinHandle<()>>>,
+    scrub: Mutex<Option<thread::JoinHandle<()>>>,
+    was_checked: bool,
 }
 
 struct Member {
@@ -69,6 +72,7 @@ pub(crate) struct Inner {
     pub applied: OnceLock<Applied>,
     pub log_bytes: std::sync::atomic::AtomicU64,
     pub compaction: Compaction,
+    pub scrub: Scrub,
     patience: Arc<Patience>,
     disk: Option<Arc<dyn Disk>>,
 }
@@ -90,6 +94,7 @@ impl Inner {
             applied: OnceLock::new(),
             log_bytes: log_bytes.into(),
             compaction: Compaction::default(),
+            scrub: Scrub::default(),
             patience: state.patience().clone(),
             disk,
         });
@@ -183,6 +188,7 @@ impl Store {
     fn opened_member(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<(Store, Replica), StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?.unwrap_or_default();
         let (state, applied) = State::open(disk.as_deref())?;
+        let was_checked = state.was_checked();
         let found = state.replicated()?;
         let was_member = disk.as_deref().map(raft_log::is_members).transpose()?.unwrap_or(false);
         // One that was let in and lost power before it had anything has a log of others', and no state yet.
@@ -201,15 +207,19 @@ impl Store {
         member_writer::opened(&shared, found);
         let writer = Writer::new(inner.clone(), state, None, disk.clone(), 0).of_member(shared.clone());
         let thread = start(writer)?;
+        let scrub = start_scrub(&inner)?;
         let proposer = Proposer { inner: inner.clone(), shared: shared.clone(), disk, full: false }.start()?;
         let replica = Replica::new(inner.clone(), log.clone(), shared.clone());
         let member = Some(Member { shared, log, thread: Mutex::new(Some(proposer)) });
-        Ok((Store { inner, thread: Mutex::new(Some(thread)), member, compacting: Mutex::default() }, replica))
+        let store =
+            Store { inner, thread: Mutex::new(Some(thread)), member, compacting: Mutex::default(), scrub, was_checked };
+        Ok((store, replica))
     }
 
     fn opened(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<Store, StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?;
         let (state, applied) = State::open(disk.as_deref())?;
+        let was_checked = state.was_checked();
         if let Some(disk) = &disk
             && (state.replicated()?.is_some() || raft_log::is_members(&**disk)?)
         {
@@ -226,7 +236,15 @@ impl Store {
         let unsaved = log.as_ref().filter(|l| l.next_index() > applied + 1).map_or(0, Log::size_bytes);
         let inner = Inner::new(&state, disk.clone(), max_entry_bytes, log.as_ref().map_or(0, Log::size_bytes))?;
         let thread = start(Writer::new(inner.clone(), state, log, disk, unsaved))?;
-        Ok(Store { inner, thread: Mutex::new(Some(thread)), member: None, compacting: Mutex::default() })
+        let scrub = start_scrub(&inner)?;
+        Ok(Store {
+            inner,
+            thread: Mutex::new(Some(thread)),
+            member: None,
+            compacting: Mutex::default(),
+            scrub,
+            was_checked,
+        })
     }
 
     /// This member leads in a term and shall be the active one: whatever was read of the store until now is void.
@@ -343,17 +361,38 @@ impl Store {
         self.inner.compaction.info()
     }
 
+    /// Whether everything was read and checked when it was opened, because no checksums fitted it.
+    pub fn was_checked(&self) -> bool {
+        self.was_checked
+    }
+
+    /// Begin at once to read the whole state machine, which is done once a day otherwise.
+    pub fn scrub_now(&self) {
+        self.inner.scrub.begin_now();
+    }
+
+    /// Why the last reading of the whole state machine broke off: its file is damaged.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.inner.scrub.unreadable()
+    }
+
+    /// How often the whole state machine was read since it was opened.
+    pub fn scrubs(&self) -> u64 {
+        self.inner.scrub.rounds()
+    }
+
     /// Finish what is in flight, write a checkpoint and close the files.
     pub fn close(&self) {
         self.inner.pipeline.shared().closed = true;
         self.inner.compaction.stop();
+        self.inner.scrub.stop();
         self.inner.patience.end();
         self.wake();
         if let Some(thread) = self.member.as_ref().and_then(|m| lock(&m.thread).take()) {
             let _panicked = thread.join();
         }
         self.inner.wake_writer();
-        for thread in [&self.compacting, &self.thread] {
+        for thread in [&self.compacting, &self.scrub, &self.thread] {
             if let Some(thread) = lock(thread).take() {
                 let _panicked = thread.join();
             }
@@ -371,6 +410,20 @@ fn start(writer: Writer) -> Result<thread::JoinHandle<()>, StoreError> {
         .stack_size(512 << 10)
         .spawn(move || writer.run())
         .map_err(StoreError::io("cannot start the log thread", Path::new("")))
+}
+
+/// Start the thread that reads everything from time to time.
+fn start_scrub(inner: &Arc<Inner>) -> Result<Mutex<Option<thread::JoinHandle<()>>>, StoreError> {
+    if inner.disk.is_none() {
+        return Ok(Mutex::default());
+    }
+    let inner = inner.clone();
+    let thread = thread::Builder::new()
+        .name("store-scrub".into())
+        .stack_size(512 << 10)
+        .spawn(move || scrub::run(&inner))
+        .map_err(StoreError::io("cannot start the scrubbing thread", Path::new("")))?;
+    Ok(Mutex::new(Some(thread)))
 }
 
 impl Drop for Store {

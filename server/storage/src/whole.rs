@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk};
 use crate::replicated::{Committed, changes_of_entry};
-use crate::state::{FILE, Snapshot, State};
+use crate::state::{FILE, Snapshot, State, put_in_place};
 use crate::stopped::Stopped;
 use crate::store::identify;
 use crate::{Key, Store, StoreError};
@@ -55,8 +55,7 @@ impl Whole<'_> {
         drop(state);
         // Its own name, and not the source's: nobody takes the log of one for the other's.
         identify(&*disk)?;
-        disk.rename(UNFINISHED, FILE).map_err(StoreError::io("cannot name", disk.path(FILE)))?;
-        disk.sync_folder().map_err(StoreError::io("cannot sync", folder))?;
+        put_in_place(&*disk, UNFINISHED).map_err(StoreError::io("cannot name", disk.path(FILE)))?;
         Ok(copied)
     }
 }

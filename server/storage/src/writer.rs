@@ -13,7 +13,7 @@ use crate::log::{AppendError, Log, SEGMENT_BYTES};
 use crate::pipeline::{Queued, lock};
 use crate::redb_file::is_full;
 use crate::replicated::Shared as Member;
-use crate::state::{CACHE_BYTES, COPY_FILE, FILE, State};
+use crate::state::{CACHE_BYTES, COPY_FILE, FILE, State, put_in_place};
 use crate::store::Inner;
 use crate::{CommitError, CompactError, Key, StoreError};
 
@@ -256,11 +256,13 @@ impl Writer {
         }
         fresh.checkpoint()?;
         let path = disk.path(FILE);
-        disk.rename(COPY_FILE, FILE).map_err(StoreError::io("cannot replace", &path))?;
-        if let Err(e) = disk.sync_folder() {
+        if let Err(e) = put_in_place(&*disk, COPY_FILE) {
+            if disk.list().is_ok_and(|names| names.iter().any(|n| n == COPY_FILE)) {
+                return Err(StoreError::io("cannot replace", &path)(e).into());
+            }
             // Which of both files a crash leaves is not known; the log has what either lacks.
             self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: false });
-            return Err(CompactError::Unknown(StoreError::io("cannot sync the folder of", &path)(e)));
+            return Err(CompactError::Unknown(StoreError::io("cannot replace", &path)(e)));
         }
         let old = std::mem::replace(&mut self.state, fresh);
         self.inner.publish(&mut self.inner.pipeline.shared(), snapshot, &[]);

@@ -119,6 +119,8 @@ impl crate::Core {
             proposals_in_flight: store.in_flight,
             log_bytes: store.log_bytes,
             file_bytes: self.store.file_bytes(),
+            unreadable: self.store.unreadable().is_some(),
+            scrubs: self.store.scrubs(),
             compaction: self.store.compaction(),
             key_slots_used: arena.slots_used,
             key_slots_total: arena.slots_total,
