@@ -78,10 +78,11 @@ impl Between for Audited {
 }
 
 pub struct Nodes {
+    /// Dropped before their folder: a test that fails shows their logs.
+    servers: Vec<Option<Server>>,
     folder: TempDir,
     /// Of clients, and of members.
     ports: Vec<(u16, u16)>,
-    servers: Vec<Option<Server>>,
     share: String,
     root_token: String,
     between: Box<dyn Between>,
@@ -98,7 +99,7 @@ impl Nodes {
         let folder = tempfile::Builder::new().prefix("holdfast-cluster-").tempdir().expect("a temporary folder");
         let count = ports.len();
         let servers = (0..count).map(|_| None).collect();
-        let mut nodes = Nodes { folder, ports, servers, share: String::new(), root_token: String::new(), between };
+        let mut nodes = Nodes { servers, folder, ports, share: String::new(), root_token: String::new(), between };
         nodes.launch(0);
         let has_device = !nodes.between.seal(0).is_empty();
         let request = match has_device {

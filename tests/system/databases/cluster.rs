@@ -64,7 +64,15 @@ fn no_user_is_left_and_no_lease_forgotten_when_leaders_fail() {
         let all = json!({ "sync": false });
         good(root.try_call("POST", "sys/leases/revoke-prefix/database/creds", Some(&all)))
     });
-    until(SETTLED, "the end of all users", || database.made_users().is_empty().then_some(()));
+    let mut left = usize::MAX;
+    until(SETTLED, "the end of all users", || {
+        let users = database.made_users().len();
+        if users != left {
+            left = users;
+            println!("{left} users are left");
+        }
+        (left == 0).then_some(())
+    });
     until(SOON, "the end of all leases", || (leases(&nodes, "long") == Some(0)).then_some(()));
 }
 
