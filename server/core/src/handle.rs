@@ -462,6 +462,7 @@ impl Way<'_> {
         let operation = self.operation;
         let mut effects = Vec::new();
         let mut waiting = None;
+        let mut uses = Vec::new();
         let mut response =
             if operation.writes() || acted.is_some() || self.request.wrap_ttl.is_some() || !authorised.counted {
                 let (mut first, mut routed_at) = (true, self.routed_at);
@@ -531,6 +532,7 @@ impl Way<'_> {
                             tokens::count_use_if_there(tx, &id)?;
                         }
                         effects = tx.effects().to_vec();
+                        uses = tx.take_uses();
                         Ok(response)
                     })
                     .await;
@@ -538,6 +540,7 @@ impl Way<'_> {
                     Box::pin(self.take_back(mount, acted, e)).await;
                 }
                 let response = committed?;
+                self.open.last_uses.of_things(uses, self.now);
                 if let Some(login) = waiting {
                     self.open.second_factors.waiting.keep(login, self.now)?;
                 }
@@ -575,6 +578,7 @@ impl Way<'_> {
         let call = self.call(&authorised.caller, self.operation, found, prepared);
         let mut response = mount.handler.apply(found, &mut tx, &call)?;
         self.finish(authorised, found, &mut response)?;
+        self.open.last_uses.of_things(tx.take_uses(), self.now);
         Ok((response, tx.take_effects()))
     }
 

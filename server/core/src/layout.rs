@@ -231,6 +231,9 @@ pub mod identity {
     pub const MFA_SECRET: Table = Table(24);
 }
 
+/// By token id: the hour of its last use, as four bytes. (Those of roles are in [`LAST_USES`](holdfast_sdk::LAST_USES).)
+pub const TOKEN_USES: Table = Table(9);
+
 /// By the token's stored id in hex, then a name of its own.
 pub const SPACES: Table = Table(1);
 

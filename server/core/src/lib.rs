@@ -32,6 +32,7 @@ mod intents;
 mod jobs;
 mod join;
 mod join_token;
+mod last_use;
 pub mod layout;
 mod leases;
 mod lockout;
@@ -209,6 +210,8 @@ pub(crate) struct Open {
     pub quotas: quotas::Quotas,
     /// What there was at the last count.
     pub usage: ArcSwapOption<usage::Usage>,
+    /// Uses of tokens, roles and keys that are still to be written down.
+    pub last_uses: last_use::LastUses,
     /// Shares that were given of sealed namespaces.
     pub unseals: namespaces::seal::Unseals,
     pub second_factors: Arc<mfa::SecondFactors>,

@@ -5,13 +5,13 @@
 //! outside; then its records are written anew, table by table, in batches; in a last commit it is in service at its
 //! new path, and another job deletes what it left. A move that is cut off goes on where it was.
 
-use holdfast_sdk::{Backend, Error, Place, Result, Table, Transaction, record};
+use holdfast_sdk::{Backend, Error, LAST_USES, Place, Result, Table, Transaction, record};
 use minicbor::{Decode, Encode};
 
 use crate::layout::{MOVES, NamespaceId, SYSTEM, Scope};
 use crate::router::{self, MountEntry};
 use crate::tx::Tx;
-use crate::{Core, intents, jobs, leases, namespaces, quotas};
+use crate::{Core, intents, jobs, last_use, leases, namespaces, quotas};
 
 /// Moves whose status is kept in a namespace.
 const KEPT: usize = 100;
@@ -162,6 +162,10 @@ fn write_some(
         written.clone_from(&at);
         let Some((table, place)) = at.split_first() else { continue };
         let table = Table(*table);
+        if table == LAST_USES {
+            tx.within(target, |tx| last_use::place_anew(tx, value))?;
+            continue;
+        }
         if engine.id_tables().contains(&table) {
             // They are written with the records that they are of.
             continue;

@@ -250,6 +250,7 @@ impl Core {
             audit: self.open_audit(&barrier).await.map_err(failed)?,
             quotas: crate::quotas::Quotas::default(),
             usage: ArcSwapOption::empty(),
+            last_uses: crate::last_use::LastUses::default(),
             unseals: Unseals::default(),
             second_factors: Arc::default(),
             settings: crate::settings::SettingsCache::default(),
@@ -262,7 +263,13 @@ impl Core {
             self.clock.resume(stored);
         }
         drop(tx);
-        self.transact(&open, |tx| add_missing_mounts(tx).and_then(|()| note_version(tx))).await.map_err(failed)?;
+        self.transact(&open, |tx| {
+            add_missing_mounts(tx)?;
+            crate::last_use::begin(tx, self.clock.now())?;
+            note_version(tx)
+        })
+        .await
+        .map_err(failed)?;
         self.router(&open).map_err(failed)?;
         if self.options.cluster.is_none() {
             self.raise_level(level::known()).await;
@@ -280,6 +287,7 @@ impl Core {
         autopilot::start(self, &open);
         backups::start(self, &open);
         usage::start(self, &open);
+        crate::last_use::start(self, &open);
         tracing::info!(cluster = %open.cluster_name, "the server is unsealed");
         Ok(())
     }

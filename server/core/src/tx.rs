@@ -9,17 +9,21 @@ mod listing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_sdk::{Error, Place, Result, Table, Transaction};
+use holdfast_sdk::{Error, LAST_USES, Place, Result, Table, Timestamp, Transaction};
 use holdfast_seal::{Barrier, OwnRing, SealError};
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
 use crate::cache::Cache;
+use crate::last_use::Thing;
 use crate::layout::{Destination, NamespaceId, STORE, Scope};
-use crate::{intents, leases};
+use crate::{intents, last_use, leases};
 use listing::Listing;
 
 /// How many entries one step of a listing reads.
 const SCAN_STEP: usize = 256;
+
+/// Things whose use one request notes.
+const USES: usize = 16;
 
 enum Pending {
     Put(Vec<u8>),
@@ -76,6 +80,7 @@ pub struct Tx {
     ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     writes: BTreeMap<Vec<u8>, Pending>,
     effects: Vec<Effect>,
+    uses: Vec<Thing>,
     read_only: bool,
 }
 
@@ -102,6 +107,7 @@ impl Tx {
             ranges: Vec::new(),
             writes: BTreeMap::new(),
             effects: Vec::new(),
+            uses: Vec::new(),
             read_only: false,
         }
     }
@@ -173,6 +179,11 @@ impl Tx {
 
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Things of mounts that were used.
+    pub fn take_uses(&mut self) -> Vec<Thing> {
+        std::mem::take(&mut self.uses)
     }
 
     pub fn writes_anything(&self) -> bool {
@@ -483,6 +494,20 @@ impl Transaction for Tx {
             }
             _ => self.write(key, Pending::Add { delta, floor }),
         }
+    }
+
+    fn note_use(&mut self, name: &str, at: Place<'_>) {
+        if self.uses.len() < USES {
+            self.uses.push(Thing::new(self.scope, name, at));
+        }
+    }
+
+    fn forget_use(&mut self, name: &str) -> Result<()> {
+        self.delete(Place::Id(LAST_USES, name))
+    }
+
+    fn last_use(&mut self, name: &str) -> Result<Option<Timestamp>> {
+        last_use::of_thing(self, name)
     }
 
     fn generate_password(&mut self, policy: &str) -> Result<Option<String>> {

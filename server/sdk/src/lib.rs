@@ -38,7 +38,7 @@ pub use response::{Auth, Body, Chunks, Lease, NewLease, Response, TokenType, Wra
 pub use routes::{Found, Route, Routes};
 pub use time::Timestamp;
 pub use token_parameters::{OldNames, TokenFields, TokenParameters};
-pub use transaction::{Place, Record, Table, Transaction, record};
+pub use transaction::{LAST_USES, Place, Record, Table, Transaction, record};
 
 pub use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Timestamp};
 
 /// One of up to 256 tables of a mount. The number is part of the storage format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,9 @@ pub enum Place<'a> {
     /// What a client may present: only its HMAC is stored.
     Id(Table, &'a str),
 }
+
+/// Where the core keeps when things of a mount were last used: an engine has no table of this number.
+pub const LAST_USES: Table = Table(255);
 
 /// A mount's view of the store in one transaction.
 pub trait Transaction: Send {
@@ -43,6 +46,21 @@ pub trait Transaction: Send {
     /// may be: it has a lease, or is being made or undone.
     fn has_outside(&mut self, _target: &str) -> Result<bool> {
         Ok(false)
+    }
+
+    /// A thing of the mount, kept at this place, is used by this request: a role, a key, a secret id. It costs the request
+    /// nothing but a look into a table: the hour of it is stored later, in the background, unless the thing is gone
+    /// by then; and it may be lost. `name` is what `sys/last-use` tells it by: the thing's path below the mount.
+    fn note_use(&mut self, _name: &str, _at: Place<'_>) {}
+
+    /// A thing is deleted: when it was last used goes with it.
+    fn forget_use(&mut self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// The beginning of the hour in which a thing was last used, as far as it was noted.
+    fn last_use(&mut self, _name: &str) -> Result<Option<Timestamp>> {
+        Ok(None)
     }
 
     /// Make a password by one of the system's password policies. `None`: there is no such policy.

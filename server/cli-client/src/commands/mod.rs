@@ -25,6 +25,7 @@ mod secrets;
 mod ssh;
 mod status;
 mod token;
+mod token_report;
 mod transit;
 mod unwrap;
 mod version;

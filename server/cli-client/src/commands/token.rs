@@ -1,7 +1,8 @@
-//! `token create | lookup | renew | revoke | capabilities`.
+//! `token create | lookup | renew | revoke | capabilities`; `report` is in `token_report`.
 
 use serde_json::{Map, Value, json};
 
+use super::token_report::{self, report};
 use super::{Command, Prints};
 use crate::call::Call;
 use crate::client::{Error, Request};
@@ -38,7 +39,7 @@ static REVOKE: [Flag; 3] = [
     Flag::text("mode", "orphan: leave its children; path: every token made below the path.").words(&["orphan", "path"]),
 ];
 
-pub static COMMANDS: [Command; 5] = [
+pub static COMMANDS: [Command; 6] = [
     Command::new("token create", "Create a token", create)
         .about("Creates a token: a child of the one in use, with its policies unless others are named.")
         .prints(Prints::Object)
@@ -62,6 +63,10 @@ pub static COMMANDS: [Command; 5] = [
         .completes(&[Values::Path, Values::Path])
         .about("Prints what a token may do at a path; without a token, the one in use.")
         .prints(Prints::Answer),
+    Command::new("token report", "Tokens that can do much, or that were not used for long", report)
+        .about(token_report::ABOUT)
+        .prints(Prints::Answer)
+        .flags(&token_report::FLAGS),
 ];
 
 fn create(call: &Call) -> Outcome {

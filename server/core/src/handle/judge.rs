@@ -171,6 +171,7 @@ impl Way<'_> {
             }
         };
         self.flight.asks(&session);
+        self.open.last_uses.of_token(&session, self.now);
         facts.token = Some(session.audit.clone());
         if session.entry.num_uses > 0
             && let Some(id) = &session.caller.token_id

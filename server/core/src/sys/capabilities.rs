@@ -50,7 +50,7 @@ impl<'a> Whose<'a> {
         Whose { namespace, policies: &entry.policies, entity_id: &entry.entity_id }
     }
 
-    fn caller(call: &'a Call<'_>) -> Whose<'a> {
+    pub(super) fn of_caller(call: &'a Call<'_>) -> Whose<'a> {
         let caller = call.caller;
         Whose { namespace: caller.namespace, policies: &caller.policies, entity_id: &caller.entity_id }
     }
@@ -107,7 +107,7 @@ fn of_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Resp
 }
 
 fn of_self(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
-    answer(sys, tx, call, &Whose::caller(call), &p)
+    answer(sys, tx, call, &Whose::of_caller(call), &p)
 }
 
 fn of_accessor(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Asked) -> Result<Response> {
@@ -201,7 +201,7 @@ fn ui_namespaces(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Re
 }
 
 fn resultant(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let union = union(sys, tx, &Whose::caller(call))?;
+    let union = union(sys, tx, &Whose::of_caller(call))?;
     let union = union.ok_or(Error::PermissionDenied)?;
     let mut m = Map::new();
     let (mut exact, mut globs) = (Map::new(), Map::new());

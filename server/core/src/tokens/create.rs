@@ -1,13 +1,13 @@
 //! `auth/token/create*`.
 
 use holdfast_sdk::parameters::{Names, Seconds, StringMap};
-use holdfast_sdk::{Call, Error, Response, Result, Timestamp, TokenType, parameters};
+use holdfast_sdk::{Call, Error, Place, Response, Result, Timestamp, TokenType, Transaction, parameters};
 
 use super::policies_of::{Asked, policies_of};
 use super::roles::{self, Role, matches};
 use super::routes::{capped, shown_auth};
 use super::{Issue, TokenBackend, TokenEntry, batch, load};
-use crate::layout::ROOT;
+use crate::layout::{ROLES, ROOT, TOKENS};
 use crate::tx::Tx;
 use crate::{cubbyhole, identity, random};
 
@@ -62,7 +62,9 @@ pub fn create_by_role(backend: &TokenBackend, tx: &mut Tx, call: &Call<'_>, p: C
         return Err(Error::UnsupportedPath);
     }
     let role = roles::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role {name}")))?;
-    created(backend, tx, call, p, role.orphan, Some((name, &role)))
+    let response = created(backend, tx, call, p, role.orphan, Some((name, &role)))?;
+    tx.within(TOKENS, |tx| tx.note_use(&format!("roles/{name}"), Place::Name(ROLES, name)));
+    Ok(response)
 }
 
 /// Durations in seconds; 0 is none.

@@ -25,7 +25,7 @@ use holdfast_sdk::{Error, Place, Result, Routes, Timestamp, TokenId, Transaction
 
 use crate::Core;
 use crate::expiry::{self, Due};
-use crate::layout::{ACCESSOR, CHILDREN, NamespaceId, ROOT, TOKEN, TOKENS, USES};
+use crate::layout::{ACCESSOR, CHILDREN, NamespaceId, ROOT, TOKEN, TOKEN_USES, TOKENS, USES};
 use crate::namespaces::seal;
 use crate::router::Handler;
 use crate::tx::{Effect, Tx};
@@ -200,6 +200,7 @@ fn strip(tx: &mut Tx, id: &TokenId, entry: &TokenEntry) -> Result<()> {
     leases::end_of_token(tx, id)?;
     tx.within(TOKENS.of(id.namespace), |tx| {
         tx.delete(Place::Id(ACCESSOR, &entry.accessor))?;
+        tx.delete(Place::Ordered(TOKEN_USES, &id.own))?;
         if entry.num_uses > 0 {
             tx.delete(Place::Ordered(USES, &id.own))?;
         }

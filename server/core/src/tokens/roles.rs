@@ -171,7 +171,10 @@ pub fn read(_: &TokenBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Res
 
 pub fn delete(_: &TokenBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let name = named(call)?;
-    tx.within(TOKENS, |tx| tx.delete(Place::Name(ROLES, name)))?;
+    tx.within(TOKENS, |tx| {
+        tx.forget_use(&format!("roles/{name}"))?;
+        tx.delete(Place::Name(ROLES, name))
+    })?;
     Ok(Response::empty())
 }
 

@@ -14,7 +14,7 @@ use super::{Held, TokenEntry, TtlLimits, by_accessor, create, find_valid, load_v
 use crate::layout::{ACCESSOR, NamespaceId, ROOT, TOKENS, USES};
 use crate::router::Handler;
 use crate::tx::Tx;
-use crate::{Core, identity, jobs, namespaces};
+use crate::{Core, identity, jobs, last_use, namespaces};
 
 const CANNOT_BE_RENEWED: &str = "batch tokens cannot be renewed";
 const CANNOT_BE_REVOKED: &str = "batch tokens cannot be revoked";
@@ -136,6 +136,7 @@ impl TokenBackend {
             _ => 0,
         };
         let of_entity = tx.within(TOKENS.of(held.namespace), |tx| identity_policies(tx, e))?;
+        let last_used = held.id.as_ref().map(|id| last_use::of_token(tx, id)).transpose()?.flatten();
         let mut d = Map::new();
         let mut set = |k: &str, v: Value| {
             d.insert(k.into(), v);
@@ -161,6 +162,9 @@ impl TokenBackend {
         if e.last_renewal_ns > 0 {
             set("last_renewal", Timestamp(e.last_renewal_ns).rfc3339().into());
             set("last_renewal_time", Timestamp(e.last_renewal_ns).secs().into());
+        }
+        if let Some(at) = last_used {
+            set("last_used_time", at.rfc3339_secs().into());
         }
         set("meta", metadata_value(&e.metadata));
         if held.namespace != ROOT {

@@ -1,6 +1,7 @@
 //! A token in use: what each of its requests needs, computed once and kept until the token changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::Caller;
@@ -17,6 +18,8 @@ pub struct Session {
     pub policies: Names,
     /// The token in audit lines, for each device.
     pub audit: Arc<KnownToken>,
+    /// The hour of the last use that was noted.
+    noted: AtomicU32,
 }
 
 impl Session {
@@ -45,6 +48,17 @@ impl Session {
             issue_time: entry.issued().rfc3339_secs(),
             client_id: client_id(&caller),
         }));
-        Session { policies: caller.policies.clone().into(), entry, caller, audit }
+        Session { policies: caller.policies.clone().into(), entry, caller, audit, noted: AtomicU32::new(0) }
+    }
+
+    /// Whether a use in this hour was noted already; from now on it is.
+    #[inline]
+    pub fn is_noted_in(&self, hour: u32) -> bool {
+        self.noted.load(Ordering::Relaxed) == hour || self.noted.swap(hour, Ordering::Relaxed) == hour
+    }
+
+    /// There was no room for the note.
+    pub fn forget_noted(&self) {
+        self.noted.store(0, Ordering::Relaxed);
     }
 }

@@ -7,11 +7,11 @@
 use holdfast_sdk::{Place, Result, Table, Timestamp, TokenId, Transaction};
 
 use super::{has_its_mount, load, revoke_tree};
-use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKENS, USES};
+use crate::layout::{ACCESSOR, CHILDREN, TOKEN, TOKEN_USES, TOKENS, USES};
 use crate::tx::Tx;
 
 /// In this order: what the first ones leave behind is found by the later ones.
-const TABLES: [Table; 4] = [TOKEN, ACCESSOR, CHILDREN, USES];
+const TABLES: [Table; 5] = [TOKEN, ACCESSOR, CHILDREN, USES, TOKEN_USES];
 
 /// Where a walk begins.
 pub const FIRST: u8 = TABLES[0].0;

@@ -1,11 +1,11 @@
 //! `login`, and what a token's renewal asks later.
 
 use holdfast_sdk::token_parameters::is_within;
-use holdfast_sdk::{Alias, Call, Error, Login, Parameters, Renewal, Response, Result, Tx, parameters};
+use holdfast_sdk::{Alias, Call, Error, Login, Parameters, Place, Renewal, Response, Result, Tx, parameters};
 
-use crate::Approle;
-use crate::roles::Role;
+use crate::roles::{self, Role};
 use crate::store::{self, SecretId};
+use crate::{Approle, ROLES, SECRET_IDS};
 
 parameters! {
     pub struct Credentials {
@@ -36,6 +36,7 @@ pub fn login(_: &Approle, tx: &mut Tx, call: &Call<'_>, p: Credentials) -> Resul
         token_blocks = used.token_bound_cidrs;
     }
     admits(call, role.secret_id_bound_cidrs.as_deref().unwrap_or_default(), "role")?;
+    tx.note_use(&roles::use_of(&name), Place::Name(ROLES, &name));
     let mut login = role.tokens.login(call.request.remote)?;
     // A token that is bound to the caller's address stays so, if that lies in the blocks.
     let bound_closer = role.tokens.strictly_bind_ip && is_within(&token_blocks, call.request.remote);
@@ -58,9 +59,13 @@ fn use_secret_id(tx: &mut Tx, call: &Call<'_>, role: &Role, secret_id: &str) -> 
     admits(call, &found.cidr_list, "secret ID")?;
     match found.num_uses {
         0 => {}
-        1 => store::remove(tx, &key, &found)?,
+        1 => {
+            store::remove(tx, &key, &found)?;
+            return Ok(found);
+        }
         left => store::update(tx, &key, &SecretId { num_uses: left - 1, updated_ns: call.now.0, ..found.clone() })?,
     }
+    tx.note_use(&store::use_of(&found.accessor), Place::Ordered(SECRET_IDS, &key));
     Ok(found)
 }
 

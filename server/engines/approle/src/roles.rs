@@ -212,11 +212,17 @@ pub fn write(approle: &Approle, tx: &mut Tx, call: &Call<'_>, p: Write) -> Resul
 }
 
 /// Its secret ids end with it.
+/// What the logins of a role are noted by.
+pub fn use_of(name: &str) -> String {
+    format!("role/{name}")
+}
+
 pub fn delete(_: &Approle, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let name = role_name(call);
     if let Some(role) = Role::load(tx, &name)? {
         tx.delete(Place::Id(ROLE_IDS, &role.role_id))?;
         tx.delete(Place::Name(ROLES, &name))?;
+        tx.forget_use(&use_of(&name))?;
         store::forget_role(tx, &role)?;
     }
     Ok(Response::empty())

@@ -177,7 +177,8 @@ fn within(blocks: &[String], of_role: &[String]) -> Result<()> {
     }
 }
 
-fn shown(s: &SecretId) -> Map<String, Value> {
+fn shown(tx: &mut Tx, s: &SecretId) -> Result<Map<String, Value>> {
+    let last_used = tx.last_use(&store::use_of(&s.accessor))?;
     let mut m = Map::new();
     let mut set = |k: &str, v: Value| {
         m.insert(k.into(), v);
@@ -187,19 +188,25 @@ fn shown(s: &SecretId) -> Map<String, Value> {
     // Go's zero time, which clients know.
     set("expiration_time", s.ends_ns.map_or("0001-01-01T00:00:00Z".into(), |e| Timestamp(e).rfc3339()).into());
     set("last_updated_time", Timestamp(s.updated_ns).rfc3339().into());
+    if let Some(at) = last_used {
+        set("last_used_time", at.rfc3339_secs().into());
+    }
     set("metadata", Value::Object(s.metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect()));
     set("secret_id_accessor", s.accessor.clone().into());
     set("secret_id_num_uses", s.num_uses.into());
     set("secret_id_ttl", s.ttl_secs.into());
     set("token_bound_cidrs", s.token_bound_cidrs.clone().into());
-    m
+    Ok(m)
 }
 
 pub fn lookup(_: &Approle, tx: &mut Tx, call: &Call<'_>, p: BySecretId) -> Result<Response> {
     let secret_id = given(p.secret_id, "secret_id")?;
     let role = role(tx, call, 404)?;
     let found = store::load(tx, &store::key(&role, &secret_id)?, call.now)?;
-    Ok(found.map_or_else(Response::empty, |s| Response::data(shown(&s))))
+    match found {
+        Some(found) => Ok(Response::data(shown(tx, &found)?)),
+        None => Ok(Response::empty()),
+    }
 }
 
 pub fn destroy(_: &Approle, tx: &mut Tx, call: &Call<'_>, p: BySecretId) -> Result<Response> {
@@ -222,7 +229,7 @@ pub fn lookup_accessor(_: &Approle, tx: &mut Tx, call: &Call<'_>, p: ByAccessor)
     if let Some(key) = store::of_accessor(tx, &role, &accessor)?
         && let Some(found) = store::load(tx, &key, call.now)?
     {
-        return Ok(Response::data(shown(&found)));
+        return Ok(Response::data(shown(tx, &found)?));
     }
     let mut data = Map::new();
     data.insert("error".into(), no_accessor(&accessor).into());

@@ -81,7 +81,13 @@ pub fn update(tx: &mut Tx, key: &Key, secret_id: &SecretId) -> Result<()> {
     record::put(tx, Place::Ordered(SECRET_IDS, key), secret_id)
 }
 
+/// What the uses of a secret id are noted by.
+pub fn use_of(accessor: &str) -> String {
+    format!("secret-id-accessor/{accessor}")
+}
+
 pub fn remove(tx: &mut Tx, key: &Key, secret_id: &SecretId) -> Result<()> {
+    tx.forget_use(&use_of(&secret_id.accessor))?;
     tx.delete(Place::Id(ACCESSORS, &secret_id.accessor))?;
     if let Some(ends) = secret_id.ends_ns {
         tx.delete(Place::Ordered(ENDS, &end_key(ends, key)))?;

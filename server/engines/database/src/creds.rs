@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use holdfast_sdk::lease::Terms;
-use holdfast_sdk::{Act, Call, Error, Map, NewLease, Outside, Response, Result, Tx, record};
+use holdfast_sdk::{Act, Call, Error, Map, NewLease, Outside, Place, Response, Result, Tx, record};
 
 use crate::acts::{Plan, TIME_OUT, What, outside};
 use crate::connections::Connection;
 use crate::plugin::{Kind, NewUser};
-use crate::roles::Role;
+use crate::roles::{self, Role};
 use crate::template::{Names, Template};
-use crate::{Database, name_of, random};
+use crate::{Database, ROLES, name_of, random};
 
 pub fn intend(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Act>> {
     let name = name_of(call);
@@ -56,7 +56,7 @@ pub fn password(tx: &mut Tx, policies: &[&str]) -> Result<String> {
     }
 }
 
-pub fn made(_: &Database, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+pub fn made(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let done = call.done.ok_or_else(|| Error::internal("a user was to be made and was not"))?;
     let Some(Plan::Make { user, ttl_secs, warning, .. }) = done.means.downcast_ref() else {
         return Err(Error::internal("an act without its plan"));
@@ -70,6 +70,7 @@ pub fn made(_: &Database, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response
         outside: done.outside.clone(),
         counted_as: name_of(call).to_owned(),
     };
+    tx.note_use(&roles::use_of(name_of(call)), Place::Name(ROLES, name_of(call)));
     let warnings = warning.iter().cloned().collect();
     Ok(Response { new_lease: Some(Box::new(lease)), warnings, ..Response::data(m) })
 }

@@ -136,7 +136,13 @@ pub fn list(_: &Database, tx: &mut Tx, _: &Call<'_>, p: Page) -> Result<Response
     Response::list(tx.names(ROLES, "", after, limit)?)
 }
 
+/// What the uses of a role are noted by.
+pub fn use_of(name: &str) -> String {
+    format!("roles/{name}")
+}
+
 pub fn delete(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     tx.delete(Place::Name(ROLES, name_of(call)))?;
+    tx.forget_use(&use_of(name_of(call)))?;
     Ok(Response::empty())
 }

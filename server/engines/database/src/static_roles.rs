@@ -257,14 +257,21 @@ pub fn delete(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respo
     if let Some(role) = StaticRole::load(tx, name)? {
         tx.delete(Place::Ordered(DUE, &role.due_key))?;
         tx.delete(Place::Name(STATIC_ROLES, name))?;
+        tx.forget_use(&use_of(name))?;
     }
     Ok(Response::empty())
+}
+
+/// What the reads of a static role's credentials are noted by.
+fn use_of(name: &str) -> String {
+    format!("static-roles/{name}")
 }
 
 pub fn creds(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let name = name_of(call);
     let role = StaticRole::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role: {name}")))?;
     Connection::of_role(tx, &role.db_name)?.require_allowed(name)?;
+    tx.note_use(&use_of(name), Place::Name(STATIC_ROLES, name));
     let next = role.next_rotation(call.now)?;
     let mut m = Map::new();
     role.show(&mut m);
