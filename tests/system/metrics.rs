@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, repository, run, stock};
@@ -10,7 +11,7 @@ use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Client, Running, Setup, until};
 use serde_json::{Value, json};
 
-use crate::cluster::nodes::{Audited, Nodes, WITHIN};
+use crate::cluster::nodes::{Audited, Between, Nodes, WITHIN};
 
 /// Names that are about Prometheus itself.
 const NOT_OURS: &[&str] = &["up"];
@@ -53,6 +54,25 @@ fn names(expression: &str) -> BTreeSet<String> {
     found
 }
 
+/// A node with an audit file, and a device with a spool whose peer is away.
+struct Spooled {
+    folder: PathBuf,
+}
+
+impl Between for Spooled {
+    fn command(&self, n: usize, folder: &Path) -> Command {
+        Audited.command(n, folder)
+    }
+
+    fn top(&self, n: usize) -> String {
+        let (peer, spool) = (self.folder.join("peer"), self.folder.join("spool"));
+        Audited.top(n)
+            + &format!(
+                "audit \"socket\" \"peer\" {{\n options {{\n address = {peer:?}\n socket_type = \"unix\"\n spool_path = {spool:?}\n }}\n}}\n"
+            )
+    }
+}
+
 #[test]
 fn names_are_found_in_expressions() {
     let found = names(
@@ -80,7 +100,9 @@ fn yaml(path: &Path) -> Value {
 
 #[test]
 fn every_series_of_the_alert_rules_and_of_the_dashboards_is_there() {
-    let nodes = Nodes::start_with(vec![(free_port(), free_port())], Box::new(Audited));
+    let spool = tempfile::tempdir().expect("a folder");
+    let spooled = Spooled { folder: spool.path().to_owned() };
+    let nodes = Nodes::start_with(vec![(free_port(), free_port())], Box::new(spooled));
     let root = nodes.root(0);
     // A plan for backups, something to count, and a request that was refused.
     let folder = tempfile::tempdir().expect("a folder");

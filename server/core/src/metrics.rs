@@ -168,6 +168,8 @@ pub struct AuditDevice {
     pub figures: Arc<audit::Figures>,
     /// Writes that wait to be sent, and their bytes.
     pub waiting: (usize, usize),
+    /// What a spool has for the peer.
+    pub spool: Option<audit::Spooled>,
 }
 
 /// The cluster as this node sees it.
@@ -390,7 +392,20 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     of("holdfast_audit_disk_free_bytes", "gauge", "What is left of it for the server.", |d| {
         Some(d.figures.disk()?.free_bytes as f64)
     });
-    let help = "Milliseconds until a file has a write, or a peer.";
+    of("holdfast_audit_spool_lines", "gauge", "Lines in a spool that may not have arrived at the peer.", |d| {
+        Some(d.spool?.lines as f64)
+    });
+    of("holdfast_audit_spool_bytes", "gauge", "Their bytes.", |d| Some(d.spool?.bytes as f64));
+    of("holdfast_audit_spool_max_bytes", "gauge", "Bytes that a spool has room for.", |d| {
+        Some(d.spool?.max_bytes as f64)
+    });
+    of("holdfast_audit_spool_oldest_seconds", "gauge", "Age of the oldest line that the peer was not handed.", |d| {
+        Some(d.spool?.oldest_secs as f64)
+    });
+    of("holdfast_audit_spool_peer_failures", "counter", "Times that a peer did not take a line of the spool.", |d| {
+        d.spool.map(|_| d.figures.peer_failures.get() as f64)
+    });
+    let help = "Milliseconds until a file or a spool has a write, or a peer.";
     let writes = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.writes));
     page.times_of(("holdfast_audit_device_write", help), writes);
     let syncs = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.syncs));

@@ -5,6 +5,7 @@ mod chain;
 mod files;
 mod own_acts;
 mod remote;
+mod spool;
 
 use std::fs;
 use std::path::Path;

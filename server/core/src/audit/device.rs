@@ -8,7 +8,7 @@ use super::line::{self, Hasher};
 use super::options::{DeviceConfig, Target};
 use super::remote::{Peer, Remote};
 use super::sealing::Sealing;
-use super::{Appended, Broker, Figures};
+use super::{Appended, Broker, Figures, Spooled};
 
 /// What audit devices may be.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ impl Rules {
             return Err("audit log prefixing is not allowed: set allow_audit_log_prefixing = true to allow it".into());
         }
         config.shape()?;
+        config.spool()?;
         config.target().map(drop)
     }
 
@@ -106,7 +107,13 @@ impl Device {
                 if tests && let Err(e) = peer.send(&test_line).await {
                     return Err(format!("audit backend failed test message: {}", e.text));
                 }
-                Sink::Remote(Remote::start(peer, figures.clone()))
+                Sink::Remote(match config.spool()? {
+                    None => Remote::start(peer, figures.clone()),
+                    Some(spool) => {
+                        let within = uuid.and_then(|_| rules.within());
+                        Remote::start_spooled(peer, (spool, within), figures.clone(), test).await?
+                    }
+                })
             }
         };
         Ok(Arc::new(Device { number: broker.number(), uuid, config, hasher, prefix, sink, figures }))
@@ -201,6 +208,14 @@ impl Device {
 
     pub fn waiting_bytes(&self) -> usize {
         self.waiting().1
+    }
+
+    /// How its spool does, if it has one.
+    pub fn spooled(&self) -> Option<Spooled> {
+        match &self.sink {
+            Sink::File(_) => None,
+            Sink::Remote(remote) => remote.spooled(),
+        }
     }
 
     /// Writes that wait to be sent, and their bytes.

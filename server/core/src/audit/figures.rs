@@ -41,6 +41,9 @@ pub struct Figures {
     /// How long the disk took to have what was written.
     pub syncs: Times,
     failing: AtomicBool,
+    /// Times that a peer did not take a line which is in the spool.
+    pub peer_failures: Counter,
+    peer_away: AtomicBool,
     /// Of the file's disk in use, in percent, as it was last looked at; [`UNKNOWN`].
     disk_used: AtomicU64,
     disk_free_bytes: AtomicU64,
@@ -57,6 +60,8 @@ impl Figures {
             writes: Times::default(),
             syncs: Times::default(),
             failing: AtomicBool::new(false),
+            peer_failures: Counter::default(),
+            peer_away: AtomicBool::new(false),
             disk_used: AtomicU64::new(UNKNOWN),
             disk_free_bytes: AtomicU64::new(UNKNOWN),
         })
@@ -75,6 +80,21 @@ impl Figures {
         self.refused.add(1);
         if !self.failing.swap(true, Ordering::SeqCst) {
             tracing::error!(device = %self.path, error = %why, "an audit device refuses lines");
+        }
+    }
+
+    /// The peer did not take a line; it stays in the spool. The first of several times is told about.
+    pub fn peer_is_away(&self, why: &dyn std::fmt::Display) {
+        self.peer_failures.add(1);
+        if !self.peer_away.swap(true, Ordering::SeqCst) {
+            tracing::warn!(device = %self.path, error = %why, "the peer of an audit device takes no lines: they are kept in its spool");
+        }
+    }
+
+    /// The peer took a line of the spool.
+    pub fn peer_is_there(&self) {
+        if self.peer_away.load(Ordering::Relaxed) && self.peer_away.swap(false, Ordering::SeqCst) {
+            tracing::info!(device = %self.path, "the peer of an audit device takes lines again: it gets what its spool has");
         }
     }
 

@@ -429,7 +429,7 @@ fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> Resu
 }
 
 /// Where a path leads, as far as there is something; what is missing has no links yet.
-fn real(path: &Path) -> Option<PathBuf> {
+pub(super) fn real(path: &Path) -> Option<PathBuf> {
     if !path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
         return None;
     }
@@ -446,7 +446,7 @@ fn real(path: &Path) -> Option<PathBuf> {
     }
 }
 
-fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
+pub(super) fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
     folders.iter().any(|folder| {
         let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
         path != folder && path.starts_with(folder)

@@ -11,6 +11,7 @@ mod options;
 mod own;
 mod remote;
 pub(crate) mod sealing;
+mod spool;
 pub(crate) mod table;
 pub(crate) mod watch;
 
@@ -19,6 +20,7 @@ pub use figures::{Disk, Figures, Totals};
 pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts};
 pub use options::{DeviceConfig, Kind};
 pub(crate) use own::Act;
+pub use spool::Spooled;
 
 use std::borrow::Cow;
 use std::future::poll_fn;

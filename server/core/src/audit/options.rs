@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use holdfast_sdk::duration;
 
+use super::spool::SpoolTarget;
+
 /// The types of audit devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -101,6 +103,11 @@ const MODE_MASK: u32 = 0o666;
 const TIME_OUT: Duration = Duration::from_secs(2);
 const LONGEST_TIME_OUT: Duration = Duration::from_secs(60);
 
+/// How large the files of a spool may be.
+const SPOOL_BYTES: u64 = 256 << 20;
+const LEAST_SPOOL_BYTES: u64 = 1 << 20;
+const MOST_SPOOL_BYTES: u64 = 1 << 40;
+
 impl DeviceConfig {
     /// A `file` device; its path has a slash at its end.
     pub fn file(path: &str, file: &Path) -> DeviceConfig {
@@ -142,6 +149,30 @@ impl DeviceConfig {
             elide_lists: switched("elide_list_responses", false)?,
             prefix: self.option("prefix").unwrap_or_default().to_owned(),
         })
+    }
+
+    /// The folder in which lines are kept until a remote peer has them.
+    pub fn spool(&self) -> Result<Option<SpoolTarget>, String> {
+        let max_bytes = self.option("spool_max_bytes");
+        let Some(path) = self.option("spool_path").filter(|p| !p.is_empty()) else {
+            return match max_bytes {
+                Some(_) => Err("spool_max_bytes without spool_path: name the folder of the spool too".into()),
+                None => Ok(None),
+            };
+        };
+        if self.kind == Kind::File {
+            return Err("spool_path is for devices of the types socket, syslog and http: a file needs none".into());
+        }
+        if !Path::new(path).is_absolute() {
+            return Err(format!("spool_path {path:?}: the absolute path of a folder is expected"));
+        }
+        let max_bytes = match max_bytes {
+            None => SPOOL_BYTES,
+            Some(text) => text.parse().ok().filter(|n| (LEAST_SPOOL_BYTES..=MOST_SPOOL_BYTES).contains(n)).ok_or_else(|| {
+                format!("spool_max_bytes {text:?}: a number of bytes from {LEAST_SPOOL_BYTES} to {MOST_SPOOL_BYTES} is expected")
+            })?,
+        };
+        Ok(Some(SpoolTarget { path: path.into(), max_bytes }))
     }
 
     /// Where its lines go.

@@ -144,6 +144,7 @@ impl crate::Core {
             kind: d.config.kind.word(),
             figures: d.figures.clone(),
             waiting: d.waiting(),
+            spool: d.spooled(),
         };
         devices.iter().map(one).collect()
     }

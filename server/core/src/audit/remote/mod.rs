@@ -6,8 +6,9 @@ mod socket;
 mod syslog;
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,10 +19,13 @@ use self::socket::Socket;
 use self::syslog::Syslog;
 use super::Figures;
 use super::options::Target;
+use super::spool::{self, Spool, SpoolTarget, Spooled, Writing};
 
 /// Lines that wait to be sent: so many, or so many bytes.
 const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 8 << 20;
+/// A datagram of a Unix socket is no longer, by the usual size of its buffer.
+const LONGEST_UNIX_DATAGRAM: usize = 128 << 10;
 /// Waits between two tries to reach a peer that could not be reached. A line that no other device has accepted waits
 /// no longer than the first.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -30,16 +34,18 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 pub struct Remote {
     queue: mpsc::Sender<Job>,
     bytes: Arc<AtomicUsize>,
+    /// Where lines are kept until the peer has them, once that is open.
+    spool: Arc<Mutex<Option<Arc<spool::Shared>>>>,
 }
 
-struct Job {
+pub struct Job {
     /// One or more, each with its line end.
-    lines: Vec<u8>,
+    pub lines: Vec<u8>,
     /// No other device has accepted them.
     urgent: bool,
-    taken: oneshot::Sender<bool>,
+    pub taken: oneshot::Sender<bool>,
     /// When it was put into the queue.
-    since: std::time::Instant,
+    pub since: std::time::Instant,
 }
 
 /// Where lines are sent.
@@ -70,6 +76,40 @@ impl Peer {
         })
     }
 
+    /// The longest line that can be sent at once.
+    pub fn longest_line(&self) -> usize {
+        match self {
+            Peer::Socket(peer) => peer.longest_line(),
+            Peer::Syslog(_) => LONGEST_UNIX_DATAGRAM,
+            Peer::Http(_) => usize::MAX,
+        }
+    }
+
+    /// Whether a line that was sent has arrived, as far as anybody can know.
+    pub fn proves(&self) -> bool {
+        match self {
+            Peer::Socket(peer) => !peer.is_stream(),
+            Peer::Syslog(_) | Peer::Http(_) => true,
+        }
+    }
+
+    /// Whether what was sent over the connection that there is may still arrive.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Peer::Socket(peer) => peer.is_open(),
+            Peer::Syslog(_) | Peer::Http(_) => true,
+        }
+    }
+
+    /// Send one line over the connection that the lines before it went over. False: there is a new connection, nothing
+    /// was sent over it, and of what went over the old one nobody knows whether it has arrived.
+    pub async fn send_in_order(&mut self, line: &[u8]) -> Result<bool, Unsent> {
+        match self {
+            Peer::Socket(peer) if peer.is_stream() => peer.send_in_order(line).await,
+            other => other.send(line).await.map(|()| true),
+        }
+    }
+
     /// Send one line, which ends in a line end.
     pub async fn send(&mut self, line: &[u8]) -> Result<(), Unsent> {
         match self {
@@ -86,7 +126,38 @@ impl Remote {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let bytes = Arc::new(AtomicUsize::new(0));
         tokio::spawn(Sending { peer, figures, bytes: bytes.clone(), failed: None }.run(jobs));
-        Remote { queue, bytes }
+        Remote { queue, bytes, spool: Arc::default() }
+    }
+
+    /// Keep lines in a folder from now on, in one of the folders `within` if there are any, and send them from there.
+    /// With `must_work` the folder must be ready; else lines are refused until it is.
+    pub async fn start_spooled(
+        peer: Peer,
+        (target, within): (SpoolTarget, Option<Arc<[PathBuf]>>),
+        figures: Arc<Figures>,
+        must_work: bool,
+    ) -> Result<Remote, String> {
+        let (wanted, below) = (target.clone(), within.clone());
+        let opening = move || Spool::open(&wanted, below.as_deref(), must_work);
+        let opened = tokio::task::spawn_blocking(opening).await.map_err(|e| e.to_string())?;
+        let opened = if must_work { Ok(opened?) } else { opened };
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (bytes, shown) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let longest = peer.longest_line();
+        let runtime = tokio::runtime::Handle::current();
+        let writing =
+            Writing { target, within, figures, peer: Some(peer), runtime, shown: Arc::clone(&shown), longest };
+        let queued = bytes.clone();
+        let done = move |job: &Job| {
+            queued.fetch_sub(job.lines.len(), Ordering::SeqCst);
+        };
+        writing.start(opened, jobs, done).map_err(|e| e.to_string())?;
+        Ok(Remote { queue, bytes, spool: shown })
+    }
+
+    /// How its spool does, if it has one that is open.
+    pub fn spooled(&self) -> Option<Spooled> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|shared| shared.figures())
     }
 
     /// Put lines into the queue. The receiver tells whether all of them were sent.

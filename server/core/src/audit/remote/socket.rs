@@ -10,6 +10,9 @@ use tokio::time::timeout;
 use super::Unsent;
 use crate::audit::options::Network;
 
+/// What a datagram over IPv4 has room for.
+const LONGEST_UDP: usize = 65_507;
+
 pub struct Socket {
     network: Network,
     address: String,
@@ -43,6 +46,40 @@ impl Socket {
         };
         self.connection = Some(sent.map_err(|e| Unsent::unreachable(self.word(&e)))?);
         Ok(())
+    }
+
+    /// Whether its peer gets a stream of bytes, and no datagrams.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.network, Network::Tcp | Network::Unix)
+    }
+
+    /// The longest line that can be sent at once.
+    pub fn longest_line(&self) -> usize {
+        match self.network {
+            Network::Tcp | Network::Unix => usize::MAX,
+            Network::Udp => LONGEST_UDP,
+            Network::UnixDatagram => super::LONGEST_UNIX_DATAGRAM,
+        }
+    }
+
+    /// Whether what was sent may still arrive.
+    pub fn is_open(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_open)
+    }
+
+    /// Over the connection that there is. False: there is a new one now, and nothing was sent.
+    pub async fn send_in_order(&mut self, line: &[u8]) -> Result<bool, Unsent> {
+        match self.connection.take().filter(Connection::is_open) {
+            Some(connection) => {
+                let sent = self.write(connection, line).await;
+                self.connection = Some(sent.map_err(|e| Unsent::unreachable(self.word(&e)))?);
+                Ok(true)
+            }
+            None => {
+                self.connection = Some(self.dial().await.map_err(|e| Unsent::unreachable(self.word(&e)))?);
+                Ok(false)
+            }
+        }
     }
 
     async fn dial(&self) -> io::Result<Connection> {
