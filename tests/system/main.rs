@@ -21,6 +21,7 @@ mod metrics;
 mod migrate;
 mod needles;
 mod openapi;
+mod prometheus;
 mod random;
 mod remount;
 mod seal_hsm;
