@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use serde_json::Value;
 
-use crate::{Address, Connection};
+use crate::{Address, Connection, audited};
 
 /// A client with a token.
 pub struct Client {
@@ -34,6 +34,7 @@ impl Client {
 
     /// The same server, asked with a token.
     pub fn with_token(&self, token: &str) -> Client {
+        audited::sent(token);
         Client { token: Some(token.to_owned()), limit: self.limit, ..self.without_token() }
     }
 
@@ -135,7 +136,9 @@ fn exchange(
     body: &[u8],
 ) -> io::Result<Reply> {
     connection.request(method, path, headers, body)?;
-    connection.reply(method == "HEAD")
+    let reply = connection.reply(method == "HEAD")?;
+    audited::answered(&reply.body);
+    Ok(reply)
 }
 
 fn stays(reply: &Reply) -> bool {

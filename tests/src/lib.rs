@@ -13,6 +13,7 @@
 //! running.root.post("secret/data/app", json!({ "data": { "user": "alice" } })).expect(200);
 //! ```
 
+pub mod audited;
 pub mod certificates;
 pub mod client;
 pub mod connection;

@@ -13,7 +13,7 @@ use crate::certificates::Authority;
 use crate::program::{Output, command, holdfast, run, stock};
 use crate::token::{self, Token};
 use crate::tpm::Tpm;
-use crate::{Client, Server};
+use crate::{Client, Server, audited};
 
 /// What opens the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +271,16 @@ impl Site {
         let mut python = self.cli(&stock("python"), server, token);
         python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system").join(script));
         python
+    }
+}
+
+impl Drop for Site {
+    /// Whatever the test was about, its audit log is right.
+    fn drop(&mut self) {
+        let fault = self.setup.audit.then(|| audited::fault(&self.audit_file())).flatten();
+        if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
+            panic!("{fault}");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::holdfast;
-use holdfast_tests::{Address, Client, Reply, Server, until};
+use holdfast_tests::{Address, Client, Reply, Server, audited, until};
 
 /// Long: where other builds and tests keep the machine busy, leaders do not last.
 pub const WITHIN: Duration = Duration::from_secs(240);
@@ -86,6 +86,17 @@ pub struct Nodes {
     share: String,
     root_token: String,
     between: Box<dyn Between>,
+}
+
+impl Drop for Nodes {
+    /// Whatever the test was about, the audit logs are right.
+    fn drop(&mut self) {
+        let logs = (0..self.servers.len()).map(|n| self.folder.path().join(format!("n{n}/audit.log")));
+        let fault = logs.filter_map(|log| audited::fault(&log)).next();
+        if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
+            panic!("{fault}");
+        }
+    }
 }
 
 impl Nodes {

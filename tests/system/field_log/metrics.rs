@@ -1,5 +1,6 @@
 //! Reports about figures of leases.
 
+use holdfast_tests::{Running, Setup};
 use serde_json::json;
 
 use super::Site;
@@ -47,4 +48,20 @@ fn the_series_do_not_grow_with_the_ends_of_leases() {
         site.token(json!({ "policies": ["default"], "ttl": format!("{n}h") }));
     }
     assert_eq!(series(), with_one);
+}
+
+/// F201.
+#[test]
+fn a_sealed_server_says_that_it_is_not_unsealed() {
+    let open = "telemetry {\n    unauthenticated_metrics_access = true\n  }";
+    let running = Running::start(Setup::shamir().without_tls().with_listener(open));
+    let unsealed = || {
+        value(
+            &running.root.without_token().get("sys/metrics?format=prometheus").expect(200).text(),
+            "vault_core_unsealed",
+        )
+    };
+    assert_eq!(unsealed(), 1.0);
+    running.root.post("sys/seal", json!({})).expect(204);
+    assert_eq!(unsealed(), 0.0);
 }

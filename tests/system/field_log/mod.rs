@@ -2,6 +2,7 @@
 //!
 //! `tests/fieldlog.md` says which report is shown by which test.
 
+mod audit;
 mod cli;
 mod http;
 mod kv;
