@@ -32,8 +32,8 @@ class Site:
         self.made += 1
         return self.folder / f"{self.made}-{name}"
 
-    def holdfast(self):
-        return Holdfast(self.options.binary, self.place("holdfast"), self.tls)
+    def holdfast(self, audit=True):
+        return Holdfast(self.options.binary, self.place("holdfast"), self.tls, audit)
 
     def bao(self):
         return Bao(self.options.bao, self.place("bao"), self.tls)
@@ -136,6 +136,17 @@ def write(site):
         yield ratio("kv v2 write / bao", rates["holdfast"], rates["bao"], 5)
         yield cost(site, "write")
         yield Row("memory after the writes", holdfast.process.memory_mib(), "MiB")
+
+
+def audit(site):
+    """Reads of one secret of 1 KiB with a file audit device, as everywhere here, against the same without any device."""
+    with ExitStack() as stack:
+        lanes = {name: (stack.enter_context(site.holdfast(audit=name == "with")), READ) for name in ("with", "without")}
+        rates = race(site, "audit", lanes)
+        yield ratio("kv v2 read with a file audit device / without", rates["with"], rates["without"], 0.85)
+        with_it, without = (statistics.median(r["cpu_us"] for r in site.details["audit"][name]) for name in lanes)
+        yield Row("what its audit lines cost a read, CPU time", with_it - without, "µs",
+                  note=f"{with_it:.1f} - {without:.1f} µs")
 
 
 def one_key(site):
@@ -370,6 +381,6 @@ def started(figure, times_ms, at_most=None):
                note=f"{len(times_ms)} starts, {min(times_ms):.0f}–{max(times_ms):.0f}")
 
 
-PARTS = {"read": read, "write": write, "one-key": one_key, "token-create": token_create, "lookup": lookup,
-         "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
+PARTS = {"read": read, "audit": audit, "write": write, "one-key": one_key, "token-create": token_create,
+         "lookup": lookup, "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
          "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure, "many-tokens": many_tokens}
