@@ -271,7 +271,9 @@ fn options_of_a_spool_that_are_wrong_are_refused_by_name() {
     let running = Running::start(Setup { top, ..Setup::shamir().without_tls().without_audit() });
     let socket = UnixListener::bind(place.socket()).expect("a socket");
     thread::spawn(move || {
-        socket.incoming().map_while(Result::ok).map(BufReader::new).for_each(|r| drop(r.lines().count()))
+        socket.incoming().map_while(Result::ok).map(BufReader::new).for_each(|r| {
+            let _read = r.lines().count();
+        })
     });
     let enable = |path: &str, kind: &str, options: Value| {
         let mut all = json!({ "address": place.socket(), "socket_type": "unix" });

@@ -93,12 +93,8 @@ fn no_token_accessor_or_wrapping_token_stands_in_the_clear_whatever_was_asked() 
     root.with_token("hvs.thisTokenIsNobodysAndIsSent").get("secret/data/x").refused(403);
     secrets.push("hvs.thisTokenIsNobodysAndIsSent".into());
     root.post("auth/token/revoke-accessor", json!({ "accessor": accessor })).expect(204);
-    // A token in the place of a path is a mistake that is made.
-    root.get(&format!("auth/token/lookup/{token}")).refused(404);
 
     let text = fs::read_to_string(running.site.audit_file()).expect("the audit log");
-    let told_in_a_path = format!("auth/token/lookup/{token}");
-    let text = text.replace(&told_in_a_path, "auth/token/lookup/");
     for secret in secrets.iter().filter(|s| !s.is_empty()) {
         assert!(!text.contains(secret.as_str()), "{secret} is in the audit log");
     }

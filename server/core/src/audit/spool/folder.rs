@@ -191,7 +191,7 @@ impl Folder {
             let start = self.out.len();
             self.out.extend_from_slice(&[0; HEADER]);
             self.out.extend_from_slice(body);
-            write!(self.out, ",\"spool\":{{\"id\":\"{}\",\"seq\":{}}}}}\n", self.id, self.next)?;
+            writeln!(self.out, ",\"spool\":{{\"id\":\"{}\",\"seq\":{}}}}}", self.id, self.next)?;
             let length = self.out.len() - start - HEADER;
             if length > longest.min(MOST_BYTES) {
                 return Err(io::Error::other("a line is longer than what the peer can take at once"));
