@@ -4,3 +4,4 @@ mod completion;
 mod monitor;
 mod policy;
 mod terminal;
+mod token;
