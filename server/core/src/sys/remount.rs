@@ -2,7 +2,10 @@
 //! UUID; to another namespace it is a job ([`crate::moves`]). The tokens of an auth mount end with the move, and so do the
 //! leases of an engine's, as they name its path: the answer waits for that.
 
-use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters};
 
 use holdfast_storage::level;
 
@@ -11,7 +14,7 @@ use crate::layout::{NamespaceId, SYSTEM};
 use crate::moves::{self, Move as ToNamespace, Status};
 use crate::router::MountEntry;
 use crate::tx::{Effect, Tx};
-use crate::{jobs, namespaces, random, router};
+use crate::{jobs, leases, namespaces, random, router};
 
 parameters! {
     pub struct Move {
@@ -23,12 +26,15 @@ parameters! {
 }
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
-    routes.path("remount", "Move a mount to another path.", |p| p.update(remount).root_protected()).path(
-        "remount/status/{migration_id}",
-        "How far a move is.",
-        |p| p.read(status),
-    )
+    routes
+        .path("remount", "Move a mount to another path.", |p| {
+            p.update(remount).prepared(Operation::Update, end_leases).root_protected()
+        })
+        .path("remount/status/{migration_id}", "How far a move is.", |p| p.read(status))
 }
+
+/// How long a client waits for the end of what the mount gave. What is left then ends behind.
+const FOR_LEASES: Duration = Duration::from_secs(30);
 
 /// Where a path leads.
 struct Spot {
@@ -59,7 +65,16 @@ fn spot(tx: &mut Tx, call: &Call<'_>, text: &str) -> Result<Spot> {
     Ok(found)
 }
 
-fn remount(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response> {
+/// What a request asks for, which is possible.
+struct Plan {
+    from: Spot,
+    to: Spot,
+    entry: MountEntry,
+    /// The mount's new path, within the kind of mount that it is.
+    path: String,
+}
+
+fn plan(tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Plan> {
     let (Some(from), Some(to)) = (p.from.filter(|t| !t.is_empty()), p.to.filter(|t| !t.is_empty())) else {
         return Err(Error::bad_request("both 'from' and 'to' path must be specified as a string"));
     };
@@ -89,6 +104,30 @@ fn remount(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Respon
         let other = format!("{}{}", to.asked.strip_suffix(&to.path).unwrap_or_default(), other.full_path());
         return Err(Error::bad_request(format!("path already in use at {other:?}")));
     }
+    Ok(Plan { from, to, entry, path })
+}
+
+/// What an engine's mount gave ends before it moves, so that whoever hears of the move knows that it is gone. What
+/// cannot be ended now does not hold the move up.
+fn end_leases(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Option<Preparation>> {
+    let Plan { from, to, entry, .. } = plan(tx, call, p)?;
+    if entry.auth || from.namespace != to.namespace {
+        return Ok(None);
+    }
+    let core = sys.core()?;
+    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let (space, path, now) = (from.namespace, from.path.trim_end_matches('/').to_owned(), call.now);
+    Ok(Some(Box::pin(async move {
+        let ends = leases::revoke_below(&core, &open, space, &path, now, |_| true);
+        if let Ok(ended) = tokio::time::timeout(FOR_LEASES, ends).await {
+            ended?;
+        }
+        Ok(Arc::new(()) as Prepared)
+    })))
+}
+
+fn remount(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Move) -> Result<Response> {
+    let Plan { from, to, entry, path } = plan(tx, call, p)?;
     let id = time_ordered_id(call.now.0 / 1_000_000)?;
     let mut m = Map::new();
     m.insert("migration_id".into(), random::uuid_text(&id).into());
