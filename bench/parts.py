@@ -7,6 +7,7 @@ from pathlib import Path
 
 import leases
 import load
+import users
 from load import Request
 from process import Broken, Process
 from servers import POLICY, SECRET, Bare, Bao, Client, Holdfast, free_port
@@ -383,4 +384,5 @@ def started(figure, times_ms, at_most=None):
 
 PARTS = {"read": read, "audit": audit, "write": write, "one-key": one_key, "token-create": token_create,
          "lookup": lookup, "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
-         "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure, "many-tokens": many_tokens}
+         "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure,
+         "users": users.measure, "many-tokens": many_tokens}
