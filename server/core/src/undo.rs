@@ -25,7 +25,7 @@ use crate::{Core, Open, expiry, jobs};
 /// Undoings at a time,
 const AT_ONCE: usize = 128;
 /// and on one target of a mount.
-const ON_ONE_TARGET: usize = 4;
+const ON_ONE_TARGET: usize = 8;
 /// So many failures in a row mean that a target does not work at present.
 const FAILURES: u32 = 4;
 /// It is tried again after this at the latest.

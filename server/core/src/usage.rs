@@ -3,6 +3,7 @@
 //! A count walks keys, and of tokens their records, in steps; nothing waits for it. How often depends on how long it takes.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -155,19 +156,30 @@ fn places(core: &Arc<Core>, open: &Arc<Open>) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// The records of a table, by their keys: nothing is decrypted.
+/// The records of a table, by their keys: values may be large, and are not looked at.
 fn keys(core: &Weak<Core>, open: &Weak<Open>, scope: Scope, table: Table) -> Result<Option<u64>> {
     let prefix = [&scope.prefix()[..], &[table.0]].concat();
     let end = prefix_end(&prefix);
     let (mut start, mut counted) = (prefix, 0);
     loop {
-        let step =
-            with(core, open, |core, _| core.store.view().range(&start, end.as_deref(), STEP).map_err(Error::internal))?;
-        let Some(step) = step else { return Ok(None) };
-        counted += step.len() as u64;
-        match step.last() {
-            Some((last, _)) if step.len() == STEP => start = [last, &[0][..]].concat(),
-            _ => return Ok(Some(counted)),
+        let step = with(core, open, |core, _| {
+            let (mut found, mut last) = (0, None);
+            let snapshot = core.store.snapshot();
+            let visited = snapshot.keys(&start, end.as_deref(), |key| {
+                found += 1;
+                if found < STEP {
+                    return ControlFlow::Continue(());
+                }
+                last = Some(key.to_vec());
+                ControlFlow::Break(())
+            });
+            visited.map(|()| (found, last)).map_err(Error::internal)
+        })?;
+        let Some((found, last)) = step else { return Ok(None) };
+        counted += found as u64;
+        match last {
+            Some(last) => start = [&last[..], &[0]].concat(),
+            None => return Ok(Some(counted)),
         }
     }
 }
