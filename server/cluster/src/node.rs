@@ -41,6 +41,8 @@ pub struct Set {
     pub performance_multiplier: u64,
     pub snapshot_threshold: u64,
     pub trailing_logs: u64,
+    /// The log has no more bytes than this for long.
+    pub trailing_log_bytes: u64,
 }
 
 /// This node.
@@ -120,6 +122,7 @@ impl Node {
                 performance_multiplier: set.performance_multiplier,
                 snapshot_threshold: set.snapshot_threshold,
                 trailing_logs: set.trailing_logs,
+                trailing_log_bytes: set.trailing_log_bytes,
             },
             identity,
             replica,

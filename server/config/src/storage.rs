@@ -34,6 +34,8 @@ pub struct RaftStorage {
     pub performance_multiplier: u64,
     /// How many entries are kept behind a snapshot.
     pub trailing_logs: u64,
+    /// The log is shortened where it has more bytes than this, whatever `trailing_logs` says; half of it stays.
+    pub trailing_log_bytes: u64,
     /// After how many entries a snapshot is made.
     pub snapshot_threshold: u64,
     /// How often it is looked whether to make one.
@@ -76,6 +78,7 @@ impl Default for RaftStorage {
             node_id: None,
             performance_multiplier: 5,
             trailing_logs: 10_000,
+            trailing_log_bytes: 256 << 20,
             snapshot_threshold: 8192,
             snapshot_interval: Duration::from_secs(120),
             autopilot_reconcile_interval: Duration::from_secs(10),
@@ -85,6 +88,9 @@ impl Default for RaftStorage {
         }
     }
 }
+
+/// Two segments of the log.
+const LEAST_LOG_BYTES: u64 = 32 << 20;
 
 /// Reads one `storage` block.
 pub(crate) fn read(
@@ -130,6 +136,12 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
         set(&mut raft.performance_multiplier, (multiplier > 0).then_some(multiplier));
     }
     set(&mut raft.trailing_logs, s.number("trailing_logs")?);
+    if let Some(bytes) = s.size("trailing_log_bytes")? {
+        if bytes < LEAST_LOG_BYTES {
+            return Err(s.wrong("trailing_log_bytes", &bytes.to_string(), "33554432 (32 MiB) or more"));
+        }
+        raft.trailing_log_bytes = bytes;
+    }
     set(&mut raft.snapshot_threshold, s.number("snapshot_threshold")?);
     set(&mut raft.snapshot_interval, positive(s, "snapshot_interval")?);
     set(&mut raft.autopilot_reconcile_interval, positive(s, "autopilot_reconcile_interval")?);

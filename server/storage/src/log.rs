@@ -33,10 +33,10 @@ const MAX_SEGMENT_BYTES: u64 = 256 << 20;
 pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 
 /// One entry as it is read back.
-pub struct Entry {
+pub struct Entry<'b> {
     pub term: u64,
     pub index: u64,
-    pub payload: Vec<u8>,
+    pub payload: &'b [u8],
 }
 
 /// Why an append failed, and what became of it.
@@ -147,7 +147,7 @@ impl Log {
         disk: Arc<dyn Disk>,
         store_id: [u8; 16],
         applied: u64,
-        mut replay: impl FnMut(Entry) -> Result<(), StoreError>,
+        mut replay: impl FnMut(Entry<'_>) -> Result<(), StoreError>,
     ) -> Result<Log, StoreError> {
         Log::open_with_places(disk, store_id, applied, |entry, _| replay(entry))
     }
@@ -157,7 +157,7 @@ impl Log {
         disk: Arc<dyn Disk>,
         store_id: [u8; 16],
         applied: u64,
-        mut replay: impl FnMut(Entry, Place) -> Result<(), StoreError>,
+        mut replay: impl FnMut(Entry<'_>, Place) -> Result<(), StoreError>,
     ) -> Result<Log, StoreError> {
         let mut log = Log {
             segments: segments(&*disk)?,
@@ -179,7 +179,7 @@ impl Log {
     fn recover(
         &mut self,
         applied: u64,
-        replay: &mut impl FnMut(Entry, Place) -> Result<(), StoreError>,
+        replay: &mut impl FnMut(Entry<'_>, Place) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut next = None;
         let mut tail: Option<Tail> = None;
@@ -223,7 +223,7 @@ impl Log {
             while let Some(e) = parse(&bytes[at..]).filter(|e| e.index == index) {
                 if e.index > applied {
                     let place = Place { segment: first, offset: at as u64, len: e.payload.len() as u32 };
-                    replay(Entry { term: e.term, index: e.index, payload: e.payload.to_vec() }, place)?;
+                    replay(Entry { term: e.term, index: e.index, payload: e.payload }, place)?;
                 }
                 starts.push(at);
                 durable = e.durable;

@@ -194,6 +194,23 @@ impl RaftLog {
         self.order(Order::Truncate { first, place, done });
     }
 
+    /// If the log has more than `most` bytes on the disk: the entry up to which it is to be forgotten, so that the ones
+    /// behind it have at most `kept`.
+    pub fn surplus(&self, most: u64, kept: u64) -> Option<u64> {
+        let index = self.index();
+        let (mut bytes, mut last) = (0, None);
+        for (i, (_, place)) in index.entries.iter().enumerate().rev() {
+            bytes += place.map_or(0, |p| u64::from(p.len));
+            if bytes > kept && last.is_none() {
+                last = Some(index.first() + i as u64);
+            }
+            if bytes > most {
+                return last;
+            }
+        }
+        None
+    }
+
     /// Forget everything up to a mark. The state machine must hold it on the disk.
     pub fn purge(&self, mark: Mark, done: Done) {
         {

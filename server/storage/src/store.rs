@@ -505,7 +505,7 @@ fn recover(disk: Arc<dyn Disk>, id: [u8; 16], state: &State, applied: u64) -> Re
         state.apply(changes.iter(), last)
     };
     let log = Log::open(disk, id, applied, |entry| {
-        let changes = decode(&entry.payload).ok_or_else(|| StoreError::Damaged {
+        let changes = decode(entry.payload).ok_or_else(|| StoreError::Damaged {
             path: path.clone(),
             detail: format!("entry {} is not one of this version's", entry.index),
         })?;

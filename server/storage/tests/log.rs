@@ -25,7 +25,7 @@ fn open_after(disk: &SimDisk, applied: u64) -> Result<(Log, Entries), StoreError
     let mut entries = Vec::new();
     let log = Log::open(Arc::new(disk.clone()), ID, applied, |e| {
         assert_eq!(e.term, 7);
-        entries.push((e.index, e.payload));
+        entries.push((e.index, e.payload.to_vec()));
         Ok(())
     })?;
     Ok((log, entries))

@@ -3,6 +3,7 @@
 pub mod disturbed;
 mod full_disk;
 mod hvac;
+mod log_size;
 mod logins;
 mod namespace_seals;
 pub mod network;

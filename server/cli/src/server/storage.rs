@@ -58,6 +58,7 @@ async fn member(
         performance_multiplier: raft.performance_multiplier,
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
+        trailing_log_bytes: raft.trailing_log_bytes,
     };
     let (store, node) = Node::open(set).await?;
     if let Some(address) = listens_at(config, planned).filter(|_| !config.disable_clustering) {

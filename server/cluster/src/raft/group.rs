@@ -20,6 +20,7 @@ use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
 use super::sleep::{Sleep, Unsure};
+use super::trim;
 use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
@@ -39,6 +40,7 @@ pub struct Settings {
     pub performance_multiplier: u64,
     pub snapshot_threshold: u64,
     pub trailing_logs: u64,
+    pub trailing_log_bytes: u64,
 }
 
 /// A running member.
@@ -83,6 +85,7 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
+        tokio::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
         let sleep = Arc::new(Sleep::new());
         Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default() })
     }

@@ -3,6 +3,7 @@
 //! * [`types`]: what openraft is told of us, and how an entry is written.
 //! * [`log`], [`machine`]: the store's log and state machine as openraft calls them.
 //! * [`network`]: its messages to other members.
+//! * [`trim`]: its log stays small.
 //! * [`group`]: the running whole.
 
 mod group;
@@ -12,6 +13,7 @@ mod network;
 mod sleep;
 #[cfg(test)]
 mod suite;
+mod trim;
 mod types;
 
 pub use group::{Group, Settings};
