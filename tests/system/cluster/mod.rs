@@ -88,6 +88,30 @@ fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
     assert!(sent.header("location").is_some_and(|l| l.ends_with("/v1/sys/mounts")));
 }
 
+/// F010. Whoever is asked, a token has one time.
+#[test]
+fn a_token_that_is_renewed_is_the_same_on_all_nodes() {
+    let nodes = Nodes::start(3);
+    let active = nodes.until_led();
+    let token = nodes.ask(active, "auth/token/create", json!({ "ttl": "1h", "policies": ["default"] }), 200);
+    let token = token.text_at("/auth/client_token");
+    let of_node = |n: usize| nodes.client(n).with_token(&token);
+    let mut renewals = Vec::new();
+    for n in (0..3).cycle().take(6) {
+        of_node(n).post("auth/token/renew-self", json!({ "increment": "1h" })).expect(200);
+        let seen: Vec<_> = (0..3)
+            .map(|n| {
+                let own = of_node(n).get("auth/token/lookup-self").expect(200);
+                (own.at("/data/expire_time"), own.at("/data/last_renewal_time"), own.at("/data/last_renewal"))
+            })
+            .collect();
+        assert!(seen.iter().all(|s| *s == seen[0]), "{seen:?}");
+        renewals.extend(seen.into_iter().next());
+    }
+    renewals.dedup();
+    assert_eq!(renewals.len(), 6, "each renewal is seen: {renewals:?}");
+}
+
 /// F178. What a standby passes on comes back as the active node has written it: each header once, wrapped there.
 #[test]
 fn what_a_standby_passes_on_has_the_headers_of_the_active_nodes_answer() {

@@ -6,6 +6,7 @@ mod audit;
 mod cli;
 mod http;
 mod kv;
+mod leases;
 mod logins;
 mod metrics;
 mod namespaces;

@@ -217,13 +217,25 @@ fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
 }
 
 fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let Some(namespace) = namespaces::at(tx, &path(call)?)? else {
-        return Ok(Response::empty().warn("requested namespace does not exist"));
-    };
-    namespaces::begin_to_end(tx, namespace)?;
+    let path = path(call)?;
+    match namespaces::at(tx, &path)? {
+        Some(namespace) => namespaces::begin_to_end(tx, namespace)?,
+        // Nobody is told that it is gone while something that it made outside is left.
+        None if is_ending(tx, &path)? => {}
+        None => return Ok(Response::empty().warn("requested namespace does not exist")),
+    }
     let mut m = Map::new();
     m.insert("status".into(), "in-progress".into());
     Ok(Response::data(m))
+}
+
+/// Whether one of this path was deleted, and something of it is left.
+fn is_ending(tx: &mut Tx, path: &str) -> Result<bool> {
+    let of_path = |kind: &jobs::Kind| match kind {
+        jobs::Kind::EndNamespace { path: of } | jobs::Kind::WipeNamespace { path: of } => of == path,
+        _ => false,
+    };
+    Ok(jobs::list(tx)?.iter().any(|(_, job)| of_path(&job.kind)))
 }
 
 fn list(_: &System, tx: &mut Tx, call: &Call<'_>, _: Page) -> Result<Response> {
