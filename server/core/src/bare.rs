@@ -220,6 +220,10 @@ impl Core {
         if let Some(used) = self.fullest_audit_disk() {
             set("audit_disk_used_percent", used.into());
         }
+        let failing = self.failing_audit_devices();
+        if failing > 0 {
+            set("audit_devices_failing", failing.into());
+        }
         set("version", VERSION.into());
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());
@@ -229,6 +233,10 @@ impl Core {
     }
 
     /// Of the disks of audit files, how full the fullest is, if that is worth a warning.
+    fn failing_audit_devices(&self) -> usize {
+        self.open().map_or(0, |open| open.audit.devices().iter().filter(|d| d.figures.is_failing()).count())
+    }
+
     fn fullest_audit_disk(&self) -> Option<u64> {
         let open = self.open()?;
         let devices = open.audit.devices();

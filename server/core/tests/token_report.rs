@@ -203,3 +203,25 @@ async fn roles_and_secret_ids_tell_their_last_use_and_forget_it_with_their_end()
     let of_role = server.read("sys/last-use/auth/token/roles/batch").await.expect(200)["data"].clone();
     assert_eq!(of_role["last_used_time"], Value::Null);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_use_of_a_role_goes_with_its_mount_to_another_namespace() {
+    let (server, _) = site().await;
+    server.write("sys/namespaces/team", json!({})).await.expect(200);
+    server.write("sys/auth/approle", json!({"type": "approle"})).await.expect(204);
+    server
+        .write("auth/approle/role/app", json!({"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8"}))
+        .await
+        .expect(204);
+    let role_id = server.read("auth/approle/role/app/role-id").await.expect(200)["data"]["role_id"].clone();
+    let local = Some("127.0.0.1:4711".parse().unwrap());
+    let login = json!({"role_id": role_id});
+    server.ask_from(local, "", Operation::Update, "auth/approle/login", login).await.expect(200);
+    let hour = Timestamp::from_secs(1_800_000_000 / 3600 * 3600).rfc3339_secs();
+    until_used(&server, "sys/last-use/auth/approle/role/app", &hour).await;
+    server.write("sys/remount", json!({"from": "auth/approle", "to": "team/auth/apps"})).await.expect(200);
+    server.until_no_jobs().await;
+    until_used(&server, "team/sys/last-use/auth/apps/role/app", &hour).await;
+    let all = server.read("team/sys/last-use/auth/apps").await.expect(200)["data"]["last_used_times"].clone();
+    assert_eq!(all, json!({"auth/apps/role/app": hour}));
+}

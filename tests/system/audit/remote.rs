@@ -60,6 +60,11 @@ fn a_peer_that_swallows_everything_holds_nobody_up_beside_a_file() {
     });
     assert_eq!(lines(&log).len(), before + 2 * 400);
     running.server.until_logged("an audit device refuses lines");
+    // Another line tells whether it still does.
+    until(LONG, "it in the health", || {
+        running.root.get("secret/data/none").refused(404);
+        (running.root.get("sys/health").expect(200).json()["audit_devices_failing"] == 1).then_some(())
+    });
 }
 
 #[test]
