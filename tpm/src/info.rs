@@ -49,6 +49,7 @@ pub(crate) fn info(tpm: &Tpm) -> Result<DeviceInfo, DeviceError> {
                 login_required: tpm.config.pin.is_some(),
                 mechanisms: capabilities.cipher.iter().map(|mechanism| mechanism.name().to_owned()).collect(),
                 capabilities: capabilities.clone(),
+                pin_tries: Default::default(),
             })
         })
     })

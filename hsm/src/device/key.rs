@@ -206,6 +206,27 @@ pub struct DeviceInfo {
     /// What can be asked of it here.
     #[n(9)]
     pub capabilities: Capabilities,
+    /// How many wrong PINs it has seen, as far as it tells.
+    #[n(10)]
+    pub pin_tries: PinTries,
+}
+
+/// What a device tells of the tries that are left before it locks its PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum PinTries {
+    /// None was wrong since the last right one, or the device does not tell.
+    #[default]
+    #[n(0)]
+    All,
+    /// Some were wrong.
+    #[n(1)]
+    Fewer,
+    /// One more wrong one locks it.
+    #[n(2)]
+    Last,
+    /// It is locked.
+    #[n(3)]
+    Locked,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod wire;
 pub use call::{Answer, Call};
 pub use ecdsa::{signature_from_der, signature_to_der};
 pub use error::{DeviceError, DeviceErrorClass};
-pub use key::{DeviceInfo, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, parse_key_id};
+pub use key::{DeviceInfo, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, PinTries, parse_key_id};
 pub use mechanism::{Capabilities, CipherMechanism, Hash, SignInput, SignMechanism};
 pub use spki::{ec_point_of_spki, ec_spki, ed25519_spki, rsa_spki};
 pub use traits::{Ciphertext, KeyDevice};

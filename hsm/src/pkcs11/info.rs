@@ -1,7 +1,7 @@
 //! What the token is and can do.
 
 use super::session::Sessions;
-use crate::device::{Capabilities, CipherMechanism, DeviceError, DeviceInfo, Hash, KeyKind, SignMechanism};
+use crate::device::{Capabilities, CipherMechanism, DeviceError, DeviceInfo, Hash, KeyKind, PinTries, SignMechanism};
 use cryptoki::mechanism::{MechanismInfo, MechanismType};
 
 pub(super) fn info(sessions: &Sessions) -> Result<DeviceInfo, DeviceError> {
@@ -26,6 +26,12 @@ pub(super) fn info(sessions: &Sessions) -> Result<DeviceInfo, DeviceError> {
             login_required: token.login_required(),
             capabilities: capabilities(&mechanisms, token.rng()),
             mechanisms: mechanisms.iter().map(|(mechanism, _)| mechanism.to_string()).collect(),
+            pin_tries: match (token.user_pin_locked(), token.user_pin_final_try(), token.user_pin_count_low()) {
+                (true, ..) => PinTries::Locked,
+                (_, true, _) => PinTries::Last,
+                (.., true) => PinTries::Fewer,
+                _ => PinTries::All,
+            },
         })
     })
 }

@@ -6,7 +6,7 @@ mod generate;
 mod store;
 
 use crate::device::{Capabilities, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
-use crate::device::{DeviceInfo, KeyDevice, KeyInfo, KeyKind, KeyRef, KeySpec};
+use crate::device::{DeviceInfo, KeyDevice, KeyInfo, KeyKind, KeyRef, KeySpec, PinTries};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,6 +64,7 @@ impl KeyDevice for SoftwareDevice {
                 random: true,
                 ..Capabilities::default()
             },
+            pin_tries: PinTries::All,
         })
     }
 

@@ -4,6 +4,7 @@
 //! `holdfast server` is put together here: the table of engines, the seal, the store, the listeners.
 
 mod compact;
+mod diagnose;
 mod engines;
 mod inspect;
 mod migrate;
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
         }
         Some("operator") if args.get(2).is_some_and(|a| a == "validate-config") && !validate::asks_help(&args[3..]) => {
             validate::main(&args[3..])
+        }
+        Some("operator") if args.get(2).is_some_and(|a| a == "diagnose") && !validate::asks_help(&args[3..]) => {
+            diagnose::main(&args[3..])
         }
         _ => {
             let code = holdfast_cli_client::run(args.into_iter().skip(1).collect());
