@@ -185,6 +185,23 @@ impl Client {
         })
     }
 
+    /// As [`Client::follow`], for so long at most.
+    pub fn follow_within(
+        &self,
+        request: &Request,
+        within: Duration,
+        each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        if let Some(shown) = self.rehearsed(request) {
+            return Err(Error::Rehearsed(shown));
+        }
+        let headers = self.settings.headers_of(request)?;
+        self.runtime.block_on(async {
+            let followed = tokio::time::timeout(within, self.followed(request, &headers, each));
+            followed.await.unwrap_or(Ok(()))
+        })
+    }
+
     /// Sends a request and hands on each part of its answer as it comes. True: all of it came, and `each` took it.
     pub fn stream(&self, request: &Request, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<bool, Error> {
         if let Some(shown) = self.rehearsed(request) {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod auth;
+mod debug;
 mod delete;
 mod groups;
 mod kv;
@@ -173,6 +174,7 @@ static COMMANDS: &[&[Command]] = &[
     &lease::COMMANDS,
     &list::COMMANDS,
     &login::COMMANDS,
+    &debug::COMMANDS,
     &monitor::COMMANDS,
     &namespace::COMMANDS,
     operator::COMMANDS,

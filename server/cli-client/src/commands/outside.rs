@@ -34,15 +34,6 @@ static GENERATE: [Flag; 3] = [
     Flag::list("path", "A secret to take values from. May be given several times."),
     Flag::text("exec", "The program to start with the values."),
 ];
-static DEBUG: [Flag; 7] = [
-    Flag::bool("compress", "Put everything in one archive.").default("true"),
-    Flag::duration("duration", "How long to gather.").default("2m"),
-    Flag::duration("interval", "How often to look.").default("30s"),
-    Flag::duration("metrics-interval", "How often to look at metrics.").default("10s"),
-    Flag::text("output", "Where to put it."),
-    Flag::list("target", "What to gather. May be given several times."),
-    LOG_FORMAT,
-];
 static HEALTH_CHECK: [Flag; 4] = [
     Flag::text("health-config", "A file (JSON) that sets the checks."),
     Flag::text("return-indicator", "What the exit code says: default, informational, warning, critical or permission."),
@@ -76,12 +67,14 @@ static SERVER: [Flag; 16] = [
     Flag::bool("dev-no-store-token", "Do not keep the root token for client commands."),
     Flag::text("dev-cluster-json", "A file that the cluster is described in."),
 ];
-static DIAGNOSE: [Flag; 4] = [
-    CONFIG,
-    Flag::list("skip", "A check to leave out. May be given several times."),
-    Flag::bool("debug", "Tell everything."),
-    Flag::text("format", "table, json or yaml.").default("table"),
-];
+static DIAGNOSE: [Flag; 4] =
+    [
+        CONFIG,
+        Flag::list("skip", "A check to leave out: listener, storage or autounseal. May be given several times.")
+            .words(&["listener", "storage", "autounseal"]),
+        Flag::bool("debug", "Tell everything that was seen."),
+        Flag::text("format", "table or json.").default("table"),
+    ];
 static VALIDATE: [Flag; 2] = [CONFIG, Flag::text("format", "table, json or yaml.").default("table")];
 static RECOVER: [Flag; 6] = [
     CONFIG,
@@ -105,8 +98,10 @@ pub static COMMANDS: &[Command] = &[
     Command::new("agent generate-config", "Make a configuration for the agent", not_built).flags(&GENERATE),
     Command::new("proxy", "Start a local proxy", not_built).flags(&DAEMON),
     Command::new("server", "Start a server", of_main).flags(&SERVER),
-    Command::new("debug", "Gather what helps to find an error", no_arguments).flags(&DEBUG),
-    Command::new("operator diagnose", "Look for trouble in a configuration", diagnose)
+    Command::new("operator diagnose", "Look for trouble in a configuration", of_main)
+        .about(
+            "Looks for what would keep a server with this configuration from starting, or from staying up: the configuration, limits, disks and clock of the machine, permissions of files, the store's folder, the seal's device (without a PIN), certificates, addresses and audit files. It changes nothing, and may run while the server does. The exit code is 0 where all is well, 1 where something fails, 2 where there are warnings alone, 3 where no configuration is named, 4 where it cannot be read.",
+        )
         .flags(&DIAGNOSE)
         .without_server(),
     Command::new("operator validate-config", "Check a configuration", of_main)
@@ -156,16 +151,6 @@ pub static COMMANDS: &[Command] = &[
 /// Said of commands that have their place but not their work yet.
 pub fn not_built(call: &Call) -> Outcome {
     Err(Failure::usage(format!("\"{}\" is not part of this version.", call.command.words)))
-}
-
-fn diagnose(call: &Call) -> Outcome {
-    let names_config = call.args.iter().any(|a| a.trim_start_matches('-').starts_with("config"));
-    not_built(call).map_err(|f| if names_config { f } else { f.with_code(3) })
-}
-
-fn no_arguments(call: &Call) -> Outcome {
-    call.exactly(0)?;
-    not_built(call)
 }
 
 /// Commands that `main` answers; who comes here has called the client alone.
