@@ -22,8 +22,8 @@ pub fn check(raw: &str) -> Checked {
     if raw == "/" {
         return Checked::Redirect("/ui/".into());
     }
-    if raw == "/v1/sys" {
-        return Checked::Redirect("/v1/sys/".into());
+    if matches!(raw, "/v1/sys" | "/v1/sys/pprof") {
+        return Checked::Redirect(format!("{raw}/"));
     }
     if !raw.starts_with("/v1") {
         return Checked::Unknown;
