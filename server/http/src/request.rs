@@ -165,6 +165,9 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
     if !namespace_of(headers).is_empty() && holdfast_core::is_of_root_alone(&whole.path) {
         return reply(Answer::error(400, "operation unavailable in namespaces"));
     }
+    if core.is_in_recovery_mode() {
+        return Box::pin(in_recovery_mode(core, whole)).await;
+    }
     let old_routes = OldRoutes { rekey: whole.allows.rekey, generate_root: whole.allows.generate_root };
     let method = whole.method.as_str();
     let bare = BareRequest { method, path: &whole.path, query: &whole.pairs, body: whole.body, old_routes };
@@ -228,6 +231,21 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
             let time = if archive::is_path(&request.path) { limit.max(archive::WORKED_ON_WITHIN) } else { limit };
             run(core, request, time).await
         }
+    }
+}
+
+/// A server that is there to repair its store tells of its state, and has the routes for that.
+async fn in_recovery_mode(core: &Arc<Core>, whole: Whole<'_>) -> Reply {
+    if matches!(&*whole.path, "sys/health" | "sys/seal-status") {
+        let (method, old_routes) = (whole.method.as_str(), OldRoutes::default());
+        let bare = BareRequest { method, path: &whole.path, query: &whole.pairs, body: whole.body, old_routes };
+        return core.bare(&bare).await.map_or_else(not_found, |answer| {
+            reply(if *whole.method == Method::HEAD { Answer { body: Vec::new(), ..answer } } else { answer })
+        });
+    }
+    match sdk_request(whole) {
+        Ok(request) => core.recover(&request).await.map_or_else(not_found, reply),
+        Err(answer) => reply(answer),
     }
 }
 

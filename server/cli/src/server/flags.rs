@@ -9,6 +9,8 @@ use holdfast_sdk::duration;
 #[derive(Debug, Default)]
 pub struct Flags {
     pub config: Vec<PathBuf>,
+    /// Repair the store, and nothing else.
+    pub recovery: bool,
     pub dev: bool,
     pub dev_root_token_id: Option<String>,
     pub dev_listen_address: Option<String>,
@@ -93,6 +95,11 @@ Options:
   -log-rotate-max-files=<int>
       How many old files are kept. The default is 0: all.
 
+  -recovery
+      Start in recovery mode: to read and write entries of the store with a
+      token that holders of its shares make (operator generate-root
+      -recovery-token). Nothing is mounted, nothing ends, nobody else is asked.
+
 Options of a server to try things out:
 
   -dev
@@ -138,6 +145,7 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
         match name {
             "h" | "help" => return Ok(Parsed::Help),
             "dev" => flags.dev = on(&value)?,
+            "recovery" => flags.recovery = on(&value)?,
             "dev-tls" => flags.dev_tls = on(&value)?,
             "dev-no-store-token" => flags.dev_no_store_token = on(&value)?,
             "dev-kv-v1" => flags.dev_kv_v1 = on(&value)?,
@@ -175,6 +183,9 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
                 return Err(format!("flag provided but not defined: -{other}; holdfast server -h shows what there is"));
             }
         }
+    }
+    if flags.recovery && flags.dev {
+        return Err("-recovery repairs a store that is there, and -dev has none".into());
     }
     if flags.config.is_empty() && !flags.dev {
         return Err("a configuration is needed: -config=FILE, or -dev to try things out".into());

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use holdfast_cluster::recover::Recovery;
 use holdfast_cluster::{Node, Set};
 use holdfast_config::{Config, Listener, RaftStorage, Storage};
-use holdfast_core::Node as Addresses;
 use holdfast_core::auto_join;
 use holdfast_core::cluster::{JoinFrom, JoinSecret};
+use holdfast_core::{Node as Addresses, RecoveryStore};
 use holdfast_hsm::memory::Secret;
 use holdfast_http::Address;
 use holdfast_storage::{Options, Store};
@@ -41,25 +42,63 @@ pub async fn open(config: &Config, planned: &[Planned], addresses: &Addresses) -
     }
 }
 
+/// A store that is to be repaired, and whether it can be written. Of a cluster's members none is asked: where there are
+/// others, what one of them alone writes is not the cluster's.
+pub async fn open_to_repair(
+    config: &Config,
+    planned: &[Planned],
+    addresses: &Addresses,
+) -> Result<(Opened, RecoveryStore), String> {
+    let Some(Storage::Raft(raft)) = &config.storage else {
+        return Ok((open(config, planned, addresses).await?, RecoveryStore::Writable));
+    };
+    let found = Recovery::open(&raft.path)?;
+    let others: Vec<String> = found.others().map(|m| m.id.clone()).collect();
+    drop(found);
+    let set = member_set(config, raft, addresses);
+    let max_entry_bytes = set.max_entry_bytes;
+    if others.is_empty() {
+        // Nobody else can hear it, and it listens for nobody.
+        let (store, node) = Node::open(set).await?;
+        return Ok((
+            Opened { store, storage_type: "raft", max_entry_bytes, member: Some(node) },
+            RecoveryStore::Writable,
+        ));
+    }
+    let options = Options { folder: Some(raft.path.clone()), max_entry_bytes };
+    let (store, _) = Store::open_member(&options).map_err(|e| e.to_string())?;
+    let why = format!(
+        "this node is one of several ({}), and what it writes alone would not be theirs: its store can be read. To write, \
+         stop all nodes and let this one go on alone first (operator raft recover -alone); the others join anew after it",
+        others.join(", ")
+    );
+    tracing::warn!("{why}");
+    Ok((Opened { store, storage_type: "raft", max_entry_bytes, member: None }, RecoveryStore::ReadOnly(why)))
+}
+
+fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses) -> Set {
+    let bytes = raft.max_entry_size_bytes.unwrap_or(config.max_entry_size_bytes);
+    Set {
+        path: raft.path.clone(),
+        node_id: raft.node_id.clone(),
+        cluster_addr: host_and_port(&addresses.cluster_addr),
+        api_addr: addresses.api_addr.clone(),
+        max_entry_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        performance_multiplier: raft.performance_multiplier,
+        snapshot_threshold: raft.snapshot_threshold,
+        trailing_logs: raft.trailing_logs,
+        trailing_log_bytes: raft.trailing_log_bytes,
+    }
+}
+
 async fn member(
     config: &Config,
     raft: &RaftStorage,
     planned: &[Planned],
     addresses: &Addresses,
 ) -> Result<Opened, String> {
-    let bytes = raft.max_entry_size_bytes.unwrap_or(config.max_entry_size_bytes);
-    let max_entry_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let set = Set {
-        path: raft.path.clone(),
-        node_id: raft.node_id.clone(),
-        cluster_addr: host_and_port(&addresses.cluster_addr),
-        api_addr: addresses.api_addr.clone(),
-        max_entry_bytes,
-        performance_multiplier: raft.performance_multiplier,
-        snapshot_threshold: raft.snapshot_threshold,
-        trailing_logs: raft.trailing_logs,
-        trailing_log_bytes: raft.trailing_log_bytes,
-    };
+    let set = member_set(config, raft, addresses);
+    let max_entry_bytes = set.max_entry_bytes;
     let (store, node) = Node::open(set).await?;
     if let Some(address) = listens_at(config, planned).filter(|_| !config.disable_clustering) {
         // Clients are served meanwhile: a node that is alone needs nobody to hear it.

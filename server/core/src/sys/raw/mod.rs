@@ -58,13 +58,13 @@ fn router(sys: &System) -> Result<std::sync::Arc<Router>> {
     core.router(&open)
 }
 
-fn key(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Vec<u8>>> {
-    place::key(tx, &*router(sys)?, call.capture("path").trim_end_matches('/'))
+fn key(tx: &mut Tx, router: &Router, path: &str) -> Result<Option<Vec<u8>>> {
+    place::key(tx, router, path.trim_end_matches('/'))
 }
 
 fn exists(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
     // What is wrong with the path is said to who may write there.
-    match key(sys, tx, call) {
+    match key(tx, &*router(sys)?, call.capture("path")) {
         Ok(Some(key)) => Ok(Some(tx.get_key(&key)?.is_some())),
         _ => Ok(None),
     }
@@ -80,8 +80,12 @@ fn is_base64(encoding: Option<&str>) -> Result<bool> {
 }
 
 fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Reading) -> Result<Response> {
+    read_at(tx, &*router(sys)?, call.capture("path"), p)
+}
+
+pub fn read_at(tx: &mut Tx, router: &Router, path: &str, p: Reading) -> Result<Response> {
     let base64 = is_base64(p.encoding.as_deref())?;
-    let key = key(sys, tx, call)?.ok_or(Error::NotFound)?;
+    let key = key(tx, router, path)?.ok_or(Error::NotFound)?;
     let stored = tx.get_key(&key)?.ok_or(Error::NotFound)?;
     let shown = match p.compressed.unwrap_or(true) {
         true => compression::decompress(stored)?,
@@ -94,12 +98,16 @@ fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Reading) -> Result<Respon
 }
 
 fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Writing) -> Result<Response> {
+    write_at(tx, &*router(sys)?, call.capture("path"), p)
+}
+
+pub fn write_at(tx: &mut Tx, router: &Router, path: &str, p: Writing) -> Result<Response> {
     let value = p.value.unwrap_or_default();
     let value = match is_base64(p.encoding.as_deref())? {
         true => STANDARD.decode(&value).map_err(|e| Error::bad_request(format!("illegal base64 data: {e}")))?,
         false => value.into_bytes(),
     };
-    let place = key(sys, tx, call)?;
+    let place = key(tx, router, path)?;
     let key = place.ok_or_else(|| {
         Error::bad_request("sys/raw has no such place: list the folder to see how it names its entries")
     })?;
@@ -132,14 +140,22 @@ fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
 }
 
 fn delete(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    if let Some(key) = key(sys, tx, call)? {
+    delete_at(tx, &*router(sys)?, call.capture("path"))
+}
+
+pub fn delete_at(tx: &mut Tx, router: &Router, path: &str) -> Result<Response> {
+    if let Some(key) = key(tx, router, path)? {
         tx.delete_key(key)?;
     }
     Ok(Response::empty())
 }
 
 fn list(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Paging) -> Result<Response> {
-    let folder = call.capture("path").trim_end_matches('/');
+    list_at(tx, &*router(sys)?, call.capture("path"), p)
+}
+
+pub fn list_at(tx: &mut Tx, router: &Router, path: &str, p: Paging) -> Result<Response> {
+    let folder = path.trim_end_matches('/');
     let limit = usize::try_from(p.limit.unwrap_or(0)).unwrap_or(0);
-    Response::list(place::list(tx, &*router(sys)?, folder, p.after.as_deref().unwrap_or(""), limit)?)
+    Response::list(place::list(tx, router, folder, p.after.as_deref().unwrap_or(""), limit)?)
 }
