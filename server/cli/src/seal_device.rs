@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal};
-use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass};
+use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
+
+/// The wrapping key of a stanza that names none.
+const USUAL_LABEL: &str = "holdfast-root";
 
 /// How the device is reached.
 pub enum DeviceSetUp {
@@ -20,6 +24,11 @@ pub enum DeviceSetUp {
 }
 
 impl DeviceSetUp {
+    /// Whether a seal has a device, and so a helper.
+    pub fn is_needed_for(kind: &SealKind) -> bool {
+        !matches!(kind, SealKind::Shamir | SealKind::Static(_))
+    }
+
     /// `None`: the seal has no device.
     pub fn of(kind: &SealKind) -> Option<DeviceSetUp> {
         match kind {
@@ -30,7 +39,8 @@ impl DeviceSetUp {
         }
     }
 
-    fn pin(&self) -> Option<&PinSource> {
+    /// Where the PIN comes from.
+    pub fn pin(&self) -> Option<&PinSource> {
         match self {
             DeviceSetUp::Pkcs11(p) => p.pin.as_ref(),
             DeviceSetUp::Tpm(t) => t.pin.as_ref(),
@@ -117,7 +127,7 @@ impl WrappingDevice {
             DeviceSetUp::Software(path) => {
                 let config = SoftwareConfig { path: Some(path.display().to_string()) };
                 let key = WrapKeyConfig {
-                    key_label: Some("holdfast-root".into()),
+                    key_label: Some(USUAL_LABEL.into()),
                     generate_key: true,
                     ..WrapKeyConfig::default()
                 };
@@ -138,6 +148,25 @@ impl WrappingDevice {
     }
 }
 
+/// Ask a device what it is and can do. No PIN is sent to it.
+pub fn look(set_up: &DeviceSetUp, spawner: Arc<Spawner>, within: Duration) -> Result<DeviceInfo, String> {
+    let client = match set_up {
+        DeviceSetUp::Pkcs11(p) => {
+            let config = pkcs11(&Pkcs11Seal { pin: None, ..(**p).clone() })?;
+            DeviceClient::spawned_with_timeout(spawner, config, within)
+        }
+        DeviceSetUp::Tpm(t) => {
+            let config = tpm(&TpmSeal { pin: None, ..(**t).clone() })?;
+            DeviceClient::spawned_with_timeout(spawner, config, within)
+        }
+        DeviceSetUp::Software(path) => {
+            let config = SoftwareConfig { path: Some(path.display().to_string()) };
+            DeviceClient::spawned_with_timeout(spawner, config, within)
+        }
+    };
+    client.info().map_err(|e| e.text)
+}
+
 fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
     let mut config = Pkcs11Config::new(p.lib.display().to_string());
     config.slot = p.slot;
@@ -146,7 +175,7 @@ fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
     config.pin = p.pin.as_ref().map(pin).transpose()?;
     config.key_label.clone_from(&p.key_label);
     if config.key_label.is_none() && p.key_id.is_none() {
-        config.key_label = Some("holdfast-root".into());
+        config.key_label = Some(USUAL_LABEL.into());
     }
     config.key_id = p.key_id.as_ref().map(hex::encode);
     config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
@@ -185,6 +214,15 @@ fn limits(user: Option<&String>, read: &[PathBuf], write: &[PathBuf]) -> HelperL
 impl SealDevice for WrappingDevice {
     fn backend(&self) -> &str {
         self.backend
+    }
+
+    fn names(&self, lock: &Lock) -> bool {
+        let DeviceSetUp::Pkcs11(p) = &self.set_up else { return true };
+        let id = p.key_id.as_ref().map(hex::encode);
+        match (p.key_label.as_deref(), id) {
+            (None, None) => lock.key_label == USUAL_LABEL,
+            (label, id) => label.is_none_or(|l| l == lock.key_label) && id.is_none_or(|id| id == lock.key_id),
+        }
     }
 
     fn random(&self, bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {

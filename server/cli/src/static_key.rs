@@ -77,6 +77,10 @@ impl SealDevice for StaticKeys {
         "static"
     }
 
+    fn names(&self, lock: &Lock) -> bool {
+        lock.key_label == self.current.id
+    }
+
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal> {
         let ciphertext = xaes::seal(self.current.key.expose(), context, root.expose()).map_err(refusal)?;
         Ok(Wrapped {

@@ -30,7 +30,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
         return ExitCode::from(NONE_NAMED);
     }
     let (warnings, error) = match Config::load(&wanted.config, &Offer::new(STORAGES, SEALS)) {
-        Ok((_, warnings)) => (warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), None),
+        Ok((config, warnings)) => {
+            let seals = config.seals_in_use().err().map(|e| e.to_string());
+            (warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), seals)
+        }
         Err(e) => (Vec::new(), Some(e.to_string())),
     };
     if wanted.json {

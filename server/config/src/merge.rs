@@ -80,8 +80,13 @@ fn finish(draft: Draft, offer: &Offer<'_>) -> Result<(Config, Vec<Warning>), Con
         return Err(ConfigError::without_place(ConfigErrorKind::Conflict(text)));
     }
     environment(&mut config, offer)?;
+    let mut warnings = draft.warnings;
+    if let (Some((name, kind)), false) = (offer.variable("SEAL_TYPE"), config.seals.is_empty()) {
+        let text = format!("{name} ({kind:?}) is not used: the configuration has a seal stanza");
+        warnings.push(Warning { place: None, text });
+    }
     seal_environment::complete(&mut config.seals, offer)?;
-    Ok((config, draft.warnings))
+    Ok((config, warnings))
 }
 
 /// Takes the server's own variables, which count more than the files.

@@ -111,7 +111,10 @@ impl Core {
         set("version", VERSION.into());
         set("build_date", BUILD_DATE.into());
         set("commit_date", BUILD_DATE.into());
-        set("migration", false.into());
+        set("migration", facts.migrates_from.is_some().into());
+        if let Some(from) = facts.migrates_from {
+            set("migration_from", from.into());
+        }
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());
             set("cluster_id", id.into());
@@ -124,6 +127,9 @@ impl Core {
         if let Some(form) = facts.recovery {
             let word = if form == RecoveryForm::Escrow { "escrow" } else { "authorise" };
             set("recovery_form", word.into());
+        }
+        if self.recovery_mode.is_some() {
+            set("recovery_mode", true.into());
         }
         if let Some(trouble) = facts.device_trouble {
             set("seal_trouble", trouble.into());
@@ -214,6 +220,9 @@ impl Core {
             // Only then, so that no client meets a field that it does not know while all is well.
             set("clock_apart_secs", ahead.into());
         }
+        if self.recovery_mode.is_some() {
+            set("recovery_mode", true.into());
+        }
         if let Some(age) = self.backup_age_secs().filter(|_| !standby) {
             set("last_proven_backup_age_secs", age.map_or(Value::Null, Value::from));
         }
@@ -296,10 +305,8 @@ impl Core {
         let Some(share) = ceremony::share(&key) else {
             return Answer::error(400, "'key' must be a valid hex or base64 string");
         };
-        if migrate {
-            return Answer::error(500, "can't perform a seal migration, no migration seal found");
-        }
-        match self.unseal_share(share).await {
+        let taken = if migrate { self.migrate_with_share(share).await } else { self.unseal_share(share).await };
+        match taken {
             Ok(()) => self.seal_status(),
             Err(Refusal(status, text)) => Answer::error(status, &text),
         }

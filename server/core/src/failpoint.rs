@@ -1,7 +1,7 @@
 //! Points of the request's way at which tests stop it. Without the feature `failpoints` there is nothing here.
 
 #[cfg(feature = "failpoints")]
-pub use here::{Failpoints, POINTS};
+pub use here::{Failpoints, POINTS, SEAL_POINTS};
 
 #[cfg(feature = "failpoints")]
 pub(crate) use here::of_a_request;
@@ -50,6 +50,9 @@ mod here {
         "failed",
     ];
 
+    /// Those of a change of seal.
+    pub const SEAL_POINTS: [&str; 4] = ["agreed", "wrapped", "proposed", "committed"];
+
     type Hook = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
     /// What a test has to say at each point.
@@ -74,7 +77,7 @@ mod here {
         }
 
         pub(crate) async fn reach(&self, point: &'static str) {
-            debug_assert!(POINTS.contains(&point), "{point}");
+            debug_assert!(POINTS.contains(&point) || SEAL_POINTS.contains(&point), "{point}");
             if A_REQUEST.try_with(|()| ()).is_err() {
                 return;
             }

@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// The node that initialises a cluster is its first member, and the active one for that moment.
-    async fn lead_to_initialise(&self) -> Result<(), Refusal> {
+    pub(crate) async fn lead_to_initialise(&self) -> Result<(), Refusal> {
         let Some(cluster) = &self.options.cluster else { return Ok(()) };
         if !cluster.is_member() {
             cluster.found().await.map_err(failed)?;

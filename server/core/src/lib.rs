@@ -47,10 +47,12 @@ mod new_keys;
 mod old_routes;
 mod open_api;
 mod policies;
+mod profile;
 mod quotas;
 pub mod random;
 mod router;
 mod seal_health;
+mod seal_migration;
 mod seal_state;
 pub mod settings;
 mod snapshot;
@@ -106,6 +108,8 @@ pub struct Options {
     pub engines: EngineTable,
     /// The device of the seal stanza; `None`: shares open the store.
     pub device: Option<Arc<dyn SealDevice>>,
+    /// The device that opened the store before, where its stanza says that it is disabled.
+    pub former: Option<Arc<dyn SealDevice>>,
     /// `inmem`, `file`, `raft`.
     pub storage_type: String,
     /// The cluster that the store is one of.
@@ -122,6 +126,16 @@ pub struct Options {
     pub log: Arc<log::Log>,
     /// The configuration as `sys/config/state/sanitized` shows it: without secrets.
     pub shown_config: Map<String, Value>,
+    /// The server is there to repair its store, and for nothing else.
+    pub recovery_mode: Option<RecoveryStore>,
+}
+
+/// What recovery mode may do with the store.
+#[derive(Debug, Clone)]
+pub enum RecoveryStore {
+    Writable,
+    /// Why nothing can be written.
+    ReadOnly(String),
 }
 
 /// Routes that are there only where the configuration says so.
@@ -142,6 +156,7 @@ pub struct Core {
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
     pub(crate) seal_health: seal_health::SealHealth,
+    pub(crate) recovery_mode: Option<ceremony::RecoveryMode>,
     pub(crate) standings: standing::Standings,
     pub(crate) watched: autopilot::Watched,
     pub(crate) joins: join::Joins,
@@ -177,6 +192,7 @@ pub struct Node {
 pub struct Settings {
     pub engines: EngineTable,
     pub device: Option<Arc<dyn SealDevice>>,
+    pub former: Option<Arc<dyn SealDevice>>,
     pub storage_type: String,
     pub cluster: Option<Arc<dyn cluster::Cluster>>,
     /// Devices that the configuration declares now.
@@ -231,6 +247,7 @@ impl Core {
         let settings = Settings {
             engines: options.engines,
             device: options.device,
+            former: options.former,
             storage_type: options.storage_type,
             cluster: options.cluster,
             audit: ArcSwap::from_pointee(options.audit),
@@ -248,6 +265,7 @@ impl Core {
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
             seal_health: seal_health::SealHealth::default(),
+            recovery_mode: options.recovery_mode.map(ceremony::RecoveryMode::new),
             standings: standing::Standings::default(),
             watched: autopilot::Watched::default(),
             joins: join::Joins::default(),

@@ -135,6 +135,9 @@ impl Core {
                     let store = |tx: &mut crate::tx::Tx| root_token(tx, made.token.expose(), clock::now());
                     self.transact(&open, store).await.map_err(failed)?;
                     tracing::warn!("a root token was made by shares, through sys/generate-root");
+                    // The routes leave no line of a request: this one is of what the server did for them.
+                    let cause = "holders of shares made a root token, without a token of their own";
+                    self.did(&open, vec![self.about_node("sys/generate-root/update", cause)]);
                 }
                 Some(attempt(&done, 0))
             }
@@ -144,7 +147,7 @@ impl Core {
 }
 
 /// The nonce and the share of a body.
-fn given(body: &Map<String, Value>) -> Result<(String, Secret<Vec<u8>>), Refusal> {
+pub(crate) fn given(body: &Map<String, Value>) -> Result<(String, Secret<Vec<u8>>), Refusal> {
     let bad = |text: String| Refusal(400, text);
     let key = Secret::new(strict_text(body, "key").map_err(bad)?);
     let nonce = strict_text(body, "nonce").map_err(bad)?;
@@ -208,7 +211,7 @@ fn status(
     m
 }
 
-fn attempt(a: &Attempt, otp_length: usize) -> Map<String, Value> {
+pub(crate) fn attempt(a: &Attempt, otp_length: usize) -> Map<String, Value> {
     let encoded = a.made.as_ref().map_or("", |m| m.encoded.as_str());
     let mut m = Map::new();
     let mut set = |name: &str, value: Value| {

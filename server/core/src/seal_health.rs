@@ -70,7 +70,7 @@ impl SealHealth {
 impl Core {
     /// Check the device again and again, while this node holds the root key. Runs for as long as the process.
     pub async fn watch_device(self: Arc<Self>) {
-        loop {
+        while self.options.device.is_some() {
             let wait = match self.check_device().await {
                 None => LOOK_AGAIN,
                 Some(Ok(())) => EVERY,
@@ -89,6 +89,10 @@ impl Core {
         let device = self.options.device.clone()?;
         let list = self.lock_list().ok()??.list;
         let wanted = list.device_lock_of(self.node_id())?.clone();
+        if self.seal_migration(&list).is_some() {
+            // It is the lock of the device before.
+            return None;
+        }
         let root = self.present_root().ok()??;
         let cluster_id = list.cluster_id;
         let began = Instant::now();

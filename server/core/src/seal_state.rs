@@ -1,6 +1,6 @@
 //! Unsealing and sealing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::namespaces::seal::Unseals;
 use crate::namespaces::{self, Spaces};
 use crate::policies::PolicyCache;
 use crate::router;
+use crate::seal_migration::Migration;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
@@ -27,6 +28,9 @@ const CACHED_TOKENS: usize = 20_000;
 const CACHED_ENTRIES: usize = 4096;
 /// Waits between two tries of a device that does not answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// As the reference says it.
+const NO_MIGRATION: &str = "can't perform a seal migration, no migration seal found";
 
 /// Progress of an unseal with shares, and one act at a time.
 #[derive(Default)]
@@ -40,6 +44,11 @@ pub struct SealState {
     retry: tokio::sync::Notify,
     /// Somebody sealed the server: the device waits until it is asked.
     sealed_by_hand: AtomicBool,
+    /// Enough holders agreed to the change of seal that the configuration asks for.
+    pub(crate) migrating: AtomicBool,
+    /// The generation of the lock list that the device before has opened, where the present one is of its kind and
+    /// does not.
+    pub(crate) former_opened: AtomicU64,
 }
 
 #[derive(Default)]
@@ -74,6 +83,8 @@ pub struct SealFacts {
     pub nonce: String,
     pub recovery: Option<RecoveryForm>,
     pub device_trouble: Option<String>,
+    /// The seal is to change: from what.
+    pub migrates_from: Option<String>,
 }
 
 impl Core {
@@ -103,6 +114,7 @@ impl Core {
         if let (None, Some(LockKind::Shares { shares: n, threshold: t })) = (&read, joining.as_ref().map(|j| &j.kind)) {
             (shares, threshold) = (*n, *t);
         }
+        let migration = read.as_ref().and_then(|read| self.seal_migration(&read.list));
         Ok(SealFacts {
             initialised: read.is_some() || joining.is_some(),
             shares,
@@ -111,10 +123,13 @@ impl Core {
             nonce: progress.nonce.clone(),
             recovery,
             device_trouble: match (&read, lock(&self.seal.device_trouble).clone()) {
-                (_, Some(trouble)) => Some(trouble),
-                (Some(read), None) if !self.is_unsealed() => self.foreign_device(&read.list),
-                _ => None,
+                _ if self.is_unsealed() => None,
+                (Some(read), trouble) => {
+                    migration.as_ref().map(ToString::to_string).or(trouble).or_else(|| self.foreign_device(&read.list))
+                }
+                (None, trouble) => trouble,
             },
+            migrates_from: migration.map(|m| m.from),
         })
     }
 
@@ -123,7 +138,8 @@ impl Core {
         let LockKind::Device { backend } = &list.device_lock()?.kind else { return None };
         self.options.device.is_none().then(|| {
             format!(
-                "the store is sealed by {backend:?}, and the configuration has no such seal: correct the seal stanza"
+                "the store is sealed by {backend:?}, and the configuration has no such seal: correct the seal stanza (to \
+                 move the store away from it, keep its stanza with disabled = \"true\")"
             )
         })
     }
@@ -138,9 +154,31 @@ impl Core {
         self.options.device.as_ref().map_or_else(|| "shamir".into(), |d| d.backend().to_owned())
     }
 
-    /// `sys/unseal`: take one share. True: the server is unsealed.
+    /// `sys/unseal`: take one share.
     pub async fn unseal_share(self: &Arc<Self>, share: Secret<Vec<u8>>) -> Result<(), Refusal> {
+        self.take_share(share, false).await
+    }
+
+    /// `sys/unseal` with `migrate`: take one share of the seal that the store is moved away from.
+    pub async fn migrate_with_share(self: &Arc<Self>, share: Secret<Vec<u8>>) -> Result<(), Refusal> {
+        self.take_share(share, true).await
+    }
+
+    async fn take_share(self: &Arc<Self>, share: Secret<Vec<u8>>, migrate: bool) -> Result<(), Refusal> {
         let _one = self.seal.act.lock().await;
+        let migration = match self.lock_list().map_err(failed)? {
+            Some(read) => self.seal_migration(&read.list).map(|m| (read, m)),
+            None => None,
+        };
+        match migration {
+            None if migrate => return Err(Refusal(500, NO_MIGRATION.into())),
+            Some(_) if self.is_unsealed() => return Ok(()),
+            Some((read, migration)) if migrate => return self.take_migration_share(&read, &migration, share).await,
+            Some((_, migration)) => {
+                return refuse(format!("migrate option not provided and seal migration is pending: {migration}"));
+            }
+            None => {}
+        }
         let Some(read) = self.lock_list().map_err(failed)? else {
             let Some(LockKind::Shares { shares, threshold }) = self.joining().map(|j| j.kind) else {
                 return refuse("Vault is not initialized");
@@ -185,7 +223,7 @@ impl Core {
     }
 
     /// Take one share; those that were given, if they are enough.
-    fn gather(
+    pub(crate) fn gather(
         &self,
         share: Secret<Vec<u8>>,
         (shares, threshold): (u8, u8),
@@ -257,6 +295,7 @@ impl Core {
             closing: AtomicBool::new(false),
             closed: tokio::sync::watch::Sender::new(false),
         });
+        let migrated = self.migrate_if_agreed(&open, read.list).await?;
         let mut tx = Tx::read_only(self.store.view(), barrier.clone());
         namespaces::seal::resume(self, &mut tx, &barrier).map_err(failed)?;
         if let Some(stored) = crate::stored_time(&mut tx).map_err(failed)? {
@@ -278,6 +317,10 @@ impl Core {
         self.is_unlocked();
         self.metrics.activations.add(1);
         self.did(&open, vec![self.about_node("sys/unseal", cause)]);
+        if let Some(migration) = migrated {
+            let cause = format!("the seal was migrated from {} to {}", migration.from, migration.to);
+            self.did(&open, vec![self.about_node("sys/unseal", &cause)]);
+        }
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);
@@ -325,6 +368,7 @@ impl Core {
             return;
         }
         self.seal.sealed_by_hand.store(true, Ordering::SeqCst);
+        self.seal.migrating.store(false, Ordering::SeqCst);
         self.seal_count.fetch_add(1, Ordering::SeqCst);
         self.metrics.seals.add(1);
 
@@ -358,10 +402,22 @@ impl Core {
 
     /// Ask the device until it opens the store. Runs for as long as the process.
     pub async fn unseal_with_device(self: Arc<Self>) {
-        let Some(device) = self.options.device.clone() else { return };
-        let mut wait = RETRY.0;
+        let Some(device) = self.options.device.clone() else {
+            if let Some(migration) = self.waits_for_migration() {
+                tracing::warn!("{migration}");
+            }
+            return;
+        };
+        let (mut wait, mut said) = (RETRY.0, None);
         loop {
-            if !self.is_unsealed() && !self.seal.sealed_by_hand.load(Ordering::SeqCst) {
+            if let Some(migration) = self.waits_for_migration() {
+                // Holders have to agree first; the new device is asked when they have.
+                if said.as_ref() != Some(&migration) {
+                    tracing::warn!("{migration}");
+                    *lock(&self.seal.device_trouble) = None;
+                    said = Some(migration);
+                }
+            } else if !self.is_unsealed() && !self.seal.sealed_by_hand.load(Ordering::SeqCst) {
                 match self.try_device(&device).await {
                     Ok(()) => wait = RETRY.0,
                     Err((text, retry)) => {
@@ -392,6 +448,12 @@ impl Core {
         self.seal_health.check_now();
     }
 
+    /// The change of seal that a sealed node waits for.
+    fn waits_for_migration(&self) -> Option<Migration> {
+        let read = self.lock_list().ok().flatten().filter(|_| !self.is_unsealed())?;
+        self.seal_migration(&read.list)
+    }
+
     async fn try_device(self: &Arc<Self>, device: &Arc<dyn holdfast_seal::SealDevice>) -> Result<(), (String, bool)> {
         let Some(read) = self.lock_list().map_err(|e| (e, true))? else { return Ok(()) };
         let Some(wanted) = read.list.device_lock_of(self.node_id()).cloned() else {
@@ -406,17 +468,22 @@ impl Core {
         if backend != device.backend() {
             return Err((
                 format!(
-                    "the store is sealed by {backend:?}, the configuration says {:?}: correct the seal stanza",
+                    "the store is sealed by {backend:?}, the configuration says {:?}: correct the seal stanza, or keep the \
+                     former one too, with disabled = \"true\", to move the store",
                     device.backend()
                 ),
                 true,
             ));
         }
-        let (device, cluster_id) = (device.clone(), read.list.cluster_id);
+        let (device, cluster_id, lock) = (device.clone(), read.list.cluster_id, wanted.clone());
         let began = Instant::now();
         let opened =
-            tokio::task::spawn_blocking(move || device.unwrap(&wanted, &locks::wrap_context(&cluster_id, &wanted.id)));
+            tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
         let root = opened.await.map_err(|e| (e.to_string(), true))?.map_err(|e| (e.text, e.retry));
+        if root.is_err() && self.former_opens(&read.list, &wanted).await {
+            // It is looked at as a migration from here on.
+            return Ok(());
+        }
         self.seal_health.note(root.as_ref().map(drop).map_err(|(text, _)| text.clone()), began.elapsed());
         let root = root?;
         let _one = self.seal.act.lock().await;

@@ -15,6 +15,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
+        former: None,
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),
@@ -26,6 +27,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         endpoints: Endpoints { introspection: true, raw_storage: true },
         log: Log::new(Level::Info, Format::Standard),
         shown_config: Map::new(),
+        recovery_mode: None,
     })
 }
 

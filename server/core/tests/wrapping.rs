@@ -39,6 +39,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         store: Store::open_on(None, 1 << 20).unwrap(),
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
+        former: None,
         storage_type: "inmem".into(),
         cluster: None,
         audit,
@@ -50,6 +51,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         endpoints: Endpoints { introspection: true, raw_storage: true },
         log: Log::new(Level::Info, Format::Standard),
         shown_config: Map::new(),
+        recovery_mode: None,
     });
     let request = InitRequest { secret_shares: 1, secret_threshold: 1, ..InitRequest::default() };
     let mut made = core.initialise(&request).await.unwrap();

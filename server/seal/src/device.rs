@@ -30,6 +30,10 @@ pub trait SealDevice: Send + Sync {
     fn backend(&self) -> &str;
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal>;
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal>;
+    /// Whether this lock's key is the one that the configuration names. A device may open others, too.
+    fn names(&self, _lock: &Lock) -> bool {
+        true
+    }
     /// So many bytes of the device's own generator. None: it has none.
     fn random(&self, _bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
         None

@@ -11,6 +11,7 @@ mod new_keys;
 pub mod nodes;
 mod own_tokens;
 mod recover;
+mod seal_migration;
 mod snapshots;
 mod upgrade;
 

@@ -172,6 +172,11 @@ impl Nodes {
         });
     }
 
+    /// What opens the store, or approves.
+    pub fn share(&self) -> &str {
+        &self.share
+    }
+
     pub fn client(&self, n: usize) -> Client {
         Client::new(Address::Tcp(([127, 0, 0, 1], self.ports[n].0).into()), None)
     }

@@ -12,6 +12,7 @@ mod metrics;
 mod namespaces;
 mod policies;
 mod quotas;
+mod rekey;
 mod tokens;
 
 use std::path::Path;

@@ -40,7 +40,7 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
     match listener {
         Listener::Unix(u) => Ok(Planned {
             address: Address::Unix { path: u.path.clone(), mode: u.socket_mode, owner: owner(u)? },
-            options: base,
+            options: ListenerOptions { old_routes: without_tokens(u, owner(u)?), ..base },
             certificates: None,
             tls: None,
             auto_reload: false,
@@ -48,6 +48,17 @@ fn one(config: &Config, listener: &Listener) -> Result<Planned, String> {
         Listener::Tcp(t) => tcp(base, t),
     }
 }
+
+/// Losing every token is not the end: at a socket that only the server's own user (and root) can open, holders of shares
+/// make a root token without one.
+fn without_tokens(u: &UnixListener, owner: Owner) -> OldRoutes {
+    let is_own = owner.user.is_none_or(|user| user == rustix::process::geteuid().as_raw());
+    let is_alone = u.socket_mode.unwrap_or(SOCKET_MODE) & 0o077 == 0;
+    OldRoutes { rekey: false, generate_root: is_own && is_alone }
+}
+
+/// Of a socket whose stanza says nothing.
+const SOCKET_MODE: u32 = 0o600;
 
 fn owner(u: &UnixListener) -> Result<Owner, String> {
     let of = |key: &str, e: AccountError| format!("listener {}: {key}: {e}", u.path.display());

@@ -28,13 +28,13 @@ const RELOAD_EVERY: Duration = Duration::from_secs(10);
 pub fn run(flags: &Flags) -> Result<(), String> {
     let (mut config, warnings) = read_config(flags)?;
     flags.apply_log(&mut config.log)?;
-    let device = seal_of(&config).and_then(DeviceSetUp::of);
+    let seals = config.seals_in_use().map_err(|e| e.to_string())?;
     // Before any thread: afterwards this process neither forks nor execs.
-    let spawner = match device {
-        Some(_) => {
+    let spawner = match [seals.present, seals.former].into_iter().flatten().any(DeviceSetUp::is_needed_for) {
+        true => {
             Some(Arc::new(holdfast_hsm::Spawner::start().map_err(|e| format!("the device helper's spawner: {e}"))?))
         }
-        None => None,
+        false => None,
     };
     protect(flags.dev, config.disable_mlock)?;
     raise_file_limit();
@@ -52,11 +52,25 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    runtime.block_on(serve(flags, &config, log, device, spawner))
+    runtime.block_on(serve(flags, &config, log, spawner))
 }
 
-fn seal_of(config: &Config) -> Option<&SealKind> {
-    config.seals.iter().find(|s| !s.disabled).map(|s| &s.kind)
+/// A seal of the configuration, set up.
+struct Device {
+    seal: Arc<dyn SealDevice>,
+    /// The same, where it has a helper.
+    wrapping: Option<Arc<WrappingDevice>>,
+}
+
+impl Device {
+    fn new(kind: &SealKind, spawner: Option<&Arc<holdfast_hsm::Spawner>>) -> Result<Option<Device>, String> {
+        if let SealKind::Static(seal) = kind {
+            return Ok(Some(Device { seal: Arc::new(StaticKeys::read(seal)?), wrapping: None }));
+        }
+        let Some(set_up) = DeviceSetUp::of(kind) else { return Ok(None) };
+        let wrapping = Arc::new(WrappingDevice::new(set_up, spawner.cloned())?);
+        Ok(Some(Device { seal: wrapping.clone(), wrapping: Some(wrapping) }))
+    }
 }
 
 fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
@@ -126,7 +140,6 @@ async fn serve(
     flags: &Flags,
     config: &Config,
     log: Arc<Log>,
-    device: Option<DeviceSetUp>,
     spawner: Option<Arc<holdfast_hsm::Spawner>>,
 ) -> Result<(), String> {
     let planned = listeners::plan(config)?;
@@ -142,13 +155,19 @@ async fn serve(
         api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
         cluster_addr: storage::cluster_url(config, &planned),
     };
-    let Opened { store, storage_type, max_entry_bytes, member } = storage::open(config, &planned, &addresses).await?;
-    let wrapping = device.map(|d| WrappingDevice::new(d, spawner.clone()).map(Arc::new)).transpose()?;
-    let device: Option<Arc<dyn SealDevice>> = match seal_of(config) {
-        Some(SealKind::Static(seal)) => Some(Arc::new(StaticKeys::read(seal)?)),
-        _ => wrapping.clone().map(|d| d as Arc<dyn SealDevice>),
+    let (opened, recovery_mode) = match flags.recovery {
+        true => {
+            let (opened, recovery) = storage::open_to_repair(config, &planned, &addresses).await?;
+            (opened, Some(recovery))
+        }
+        false => (storage::open(config, &planned, &addresses).await?, None),
     };
-    let sealed_by_device = device.is_some();
+    let Opened { store, storage_type, max_entry_bytes, member } = opened;
+    let seals = config.seals_in_use().map_err(|e| e.to_string())?;
+    let set_up = |kind: Option<&SealKind>| kind.map_or(Ok(None), |kind| Device::new(kind, spawner.as_ref()));
+    let (present, former) = (set_up(seals.present)?, set_up(seals.former)?);
+    let with_helper: Vec<Arc<WrappingDevice>> =
+        [&present, &former].into_iter().flatten().filter_map(|d| d.wrapping.clone()).collect();
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
         prefixes: config.allow_audit_log_prefixing,
@@ -157,7 +176,8 @@ async fn serve(
     let core = Core::new(Options {
         store,
         engines: ENGINES,
-        device,
+        device: present.map(|d| d.seal),
+        former: former.map(|d| d.seal),
         storage_type: storage_type.into(),
         cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
         audit: declared_audit(config, &audit_rules)?,
@@ -172,10 +192,11 @@ async fn serve(
         endpoints: Endpoints { introspection: config.introspection_endpoint, raw_storage: config.raw_storage_endpoint },
         log,
         shown_config: shown_config::shown(config),
+        recovery_mode,
     });
     core.set_node(addresses);
     let mut following = None;
-    if let Some(member) = &member {
+    if let Some(member) = member.as_ref().filter(|_| !flags.recovery) {
         member.set_front(Arc::new(holdfast_http::Front::new(core.clone())));
         following = Some(tokio::spawn(core.clone().follow_lead()));
         let (from, non_voter) = storage::joins(config)?;
@@ -197,7 +218,13 @@ async fn serve(
             key.expose(),
             token.expose()
         );
-    } else if sealed_by_device {
+    } else if flags.recovery {
+        tracing::warn!(
+            "recovery mode: entries of the store can be read and written (sys/raw) with a token that holders of its \
+             shares make by operator generate-root -recovery-token; nothing else is served. Start without -recovery to go on"
+        );
+    } else {
+        core.tell_seal();
         tokio::spawn(core.clone().unseal_with_device());
         tokio::spawn(core.clone().watch_device());
     }
@@ -209,12 +236,13 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    wait_for_signals(&core, flags, &audit_rules, &planned, wrapping.as_deref()).await?;
+    wait_for_signals(&core, flags, &audit_rules, &planned, &with_helper).await?;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
     while tasks.join_next().await.is_some() {}
     core.seal_to_stop().await;
+    core.end_recovery_mode();
     // That the member stops is no trouble that somebody has to look at.
     if let Some(following) = following {
         following.abort();
@@ -303,7 +331,7 @@ async fn wait_for_signals(
     flags: &Flags,
     audit_rules: &Rules,
     planned: &[Planned],
-    device: Option<&WrappingDevice>,
+    devices: &[Arc<WrappingDevice>],
 ) -> Result<(), String> {
     let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
     let (mut hangup, mut terminate, mut interrupt) =
@@ -316,9 +344,7 @@ async fn wait_for_signals(
                 core.log.reopen();
                 follow_configuration(core, flags, audit_rules, planned).await;
                 core.reopen_audit();
-                if let Some(device) = device {
-                    device.read_pin_again();
-                }
+                devices.iter().for_each(|device| device.read_pin_again());
                 core.retry_device();
                 reload(planned);
             }

@@ -15,13 +15,42 @@ use crate::{Core, random, tokens};
 
 /// An attempt that is under way.
 pub(super) struct Generation {
-    gathering: Gathering,
-    cover: Cover,
+    pub gathering: Gathering,
+    pub cover: Cover,
 }
 
-enum Cover {
+pub(super) enum Cover {
     Password(Secret<String>),
     Key(Box<PublicKey>),
+}
+
+impl Cover {
+    /// The cover that was asked for; and a password that was made, to be shown once.
+    pub fn of(otp: &str, pgp_key: &str, length: usize) -> Result<(Cover, Option<Secret<String>>), Refusal> {
+        if !pgp_key.is_empty() {
+            let key = PublicKey::parse(pgp_key);
+            let key =
+                key.map_err(|e| Refusal(400, format!("error parsing PGP key: error decoding given PGP key: {e}")))?;
+            return Ok((Cover::Key(Box::new(key)), None));
+        }
+        if otp.is_empty() {
+            let made = random::alphanumeric(length).map_err(failed)?;
+            return Ok((Cover::Password(Secret::new(made.clone())), Some(Secret::new(made))));
+        }
+        if otp.len() != length {
+            return refuse("OTP string has incorrect length");
+        }
+        Ok((Cover::Password(Secret::new(otp.to_owned())), None))
+    }
+
+    /// A token under it.
+    pub fn over(&self, token: &Secret<String>) -> Result<String, Refusal> {
+        let token = token.expose().as_bytes();
+        Ok(match self {
+            Cover::Password(otp) => STANDARD_NO_PAD.encode(covered(token, otp.expose().as_bytes())),
+            Cover::Key(key) => STANDARD.encode(key.encrypt(token).map_err(failed)?),
+        })
+    }
 }
 
 /// How far an attempt is.
@@ -55,7 +84,7 @@ fn new_token(suffix: &str) -> Result<Secret<String>, Refusal> {
 }
 
 impl Generation {
-    fn attempt(&self, required: u8, token_bytes: usize) -> Attempt {
+    pub fn attempt(&self, required: u8, token_bytes: usize) -> Attempt {
         let fingerprint = match &self.cover {
             Cover::Password(_) => String::new(),
             Cover::Key(key) => key.fingerprint(),
@@ -82,22 +111,7 @@ impl Core {
         let open = unsealed(self)?;
         let holders = self.holders(&open, of)?;
         let (required, length) = (holders.required(), new_token(&holders.suffix())?.expose().len());
-        let mut shown = None;
-        let cover = if !pgp_key.is_empty() {
-            let key = PublicKey::parse(pgp_key);
-            let key =
-                key.map_err(|e| Refusal(400, format!("error parsing PGP key: error decoding given PGP key: {e}")))?;
-            Cover::Key(Box::new(key))
-        } else if !otp.is_empty() {
-            if otp.len() != length {
-                return refuse("OTP string has incorrect length");
-            }
-            Cover::Password(Secret::new(otp.to_owned()))
-        } else {
-            let made = random::alphanumeric(length).map_err(failed)?;
-            shown = Some(Secret::new(made.clone()));
-            Cover::Password(Secret::new(made))
-        };
+        let (cover, shown) = Cover::of(otp, pgp_key, length)?;
         if required == 0 {
             return refuse("the store was initialised without shares that could authorise this");
         }
@@ -149,10 +163,7 @@ impl Core {
             .map_err(|Refusal(status, text)| Refusal(status, format!("root generation aborted: {text}")))?;
         let generation = open.ceremonies.state().generation(of).take();
         let Some(generation) = generation else { return refuse("no root generation in progress") };
-        let encoded = match &generation.cover {
-            Cover::Password(otp) => STANDARD_NO_PAD.encode(covered(token.expose().as_bytes(), otp.expose().as_bytes())),
-            Cover::Key(key) => STANDARD.encode(key.encrypt(token.expose().as_bytes()).map_err(failed)?),
-        };
+        let encoded = generation.cover.over(&token)?;
         let made = Made { token: Arc::new(token), encoded };
         Ok(Attempt { given: usize::from(required), made: Some(made), ..generation.attempt(required, token_bytes) })
     }

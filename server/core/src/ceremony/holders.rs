@@ -1,15 +1,13 @@
 //! Who holds the shares that an act needs: those of the store, or of a namespace with a seal of its own.
 
 use holdfast_hsm::memory::{Key, Secret};
-use holdfast_sdk::{Place, Transaction};
 use holdfast_seal::locks::{self, LockList, RecoveryForm};
-use holdfast_seal::{Barrier, SealError, shares};
+use holdfast_seal::{SealError, shares};
 
-use super::authority::{VERIFIER, required, verifier};
-use crate::layout::{NamespaceId, ROOT, SETTINGS, STORE};
+use super::authority::required;
+use crate::layout::{NamespaceId, ROOT};
 use crate::namespaces::{self, Namespace, seal};
 use crate::seal_state::{Refusal, failed, refuse};
-use crate::tx::Tx;
 use crate::{Core, Open};
 
 /// Whose shares count.
@@ -92,15 +90,8 @@ impl Core {
         let key = shares::join(given, threshold).map_err(wrong)?;
         match list.recovery.as_ref().map(|r| r.form) {
             Some(RecoveryForm::Authorise) => {
-                let barrier = Barrier::clone(&open.barrier.load());
-                let mut tx = Tx::read_only(self.store.view(), barrier.clone());
-                let kept = tx.within(STORE, |tx| tx.get(Place::Ordered(SETTINGS, VERIFIER))).map_err(failed)?;
-                let kept = Secret::new(kept.ok_or_else(|| failed("the check of the recovery key is missing"))?);
-                if kept.ct_eq(verifier(&barrier, &key).map_err(failed)?) {
-                    Ok(None)
-                } else {
-                    Err(wrong(SealError::WrongShares))
-                }
+                self.is_recovery_key(&open.barrier.load(), &key)?.map_err(wrong)?;
+                Ok(None)
             }
             Some(RecoveryForm::Escrow) | None => {
                 let Some(lock) = list.shares_lock() else {

@@ -11,6 +11,7 @@ use holdfast_storage::{CommitError, Proposal, Write};
 
 use super::authority::{VERIFIER, verifier};
 use super::rotation::{Backup, Target};
+use crate::failpoint::failpoint;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
@@ -69,26 +70,8 @@ impl Core {
             list.locks = wrapped.locks;
             (root, shares_key) = (Some(wrapped.root), kept);
         }
-        list.generation += 1;
-        let present = open.root.load_full();
-        let signing = root.as_ref().unwrap_or(&present);
-        let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
-        proposal.view_index = index;
-        proposal.reads.extend([(LOCKS.into(), index), (KEYRING.into(), index)]);
-        proposal.writes.push(Write::Put(LOCKS.into(), list.encode(signing).map_err(failed)?.into()));
-        if root.is_some() {
-            proposal.writes.push(Write::Put(KEYRING.into(), barrier.keyring().seal(signing).map_err(failed)?.into()));
-        }
-        let ticket = self.store.propose(proposal).map_err(failed)?;
-        match ticket.committed().await {
-            Ok(_) => {}
-            Err(CommitError::Unknown(why)) => return Ok(Some(Doubt(why.to_string()))),
-            Err(e) => return Err(failed(e)),
-        }
-        // Who was given the former one is let in no longer.
-        self.joins.forget_challenges();
-        if let Some(root) = root {
-            open.root.store(Arc::new(root));
+        if let Some(doubt) = self.commit_locks(open, tx, index, &mut list, root).await? {
+            return Ok(Some(doubt));
         }
         if let Some(key) = shares_key {
             open.shares_key.store(Some(Arc::new(key)));
@@ -97,8 +80,45 @@ impl Core {
         Ok(None)
     }
 
+    /// Commit a list, with the keyring under a new root key, and what else hangs on it. `index`: of the view that `tx`
+    /// has read.
+    pub(super) async fn commit_locks(
+        &self,
+        open: &Open,
+        tx: Tx,
+        index: u64,
+        list: &mut LockList,
+        root: Option<Key>,
+    ) -> Result<Option<Doubt>, Refusal> {
+        list.generation += 1;
+        let present = open.root.load_full();
+        let signing = root.as_ref().unwrap_or(&present);
+        let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
+        proposal.view_index = index;
+        proposal.reads.extend([(LOCKS.into(), index), (KEYRING.into(), index)]);
+        proposal.writes.push(Write::Put(LOCKS.into(), list.encode(signing).map_err(failed)?.into()));
+        if root.is_some() {
+            let keyring = open.barrier.load().keyring().seal(signing).map_err(failed)?;
+            proposal.writes.push(Write::Put(KEYRING.into(), keyring.into()));
+        }
+        let ticket = self.store.propose(proposal).map_err(failed)?;
+        failpoint!(self, "proposed");
+        match ticket.committed().await {
+            Ok(_) => {}
+            Err(CommitError::Unknown(why)) => return Ok(Some(Doubt(why.to_string()))),
+            Err(e) => return Err(failed(e)),
+        }
+        failpoint!(self, "committed");
+        // Who was given the former one is let in no longer.
+        self.joins.forget_challenges();
+        if let Some(root) = root {
+            open.root.store(Arc::new(root));
+        }
+        Ok(None)
+    }
+
     /// Every lock around a new root key; and the key of the shares. The other nodes know both when it returns.
-    async fn wrap_again(
+    pub(super) async fn wrap_again(
         &self,
         open: &Open,
         list: &LockList,
@@ -156,9 +176,9 @@ impl Core {
     }
 }
 
-struct Wrapped {
-    locks: Vec<Lock>,
-    root: Key,
+pub(super) struct Wrapped {
+    pub locks: Vec<Lock>,
+    pub root: Key,
 }
 
 fn present_key(open: &Open, change: &mut Change) -> Result<Key, Refusal> {

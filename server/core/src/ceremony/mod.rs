@@ -8,10 +8,13 @@ pub(crate) mod authority;
 mod generation;
 mod holders;
 mod locks;
+mod migration;
 mod own_seals;
+mod recovery_mode;
 mod rotation;
 
 pub use generation::{Attempt, covered};
+pub(crate) use recovery_mode::RecoveryMode;
 pub use rotation::{Asked, Backup, Outcome, Progress, Target};
 
 use std::collections::BTreeMap;

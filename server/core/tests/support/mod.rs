@@ -106,6 +106,7 @@ pub fn options(store: Store) -> Options {
         store,
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
+        former: None,
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),
@@ -117,6 +118,7 @@ pub fn options(store: Store) -> Options {
         endpoints: Endpoints { introspection: true, raw_storage: true },
         log: Log::new(Level::Info, Format::Standard),
         shown_config: Map::new(),
+        recovery_mode: None,
     }
 }
 

@@ -33,7 +33,15 @@ pub static COMMANDS: &[Command] = &[Command::new("operator generate-root", "Make
     .prints(Prints::Answer)
     .flags(&FLAGS)];
 
-const ATTEMPT: &str = "sys/generate-root-token/attempt";
+/// Which kind of token: where its routes are. Who has no token asks where none is needed: on the socket of the
+/// server's own user.
+fn routes(call: &Call, client: &Client) -> &'static str {
+    match (call.flags.bool("recovery-token"), client.token()) {
+        (true, _) => "sys/generate-recovery-token",
+        (false, None) => "sys/generate-root",
+        (false, Some(_)) => "sys/generate-root-token",
+    }
+}
 
 fn run(call: &Call) -> Outcome {
     call.between(0, 1, "0-1")?;
@@ -46,7 +54,7 @@ fn run(call: &Call) -> Outcome {
         _ if call.flags.bool("generate-otp") => print_password(call, &client),
         _ if call.flags.bool("cancel") => cancel(call, &client),
         _ if call.flags.bool("init") => begin(call, &client, &pgp_key),
-        _ if call.flags.bool("status") => print(call, &state(&client)?),
+        _ if call.flags.bool("status") => print(call, &state(call, &client)?),
         _ => give_share(call, &client),
     }
 }
@@ -69,13 +77,14 @@ fn decode(call: &Call, covered: &str) -> Outcome {
     Ok(0)
 }
 
-fn state(client: &Client) -> Result<Map<String, Value>, Failure> {
-    let answer = client.send(&Request::new("GET", ATTEMPT)).explain("Error getting root generation status")?;
+fn state(call: &Call, client: &Client) -> Result<Map<String, Value>, Failure> {
+    let path = format!("{}/attempt", routes(call, client));
+    let answer = client.send(&Request::new("GET", path)).explain("Error getting root generation status")?;
     Ok(unwrapped(answer.object().bare()?))
 }
 
 fn print_password(call: &Call, client: &Client) -> Outcome {
-    let (password, length) = new_password(client)?;
+    let (password, length) = new_password(call, client)?;
     match call.format {
         Format::Table => call.console.say(password),
         _ => return output::value(call, &json!({ "otp": password, "otp_length": length })),
@@ -84,10 +93,10 @@ fn print_password(call: &Call, client: &Client) -> Outcome {
 }
 
 /// A password as long as the server's tokens, of letters and digits.
-fn new_password(client: &Client) -> Result<(String, u64), Failure> {
+fn new_password(call: &Call, client: &Client) -> Result<(String, u64), Failure> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     const MAX_LENGTH: u64 = 1024;
-    let length = state(client)?.get("otp_length").and_then(Value::as_u64).unwrap_or(0);
+    let length = state(call, client)?.get("otp_length").and_then(Value::as_u64).unwrap_or(0);
     if length == 0 || length > MAX_LENGTH {
         return Err(Failure::refused("Error generating OTP: the server does not say how long it must be"));
     }
@@ -104,18 +113,21 @@ fn new_password(client: &Client) -> Result<(String, u64), Failure> {
 }
 
 fn cancel(call: &Call, client: &Client) -> Outcome {
-    client.send(&Request::new("DELETE", ATTEMPT)).explain("Error canceling root token generation")?;
+    client
+        .send(&Request::new("DELETE", format!("{}/attempt", routes(call, client))))
+        .explain("Error canceling root token generation")?;
     call.success("Root token generation canceled (if it was started)")
 }
 
 fn begin(call: &Call, client: &Client, pgp_key: &str) -> Outcome {
     let given = call.flags.text("otp").unwrap_or_default();
     let (password, made) = match (given, pgp_key) {
-        ("", "") => (new_password(client)?.0, true),
+        ("", "") => (new_password(call, client)?.0, true),
         (given, _) => (given.to_string(), false),
     };
     let body = json!({ "otp": password, "pgp_key": pgp_key });
-    let request = Request::new("PUT", ATTEMPT).json(&body);
+    let path = format!("{}/attempt", routes(call, client));
+    let request = Request::new("PUT", path).json(&body);
     let answer = client.send(&request).explain("Error initializing root generation")?;
     let mut answer = unwrapped(answer.object().bare()?);
     if made {
@@ -128,7 +140,7 @@ fn begin(call: &Call, client: &Client, pgp_key: &str) -> Outcome {
 }
 
 fn give_share(call: &Call, client: &Client) -> Outcome {
-    let state = state(client)?;
+    let state = state(call, client)?;
     if !is(&state, "started") {
         return Err(Failure::usage(format!(
             "No root generation is in progress. \"{PROGRAM} operator generate-root -init\" begins one."
@@ -148,7 +160,8 @@ fn give_share(call: &Call, client: &Client) -> Outcome {
         }
     };
     let body = json!({ "key": share, "nonce": nonce });
-    let request = Request::new("PUT", "sys/generate-root-token/update").json(&body);
+    let path = format!("{}/update", routes(call, client));
+    let request = Request::new("PUT", path).json(&body);
     let answer = client.send(&request).explain("Error posting unseal key")?;
     print(call, &unwrapped(answer.object().bare()?))
 }

@@ -1,0 +1,123 @@
+//! From one seal to another, without touching what it protects.
+//!
+//! The configuration names the seal that is to open the store from now on; where a device opened it before, its stanza
+//! stands beside with `disabled = "true"`. As long as the store is locked the old way, the server stays sealed and says
+//! what it waits for. Holders of the old seal's shares agree by `sys/unseal` with `migrate`; then the locks are made
+//! anew ([`Core::migrate_seal`]), in one commit. Before that commit the old way opens, after it the new one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_hsm::memory::Secret;
+use holdfast_seal::Lock;
+use holdfast_seal::locks::{LockKind, LockList, ReadList};
+
+use crate::Core;
+use crate::ceremony::authority::{self, open_with};
+use crate::seal_state::{Refusal, refuse};
+
+/// What shares are called beside the devices' types.
+pub(crate) const SHARES: &str = "shamir";
+
+/// A change of seal that the configuration asks for and that is not done yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Migration {
+    /// What opens the store.
+    pub from: String,
+    /// What is to open it.
+    pub to: String,
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Migration { from, to } = self;
+        let (from, holders) = match from == SHARES {
+            true => (format!("shares (seal {from:?})"), "unseal keys"),
+            false => (format!("seal {from:?}"), "recovery keys"),
+        };
+        let to = if to == SHARES { format!("shares (seal {to:?})") } else { format!("seal {to:?}") };
+        write!(
+            f,
+            "the store opens by {from}, and the configuration is to have it moved to {to}: give the {holders} by operator \
+             unseal -migrate, or correct the seal stanza"
+        )
+    }
+}
+
+impl Core {
+    /// The change of seal that the configuration asks for, if it is not done yet.
+    pub(crate) fn seal_migration(&self, list: &LockList) -> Option<Migration> {
+        let (device, former) = (self.options.device.as_ref(), self.options.former.as_ref());
+        let to = device.map(|d| d.backend());
+        let from = match list.device_lock_of(self.node_id()).map(|lock| (lock, &lock.kind)) {
+            Some((lock, LockKind::Device { backend })) => {
+                let former = former.filter(|f| f.backend() == backend)?;
+                let is_of_new = device.is_some_and(|d| {
+                    // Where both name its key, only trying them tells whose it is.
+                    let is_named = d.names(lock) || !former.names(lock);
+                    d.backend() == backend
+                        && is_named
+                        && self.seal.former_opened.load(Ordering::SeqCst) != list.generation
+                });
+                (!is_of_new).then_some(backend.as_str())
+            }
+            _ if list.device_lock().is_none() => to.is_some().then_some(SHARES),
+            _ => None,
+        }?;
+        Some(Migration { from: from.to_owned(), to: to.unwrap_or(SHARES).to_owned() })
+    }
+
+    /// The device of the configuration does not open the store: whether the one before it does, which is of its kind.
+    pub(crate) async fn former_opens(&self, list: &LockList, lock: &Lock) -> bool {
+        let (Some(former), LockKind::Device { backend }) = (&self.options.former, &lock.kind) else { return false };
+        if former.backend() != backend || open_with(former.clone(), list, lock).await.is_err() {
+            return false;
+        }
+        self.seal.former_opened.store(list.generation, Ordering::SeqCst);
+        true
+    }
+
+    /// Take a share of the old seal's holders. When enough of them agree, the node opens, and the one that is active
+    /// changes the locks. The caller holds the lock of acts.
+    pub(crate) async fn take_migration_share(
+        self: &Arc<Self>,
+        read: &ReadList,
+        migration: &Migration,
+        share: Secret<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        let (count, threshold) = authority::counts(&read.list);
+        if threshold == 0 {
+            return refuse(format!(
+                "the store has no recovery keys that could authorise its migration to {:?}: it was initialised without",
+                migration.to
+            ));
+        }
+        let Some(given) = self.gather(share, (count, threshold))? else { return Ok(()) };
+        let (root, key) = self.open_by_holders(read, &given).await?;
+        self.seal.migrating.store(true, Ordering::SeqCst);
+        let unlocked = self.unlock(root, Some(key), "enough shares of the seal before were given").await;
+        if unlocked.is_err() {
+            self.seal.migrating.store(false, Ordering::SeqCst);
+            self.forget_held();
+        }
+        unlocked
+    }
+
+    /// Say at a start what opens the store, so that after a migration that was broken off it is known which way does.
+    pub fn tell_seal(&self) {
+        let list = match self.lock_list() {
+            Ok(Some(read)) => read.list,
+            Ok(None) | Err(_) => return,
+        };
+        match (list.device_lock_of(self.node_id()), list.shares_lock().map(|l| &l.kind)) {
+            (Some(Lock { kind: LockKind::Device { backend }, key_label, .. }), _) => {
+                tracing::info!(seal = %backend, key = %key_label, generation = list.generation, "a device opens the store");
+            }
+            (_, Some(LockKind::Shares { shares, threshold })) => {
+                tracing::info!(seal = SHARES, shares, threshold, generation = list.generation, "shares open the store")
+            }
+            _ => {}
+        }
+    }
+}

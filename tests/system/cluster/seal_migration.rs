@@ -1,0 +1,98 @@
+//! Another seal for a cluster: node by node, and changed by the one that becomes active.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use holdfast_tests::connection::free_port;
+use holdfast_tests::program::holdfast;
+use holdfast_tests::token::{self, Token};
+use holdfast_tests::until;
+
+use super::nodes::{Between, Nodes, WITHIN};
+
+/// One token that all nodes reach, and the nodes whose configuration names it.
+#[derive(Clone)]
+struct OneToken {
+    folder: Rc<TempDir>,
+    token: Rc<Token>,
+    moved: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Between for OneToken {
+    fn command(&self, _n: usize, _folder: &Path) -> Command {
+        let mut server = Command::new(holdfast());
+        server.env("SOFTHSM2_CONF", self.token.conf());
+        server
+    }
+
+    fn top(&self, n: usize) -> String {
+        if !self.moved.borrow().contains(&n) {
+            return String::new();
+        }
+        format!(
+            "seal \"pkcs11\" {{\n lib = \"{}\"\n token_label = \"{}\"\n key_label = \"holdfast-root\"\n \
+             generate_key = true\n pin = \"{}\"\n helper_write_paths = [\"{}\"]\n}}\n",
+            token::library().display(),
+            token::LABEL,
+            token::PIN,
+            self.folder.path().display()
+        )
+    }
+}
+
+#[test]
+fn a_cluster_goes_from_shares_to_a_token_node_by_node_and_serves_meanwhile() {
+    let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
+    let token = Rc::new(Token::make(folder.path()));
+    let between = OneToken { folder: Rc::new(folder), token, moved: Rc::default() };
+    let ports = (0..3).map(|_| (free_port(), free_port())).collect();
+    let mut nodes = Nodes::start_with(ports, Box::new(between.clone()));
+    nodes.until_all_vote();
+    nodes.put(0, "sys/mounts/secret", json!({"type": "kv"}));
+    nodes.put(0, "secret/kept", json!({"k": "v"}));
+    let first = nodes.until_led();
+    let standbys: Vec<usize> = (0..3).filter(|n| *n != first).collect();
+    for n in standbys {
+        nodes.kill(n);
+        between.moved.borrow_mut().push(n);
+        nodes.launch(n);
+        let client = nodes.client(n);
+        until(WITHIN, "a migration that waits", || {
+            let status = client.try_call("GET", "sys/seal-status", None).ok()?.json();
+            (status["migration"] == true && status["migration_from"] == "shamir").then_some(())
+        });
+        let agreed = json!({"key": nodes.share(), "migrate": true});
+        until(WITHIN, "a node that has agreed", || {
+            let status = client.try_call("PUT", "sys/unseal", Some(&agreed)).ok()?.json();
+            (status["sealed"] == false).then_some(())
+        });
+        // The cluster is sealed by shares as before, and serves.
+        nodes.read(first, "secret/kept");
+    }
+    nodes.change_lead();
+    until(WITHIN, "the change of the seal", || {
+        (0..3).any(|n| nodes.server(n).log().contains("the seal was migrated")).then_some(())
+    });
+    nodes.put(first, "secret/more", json!({"k": "w"}));
+    // The one that was active follows by its configuration.
+    nodes.kill(first);
+    between.moved.borrow_mut().push(first);
+    nodes.launch(first);
+    let unsealed = |nodes: &Nodes, n: usize| {
+        until(WITHIN, "a node that its token opens", || (nodes.is_sealed(n) == Some(false)).then_some(()));
+    };
+    unsealed(&nodes, first);
+    // And all of them, from nothing.
+    (0..3).for_each(|n| nodes.kill(n));
+    (0..3).for_each(|n| nodes.launch(n));
+    (0..3).for_each(|n| unsealed(&nodes, n));
+    assert_eq!(nodes.read(first, "secret/more").at("/data/k"), "w");
+    assert_eq!(nodes.read(first, "secret/kept").at("/data/k"), "v");
+    let status = nodes.client(first).get("sys/seal-status").expect(200);
+    assert_eq!((status.at("/type"), status.at("/migration")), ("pkcs11".into(), false.into()));
+}
