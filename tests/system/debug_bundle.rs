@@ -32,7 +32,6 @@ fn a_bundle_has_what_was_asked_for_and_no_secret() {
     root.post("sys/auth/userpass", json!({ "type": "userpass" })).expect(204);
     root.post("auth/userpass/users/ann", json!({ "password": "pw-of-ann-0815", "policies": "default" })).expect(204);
     let login = root.post("auth/userpass/login/ann", json!({ "password": "pw-of-ann-0815" })).expect(200);
-    let wrapped = root.post("sys/wrapping/wrap", json!({ "k": secret })).expect(200);
     let secrets = [
         keys.root_token.clone(),
         keys.shares[0].clone(),
@@ -41,7 +40,6 @@ fn a_bundle_has_what_was_asked_for_and_no_secret() {
         secret.to_owned(),
         "pw-of-ann-0815".to_owned(),
         login.text_at("/auth/client_token"),
-        wrapped.text_at("/wrap_info/token"),
     ];
     let output = site.folder().join("bundle");
     // Something happens meanwhile.

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_tests::program::command;
-use holdfast_tests::program::run_with_input;
+use holdfast_tests::program::{command, run_with_input};
 use holdfast_tests::{Running, Server, Setup};
 use serde_json::json;
 
@@ -47,7 +46,7 @@ enum Field {
 
 #[test]
 fn a_cpu_profile_is_read_by_what_reads_them_and_one_is_made_at_a_time() {
-    let Running { server, root, keys, .. } = Running::start(Setup::hardware().without_tls());
+    let Running { server, root, keys, site: _site } = Running::start(Setup::hardware().without_tls());
     root.post("secret/data/app", json!({ "data": { "k": "v" } })).expect(200);
     let begun = Instant::now();
     let profile = std::thread::scope(|scope| {

@@ -240,6 +240,7 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "loggers",
         "metrics",
         "host-info",
+        "pprof",
         "raw",
         "audit",
         "audit-hash",

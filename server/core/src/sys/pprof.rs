@@ -30,22 +30,23 @@ const KINDS: [(&str, &str); 5] = [
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
-        .path("pprof", "Which profiles there are.", |p| p.read(index).root_protected())
         .path("pprof/profile", "Where the process spends its CPU time.", |p| {
             p.read(cpu).prepared(Operation::Read, sample).root_protected()
         })
-        .path("pprof/{kind}", "A profile of another kind: cmdline, goroutine, heap or threadcreate.", |p| {
-            p.read(other).root_protected()
-        })
+        .path(
+            "pprof/{kind...}",
+            "Which profiles there are; one of them: cmdline, goroutine, heap or threadcreate.",
+            |p| p.read(other).root_protected(),
+        )
 }
 
 fn raw(content_type: &str, bytes: Vec<u8>) -> Response {
     Response { body: Body::Raw { content_type: content_type.into(), bytes }, ..Response::default() }
 }
 
-fn index(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+fn index() -> Response {
     let lines: String = KINDS.iter().map(|(kind, about)| format!("sys/pprof/{kind}\t{about}\n")).collect();
-    Ok(raw(TEXT, lines.into_bytes()))
+    raw(TEXT, lines.into_bytes())
 }
 
 /// Time passes: not in a transaction.
@@ -67,6 +68,7 @@ fn cpu(_: &System, _: &mut Tx, call: &Call<'_>, _: Sampled) -> Result<Response> 
 
 fn other(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     match call.capture("kind") {
+        "" => Ok(index()),
         "cmdline" => Ok(raw(TEXT, profile::command_line().into_bytes())),
         "goroutine" | "threadcreate" => Ok(raw(TEXT, profile::threads()?.into_bytes())),
         "heap" => Ok(raw(TEXT, profile::memory()?.into_bytes())),
