@@ -61,7 +61,7 @@ fn run(call: &Call) -> Outcome {
         call.console.warn(format_args!("Ignoring invalid targets: {}", unknown.join(", ")));
     }
     let targets: Vec<String> = if asked.is_empty() { TARGETS.iter().map(|t| (*t).to_owned()).collect() } else { known };
-    let compress = call.flags.bool("compress");
+    let compress = !call.flags.is_set("compress") || call.flags.bool("compress");
     let usual = format!("holdfast-debug-{}", file_time(begun));
     let output = call.flags.text("output").filter(|o| !o.is_empty()).unwrap_or(&usual).to_owned();
     let client = call.client()?;
