@@ -29,16 +29,30 @@ const KINDS: [(&str, &str); 5] = [
 ];
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
-    routes
-        .path("pprof/profile", "Where the process spends its CPU time.", |p| {
-            p.read(cpu).prepared(Operation::Read, sample).root_protected()
-        })
-        .path(
-            "pprof/{kind...}",
-            "Which profiles there are; one of them: cmdline, goroutine, heap or threadcreate.",
-            |p| p.read(other).root_protected(),
-        )
+    let mut routes = routes.path("pprof", "Which profiles there are.", |p| p.read(other).root_protected()).path(
+        "pprof/profile",
+        "Where the process spends its CPU time.",
+        |p| p.read(cpu).prepared(Operation::Read, sample).root_protected(),
+    );
+    for (path, about) in OTHERS {
+        routes = routes.path(path, about, |p| p.read(other).root_protected());
+    }
+    // With a slash behind, as the reference has its index.
+    routes.path("pprof/{kind...}", "Which profiles there are.", |p| p.read(other).root_protected())
 }
+
+/// Those beside the CPU profile, and what clients of the reference ask for and is none here.
+const OTHERS: [(&str, &str); 9] = [
+    ("pprof/allocs", "Not counted by this server."),
+    ("pprof/block", "Not counted by this server."),
+    ("pprof/cmdline", "The command line, without what could be a secret."),
+    ("pprof/goroutine", "Threads, with their state and CPU time."),
+    ("pprof/heap", "Memory by the kernel's count."),
+    ("pprof/mutex", "Not counted by this server."),
+    ("pprof/symbol", "Names are in the profiles already."),
+    ("pprof/threadcreate", "Threads, with their state and CPU time."),
+    ("pprof/trace", "Not counted by this server."),
+];
 
 fn raw(content_type: &str, bytes: Vec<u8>) -> Response {
     Response { body: Body::Raw { content_type: content_type.into(), bytes }, ..Response::default() }
@@ -67,7 +81,7 @@ fn cpu(_: &System, _: &mut Tx, call: &Call<'_>, _: Sampled) -> Result<Response> 
 }
 
 fn other(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    match call.capture("kind") {
+    match call.path.trim_start_matches("pprof").trim_matches('/') {
         "" => Ok(index()),
         "cmdline" => Ok(raw(TEXT, profile::command_line().into_bytes())),
         "goroutine" | "threadcreate" => Ok(raw(TEXT, profile::threads()?.into_bytes())),
