@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use holdfast_chain::{Chain, Tail};
+use memchr::memchr_iter;
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
@@ -207,9 +208,14 @@ impl FileDevice {
         out.clear();
         out.extend_from_slice(chain.before_next());
         let mut linked = Vec::with_capacity(2);
-        for line in lines.split_inclusive(|b| *b == b'\n') {
-            let link = chain.link(line, &linked, out).ok_or(io::ErrorKind::InvalidData)?;
+        let mut start = 0;
+        for end in memchr_iter(b'\n', lines) {
+            let link = chain.link(&lines[start..=end], &linked, out).ok_or(io::ErrorKind::InvalidData)?;
             linked.push(link);
+            start = end + 1;
+        }
+        if start < lines.len() {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         let unsealed = chain.unsealed() + linked.len() as u64;
         let mut checkpoint = None;
