@@ -19,6 +19,7 @@ pub mod client;
 pub mod connection;
 pub mod database;
 pub mod module;
+pub mod object_store;
 pub mod process;
 pub mod program;
 pub mod server;

@@ -46,6 +46,7 @@ mod namespaces;
 mod new_keys;
 mod old_routes;
 mod open_api;
+mod outbound;
 mod policies;
 mod profile;
 mod quotas;

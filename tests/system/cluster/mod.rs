@@ -13,6 +13,7 @@ mod own_tokens;
 mod recover;
 mod seal_migration;
 mod snapshots;
+mod snapshots_s3;
 mod upgrade;
 
 use std::path::Path;

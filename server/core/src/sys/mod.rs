@@ -28,6 +28,7 @@ pub(crate) mod raw;
 mod remount;
 pub(crate) mod rotate;
 mod snapshot_auto;
+mod snapshot_auto_s3;
 mod status;
 mod storage;
 mod token_report;

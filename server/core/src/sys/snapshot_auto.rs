@@ -1,10 +1,12 @@
 //! `sys/storage/raft/snapshot-auto/*`: snapshots that are made by themselves.
 
+use holdfast_hsm::memory::Secret;
 use holdfast_sdk::parameters::Nanos;
 use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value, parameters};
 use serde_json::json;
 
 use super::System;
+use super::snapshot_auto_s3::{self, Given};
 use crate::backups::{self, Plan};
 use crate::tx::Tx;
 
@@ -17,19 +19,43 @@ parameters! {
         interval: Option<Nanos>,
         /// How many are kept.
         retain: Option<i64>,
-        /// The folder that they go to.
+        /// The folder that they go to; of a bucket, what their keys begin with.
         path_prefix: Option<String>,
         /// How their names begin.
         file_prefix: Option<String>,
-        /// Where they go: local.
+        /// Where they go: local, aws-s3.
         storage_type: Option<String>,
-        /// Bytes that they may take together.
+        /// Bytes that they may take together (local).
         local_max_space: Option<i64>,
+        /// The bucket.
+        aws_s3_bucket: Option<String>,
+        /// The bucket's region; other servers than Amazon's have a name for it too.
+        aws_s3_region: Option<String>,
+        /// Who signs.
+        aws_access_key_id: Option<String>,
+        /// What it signs with. It is never shown.
+        aws_secret_access_key: Option<String>,
+        /// What belongs to keys that end. It is never shown.
+        aws_session_token: Option<String>,
+        /// The server, as host or host:port; empty: Amazon's of the region.
+        aws_s3_endpoint: Option<String>,
+        /// Whether the server is spoken to without TLS.
+        aws_s3_disable_tls: Option<bool>,
+        /// Whether the bucket's name is in the path in place of the host.
+        aws_s3_force_path_style: Option<bool>,
+        /// Whether the server is asked to encrypt with AES-256.
+        aws_s3_server_side_encryption: Option<bool>,
+        /// Whether the server is asked to encrypt with a key of its KMS.
+        aws_s3_enable_kms: Option<bool>,
+        /// Which key of its KMS; empty: the bucket's.
+        aws_s3_kms_key: Option<String>,
     }
 }
 
 const SECOND: u64 = 1_000_000_000;
 const NAME_BYTES: usize = 64;
+const LOCAL: &str = "local";
+const AWS_S3: &str = "aws-s3";
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
@@ -73,58 +99,105 @@ fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     m.insert("retain".into(), plan.retain.into());
     m.insert("path_prefix".into(), plan.path_prefix.into());
     m.insert("file_prefix".into(), plan.file_prefix.into());
-    m.insert("storage_type".into(), "local".into());
-    m.insert("local_max_space".into(), plan.local_max_space.into());
+    match plan.s3 {
+        None => {
+            m.insert("storage_type".into(), LOCAL.into());
+            m.insert("local_max_space".into(), plan.local_max_space.into());
+        }
+        Some(s3) => {
+            m.insert("storage_type".into(), AWS_S3.into());
+            snapshot_auto_s3::show(s3, &mut m);
+        }
+    }
     Ok(Response::data(m))
 }
 
-/// What is absent stays as it is.
+/// What is absent stays as it is. A plan that changes its kind of target keeps nothing of the other.
 fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Response> {
     in_a_cluster(sys)?;
     let name = name(call)?;
     let before = backups::plan(tx, name)?;
-    let missing = |what: &str| Error::bad_request(format!("{what} is required"));
-    match p.storage_type.as_deref() {
-        Some("local") => {}
-        None if before.is_some() => {}
-        None => return Err(missing("storage_type")),
-        Some(other) => return Err(Error::bad_request(format!("storage_type {other:?} is not offered: use local"))),
-    }
-    let positive = |what: &str, n: Option<i64>| {
-        let wrong = || Error::bad_request(format!("{what} must be more than zero"));
-        n.map(|n| u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(wrong)).transpose()
+    let kind = match (p.storage_type.as_deref(), &before) {
+        (Some(LOCAL), _) => LOCAL,
+        (Some(AWS_S3), _) => AWS_S3,
+        (None, Some(before)) => kind_of(before),
+        (None, None) => return Err(missing("storage_type")),
+        (Some(other), _) => {
+            return Err(Error::bad_request(format!("storage_type {other:?} is not offered: use local or aws-s3")));
+        }
     };
-    let interval = match p.interval {
-        None => None,
-        Some(Nanos(n)) => Some(
-            u64::try_from(n)
-                .ok()
-                .filter(|n| *n >= SECOND)
-                .ok_or_else(|| Error::bad_request("interval must be at least a second"))?,
-        ),
+    let interval = p.interval.map(interval).transpose()?;
+    let retain = positive("retain", p.retain)?;
+    let local_max_space = positive("local_max_space", p.local_max_space)?;
+    let given = Given {
+        bucket: p.aws_s3_bucket,
+        region: p.aws_s3_region,
+        access_key_id: p.aws_access_key_id,
+        secret_access_key: p.aws_secret_access_key.map(Secret::new),
+        session_token: p.aws_session_token.map(Secret::new),
+        endpoint: p.aws_s3_endpoint,
+        disable_tls: p.aws_s3_disable_tls,
+        force_path_style: p.aws_s3_force_path_style,
+        server_side_encryption: p.aws_s3_server_side_encryption,
+        enable_kms: p.aws_s3_enable_kms,
+        kms_key: p.aws_s3_kms_key,
     };
-    let path_prefix = p.path_prefix.or_else(|| before.as_ref().map(|b| b.path_prefix.clone()));
-    let path_prefix = path_prefix.ok_or_else(|| missing("path_prefix"))?;
-    if !path_prefix.starts_with('/') {
-        return Err(Error::bad_request("path_prefix must be the absolute path of a folder"));
-    }
+    let since = before.as_ref().map_or(call.cluster_now.0, |b| b.since);
+    let (interval_before, retain_before) = before.as_ref().map(|b| (b.interval, b.retain)).unzip();
     let file_prefix = p.file_prefix.or_else(|| before.as_ref().map(|b| b.file_prefix.clone()));
     let file_prefix = file_prefix.unwrap_or_else(|| "vault-snapshot".into());
     if file_prefix.is_empty() || file_prefix.contains(['/', '\0']) || file_prefix.starts_with('.') {
         return Err(Error::bad_request("file_prefix must be the begin of a file's name"));
     }
+    // From here on of the same kind.
+    let before = before.filter(|before| kind_of(before) == kind);
+    let path_prefix = p.path_prefix.or_else(|| before.as_ref().map(|b| b.path_prefix.clone()));
+    let path_prefix = path_prefix.ok_or_else(|| missing("path_prefix"))?;
+    let (local_max_space, s3) = if kind == LOCAL {
+        if let Some(name) = given.any() {
+            return Err(Error::bad_request(format!("{name} is for storage_type {AWS_S3}")));
+        }
+        if !path_prefix.starts_with('/') {
+            return Err(Error::bad_request("path_prefix must be the absolute path of a folder"));
+        }
+        let space = local_max_space.or(before.map(|b| b.local_max_space));
+        (space.ok_or_else(|| missing("local_max_space"))?, None)
+    } else {
+        if local_max_space.is_some() {
+            return Err(Error::bad_request(format!("local_max_space is for storage_type {LOCAL}")));
+        }
+        snapshot_auto_s3::is_prefix(&path_prefix, &file_prefix)?;
+        (0, Some(given.over(before.and_then(|b| b.s3).unwrap_or_default())?))
+    };
     let plan = Plan {
-        interval: interval.or(before.as_ref().map(|b| b.interval)).ok_or_else(|| missing("interval"))?,
-        retain: positive("retain", p.retain)?.or(before.as_ref().map(|b| b.retain)).unwrap_or(1),
+        interval: interval.or(interval_before).ok_or_else(|| missing("interval"))?,
+        retain: retain.or(retain_before).unwrap_or(1),
         path_prefix,
         file_prefix,
-        local_max_space: positive("local_max_space", p.local_max_space)?
-            .or(before.as_ref().map(|b| b.local_max_space))
-            .ok_or_else(|| missing("local_max_space"))?,
-        since: before.as_ref().map_or(call.cluster_now.0, |b| b.since),
+        local_max_space,
+        since,
+        s3,
     };
     backups::save_plan(tx, name, &plan)?;
     Ok(Response::empty())
+}
+
+fn kind_of(plan: &Plan) -> &'static str {
+    if plan.s3.is_some() { AWS_S3 } else { LOCAL }
+}
+
+fn missing(what: &str) -> Error {
+    Error::bad_request(format!("{what} is required"))
+}
+
+fn positive(what: &str, n: Option<i64>) -> Result<Option<u64>> {
+    let wrong = || Error::bad_request(format!("{what} must be more than zero"));
+    n.map(|n| u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(wrong)).transpose()
+}
+
+fn interval(given: Nanos) -> Result<u64> {
+    let nanos = u64::try_from(given.0).ok().filter(|n| *n >= SECOND);
+    nanos.ok_or_else(|| Error::bad_request("interval must be at least a second"))
 }
 
 fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: Nothing) -> Result<Response> {

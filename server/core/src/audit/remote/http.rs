@@ -1,37 +1,25 @@
 //! The `http` audit device: each line is the body of a POST.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_trust::{Authorities, Trust, verifier};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::Unsent;
+use crate::outbound::Origin;
 
 /// How long a connection and a line may take.
 const TIME_OUT: Duration = Duration::from_secs(5);
 /// An answer is read so far that the connection can be used again.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 pub struct Http {
     uri: Uri,
-    host: String,
-    port: u16,
-    tls: Option<Arc<ClientConfig>>,
+    origin: Origin,
     headers: HeaderMap,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -41,12 +29,13 @@ impl Http {
         let wrong = |e: &dyn std::fmt::Display| format!("uri {uri:?}: {e}");
         let uri: Uri = uri.parse().map_err(|e| wrong(&e))?;
         let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(client_config().map_err(|e| wrong(&e))?),
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(wrong(&"http:// or https:// is expected")),
         };
-        let host = uri.host().ok_or_else(|| wrong(&"it names no host"))?.to_owned();
-        let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let host = uri.host().ok_or_else(|| wrong(&"it names no host"))?;
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let origin = Origin::new(host, port, tls).map_err(|e| wrong(&e))?;
         let mut headers = HeaderMap::new();
         let authority = uri.authority().map_or("", |a| a.as_str());
         let named = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -58,7 +47,7 @@ impl Http {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        Ok(Http { uri, host, port, tls, headers, connection: None })
+        Ok(Http { uri, origin, headers, connection: None })
     }
 
     pub async fn send(&mut self, line: &[u8]) -> Result<(), Unsent> {
@@ -80,7 +69,7 @@ impl Http {
             return self.finish(open, answer).await;
         }
         let post = |e: &dyn std::fmt::Display| Unsent::unreachable(format!("Post {:?}: {e}", self.uri.to_string()));
-        let mut open = self.connect().await.map_err(|e| post(&e))?;
+        let mut open = self.origin.connect().await.map_err(|e| post(&e))?;
         let answer = open.send_request(self.request(line)?).await.map_err(|e| post(&e))?;
         self.finish(open, answer).await
     }
@@ -108,38 +97,4 @@ impl Http {
         }
         Ok(())
     }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let at = format!("{}:{}", self.host, self.port);
-        let name = self.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((name, self.port)).await.map_err(|e| format!("dial tcp {at}: {e}"))?;
-        stream.set_nodelay(true).map_err(|e| e.to_string())?;
-        let stream: Box<dyn Stream> = match &self.tls {
-            None => Box::new(stream),
-            Some(config) => {
-                let name = ServerName::try_from(name.to_owned()).map_err(|e| e.to_string())?;
-                let tls = TlsConnector::from(config.clone()).connect(name, stream).await;
-                Box::new(tls.map_err(|e| format!("tls: {e}"))?)
-            }
-        };
-        // Some that receive logs know the names of headers by their usual letters alone.
-        let handshake = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|e| e.to_string())?;
-        tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!(error = %e, "a connection to an audit device ended");
-            }
-        });
-        Ok(sender)
-    }
-}
-
-/// The system's authorities decide.
-fn client_config() -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let verifier = verifier(Trust::Named(Authorities::System), provider)?;
-    let config = builder.map_err(|e| e.to_string())?.dangerous().with_custom_certificate_verifier(verifier);
-    let config = config.with_no_client_auth();
-    Ok(Arc::new(config))
 }
