@@ -168,15 +168,6 @@ impl ObjectStore {
         }
     }
 
-    /// It takes connections and answers nobody, until [`go_on`](Self::go_on).
-    pub fn hang(&self) {
-        self.children.iter().for_each(|child| process::signal(child.id(), Signal::STOP));
-    }
-
-    pub fn go_on(&self) {
-        self.children.iter().for_each(|child| process::signal(child.id(), Signal::CONT));
-    }
-
     /// Where clients find it.
     pub fn port(&self) -> u16 {
         self.ports[3]
