@@ -90,6 +90,29 @@ fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
     assert!(sent.header("location").is_some_and(|l| l.ends_with("/v1/sys/mounts")));
 }
 
+/// Seconds of CPU that a process has used.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|t| t.parse::<f64>().expect("a number")).sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Who waits for a change of the lead waits: each node used a whole core for it once.
+#[test]
+fn nodes_that_have_nothing_to_do_rest() {
+    let nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    let used = |n: usize| cpu_seconds(nodes.server(n).pid());
+    let before: Vec<f64> = (0..3).map(used).collect();
+    let time = Duration::from_secs(4);
+    thread::sleep(time);
+    for (n, before) in before.into_iter().enumerate() {
+        let share = (used(n) - before) / time.as_secs_f64();
+        assert!(share < 0.3, "node {n} uses {share:.2} of a core while nobody asks anything");
+    }
+}
+
 /// F010. Whoever is asked, a token has one time.
 #[test]
 fn a_token_that_is_renewed_is_the_same_on_all_nodes() {

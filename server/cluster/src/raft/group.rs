@@ -11,8 +11,10 @@ use holdfast_storage::{Agreement, Disagreement, Received, Replica, Value};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Instant, Raft, ServerState, SnapshotPolicy};
 use tokio::runtime::Handle;
 
@@ -55,7 +57,11 @@ pub struct Group {
     handing_over: Arc<AtomicBool>,
     /// Who votes by the last list of members that was seen agreed on.
     settled: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// What was seen of openraft. A new receiver has seen nothing: whoever waited on a new one each time never waited.
+    seen: Arc<tokio::sync::Mutex<Seen>>,
 }
+
+type Seen = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
 
 impl Group {
     /// Start taking part.
@@ -87,7 +93,8 @@ impl Group {
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
         tokio::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
         let sleep = Arc::new(Sleep::new());
-        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default() })
+        let seen = Arc::new(tokio::sync::Mutex::new(raft.server_metrics()));
+        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default(), seen })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -145,10 +152,13 @@ impl Group {
         }
     }
 
-    /// Wait until something of [`Group::lead`] may have changed.
+    /// Wait until something of [`Group::lead`] may have changed since this returned last. One waits at a time.
     pub async fn changed(&self) {
-        let mut metrics = self.raft.server_metrics();
-        let _gone = metrics.changed().await;
+        let mut seen = self.seen.lock().await;
+        if seen.changed().await.is_err() {
+            // openraft has stopped: nothing changes any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The members, and the log index from which on they are.
