@@ -442,12 +442,12 @@ async fn a_target_where_much_cannot_be_undone_holds_up_no_other() {
     for one in lost {
         assert_eq!(one.await.unwrap(), 503);
     }
-    until(|| site.world.undoings.load(Ordering::SeqCst) == 4).await;
+    until(|| site.world.undoings.load(Ordering::SeqCst) == 8).await;
     for _ in 0..200 {
         site.making_at("alive").await.unwrap();
     }
     until(|| site.world.users().len() == 1200).await;
-    assert_eq!(site.world.undoings.load(Ordering::SeqCst), 204, "four at a time where it hangs");
+    assert_eq!(site.world.undoings.load(Ordering::SeqCst), 208, "eight at a time where it hangs");
     // When the target answers again everything is undone.
     site.world.undo_hangs_at("");
     site.world.go_on();
