@@ -22,7 +22,7 @@ fn a_namespace_is_deleted_only_when_what_its_leases_stand_for_is_gone_however_of
     let role = json!({ "db_name": "shop", "creation_statements": statements, "default_ttl": "1h" });
     site.root.post("x/database/roles/r", role).expect(204);
     let user = site.root.get("x/database/creds/r").expect(200).text_at("/data/username");
-    assert_eq!(database.made_users(), [user.clone()]);
+    assert_eq!(database.made_users(), std::slice::from_ref(&user));
 
     database.stop();
     for _ in 0..3 {
