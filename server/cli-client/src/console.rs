@@ -140,12 +140,17 @@ impl Console {
         line.truncate(read?);
         if line.last() == Some(&interrupt) {
             process::kill_process(process::getpid(), Signal::INT)?;
+            // Another thread may be the one that takes it: this one must not end the process otherwise meanwhile.
+            std::thread::sleep(TO_END);
             return Err(io::Error::other("interrupted"));
         }
         let line = std::str::from_utf8(&line).map_err(io::Error::other)?;
         Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_string()))
     }
 }
+
+/// How long an interrupt may take to end the process, which is at once unless it is ignored.
+const TO_END: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A terminal gives no longer line.
 const MAX_LINE_BYTES: usize = 4096;

@@ -10,7 +10,7 @@ use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::flags::Flags;
@@ -204,6 +204,8 @@ async fn serve(
             core.clone().join_in_background(from, non_voter);
         }
     }
+    // Before anybody is told that the server is there: who ends it then ends it in order.
+    let signals = Signals::listen()?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
 
     if flags.dev {
@@ -236,7 +238,7 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    wait_for_signals(&core, flags, &audit_rules, &planned, &with_helper).await?;
+    wait_for_signals(signals, &core, flags, &audit_rules, &planned, &with_helper).await;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
@@ -324,23 +326,39 @@ async fn follow_configuration(core: &Arc<Core>, flags: &Flags, rules: &Rules, pl
     }
 }
 
+/// The signals that the server takes; from when it listens for them they do not end the process.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
+        Ok(Signals {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// SIGHUP reads certificates, audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
 /// again, with the PIN that its file has now; SIGTERM and Ctrl-C end the server.
 async fn wait_for_signals(
+    mut signals: Signals,
     core: &Arc<Core>,
     flags: &Flags,
     audit_rules: &Rules,
     planned: &[Planned],
     devices: &[Arc<WrappingDevice>],
-) -> Result<(), String> {
-    let listen = |kind| signal(kind).map_err(|e| format!("signals cannot be waited for: {e}"));
-    let (mut hangup, mut terminate, mut interrupt) =
-        (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
                 core.log.reopen();
                 follow_configuration(core, flags, audit_rules, planned).await;
                 core.reopen_audit();
