@@ -42,6 +42,16 @@ impl Token {
         self.folder.join("softhsm2.conf")
     }
 
+    /// A server's seal by this token, which makes its key there.
+    pub fn seal(&self) -> String {
+        format!(
+            "seal \"pkcs11\" {{\n lib = \"{}\"\n token_label = \"{LABEL}\"\n key_label = \"holdfast-root\"\n \
+             generate_key = true\n pin = \"{PIN}\"\n helper_write_paths = [\"{}\"]\n}}\n",
+            library().display(),
+            self.folder.display()
+        )
+    }
+
     /// Pull the token out: its folder is elsewhere, SoftHSM finds no token any more.
     pub fn pull_out(&self) {
         fs::rename(self.folder.join("tokens"), self.folder.join("pulled-out")).expect("the token is in");

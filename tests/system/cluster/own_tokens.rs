@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, holdfast, run};
-use holdfast_tests::token::{self, Token};
+use holdfast_tests::token::Token;
 use holdfast_tests::{Client, until};
 
 use super::nodes::{Between, Nodes, WITHIN};
@@ -42,15 +42,7 @@ impl Between for OwnTokens {
     }
 
     fn seal(&self, n: usize) -> String {
-        let folder = self.folder.path().join(format!("t{n}"));
-        format!(
-            "seal \"pkcs11\" {{\n lib = \"{}\"\n token_label = \"{}\"\n key_label = \"holdfast-root\"\n \
-             generate_key = true\n pin = \"{}\"\n helper_write_paths = [\"{}\"]\n}}\n",
-            token::library().display(),
-            token::LABEL,
-            token::PIN,
-            folder.display()
-        )
+        self.tokens[n].seal()
     }
 
     fn joins_with(&self, n: usize) -> String {

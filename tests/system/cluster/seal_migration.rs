@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::holdfast;
-use holdfast_tests::token::{self, Token};
+use holdfast_tests::token::Token;
 use holdfast_tests::until;
 
 use super::nodes::{Between, Nodes, WITHIN};
@@ -18,7 +18,8 @@ use super::nodes::{Between, Nodes, WITHIN};
 /// One token that all nodes reach, and the nodes whose configuration names it.
 #[derive(Clone)]
 struct OneToken {
-    folder: Rc<TempDir>,
+    /// Gone with the last of them.
+    _folder: Rc<TempDir>,
     token: Rc<Token>,
     moved: Rc<RefCell<Vec<usize>>>,
 }
@@ -34,14 +35,7 @@ impl Between for OneToken {
         if !self.moved.borrow().contains(&n) {
             return String::new();
         }
-        format!(
-            "seal \"pkcs11\" {{\n lib = \"{}\"\n token_label = \"{}\"\n key_label = \"holdfast-root\"\n \
-             generate_key = true\n pin = \"{}\"\n helper_write_paths = [\"{}\"]\n}}\n",
-            token::library().display(),
-            token::LABEL,
-            token::PIN,
-            self.folder.path().display()
-        )
+        self.token.seal()
     }
 }
 
@@ -49,7 +43,7 @@ impl Between for OneToken {
 fn a_cluster_goes_from_shares_to_a_token_node_by_node_and_serves_meanwhile() {
     let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
     let token = Rc::new(Token::make(folder.path()));
-    let between = OneToken { folder: Rc::new(folder), token, moved: Rc::default() };
+    let between = OneToken { _folder: Rc::new(folder), token, moved: Rc::default() };
     let ports = (0..3).map(|_| (free_port(), free_port())).collect();
     let mut nodes = Nodes::start_with(ports, Box::new(between.clone()));
     nodes.until_all_vote();
