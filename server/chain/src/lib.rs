@@ -15,7 +15,7 @@ mod write;
 pub use checkpoint::Checkpoint;
 pub use key::{KeyError, PublicKeys, Signer};
 pub use verify::{Fault, Report, verify};
-pub use write::{Chain, Linked, Tail};
+pub use write::{Chain, Linked, Tail, Unlinked};
 
 use sha2::{Digest, Sha256};
 
@@ -24,7 +24,14 @@ pub const NOTHING: &str = "00000000000000000000000000000000000000000000000000000
 
 /// SHA-256 of a line without its line end, in hex.
 pub fn hash(line: &[u8]) -> String {
-    hex::encode(Sha256::digest(line))
+    digits(&Sha256::digest(line))
+}
+
+fn digits(hash: &[u8]) -> String {
+    let mut digits = vec![0; 2 * hash.len()];
+    // It has the room that they need, and hex digits are text.
+    let _cannot_fail = hex::encode_to_slice(hash, &mut digits);
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 /// What the last member of a line holds.

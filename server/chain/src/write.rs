@@ -1,6 +1,10 @@
 //! The writer's side: how far the chain is, and what a line gets to be part of it.
 
-use crate::{Line, NOTHING, hash};
+use std::io::Write;
+
+use sha2::{Digest, Sha256};
+
+use crate::{Line, NOTHING, digits, hash};
 
 /// How far a chain is.
 #[derive(Debug, Clone)]
@@ -54,25 +58,25 @@ impl Chain {
         Chain { id, seq, head, torn, begins: true, sealed: seq }
     }
 
-    /// The line as part of the chain: it is an object and its line end, with something before the object perhaps. It
-    /// counts when [`Chain::wrote`] says so.
-    pub fn link(&self, line: &[u8], ahead: &[Linked], out: &mut Vec<u8>) -> Option<Linked> {
-        let object = line.strip_suffix(b"\n").unwrap_or(line).strip_suffix(b"}")?;
-        let (seq, head) = ahead.last().map_or((self.seq, self.head.as_str()), |l| (l.seq, l.head.as_str()));
+    /// The line as the next one of the chain, behind those that are about to be written: `ahead` is the last of them.
+    /// What is appended to `out` stands in place of the line's last brace and its line end. It counts when
+    /// [`Chain::wrote`] says so.
+    pub fn link(&self, line: Unlinked, ahead: Option<&Linked>, out: &mut Vec<u8>) -> Linked {
+        let (seq, head) = ahead.map_or((self.seq, self.head.as_str()), |l| (l.seq, l.head.as_str()));
         let start = out.len();
-        out.extend_from_slice(object);
-        let member = format!(",\"chain\":{{\"seq\":{},\"prev\":\"{head}\"", seq + 1);
-        out.extend_from_slice(member.as_bytes());
-        if ahead.is_empty() && self.begins {
-            out.extend_from_slice(format!(",\"id\":\"{}\"", self.id).as_bytes());
+        // A vector takes all that it is given.
+        let _cannot_fail = write!(out, ",\"chain\":{{\"seq\":{},\"prev\":\"{head}\"", seq + 1);
+        if ahead.is_none() && self.begins {
+            let _cannot_fail = write!(out, ",\"id\":\"{}\"", self.id);
         }
-        if ahead.is_empty() && self.torn > 0 {
-            out.extend_from_slice(format!(",\"torn\":{}", self.torn).as_bytes());
+        if ahead.is_none() && self.torn > 0 {
+            let _cannot_fail = write!(out, ",\"torn\":{}", self.torn);
         }
         out.extend_from_slice(b"}}");
-        let head = hash(&out[start..]);
+        let Unlinked { bytes, hashed } = line;
+        let head = digits(&hashed.chain_update(&out[start..]).finalize());
         out.push(b'\n');
-        Some(Linked { seq: seq + 1, head, bytes: out.len() - start })
+        Linked { seq: seq + 1, head, bytes: bytes + out.len() - start }
     }
 
     /// What has to be written before the next line.
@@ -81,10 +85,11 @@ impl Chain {
     }
 
     /// So many bytes of these lines were written, behind what had to be written before them.
-    pub fn wrote(&mut self, lines: &[Linked], bytes: usize) {
+    pub fn wrote<'l>(&mut self, lines: impl IntoIterator<Item = &'l Linked>, bytes: usize) {
         let before = self.before_next().len();
         let Some(mut left) = bytes.checked_sub(before) else { return };
-        if before > 0 && bytes > 0 && (lines.first().is_none_or(|l| left < l.bytes)) {
+        let mut lines = lines.into_iter().peekable();
+        if before > 0 && bytes > 0 && (lines.peek().is_none_or(|l| left < l.bytes)) {
             // The line end alone is one more of the bytes that are no line.
             self.torn += bytes as u64;
             return;
@@ -128,6 +133,26 @@ impl Chain {
     }
 }
 
+/// A line that is to become part of a chain, hashed as far as it does not depend on the lines before it.
+#[derive(Debug, Clone)]
+pub struct Unlinked {
+    bytes: usize,
+    hashed: Sha256,
+}
+
+impl Unlinked {
+    /// Of a line: an object, with something before it perhaps, and its line end. `None`: it is no such line.
+    pub fn of(line: &[u8]) -> Option<Unlinked> {
+        let object = line.strip_suffix(b"}\n")?;
+        Some(Unlinked { bytes: object.len(), hashed: Sha256::new_with_prefix(object) })
+    }
+
+    /// So many of the line's bytes are written before what [`Chain::link`] makes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// A line that is about to be written.
 #[derive(Debug, Clone)]
 pub struct Linked {
@@ -143,5 +168,10 @@ impl Linked {
 
     pub fn head(&self) -> &str {
         &self.head
+    }
+
+    /// How long it is in the log.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

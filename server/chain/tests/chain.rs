@@ -1,6 +1,6 @@
 //! What was done to a log shows, at the line where it was done.
 
-use holdfast_chain::{Chain, Checkpoint, Fault, PublicKeys, Report, Signer, Tail, verify};
+use holdfast_chain::{Chain, Checkpoint, Fault, Linked, PublicKeys, Report, Signer, Tail, Unlinked, verify};
 use proptest::prelude::*;
 
 const LOG: &str = "cluster/node/file";
@@ -11,6 +11,14 @@ fn signer(seed: u8) -> Signer {
 
 fn keys() -> PublicKeys {
     PublicKeys::from_pem(&signer(1).public_pem()).unwrap()
+}
+
+/// A line as it is written behind those of this moment, without its line end.
+fn link(chain: &Chain, line: &str, ahead: Option<&Linked>, out: &mut Vec<u8>) -> Linked {
+    let line = format!("{line}\n");
+    let unlinked = Unlinked::of(line.as_bytes()).unwrap();
+    out.extend_from_slice(&line.as_bytes()[..unlinked.bytes()]);
+    chain.link(unlinked, ahead, out)
 }
 
 /// A log as the server writes it.
@@ -27,7 +35,7 @@ impl Log {
 
     fn append(&mut self, line: &str) {
         let mut out = self.chain.before_next().to_vec();
-        let linked = self.chain.link(format!("{line}\n").as_bytes(), &[], &mut out).unwrap();
+        let linked = link(&self.chain, line, None, &mut out);
         self.chain.wrote(&[linked], out.len());
         self.text.extend_from_slice(&out);
     }
@@ -201,9 +209,10 @@ fn a_short_write_is_torn_and_the_chain_goes_on() {
     log.lines(2);
     let mut chain = log.chain.clone();
     let mut out = Vec::new();
-    let mut linked = Vec::new();
+    let mut linked: Vec<Linked> = Vec::new();
     for _ in 0..3 {
-        linked.push(chain.link(b"{\"a\":1}\n", &linked, &mut out).unwrap());
+        let next = link(&chain, "{\"a\":1}", linked.last(), &mut out);
+        linked.push(next);
     }
     // The second of three was cut.
     let first = out.iter().position(|b| *b == b'\n').unwrap() + 1;
@@ -212,11 +221,11 @@ fn a_short_write_is_torn_and_the_chain_goes_on() {
     log.chain = chain;
     // The next one was cut in the line end that stands before it, and one more behind that.
     let mut again = log.chain.before_next().to_vec();
-    let linked = log.chain.link(b"{\"b\":1}\n", &[], &mut again).unwrap();
+    let linked = link(&log.chain, "{\"b\":1}", None, &mut again);
     log.text.extend_from_slice(&again[..1]);
     log.chain.wrote(std::slice::from_ref(&linked), 1);
     let mut again = log.chain.before_next().to_vec();
-    let linked = log.chain.link(b"{\"b\":1}\n", &[], &mut again).unwrap();
+    let linked = link(&log.chain, "{\"b\":1}", None, &mut again);
     log.text.extend_from_slice(&again[..4]);
     log.chain.wrote(&[linked], 4);
     log.lines(2);

@@ -8,7 +8,7 @@ use super::line::{self, Hasher};
 use super::options::{DeviceConfig, Target};
 use super::remote::{Peer, Remote};
 use super::sealing::Sealing;
-use super::{Appended, Broker, Figures, Spooled};
+use super::{Appended, Broker, Figures, Spooled, count};
 
 /// What audit devices may be.
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ impl Device {
             Sink::File(file) => {
                 let written = file.append(lines, writes);
                 if let Ok(Some(_)) = written {
-                    self.figures.took(lines);
+                    self.figures.took(count(lines));
                 }
                 self.taken_by_file(written, lines)
             }
@@ -156,7 +156,7 @@ impl Device {
     ) -> Option<Appended> {
         match written {
             Ok(None) => {
-                self.figures.took(lines);
+                self.figures.took(count(lines));
                 Some(Appended::Done)
             }
             Ok(Some(receiver)) => Some(Appended::Local(receiver)),

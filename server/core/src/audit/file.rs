@@ -2,17 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use holdfast_chain::{Chain, Tail};
+use holdfast_chain::{Chain, Linked, Tail, Unlinked};
 use memchr::memchr_iter;
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
@@ -49,14 +50,15 @@ struct Chained {
     chain: Option<Chain>,
     /// When the first line behind the last checkpoint was written.
     since: Option<Instant>,
-    /// The lines of a write.
-    out: Vec<u8>,
+    /// What links the lines of a write.
+    links: Vec<u8>,
 }
 
 /// Lines that the next write takes together.
 #[derive(Default)]
 struct Queue {
     lines: Vec<u8>,
+    unlinked: Vec<Unlinked>,
     /// Empty, with the room of the lines that were written before.
     spare: Vec<u8>,
     waiting: Vec<oneshot::Sender<bool>>,
@@ -64,6 +66,8 @@ struct Queue {
 
 /// With as many bytes nobody waits for more.
 const FULL_QUEUE: usize = 256 << 10;
+/// The kernel takes no more pieces at once (UIO_MAXIOV).
+const PIECES: usize = 1024;
 /// How long a sync waits for others to join it.
 const GATHER: Duration = Duration::from_micros(150);
 /// A checkpoint follows a line after this, at the latest.
@@ -118,13 +122,21 @@ impl FileDevice {
         })
     }
 
-    /// Append a line (with its line end). The receiver, if there is one, tells when it is synced.
-    pub fn append(&self, line: &[u8], writes: bool) -> io::Result<Option<oneshot::Receiver<bool>>> {
+    /// Append lines (each with its line end). The receiver, if there is one, tells when they are synced.
+    pub fn append(&self, lines: &[u8], writes: bool) -> io::Result<Option<oneshot::Receiver<bool>>> {
         match self.target.place {
-            FilePlace::Discard => return Ok(None),
-            FilePlace::Stdout => return io::stdout().lock().write_all(line).map(|()| None),
-            FilePlace::File(_) => {}
+            FilePlace::Discard => Ok(None),
+            FilePlace::Stdout => io::stdout().lock().write_all(lines).map(|()| None),
+            FilePlace::File(_) => self.append_to_file(lines, unlinked(lines)?, writes),
         }
+    }
+
+    fn append_to_file(
+        &self,
+        lines: &[u8],
+        unlinked: Vec<Unlinked>,
+        writes: bool,
+    ) -> io::Result<Option<oneshot::Receiver<bool>>> {
         let mut file = self.file.load();
         if file.is_none() {
             self.open_again()?;
@@ -132,7 +144,7 @@ impl FileDevice {
         }
         let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
         let start = Instant::now();
-        self.write(&mut lock(&self.chain), file, line, false)?;
+        self.write(&mut lock(&self.chain), file, (lines, unlinked), false)?;
         self.figures.writes.since(start);
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
@@ -146,7 +158,7 @@ impl FileDevice {
     /// they are written.
     ///
     /// A tenth of what a read costs was its write to the audit file, whatever the length: whoever comes first lets all
-    /// that are ready to run on this thread add theirs.
+    /// that are ready to run on this thread add theirs. Each hashes its own before, while they are at hand.
     pub fn append_together(
         self: &Arc<Self>,
         lines: &[u8],
@@ -157,10 +169,12 @@ impl FileDevice {
             Ok(r) if !alone => r,
             _ => return self.append(lines, false),
         };
+        let mut unlinked = unlinked(lines)?;
         let (sender, receiver) = oneshot::channel();
         let (first, full) = {
             let mut queue = lock(&self.queue);
             queue.lines.extend_from_slice(lines);
+            queue.unlinked.append(&mut unlinked);
             queue.waiting.push(sender);
             (queue.waiting.len() == 1, queue.lines.len() >= FULL_QUEUE)
         };
@@ -177,17 +191,20 @@ impl FileDevice {
     }
 
     fn write_queue(&self, figures: &Figures) {
-        let (mut lines, waiting) = {
+        let (mut lines, unlinked, waiting) = {
             let mut queue = lock(&self.queue);
             let spare = std::mem::take(&mut queue.spare);
-            (std::mem::replace(&mut queue.lines, spare), std::mem::take(&mut queue.waiting))
+            let lines = std::mem::replace(&mut queue.lines, spare);
+            // The hashes are not kept: the last bytes of lines stand in them.
+            (lines, std::mem::take(&mut queue.unlinked), std::mem::take(&mut queue.waiting))
         };
         if waiting.is_empty() {
             return;
         }
-        let written = self.append(&lines, false);
+        let count = unlinked.len();
+        let written = self.append_to_file(&lines, unlinked, false);
         match &written {
-            Ok(_) => figures.took(&lines),
+            Ok(_) => figures.took(count),
             Err(e) => figures.refused(e),
         }
         for sender in waiting {
@@ -200,35 +217,51 @@ impl FileDevice {
     }
 
     /// Write lines at the end of the file, each linked to the one before, and a checkpoint where one is due.
-    fn write(&self, chained: &mut Chained, file: &File, lines: &[u8], seal: bool) -> io::Result<()> {
-        let Chained { chain: Some(chain), since, out } = chained else {
-            let (_, written) = write_at_end(file, lines);
-            return written;
+    fn write(
+        &self,
+        chained: &mut Chained,
+        file: &File,
+        (lines, unlinked): (&[u8], Vec<Unlinked>),
+        seal: bool,
+    ) -> io::Result<()> {
+        let Chained { chain: Some(chain), since, links } = chained else {
+            return write_at_end(file, &[IoSlice::new(lines)]).1;
         };
-        out.clear();
-        out.extend_from_slice(chain.before_next());
-        let mut linked = Vec::with_capacity(2);
-        let mut start = 0;
-        for end in memchr_iter(b'\n', lines) {
-            let link = chain.link(&lines[start..=end], &linked, out).ok_or(io::ErrorKind::InvalidData)?;
-            linked.push(link);
-            start = end + 1;
-        }
-        if start < lines.len() {
-            return Err(io::ErrorKind::InvalidData.into());
+        links.clear();
+        // Each line and the link behind it.
+        let mut linked: Vec<(&[u8], Linked)> = Vec::with_capacity(unlinked.len() + 1);
+        let mut rest = lines;
+        for line in unlinked {
+            let (body, behind) = rest.split_at_checked(line.bytes()).ok_or(io::ErrorKind::InvalidData)?;
+            rest = behind.get(LINE_END.len()..).ok_or(io::ErrorKind::InvalidData)?;
+            let link = chain.link(line, linked.last().map(|(_, last)| last), links);
+            linked.push((body, link));
         }
         let unsealed = chain.unsealed() + linked.len() as u64;
-        let mut checkpoint = None;
+        let (mut checkpoint, mut checkpoint_text) = (None, Vec::new());
         if (seal && unsealed > 0) || unsealed >= SEAL_AT {
-            let made = self.sealing.checkpoint(chain, &linked);
-            let mut line = Vec::new();
-            checkpoint_line(&self.prefix, &made, &mut line);
-            linked.push(chain.link(&line, &linked, out).ok_or(io::ErrorKind::InvalidData)?);
+            let last = linked.last().map(|(_, last)| last);
+            let made = self.sealing.checkpoint(chain, last);
+            checkpoint_line(&self.prefix, &made, &mut checkpoint_text);
+            let line = Unlinked::of(&checkpoint_text).ok_or(io::ErrorKind::InvalidData)?;
+            let bytes = line.bytes();
+            let link = chain.link(line, last, links);
+            linked.push((&checkpoint_text[..bytes], link));
             checkpoint = Some(made);
         }
-        let (bytes, written) = write_at_end(file, out);
-        wipe(out);
-        chain.wrote(&linked, bytes);
+        let before = chain.before_next();
+        let mut pieces = Vec::with_capacity(2 * linked.len() + 1);
+        if !before.is_empty() {
+            pieces.push(IoSlice::new(before));
+        }
+        let mut links = links.as_slice();
+        for (body, link) in &linked {
+            let (own, others) = links.split_at_checked(link.bytes() - body.len()).ok_or(io::ErrorKind::InvalidData)?;
+            pieces.extend([IoSlice::new(body), IoSlice::new(own)]);
+            links = others;
+        }
+        let (bytes, written) = write_at_end(file, &pieces);
+        chain.wrote(linked.iter().map(|(_, link)| link), bytes);
         written?;
         match checkpoint {
             Some(checkpoint) => {
@@ -249,7 +282,7 @@ impl FileDevice {
         let Some(file) = &*file else { return Ok(()) };
         let mut chained = lock(&self.chain);
         let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
-        if due { self.write(&mut chained, file, &[], true) } else { Ok(()) }
+        if due { self.write(&mut chained, file, (&[], Vec::new()), true) } else { Ok(()) }
     }
 
     pub fn sealing(&self) -> &Sealing {
@@ -337,17 +370,45 @@ fn wipe(buffer: &mut Vec<u8>) {
     buffer.clear();
 }
 
-/// One write at the end of the file: how many bytes, and whether that is all.
-fn write_at_end(file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
-    // The offset is not looked at in a file that is open for appending.
-    loop {
-        match file.write_at(bytes, 0) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Ok(n) if n == bytes.len() => return (n, Ok(())),
-            Ok(n) => return (n, Err(io::ErrorKind::StorageFull.into())),
-            Err(e) => return (0, Err(e)),
+/// A pipe or a device has nothing to sync.
+fn sync(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput && !file.metadata()?.is_file() => Ok(()),
+        other => other,
+    }
+}
+
+/// The end of a line that is not yet part of a chain.
+const LINE_END: &[u8] = b"}\n";
+
+/// The lines, hashed as far as they can be.
+fn unlinked(lines: &[u8]) -> io::Result<Vec<Unlinked>> {
+    let mut unlinked = Vec::with_capacity(2);
+    let mut start = 0;
+    for end in memchr_iter(b'\n', lines) {
+        unlinked.push(Unlinked::of(&lines[start..=end]).ok_or(io::ErrorKind::InvalidData)?);
+        start = end + 1;
+    }
+    if start == lines.len() { Ok(unlinked) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// One write of all pieces at the end of the file, or as few as they need: how many bytes, and whether that is all.
+fn write_at_end(file: &File, pieces: &[IoSlice<'_>]) -> (usize, io::Result<()>) {
+    let mut bytes = 0;
+    for pieces in pieces.chunks(PIECES) {
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        // The offset is not looked at in a file that is open for appending; a pipe wants none.
+        let written = match rustix::io::retry_on_intr(|| rustix::io::pwritev(file, pieces, 0)) {
+            Err(Errno::SPIPE) => rustix::io::retry_on_intr(|| rustix::io::writev(file, pieces)),
+            other => other,
+        };
+        match written {
+            Ok(n) if n == wanted => bytes += n,
+            Ok(n) => return (bytes + n, Err(io::ErrorKind::StorageFull.into())),
+            Err(e) => return (bytes, Err(e.into())),
         }
     }
+    (bytes, Ok(()))
 }
 
 /// How a file ends.
@@ -510,7 +571,7 @@ impl Syncer {
                 (std::mem::take(&mut state.waiting), std::mem::take(&mut state.files))
             };
             let start = Instant::now();
-            let synced = files.iter().try_for_each(|file| file.sync_data());
+            let synced = files.iter().try_for_each(|file| sync(file));
             self.figures.syncs.since(start);
             if let Err(e) = &synced {
                 tracing::error!(error = %e, "an audit file cannot be synced");
@@ -575,6 +636,28 @@ mod tests {
             .collect();
         lines.sort_unstable();
         assert_eq!(lines, (0..200).flat_map(|t| (0..20).map(move |n| (t, n))).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_pipe_takes_lines_and_more_than_the_kernel_takes_at_once_are_one_chain() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let piped = device(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        let synced = piped.append(b"{\"a\":1}\n{\"a\":2}\n", true).unwrap().expect("it is told");
+        assert!(synced.blocking_recv().unwrap());
+        let mut read = [0; 64];
+        let n = reader.read(&mut read).unwrap();
+        assert_eq!(&read[..n], b"{\"a\":1}\n{\"a\":2}\n");
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let many: Vec<u8> = (0..3 * PIECES).flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes()).collect();
+        let file = device(path.to_str().unwrap());
+        file.append(&many, true).unwrap();
+        file.append(b"{\"n\":0}\n", true).unwrap();
+        let text = fs::read(&path).unwrap();
+        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public_pem()).unwrap();
+        let report = holdfast_chain::verify([("f", &mut text.as_slice() as &mut dyn io::BufRead)], &keys, &[]).unwrap();
+        assert_eq!((report.lines, report.checkpoints), (3 * PIECES as u64 + 2, 1));
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use crate::clock;
 use crate::router::BUILTIN_VERSION;
 use crate::settings::AuditedHeaders;
 
+/// Of a usual request.
+const COMMON_BYTES: usize = 1536;
+
 type HmacSha256 = hmac::Hmac<sha2::Sha256>;
 
 /// Hashes values with a device's salt.
@@ -47,10 +50,10 @@ impl Hasher {
     fn hash_onto(&self, text: &str, out: &mut Vec<u8>) {
         let mut mac = self.keyed.clone();
         mac.update(text.as_bytes());
-        for b in mac.finalize().into_bytes() {
-            out.push(b"0123456789abcdef"[usize::from(b >> 4)]);
-            out.push(b"0123456789abcdef"[usize::from(b & 15)]);
-        }
+        let mut digits = [0; 64];
+        // It has the room that they need.
+        let _cannot_fail = hex::encode_to_slice(mac.finalize().into_bytes(), &mut digits);
+        out.extend_from_slice(&digits);
     }
 
     fn secret(&self, text: &str, out: &mut Vec<u8>) {
@@ -384,25 +387,37 @@ fn headers(h: &Hasher, r: &RequestFacts<'_>, o: &mut Object<'_>) {
     members.close();
 }
 
-/// The `request` member as both lines show it, for one device.
-pub fn request_member(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
-    request(device, a, r, &mut out);
-    out
+/// What both lines of a request have, as one device shows it: the members `auth` and `request`.
+#[derive(Clone)]
+pub struct Common {
+    bytes: Vec<u8>,
+    /// Where the second one begins.
+    request_at: usize,
+}
+
+impl Common {
+    pub fn of(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>) -> Common {
+        let mut bytes = Vec::with_capacity(COMMON_BYTES);
+        auth(device, a, &mut bytes);
+        let request_at = bytes.len();
+        request(device, a, r, &mut bytes);
+        Common { bytes, request_at }
+    }
+
+    fn auth(&self) -> &[u8] {
+        &self.bytes[..self.request_at]
+    }
+
+    fn request(&self) -> &[u8] {
+        &self.bytes[self.request_at..]
+    }
 }
 
 /// The line before a request is handled, with its line end.
-pub fn request_line(
-    device: &Device,
-    now: Timestamp,
-    a: &AuthFacts,
-    request: &[u8],
-    error: Option<&Error>,
-    out: &mut Vec<u8>,
-) {
+pub fn request_line(device: &Device, now: Timestamp, common: &Common, error: Option<&Error>, out: &mut Vec<u8>) {
     let mut o = head(device, "request", now, out);
-    auth(device, a, o.key("auth"));
-    o.key("request").extend_from_slice(request);
+    o.key("auth").extend_from_slice(common.auth());
+    o.key("request").extend_from_slice(common.request());
     o.text("error", &error.and_then(class).unwrap_or_default());
     o.close();
     out.push(b'\n');
@@ -412,8 +427,8 @@ pub fn request_line(
 pub fn response_line(
     device: &Device,
     now: Timestamp,
-    a: &AuthFacts,
-    (r, request): (&RequestFacts<'_>, &[u8]),
+    common: &Common,
+    (a, r): (&AuthFacts, &RequestFacts<'_>),
     answer: Result<&Response, &Error>,
     out: &mut Vec<u8>,
 ) {
@@ -422,9 +437,9 @@ pub fn response_line(
     match answer.ok().and_then(|response| response.auth.as_ref()).filter(|_| a.token.is_none()) {
         // Who has logged in is known now.
         Some(of_login) => new_auth(h, of_login, o.key("auth")),
-        None => auth(device, a, o.key("auth")),
+        None => o.key("auth").extend_from_slice(common.auth()),
     }
-    o.key("request").extend_from_slice(request);
+    o.key("request").extend_from_slice(common.request());
     let mut shown = Object::open(o.key("response"));
     shown.text("mount_point", r.mount_point);
     shown.text("mount_type", r.mount_type);

@@ -32,8 +32,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdfast_sdk::{Error, Response, Result, Timestamp};
+use memchr::memchr_iter;
 use tokio::sync::oneshot;
 
+use self::line::Common;
 use crate::metrics::Times;
 
 /// All devices of an unsealed server.
@@ -100,8 +102,8 @@ impl Broker {
     /// What the lines of one request tell.
     pub fn entry<'a>(&'a self, facts: &'a AuthFacts, about: &'a RequestFacts<'a>) -> Entry<'a> {
         let devices = self.devices();
-        let members = devices.iter().map(|device| line::request_member(device, facts, about)).collect();
-        Entry { broker: self, devices, members, facts, about }
+        let common = devices.iter().map(|device| Common::of(device, facts, about)).collect();
+        Entry { broker: self, devices, common, facts, about }
     }
 
     /// A token as each device's lines show it.
@@ -156,8 +158,8 @@ pub struct Entry<'a> {
     broker: &'a Broker,
     /// That there were when the request came.
     devices: Arc<Devices>,
-    /// The member `request` of both lines, for each of them.
-    members: Vec<Vec<u8>>,
+    /// What both lines have, for each of them.
+    common: Vec<Common>,
     facts: &'a AuthFacts,
     about: &'a RequestFacts<'a>,
 }
@@ -190,23 +192,26 @@ impl Entry<'_> {
             self.response_line(device, answered, answer, out);
         };
         let start = Instant::now();
-        let _timed = (Timed(start, &self.broker.totals.requests), Timed(start, &self.broker.totals.responses));
-        write(&self.devices, lines, Device::append_together)
+        let written = write(&self.devices, lines, Device::append_together);
+        let took = start.elapsed();
+        self.broker.totals.requests.took(took);
+        self.broker.totals.responses.took(took);
+        written
     }
 
     fn request_line(&self, device: &Device, now: Timestamp, error: Option<&Error>, out: &mut Vec<u8>) {
-        line::request_line(device, now, self.facts, &self.member(device), error, out);
+        line::request_line(device, now, &self.common(device), error, out);
     }
 
     fn response_line(&self, device: &Device, now: Timestamp, answer: Result<&Response, &Error>, out: &mut Vec<u8>) {
-        line::response_line(device, now, self.facts, (self.about, &self.member(device)), answer, out);
+        line::response_line(device, now, &self.common(device), (self.facts, self.about), answer, out);
     }
 
-    /// The member for a device, which may have been made since the request came.
-    fn member(&self, device: &Device) -> Cow<'_, [u8]> {
-        match self.devices.iter().position(|d| d.number == device.number).and_then(|at| self.members.get(at)) {
-            Some(member) => Cow::Borrowed(member),
-            None => Cow::Owned(line::request_member(device, self.facts, self.about)),
+    /// For a device, which may have been made since the request came.
+    fn common(&self, device: &Device) -> Cow<'_, Common> {
+        match self.devices.iter().position(|d| d.number == device.number).and_then(|at| self.common.get(at)) {
+            Some(common) => Cow::Borrowed(common),
+            None => Cow::Owned(Common::of(device, self.facts, self.about)),
         }
     }
 }
@@ -248,6 +253,11 @@ fn write(
     }
     let refused_by_all = !pending.accepted && pending.local.is_empty() && pending.remote.is_empty();
     if refused_by_all { Err(refused()) } else { Ok(pending) }
+}
+
+/// How many lines these are.
+fn count(lines: &[u8]) -> usize {
+    memchr_iter(b'\n', lines).count()
 }
 
 /// What became of lines at a device that did not refuse them.

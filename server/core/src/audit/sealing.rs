@@ -95,9 +95,9 @@ impl Sealing {
         self.stored.as_ref()
     }
 
-    /// A checkpoint of the last of these lines, or of the chain's last.
-    pub fn checkpoint(&self, chain: &Chain, ahead: &[Linked]) -> Checkpoint {
-        let (seq, head) = ahead.last().map_or((chain.seq(), chain.head()), |l| (l.seq(), l.head()));
+    /// A checkpoint of the last line that is about to be written, or of the chain's last.
+    pub fn checkpoint(&self, chain: &Chain, ahead: Option<&Linked>) -> Checkpoint {
+        let (seq, head) = ahead.map_or((chain.seq(), chain.head()), |l| (l.seq(), l.head()));
         Checkpoint {
             id: chain.id().to_owned(),
             log: self.log.clone(),

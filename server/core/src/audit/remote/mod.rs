@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep_until};
 use self::http::Http;
 use self::socket::Socket;
 use self::syslog::Syslog;
-use super::Figures;
 use super::options::Target;
 use super::spool::{self, Spool, SpoolTarget, Spooled, Writing};
+use super::{Figures, count};
 
 /// Lines that wait to be sent: so many, or so many bytes.
 const QUEUE: usize = 4096;
@@ -236,7 +236,7 @@ impl Sending {
             }
         }
         self.failed = None;
-        self.figures.took(&job.lines);
+        self.figures.took(count(&job.lines));
         self.figures.writes.since(job.since);
         Ok(())
     }

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::folder::{Folder, Position};
 use self::sending::Sending;
-use super::Figures;
 use super::remote::{Job, Peer};
+use super::{Figures, count};
 use crate::clock;
 
 /// Lines of one write.
@@ -227,7 +227,7 @@ impl Writing {
                 spool.folder.publish(written, now_ms, &mut state);
                 drop(state);
                 for (job, _) in batch.iter().zip(&added).filter(|(_, added)| **added) {
-                    self.figures.took(&job.lines);
+                    self.figures.took(count(&job.lines));
                     self.figures.writes.since(job.since);
                 }
                 spool.shared.changed.notify_one();
