@@ -1,7 +1,9 @@
 //! Unsealing and sealing.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -515,8 +517,10 @@ impl Core {
     }
 }
 
-/// How long the workers wait for one another.
-const SCRUB_WAIT: Duration = Duration::from_millis(500);
+/// How long workers are held at a time until others have come too: nothing else runs on them meanwhile.
+const SCRUB_HOLD: Duration = Duration::from_millis(50);
+/// When those that never came are given up.
+const SCRUB_LIMIT: Duration = Duration::from_secs(10);
 
 impl Core {
     /// A namespace was sealed: what is left of its keys and values on stacks and in freed memory goes.
@@ -528,25 +532,48 @@ impl Core {
     }
 }
 
-/// Ciphers leave key schedules on the stacks of the threads that ran them: wipe every worker's. As many
-/// tasks as there are workers hold on to a worker each until all have one.
+/// Ciphers leave key schedules on the stacks of the threads that ran them: wipe every worker's. On a machine that is
+/// busy with something else a worker may not run for long: it is waited for, while the others go on.
 async fn scrub_workers() {
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
-    let arrived = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let scrubbed = Arc::new(Mutex::new(HashSet::new()));
+    let begin = Instant::now();
+    loop {
+        scrub_round(workers, &scrubbed).await;
+        let done = scrubbed.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if done >= workers {
+            break;
+        }
+        if begin.elapsed() > SCRUB_LIMIT {
+            tracing::warn!(
+                workers,
+                done,
+                "some threads did not run in time: what ciphers left on their stacks is not wiped"
+            );
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    scrub_deep();
+}
+
+/// As many tasks as there are workers hold on to a worker each for a moment, so that they come to different ones.
+async fn scrub_round(workers: usize, scrubbed: &Arc<Mutex<HashSet<ThreadId>>>) {
+    let arrived = Arc::new(AtomicUsize::new(0));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..workers {
-        let arrived = arrived.clone();
+        let (arrived, scrubbed) = (arrived.clone(), scrubbed.clone());
         tasks.spawn(async move {
             arrived.fetch_add(1, Ordering::SeqCst);
-            let begin = std::time::Instant::now();
-            while arrived.load(Ordering::SeqCst) < workers && begin.elapsed() < SCRUB_WAIT {
-                std::thread::sleep(Duration::from_micros(200));
+            let begin = Instant::now();
+            while arrived.load(Ordering::SeqCst) < workers && begin.elapsed() < SCRUB_HOLD {
+                thread::sleep(Duration::from_micros(200));
             }
             scrub_deep();
+            scrubbed.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id());
         });
     }
     while tasks.join_next().await.is_some() {}
-    scrub_deep();
 }
 
 /// Wipe more than 100 KiB of the stack below.

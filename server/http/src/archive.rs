@@ -29,6 +29,23 @@ pub fn is_path(path: &str) -> bool {
     PATHS.contains(&path)
 }
 
+/// What the files' names begin with.
+const PREFIX: &str = "restore-";
+
+/// Remove what a server that was killed has left of a restore.
+pub fn remove_left(core: &Core) {
+    let Some(folder) = core.archive_folder() else { return };
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)).map(|e| e.path()) {
+        match fs::remove_file(&path) {
+            Ok(()) => tracing::info!(file = %path.display(), "the archive of a restore that did not end is removed"),
+            Err(e) => {
+                tracing::warn!(file = %path.display(), error = %e, "the archive of a restore that did not end stays")
+            }
+        }
+    }
+}
+
 /// A file that is removed when nobody needs it any more.
 pub struct Archive {
     path: PathBuf,
@@ -65,7 +82,7 @@ pub async fn take(core: &Arc<Core>, known: bool, body: Incoming, patience: Durat
     let internal = |e: &dyn std::fmt::Display| Answer::error(500, &format!("the snapshot cannot be kept: {e}"));
     let folder = core.archive_folder().ok_or_else(|| internal(&"there is no folder for it"))?;
     let name: [u8; 8] = random::bytes().map_err(|e| internal(&e))?;
-    let path = folder.join(format!("restore-{:016x}", u64::from_be_bytes(name)));
+    let path = folder.join(format!("{PREFIX}{:016x}", u64::from_be_bytes(name)));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let archive = Archive { path: path.clone() };
     keep(file.map_err(|e| internal(&e))?, &path, body, patience).await?;

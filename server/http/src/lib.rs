@@ -22,6 +22,7 @@ mod response_headers;
 mod scope;
 pub mod tls;
 
+pub use archive::remove_left as remove_left_archives;
 pub use forward::Front;
 pub use forwarded::ForwardedFor;
 pub use listener::{Address, ListenerOptions, Listening, Owner, bind};

@@ -114,6 +114,17 @@ fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_t
 }
 
 #[test]
+fn what_a_server_that_was_killed_has_left_of_a_restore_is_removed_at_its_start() {
+    let mut nodes = Nodes::start(1);
+    nodes.kill(0);
+    let left = nodes.stored(0).join("node/restore-0123456789abcdef");
+    fs::write(&left, "a part of an archive").unwrap();
+    nodes.start_again(0);
+    nodes.until_led();
+    assert!(!left.exists());
+}
+
+#[test]
 fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
     let nodes = Nodes::start(1);
     let folder = tempfile::tempdir().unwrap();

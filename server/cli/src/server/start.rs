@@ -195,6 +195,7 @@ async fn serve(
         recovery_mode,
     });
     core.set_node(addresses);
+    holdfast_http::remove_left_archives(&core);
     let mut following = None;
     if let Some(member) = member.as_ref().filter(|_| !flags.recovery) {
         member.set_front(Arc::new(holdfast_http::Front::new(core.clone())));
