@@ -1,10 +1,12 @@
 //! Open connections: a client that dribbles its request's head, or asks nothing for long, is cut off.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use atomic_waker::AtomicWaker;
 
 /// One connection's state, seen by its IO and by the sweeper.
 #[derive(Default)]
@@ -16,7 +18,18 @@ pub struct Connection {
     /// How long nothing may be asked; 0: for ever.
     idle_limit_ms: AtomicU64,
     streaming: AtomicBool,
-    pub cut: Notify,
+    /// An [`End`] that it is to come to; 0: none.
+    end: AtomicU8,
+    /// Of the task that drives it.
+    waker: AtomicWaker,
+}
+
+/// How a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// With the answers to what was asked.
+    Gracefully = 1,
+    AtOnce = 2,
 }
 
 /// An answer that goes on for as long as the client listens.
@@ -55,6 +68,14 @@ impl Connections {
         connection
     }
 
+    /// Let all connections end when what they were asked is answered.
+    pub fn end_all(&self) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in all.iter().filter_map(Weak::upgrade) {
+            connection.end(End::Gracefully);
+        }
+    }
+
     fn sweep(&self, limit: Duration) {
         let (now, limit) = (self.now_ms(), limit.as_millis() as u64);
         self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|c| {
@@ -65,7 +86,7 @@ impl Connections {
                 _ => now.saturating_sub(since) > limit,
             };
             if late {
-                c.cut.notify_one();
+                c.end(End::AtOnce);
             }
             true
         });
@@ -83,6 +104,33 @@ impl Connections {
 }
 
 impl Connection {
+    fn end(&self, how: End) {
+        self.end.fetch_max(how as u8, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// HTTP begins: what was asked to end before is no concern of it, but for what must end at once.
+    pub fn begins(&self) {
+        let _ends_at_once = self.end.compare_exchange(End::Gracefully as u8, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// How it is to end, at least so. One word is looked at: this is asked at every step of a connection, and locks
+    /// that all of them share were 1 % of a read.
+    pub fn poll_end(&self, at_least: End, cx: &Context<'_>) -> Poll<End> {
+        self.waker.register(cx.waker());
+        let end = match self.end.load(Ordering::SeqCst) {
+            0 => return Poll::Pending,
+            1 => End::Gracefully,
+            _ => End::AtOnce,
+        };
+        if end >= at_least { Poll::Ready(end) } else { Poll::Pending }
+    }
+
+    /// It is cut off.
+    pub async fn cut(&self) {
+        poll_fn(|cx| self.poll_end(End::AtOnce, cx)).await;
+    }
+
     /// The head is complete.
     pub fn head_read(&self) {
         self.head_since_ms.store(u64::MAX / 2, Ordering::Relaxed);

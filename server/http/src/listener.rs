@@ -1,6 +1,7 @@
 //! Listeners: accepting, TLS, HTTP/1.1 and 2, and ending gracefully.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connections::{Connection, Connections};
+use crate::connections::{Connection, Connections, End};
 use crate::minded::Minded;
 use crate::proxy_protocol::Begun;
 use crate::request::{self, Peer};
@@ -158,9 +159,19 @@ impl Listening {
         let options = Arc::new(options);
         let acceptor = tls.map(TlsAcceptor::from);
         let mut tasks = tokio::task::JoinSet::new();
+        let mut sealed = std::pin::pin!(core.sealed.notified());
+        sealed.as_mut().enable();
         loop {
             let accepted = tokio::select! {
+                // A connection that comes behind a seal is none of those that end with it.
+                biased;
                 _ = stop.wait_for(|s| *s) => break,
+                () = sealed.as_mut() => {
+                    sealed.set(core.sealed.notified());
+                    sealed.as_mut().enable();
+                    connections.end_all();
+                    continue;
+                }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
                 accepted = self.socket.accept() => accepted,
             };
@@ -190,6 +201,7 @@ impl Listening {
         }
         // Nobody waits in the backlog for an answer that will not come.
         drop(self.socket);
+        connections.end_all();
         let drained = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("connections were closed before their requests ended");
@@ -353,10 +365,9 @@ impl One {
             let peer = Peer { address, certificate_serial: None };
             return self.http(stream, peer, false).await;
         };
-        let cut = self.connection.clone();
         let handshake = tokio::select! {
             h = acceptor.accept(stream) => h,
-            () = cut.cut.notified() => return,
+            () = self.connection.cut() => return,
         };
         match handshake {
             Ok(s) => {
@@ -378,7 +389,7 @@ impl One {
         let begun = tokio::select! {
             begun = self.options.proxies.read(&mut stream, peer) => begun,
             // It took as long as a whole head may.
-            () = self.connection.cut.notified() => {
+            () = self.connection.cut() => {
                 tracing::debug!(%peer, "a connection was closed: its beginning did not come in time");
                 return None;
             }
@@ -399,11 +410,11 @@ impl One {
     }
 
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, peer: Peer, h2: bool) {
-        let One { core, options, connection, registry, mut stop } = self;
+        let One { core, options, connection, registry, stop } = self;
         let io = TokioIo::new(Watched { inner: stream, connection: connection.clone(), registry, ahead: Vec::new() });
         connection.idle();
-        let sealed = core.clone();
-        let sealed = sealed.sealed.notified();
+        connection.begins();
+        let stops = *stop.borrow();
         let service = {
             let (core, options, connection) = (core.clone(), options.clone(), connection.clone());
             service_fn(move |r: hyper::Request<Incoming>| {
@@ -426,14 +437,12 @@ impl One {
         macro_rules! drive {
             ($conn:expr) => {{
                 let mut conn = std::pin::pin!($conn);
-                let mut sealed = std::pin::pin!(sealed);
-                let ending = tokio::select! {
-                    _ = conn.as_mut() => false,
-                    () = connection.cut.notified() => return,
-                    () = sealed.as_mut() => true,
-                    _ = stop.wait_for(|s| *s) => true,
-                };
-                if ending {
+                let ends = poll_fn(|cx| match connection.poll_end(End::Gracefully, cx) {
+                    Poll::Ready(end) => Poll::Ready(Some(end)),
+                    Poll::Pending if stops => Poll::Ready(Some(End::Gracefully)),
+                    Poll::Pending => conn.as_mut().poll(cx).map(|_ended_by_itself| None),
+                });
+                if ends.await == Some(End::Gracefully) {
                     conn.as_mut().graceful_shutdown();
                     let _closed_anyway = tokio::time::timeout(DRAIN, conn).await;
                 }
