@@ -295,7 +295,12 @@ pub struct Running {
 impl Running {
     #[track_caller]
     pub fn start(setup: Setup) -> Running {
-        let site = Site::make(setup);
+        Running::of(Site::make(setup))
+    }
+
+    /// A site whose server is started for the first time.
+    #[track_caller]
+    pub fn of(site: Site) -> Running {
         let server = site.start();
         let client = server.client();
         let keys = site.initialise(&client);

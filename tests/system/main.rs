@@ -15,6 +15,7 @@ mod compaction;
 mod crash;
 mod databases;
 mod debug_bundle;
+mod devices;
 mod diagnose;
 mod field_log;
 mod http2;

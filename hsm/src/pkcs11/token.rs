@@ -2,7 +2,7 @@
 
 use super::Pkcs11Config;
 use super::fault::Fault;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, DeviceErrorClass as Class};
 use cryptoki::context::Pkcs11;
 use cryptoki::slot::{Slot, TokenInfo};
 
@@ -17,12 +17,12 @@ pub(super) fn choose(context: &Pkcs11, config: &Pkcs11Config) -> Result<(Slot, T
     let mut matching = tokens.iter().filter(|(_, token)| is_configured(token, config));
     match (matching.next(), matching.next()) {
         (Some((slot, token)), None) => Ok((*slot, token.clone())),
-        (None, _) if named => Err(Fault::Absent(DeviceError::config(format!(
+        (None, _) if named => Err(Fault::Absent(gone(format!(
             "{} is not there: connect or initialise it; the module shows {}",
             config.token_name(),
             list(&tokens)
         )))),
-        (None, _) => Err(Fault::Absent(DeviceError::config(format!(
+        (None, _) => Err(Fault::Absent(gone(format!(
             "module {} shows no initialised token: connect or initialise one",
             config.lib
         )))),
@@ -36,14 +36,14 @@ pub(super) fn choose(context: &Pkcs11, config: &Pkcs11Config) -> Result<(Slot, T
 
 fn in_slot(tokens: &[(Slot, TokenInfo)], id: u64, config: &Pkcs11Config) -> Result<(Slot, TokenInfo), Fault> {
     let Some((slot, token)) = tokens.iter().find(|(slot, _)| slot.id() == id) else {
-        return Err(Fault::Absent(DeviceError::config(format!(
+        return Err(Fault::Absent(gone(format!(
             "slot {id} of module {} holds no token: slot ids change, so set 'token_label' instead; the module shows {}",
             config.lib,
             list(tokens)
         ))));
     };
     if !is_configured(token, config) {
-        return Err(Fault::Absent(DeviceError::config(format!(
+        return Err(Fault::Absent(gone(format!(
             "slot {id} of module {} holds token '{}' (serial {}), but {} is configured: remove 'slot' or correct it; the module shows {}",
             config.lib,
             token.label(),
@@ -87,4 +87,9 @@ fn list(tokens: &[(Slot, TokenInfo)]) -> String {
         .map(|(slot, token)| format!("'{}' (serial {}, slot {})", token.label(), token.serial_number(), slot.id()))
         .collect();
     named.join(", ")
+}
+
+/// It may come, or come back.
+fn gone(text: String) -> DeviceError {
+    DeviceError::new(Class::Gone, text)
 }

@@ -8,6 +8,7 @@ mod diagnose;
 mod engines;
 mod inspect;
 mod migrate;
+mod named_devices;
 mod recover;
 mod seal_device;
 mod server;

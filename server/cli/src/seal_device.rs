@@ -63,7 +63,8 @@ fn refusal(e: DeviceError) -> DeviceRefusal {
     DeviceRefusal { text: e.text, retry }
 }
 
-fn pin(source: &PinSource) -> Result<Secret<String>, String> {
+/// The PIN, from where it comes.
+pub fn pin(source: &PinSource) -> Result<Secret<String>, String> {
     match source {
         PinSource::Given(p) => Ok(Secret::new(Pin::expose(p).to_owned())),
         PinSource::File(path) => first_line(path, "PIN file", "the PIN"),
@@ -74,7 +75,7 @@ fn pin(source: &PinSource) -> Result<Secret<String>, String> {
 }
 
 /// A secret in a file, with or without the end of its line.
-fn first_line(path: &Path, file: &str, what: &str) -> Result<Secret<String>, String> {
+pub fn first_line(path: &Path, file: &str, what: &str) -> Result<Secret<String>, String> {
     let text = std::fs::read_to_string(path).map(Secret::new).map_err(|e| {
         format!("the {file} {} cannot be read: {e}; make it readable for the server's user alone", path.display())
     })?;
@@ -187,7 +188,7 @@ fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
 fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
     let text = |path: &PathBuf| path.display().to_string();
     let mut config = TpmConfig::new(&t.tcti);
-    config.hierarchy = if t.hierarchy == "endorsement" { Hierarchy::Endorsement } else { Hierarchy::Owner };
+    config.hierarchy = hierarchy(t.hierarchy);
     let auth_file = t.hierarchy_auth_file.as_deref();
     config.hierarchy_auth =
         auth_file.map(|path| first_line(path, "hierarchy_auth_file", "the authorisation")).transpose()?;
@@ -206,7 +207,12 @@ fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
     Ok(config)
 }
 
-fn limits(user: Option<&String>, read: &[PathBuf], write: &[PathBuf]) -> HelperLimits {
+/// By the word of the configuration.
+pub fn hierarchy(word: &str) -> Hierarchy {
+    if word == "endorsement" { Hierarchy::Endorsement } else { Hierarchy::Owner }
+}
+
+pub fn limits(user: Option<&String>, read: &[PathBuf], write: &[PathBuf]) -> HelperLimits {
     let texts = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
     HelperLimits { user: user.cloned(), read_paths: texts(read), write_paths: texts(write) }
 }

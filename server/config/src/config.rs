@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{AuditDevice, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
+use crate::{AuditDevice, Device, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
 
 /// All that the files say, merged.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Config {
     /// What opens the root key, in the order of the files; none: Shamir's
     /// shares.
     pub seals: Vec<Seal>,
+    /// Devices that hold keys, by name, in the order of the files.
+    pub devices: Vec<Device>,
     /// Audit devices.
     pub audit: Vec<AuditDevice>,
     /// Lockouts; of two for one scope the later counts.
@@ -79,6 +81,7 @@ impl Default for Config {
             listeners: Vec::new(),
             storage: None,
             seals: Vec::new(),
+            devices: Vec::new(),
             audit: Vec::new(),
             user_lockouts: Vec::new(),
             telemetry: Telemetry::default(),

@@ -16,6 +16,7 @@
 
 mod audit;
 mod config;
+mod device;
 mod error;
 mod files;
 mod headers;
@@ -42,6 +43,7 @@ mod url;
 
 pub use audit::{AuditDevice, AuditKind};
 pub use config::Config;
+pub use device::{Device, DeviceKind, Helper, Pkcs11Device, TpmDevice};
 pub use error::{ConfigError, ConfigErrorKind, Place, Warning};
 pub use headers::{HeaderStatus, ResponseHeaders};
 pub use listener::{Listener, ProxyProtocol, TcpListener, TlsSettings, TlsVersion};

@@ -50,26 +50,16 @@ const LAST_PCR: u8 = 23;
 
 /// Reads the keys of a TPM.
 pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
-    let tcti = s.text("tcti")?.unwrap_or_else(|| DEFAULT_TCTI.to_owned());
-    if !TCTIS.contains(&tcti.split(':').next().unwrap_or_default()) {
-        let expected = "a way to a TPM, as in \"device:/dev/tpmrm0\", \"tabrmd\" or \"swtpm:host=127.0.0.1,port=2321\"";
-        return Err(s.wrong("tcti", &tcti, expected));
-    }
+    let tcti = tcti(s)?;
     let pcrs = match s.text("pcrs")? {
         None => Vec::new(),
         Some(text) => pcrs(&text).ok_or_else(|| s.wrong("pcrs", &text, PCRS_EXPECTED))?,
     };
-    let root_handle =
-        match s.text("root_handle")? {
-            None => None,
-            Some(text) => Some(root_handle(&text).ok_or_else(|| {
-                s.wrong("root_handle", &text, "the handle of a persistent object, as in \"0x81000001\"")
-            })?),
-        };
+    let root_handle = root_handle(s)?;
     let seal = TpmSeal {
         tcti,
         pcrs,
-        hierarchy: s.choice("hierarchy", &[("owner", "owner"), ("endorsement", "endorsement")])?.unwrap_or("owner"),
+        hierarchy: hierarchy(s)?,
         hierarchy_auth_file: s.path("hierarchy_auth_file")?,
         root_handle,
         pcr_public_key: s.path("pcr_public_key")?,
@@ -115,8 +105,28 @@ fn pcrs(text: &str) -> Option<Vec<PcrSelection>> {
     Some(selections)
 }
 
-/// Handles of persistent objects of the owner (Part 2, 7.5).
-fn root_handle(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("0x").or(text.strip_prefix("0X"))?;
-    u32::from_str_radix(digits, 16).ok().filter(|handle| handle >> 24 == 0x81)
+/// How the TPM is reached.
+pub(crate) fn tcti(s: &mut Stanza<'_>) -> Result<String, ConfigError> {
+    let tcti = s.text("tcti")?.unwrap_or_else(|| DEFAULT_TCTI.to_owned());
+    if !TCTIS.contains(&tcti.split(':').next().unwrap_or_default()) {
+        let expected = "a way to a TPM, as in \"device:/dev/tpmrm0\", \"tabrmd\" or \"swtpm:host=127.0.0.1,port=2321\"";
+        return Err(s.wrong("tcti", &tcti, expected));
+    }
+    Ok(tcti)
+}
+
+/// Where the storage root key is made.
+pub(crate) fn hierarchy(s: &mut Stanza<'_>) -> Result<&'static str, ConfigError> {
+    Ok(s.choice("hierarchy", &[("owner", "owner"), ("endorsement", "endorsement")])?.unwrap_or("owner"))
+}
+
+/// The handle of a persistent object of the owner (Part 2, 7.5).
+pub(crate) fn root_handle(s: &mut Stanza<'_>) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = s.text("root_handle")? else { return Ok(None) };
+    let digits = text.strip_prefix("0x").or(text.strip_prefix("0X"));
+    let handle = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).filter(|handle| handle >> 24 == 0x81);
+    match handle {
+        Some(handle) => Ok(Some(handle)),
+        None => Err(s.wrong("root_handle", &text, "the handle of a persistent object, as in \"0x81000001\"")),
+    }
 }

@@ -165,6 +165,19 @@ impl<'a> Stanza<'a> {
         }
     }
 
+    /// The same where a key that was not asked for is no mere warning.
+    pub(crate) fn finish_strictly(self) -> Result<(), ConfigError> {
+        let mut unknown = Vec::new();
+        self.finish(&mut unknown);
+        match unknown.into_iter().next() {
+            None => Ok(()),
+            Some(Warning { place, text }) => {
+                let text = text.replace(", which has no effect", "");
+                Err(ConfigError { place, kind: ConfigErrorKind::Conflict(text) })
+            }
+        }
+    }
+
     /// The place of a key, or of the stanza if it is not there.
     pub(crate) fn place(&self, key: &str) -> Place {
         let position = match self.object.attribute(key) {

@@ -9,7 +9,9 @@ use crate::listener::{positive, set};
 use crate::merge::Draft;
 use crate::stanza::Stanza;
 use crate::url::is_http_url;
-use crate::{ConfigError, ConfigErrorKind, Offer, Storage, audit, listener, lockout, log, seal, storage, telemetry};
+use crate::{
+    ConfigError, ConfigErrorKind, Offer, Storage, audit, device, listener, lockout, log, seal, storage, telemetry,
+};
 
 /// Adds one file to a configuration.
 pub(crate) fn read(draft: &mut Draft, file: &Path, document: &Object, offer: &Offer<'_>) -> Result<(), ConfigError> {
@@ -58,6 +60,9 @@ fn stanzas(top: &mut Stanza<'_>, draft: &mut Draft, offer: &Offer<'_>) -> Result
     seals.extend(top.blocks("hsm", 1)?);
     for block in seals {
         config.seals.push(seal::read(top, &block, offer, warnings)?);
+    }
+    for block in top.blocks("device", 2)? {
+        device::read(top, &block, &mut config.devices)?;
     }
     for block in top.blocks("audit", 2)? {
         let device = audit::read(top, &block, warnings)?;

@@ -342,3 +342,22 @@ fn files_that_cannot_be_read_are_named() {
     let bytes = refuse(folder.path().to_owned());
     assert!(bytes.ends_with("bytes.hcl:2:1: the document is not UTF-8"), "{bytes}");
 }
+
+#[test]
+fn devices_are_read_by_name() {
+    use holdfast_config::{DeviceKind, PinSource};
+    let config = parse(
+        "device \"pkcs11\" \"main\" { lib = \"/l.so\" token_label = \"t\" pin_file = \"/pin\" \
+         namespaces = [\"team/a/\", \"root\"] helper_write_paths = [\"/opt/v\"] }\n\
+         device \"tpm\" \"chip\" { keys = \"/var/keys\" root_handle = \"0x81000001\" }\n\
+         device \"software\" \"dev\" { key_file = \"/k\" }",
+    );
+    let names: Vec<(&str, &str)> = config.devices.iter().map(|d| (d.kind.word(), d.name.as_str())).collect();
+    assert_eq!(names, [("pkcs11", "main"), ("tpm", "chip"), ("software", "dev")]);
+    let DeviceKind::Pkcs11(main) = &config.devices[0].kind else { panic!("{:?}", config.devices[0]) };
+    assert_eq!((main.token_label.as_deref(), main.slot), (Some("t"), None));
+    assert_eq!(main.pin, Some(PinSource::File("/pin".into())));
+    assert_eq!(config.devices[0].namespaces, ["team/a"]);
+    let DeviceKind::Tpm(chip) = &config.devices[1].kind else { panic!("{:?}", config.devices[1]) };
+    assert_eq!((chip.tcti.as_str(), chip.root_handle), ("device:/dev/tpmrm0", Some(0x8100_0001)));
+}

@@ -306,3 +306,51 @@ fn a_pin_is_in_no_message() {
         assert!(!format!("{error} {error:?}").contains("98765"));
     }
 }
+
+#[test]
+fn a_device_that_is_not_said_rightly_is_refused_with_its_line() {
+    let device = |kind: &str, name: &str, keys: &str| format!("ui = true\ndevice \"{kind}\" \"{name}\" {{ {keys} }}");
+    refused(
+        &device("yubihsm", "main", ""),
+        "c.hcl:2:8: device \"yubihsm\" is not offered by Holdfast; there are: pkcs11, tpm, software",
+    );
+    refused(
+        &device("software", "Main", "key_file = \"/k\""),
+        "c.hcl:2:19: the name of device \"Main\" is not a name of lower-case letters, digits, - and _, at most 64",
+    );
+    refused(
+        &device("pkcs11", "main", "token_label = \"t\""),
+        "c.hcl:2:1: device \"pkcs11\" \"main\" needs lib; set it to the path of the vendor's PKCS#11 library",
+    );
+    refused(
+        &device("pkcs11", "main", "lib = \"/l.so\""),
+        "c.hcl:2:1: device \"pkcs11\" \"main\" needs token_label; say which token with token_label, token_serial or slot",
+    );
+    // What a seal has a device has not, and a word that is passed over could be the one that names the token.
+    refused(
+        &device("pkcs11", "main", "lib = \"/l.so\" token_label = \"t\"\n key_label = \"k\""),
+        "c.hcl:3:2: unknown key key_label of device \"pkcs11\" \"main\"",
+    );
+    refused(
+        &device("pkcs11", "main", "lib = \"/l.so\" token_label = \"t\"\n token_seral = \"k\""),
+        "c.hcl:3:2: unknown key token_seral of device \"pkcs11\" \"main\"; is token_serial meant?",
+    );
+    refused(
+        &device("pkcs11", "main", "lib = \"/l.so\" slot = \"first\""),
+        "c.hcl:2:47: slot of device \"pkcs11\" \"main\" \"first\" is not the number of a slot, as in \"0\" or \"0x1f\"",
+    );
+    refused(
+        &device("tpm", "chip", "tcti = \"device:/dev/tpmrm0\""),
+        "c.hcl:2:1: device \"tpm\" \"chip\" needs keys; set it to a folder of this device's own, for the keys that the TPM \
+         makes",
+    );
+    refused(
+        &device("tpm", "chip", "keys = \"keys\""),
+        "c.hcl:2:31: keys of device \"tpm\" \"chip\" \"keys\" is not a path from the root, as in \
+         \"/var/lib/holdfast/tpm-keys\"",
+    );
+    refused(
+        &format!("{}\n{}", device("software", "a", "key_file = \"/k\""), "device \"tpm\" \"a\" { keys = \"/k\" }"),
+        "c.hcl:3:1: a second device named \"a\"; only one is used, so remove the others",
+    );
+}

@@ -573,7 +573,9 @@ impl Way<'_> {
         authorised: &Authorised,
         prepared: Option<&Prepared>,
     ) -> Result<(Response, Vec<Effect>)> {
-        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+        let mut tx = Tx::read_only(self.store().view(), self.barrier())
+            .cached(&self.open.opened)
+            .with_devices(&self.core.devices);
         tx.enter(mount.scope);
         let call = self.call(&authorised.caller, self.operation, found, prepared);
         let mut response = mount.handler.apply(found, &mut tx, &call)?;
@@ -587,7 +589,9 @@ impl Way<'_> {
         if !found.waits {
             return Ok(None);
         }
-        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+        let mut tx = Tx::read_only(self.store().view(), self.barrier())
+            .cached(&self.open.opened)
+            .with_devices(&self.core.devices);
         tx.enter(mount.scope);
         let call = self.call(&authorised.caller, self.operation, found, None);
         mount.handler.prepare(found, &mut tx, &call)
@@ -664,7 +668,9 @@ impl Way<'_> {
     /// Count the use of a request that changes nothing, if its token has a limited number of them.
     async fn count_failed_use(&self) -> Result<()> {
         let id = {
-            let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
+            let mut tx = Tx::read_only(self.store().view(), self.barrier())
+                .cached(&self.open.opened)
+                .with_devices(&self.core.devices);
             let index = tx.index();
             let session = self.session(&mut tx, index, &mut Vec::new())?;
             session.filter(|s| s.entry.num_uses > 0).and_then(|s| s.caller.token_id)

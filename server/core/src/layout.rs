@@ -158,6 +158,9 @@ pub const PARKED: Table = Table(30);
 /// By node and device of the audit: the last checkpoint of its log.
 pub const AUDIT_CHECKPOINTS: Table = Table(40);
 
+/// By name: keys that mounts use, in devices or in software.
+pub const MANAGED_KEYS: Table = Table(41);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.
@@ -292,6 +295,7 @@ mod tests {
             SEALINGS,
             PARKED,
             AUDIT_CHECKPOINTS,
+            MANAGED_KEYS,
         ];
         assert_eq!(scopes.iter().collect::<std::collections::HashSet<_>>().len(), scopes.len());
         assert_eq!(tables.iter().collect::<std::collections::BTreeSet<_>>().len(), tables.len());

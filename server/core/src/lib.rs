@@ -20,6 +20,7 @@ mod chores;
 pub mod clock;
 pub mod cluster;
 mod cubbyhole;
+pub mod devices;
 mod expiry;
 pub mod failpoint;
 mod feature_level;
@@ -38,6 +39,7 @@ mod leases;
 mod lockout;
 pub mod log;
 mod logins;
+pub mod managed_keys;
 pub mod metrics;
 mod mfa;
 mod moves;
@@ -111,6 +113,8 @@ pub struct Options {
     pub device: Option<Arc<dyn SealDevice>>,
     /// The device that opened the store before, where its stanza says that it is disabled.
     pub former: Option<Arc<dyn SealDevice>>,
+    /// Devices that hold keys, by name.
+    pub devices: Vec<devices::Declared>,
     /// `inmem`, `file`, `raft`.
     pub storage_type: String,
     /// The cluster that the store is one of.
@@ -157,6 +161,7 @@ pub struct Core {
     open: ArcSwapOption<Open>,
     pub(crate) seal: seal_state::SealState,
     pub(crate) seal_health: seal_health::SealHealth,
+    pub devices: Arc<devices::Devices>,
     pub(crate) recovery_mode: Option<ceremony::RecoveryMode>,
     pub(crate) standings: standing::Standings,
     pub(crate) watched: autopilot::Watched,
@@ -266,6 +271,7 @@ impl Core {
             open: ArcSwapOption::empty(),
             seal: seal_state::SealState::default(),
             seal_health: seal_health::SealHealth::default(),
+            devices: Arc::new(devices::Devices::new(options.devices)),
             recovery_mode: options.recovery_mode.map(ceremony::RecoveryMode::new),
             standings: standing::Standings::default(),
             watched: autopilot::Watched::default(),
@@ -380,7 +386,8 @@ impl Core {
         run: &mut impl FnMut(&mut Tx) -> Result<R>,
     ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>, Vec<tx::Effect>), CommitError> {
         let in_flight = view.sees_in_flight();
-        let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load())).cached(&open.opened);
+        let mut tx =
+            Tx::new(view, Barrier::clone(&open.barrier.load())).cached(&open.opened).with_devices(&self.devices);
         let result = run(&mut tx);
         let effects = tx.take_effects();
         let failed = result.is_err();

@@ -172,6 +172,16 @@ pub struct AuditDevice {
     pub spool: Option<audit::Spooled>,
 }
 
+/// A device of the configuration.
+pub struct Device<'d> {
+    pub name: &'d str,
+    pub kind: &'static str,
+    pub healthy: bool,
+    pub calls: &'d Times,
+    pub failures: u64,
+    pub refused: u64,
+}
+
 /// The cluster as this node sees it.
 pub struct Members {
     pub committed: u64,
@@ -186,6 +196,7 @@ pub struct Now {
     pub unsealed: bool,
     /// The seal's device, once it was asked.
     pub(crate) seal_device: Option<crate::seal_health::Seen>,
+    pub devices: Arc<Vec<Arc<crate::devices::Device>>>,
     pub applied_index: u64,
     pub feature_level: u64,
     pub proposals_in_flight: usize,
@@ -343,6 +354,7 @@ impl Metrics {
         });
         self.request_times(&mut page);
         audit_devices(&mut page, &now.audit);
+        devices(&mut page, &now.devices.iter().map(|device| device.figures()).collect::<Vec<_>>());
         if let Some(members) = &now.members {
             cluster(&mut page, members);
         }
@@ -411,6 +423,28 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     let syncs = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.syncs));
     let syncs = syncs.filter(|(_, times)| times.count.get() > 0);
     page.times_of(("holdfast_audit_device_sync", "Milliseconds until the disk has what was written."), syncs);
+}
+
+fn devices(page: &mut Page, all: &[Device<'_>]) {
+    let labels = |d: &Device<'_>| vec![("device", d.name.to_owned()), ("type", d.kind.to_owned())];
+    let named: Vec<(Vec<(&'static str, String)>, &Device<'_>)> = all.iter().map(|d| (labels(d), d)).collect();
+    let mut of = |name: &str, kind: &str, help: &str, value: fn(&Device<'_>) -> f64| {
+        page.series((name, kind, help), named.iter().map(|(labels, d)| (borrowed(labels), value(d))));
+    };
+    of("holdfast_device_healthy", "gauge", "1 if the device did what it was asked last.", |d| {
+        f64::from(u8::from(d.healthy))
+    });
+    of(
+        "holdfast_device_failures",
+        "counter",
+        "Calls that failed since the device did not answer, or refused all.",
+        |d| d.failures as f64,
+    );
+    of("holdfast_device_refused", "counter", "Calls that did not get to the device: it was away, or too busy.", |d| {
+        d.refused as f64
+    });
+    let calls = named.iter().map(|(labels, d)| (borrowed(labels), d.calls));
+    page.times_of(("holdfast_device_calls", "Milliseconds of calls to a device."), calls);
 }
 
 fn borrowed<'l>(labels: &'l [(&'static str, String)]) -> Vec<(&'l str, &'l str)> {

@@ -71,6 +71,10 @@ pub struct MountEntry {
     #[n(23)]
     #[cbor(default)]
     pub moving: bool,
+    /// Names of managed keys that it may use.
+    #[n(24)]
+    #[cbor(default)]
+    pub allowed_managed_keys: Vec<String>,
 }
 holdfast_sdk::record!(MountEntry);
 
@@ -124,6 +128,7 @@ impl MountEntry {
             external_entropy_access: None,
             moves: 0,
             moving: false,
+            allowed_managed_keys: Vec::new(),
         })
     }
 
@@ -384,6 +389,7 @@ pub fn shown_tuning(e: &MountEntry) -> Map<String, Value> {
         ("audit_non_hmac_response_keys", &e.plain_response_keys),
         ("passthrough_request_headers", &e.passthrough_request_headers),
         ("allowed_response_headers", &e.allowed_response_headers),
+        ("allowed_managed_keys", &e.allowed_managed_keys),
     ];
     for (name, values) in lists {
         if !values.is_empty() {

@@ -16,6 +16,7 @@ pub(crate) fn new_core() -> Arc<Core> {
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         former: None,
+        devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),

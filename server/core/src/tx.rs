@@ -9,14 +9,15 @@ mod listing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_sdk::{Error, LAST_USES, Place, Result, Table, Timestamp, Transaction};
+use holdfast_sdk::{Error, LAST_USES, ManagedKey, Place, Result, Table, Timestamp, Transaction};
 use holdfast_seal::{Barrier, OwnRing, SealError};
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
 use crate::cache::Cache;
+use crate::devices::Devices;
 use crate::last_use::Thing;
 use crate::layout::{Destination, NamespaceId, STORE, Scope};
-use crate::{intents, last_use, leases};
+use crate::{intents, last_use, leases, managed_keys};
 use listing::Listing;
 
 /// How many entries one step of a listing reads.
@@ -74,6 +75,8 @@ const CACHED_BYTES: usize = 4096;
 pub struct Tx {
     view: View,
     opened: Option<Arc<Opened>>,
+    /// Where keys of `sys/managed-keys` are.
+    devices: Option<Arc<Devices>>,
     barrier: Barrier,
     scope: Scope,
     reads: Vec<(Key, u64)>,
@@ -101,6 +104,7 @@ impl Tx {
         Tx {
             view,
             opened: None,
+            devices: None,
             barrier,
             scope: STORE,
             reads: Vec::new(),
@@ -118,6 +122,12 @@ impl Tx {
         if !self.view.sees_in_flight() {
             self.opened = Some(opened.clone());
         }
+        self
+    }
+
+    /// Managed keys of these devices can be asked for.
+    pub fn with_devices(mut self, devices: &Arc<Devices>) -> Tx {
+        self.devices = Some(devices.clone());
         self
     }
 
@@ -512,6 +522,11 @@ impl Transaction for Tx {
 
     fn generate_password(&mut self, policy: &str) -> Result<Option<String>> {
         crate::sys::password::generate_by(self, policy)
+    }
+
+    fn managed_key(&mut self, named: &str) -> Result<Arc<dyn ManagedKey>> {
+        let devices = self.devices.clone().ok_or_else(|| Error::internal("no devices are known here"))?;
+        Ok(Arc::new(managed_keys::for_mount(self, &devices, &self.scope.mount.clone(), named)?))
     }
 
     fn has_outside(&mut self, target: &str) -> Result<bool> {

@@ -40,6 +40,7 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         former: None,
+        devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,
         audit,

@@ -63,6 +63,12 @@ pub trait Transaction: Send {
         Ok(None)
     }
 
+    /// A key of `sys/managed-keys` by its name or UUID, if the mount may use it: `allowed_managed_keys` of the mount names it,
+    /// or the key is for any mount. It is used outside the transaction.
+    fn managed_key(&mut self, name: &str) -> Result<std::sync::Arc<dyn crate::ManagedKey>> {
+        Err(Error::bad_request(format!("there is no managed key {name:?}")))
+    }
+
     /// Make a password by one of the system's password policies. `None`: there is no such policy.
     fn generate_password(&mut self, _policy: &str) -> Result<Option<String>> {
         Ok(None)

@@ -11,7 +11,7 @@ const fn group(words: &'static str, summary: &'static str, about: &'static str) 
     Group { words, summary, about }
 }
 
-pub static GROUPS: [Group; 17] = [
+pub static GROUPS: [Group; 18] = [
     group(
         "audit",
         "Audit devices",
@@ -38,6 +38,11 @@ pub static GROUPS: [Group; 17] = [
         "operator",
         "The server's own tasks",
         "What operators do with a server: initialise, unseal, seal, rotate keys, look after its storage.",
+    ),
+    group(
+        "operator device",
+        "Devices that hold keys",
+        "See, try and measure the devices of the configuration in which managed keys are.",
     ),
     group("operator raft", "Integrated storage", "Members, snapshots and automatic care of the integrated storage."),
     group(

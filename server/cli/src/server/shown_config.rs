@@ -35,6 +35,10 @@ pub fn shown(config: &Config) -> Map<String, Value> {
     set("pid_file", pid_file.unwrap_or_default().into());
     set("raw_storage_endpoint", config.raw_storage_endpoint.into());
     set("seals", seals(config));
+    if !config.devices.is_empty() {
+        let device = |d: &holdfast_config::Device| json!({"type": d.kind.word(), "name": d.name});
+        set("devices", config.devices.iter().map(device).collect());
+    }
     set("storage", json!({"type": storage(config), "disable_clustering": config.disable_clustering}));
     set("telemetry", telemetry(&config.telemetry));
     set("unsafe_allow_api_audit_creation", config.unsafe_allow_api_audit_creation.unwrap_or(false).into());

@@ -18,6 +18,7 @@ use super::listeners::{self, Planned};
 use super::storage::{self, Opened};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
+use crate::named_devices::NamedDevices;
 use crate::seal_device::{DeviceSetUp, WrappingDevice};
 use crate::static_key::StaticKeys;
 
@@ -30,7 +31,8 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     flags.apply_log(&mut config.log)?;
     let seals = config.seals_in_use().map_err(|e| e.to_string())?;
     // Before any thread: afterwards this process neither forks nor execs.
-    let spawner = match [seals.present, seals.former].into_iter().flatten().any(DeviceSetUp::is_needed_for) {
+    let of_seals = [seals.present, seals.former].into_iter().flatten().any(DeviceSetUp::is_needed_for);
+    let spawner = match of_seals || !config.devices.is_empty() {
         true => {
             Some(Arc::new(holdfast_hsm::Spawner::start().map_err(|e| format!("the device helper's spawner: {e}"))?))
         }
@@ -168,6 +170,7 @@ async fn serve(
     let (present, former) = (set_up(seals.present)?, set_up(seals.former)?);
     let with_helper: Vec<Arc<WrappingDevice>> =
         [&present, &former].into_iter().flatten().filter_map(|d| d.wrapping.clone()).collect();
+    let named_devices = NamedDevices::new(spawner.clone());
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
         prefixes: config.allow_audit_log_prefixing,
@@ -178,6 +181,7 @@ async fn serve(
         engines: ENGINES,
         device: present.map(|d| d.seal),
         former: former.map(|d| d.seal),
+        devices: named_devices.declared(config)?,
         storage_type: storage_type.into(),
         cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
         audit: declared_audit(config, &audit_rules)?,
@@ -230,6 +234,7 @@ async fn serve(
         core.tell_seal();
         tokio::spawn(core.clone().unseal_with_device());
         tokio::spawn(core.clone().watch_device());
+        tokio::spawn(core.clone().watch_devices());
     }
 
     let (stop, stopped) = watch::channel(false);
@@ -239,7 +244,8 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    wait_for_signals(signals, &core, flags, &audit_rules, &planned, &with_helper).await;
+    let read_again = ReadAgain { audit_rules: &audit_rules, planned: &planned, devices: &named_devices };
+    wait_for_signals(signals, &core, flags, &read_again, &with_helper).await;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
@@ -311,8 +317,16 @@ fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, S
     }
 }
 
-/// What the configuration says by now of audit devices and of the headers of answers; what cannot be read changes nothing.
-async fn follow_configuration(core: &Arc<Core>, flags: &Flags, rules: &Rules, planned: &[Planned]) {
+/// What follows the configuration when it is read again.
+struct ReadAgain<'a> {
+    audit_rules: &'a Rules,
+    planned: &'a [Planned],
+    devices: &'a NamedDevices,
+}
+
+/// What the configuration says by now of devices, audit devices and the headers of answers; what cannot be read changes nothing.
+async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain<'_>) {
+    let ReadAgain { audit_rules: rules, planned, devices } = again;
     let config = match read_config(flags) {
         Ok((config, _)) => config,
         Err(e) => {
@@ -321,6 +335,10 @@ async fn follow_configuration(core: &Arc<Core>, flags: &Flags, rules: &Rules, pl
         }
     };
     listeners::follow_headers(planned, &config);
+    match devices.declared(&config) {
+        Ok(declared) => core.devices.declare(declared),
+        Err(e) => tracing::error!(error = %e, "the devices stay as they are"),
+    }
     match declared_audit(&config, rules) {
         Ok(devices) => core.declare_audit(devices).await,
         Err(e) => tracing::error!(error = %e, "the audit devices stay as they are"),
@@ -345,14 +363,13 @@ impl Signals {
     }
 }
 
-/// SIGHUP reads certificates, audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
+/// SIGHUP reads certificates, device and audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
 /// again, with the PIN that its file has now; SIGTERM and Ctrl-C end the server.
 async fn wait_for_signals(
     mut signals: Signals,
     core: &Arc<Core>,
     flags: &Flags,
-    audit_rules: &Rules,
-    planned: &[Planned],
+    again: &ReadAgain<'_>,
     devices: &[Arc<WrappingDevice>],
 ) {
     loop {
@@ -361,11 +378,11 @@ async fn wait_for_signals(
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
                 core.log.reopen();
-                follow_configuration(core, flags, audit_rules, planned).await;
+                follow_configuration(core, flags, again).await;
                 core.reopen_audit();
                 devices.iter().for_each(|device| device.read_pin_again());
                 core.retry_device();
-                reload(planned);
+                reload(again.planned);
             }
         }
     }

@@ -234,6 +234,7 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "init",
         "seal",
         "seal-backend-status",
+        "devices",
         "unseal",
         "config",
         "quotas",

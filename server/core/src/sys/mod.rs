@@ -5,6 +5,7 @@ pub(crate) mod audited_headers;
 mod capabilities;
 pub(crate) mod cors;
 mod counters;
+mod devices;
 mod explain;
 mod generate_root;
 pub(crate) mod host;
@@ -15,6 +16,7 @@ mod leases;
 mod locked_users;
 mod log;
 mod machine;
+mod managed_keys;
 mod mfa;
 mod mounts;
 mod namespaces;
@@ -49,11 +51,16 @@ use crate::tx::Tx;
 /// The system backend, mounted at `sys/`.
 pub struct System {
     core: Weak<Core>,
+    /// Turns of work that takes a processor for a while.
+    slow: Arc<tokio::sync::Semaphore>,
 }
 
 /// What answers at `sys/`.
 pub fn handler(core: Weak<Core>, clustered: bool) -> Handler {
-    Handler::System(Arc::new(System { core }), Arc::new(routes(clustered)))
+    Handler::System(
+        Arc::new(System { core, slow: Arc::new(tokio::sync::Semaphore::new(1)) }),
+        Arc::new(routes(clustered)),
+    )
 }
 
 fn routes(clustered: bool) -> Routes<System, Tx> {
@@ -84,6 +91,8 @@ fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = audit::routes(routes);
     let routes = audited_headers::routes(routes);
     let routes = counters::routes(routes);
+    let routes = devices::routes(routes);
+    let routes = managed_keys::routes(routes);
     let routes = host::routes(routes);
     let routes = inspect::routes(routes);
     let routes = log::routes(routes);

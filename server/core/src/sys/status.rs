@@ -114,6 +114,7 @@ impl crate::Core {
         metrics::Now {
             unsealed: self.open().is_some(),
             seal_device: Some(self.seal_health.seen()).filter(|seen| seen.checked.is_some()),
+            devices: self.devices.all(),
             applied_index: store.applied_index,
             feature_level: self.feature_level(),
             proposals_in_flight: store.in_flight,

@@ -29,6 +29,8 @@ parameters! {
         passthrough_request_headers: Option<Vec<String>>,
         /// Headers that the engine may set.
         allowed_response_headers: Option<Vec<String>>,
+        /// Names of managed keys (sys/managed-keys) that the mount may use.
+        allowed_managed_keys: Option<Vec<String>>,
         /// Options of the engine; an empty value takes one away.
         options: Option<StringMap>,
         /// The kind of tokens that an auth method gives: service, batch, default-service or default-batch.
@@ -216,6 +218,9 @@ impl Tuning {
         list(&mut e.plain_response_keys, &self.audit_non_hmac_response_keys);
         list(&mut e.passthrough_request_headers, &self.passthrough_request_headers);
         list(&mut e.allowed_response_headers, &self.allowed_response_headers);
+        list(&mut e.allowed_managed_keys, &self.allowed_managed_keys);
+        // As they are kept: upper and lower case are the same.
+        e.allowed_managed_keys.iter_mut().for_each(|name| name.make_ascii_lowercase());
         if let Some(v) = &self.listing_visibility {
             if !matches!(v.as_str(), "" | "unauth" | "hidden") {
                 return Err(Error::bad_request(format!("invalid listing_visibility {v}")));

@@ -107,6 +107,7 @@ pub fn options(store: Store) -> Options {
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
         device: None,
         former: None,
+        devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,
         audit: Vec::new(),
