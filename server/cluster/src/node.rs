@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use holdfast_core::clock::SystemClocks;
 use holdfast_core::cluster::{
     Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, JoinFrom, Later, Lead, Member, NotForwarded, Peer,
     Progress,
@@ -219,9 +220,11 @@ impl Node {
             return Ok(());
         }
         let (settings, replica, links) = (self.settings.clone(), self.replica.clone(), self.links.clone());
-        let started = self.handle.spawn(async move { Group::start(&settings, replica, Arc::new(links)).await });
+        let started = self
+            .handle
+            .spawn(async move { Group::start(&settings, replica, Arc::new(links), Arc::new(SystemClocks)).await });
         let group = started.await.map_err(|e| e.to_string())??;
-        self.replica.agree(group.agreement(self.handle.clone()));
+        self.replica.agree(group.agreement(Some(self.handle.clone())));
         if self.replica.state().is_some() {
             group.knows_its_members().await?;
         }

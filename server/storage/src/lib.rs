@@ -15,6 +15,7 @@
 //! * [`sums`]: a checksum of each of redb's blocks, so that nothing has to be read at a start; [`scrub`] reads all of it later.
 //! * [`RaftLog`], [`Replica`]: the same for a store that is one of several, which agree on each group.
 //! * [`compaction`]: the state machine's file shrinks while the store serves.
+//! * [`executor`]: who runs all that: threads, or a simulation.
 //! * [`disk`]: files as the log and redb use them.
 //! * [`sim`]: a disk in memory that fails, and forgets what was not synced, for tests.
 //!
@@ -27,6 +28,7 @@ mod changes;
 pub mod compaction;
 pub mod disk;
 mod error;
+pub mod executor;
 pub mod level;
 pub mod log;
 mod member_writer;
@@ -48,7 +50,7 @@ pub use error::{CommitError, StoreError};
 pub use member_writer::members_parts;
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};
 pub use raft_log::{Done, RaftLog, Record, Vote};
-pub use replicated::{Agreement, Answer, Committed, Disagreement, Frozen, Received, Replica, payload};
+pub use replicated::{Agreeing, Agreement, Answer, Committed, Disagreement, Frozen, Received, Replica, payload};
 pub use state::{Mark, RESTORE_KEY, STAGED, Snapshot, panics_are_errors, staged_key};
 pub use stopped::{Stopped, set_aside};
 pub use store::{Applied, Options, Store, StoreInfo};

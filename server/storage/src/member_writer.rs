@@ -115,6 +115,8 @@ impl Writer {
         }
         {
             let mut shared = self.inner.pipeline.shared();
+            // It is of others, whatever its version.
+            shared.give_up_readers();
             self.inner.publish(&mut shared, snapshot, &[]);
         }
         self.is_durable(mark.index);

@@ -317,8 +317,8 @@ impl Shared {
         self.settle(applied);
     }
 
-    /// What is applied was agreed on in another term than that in which this member took over: whoever waits for
-    /// what was in flight here has read what may never happen.
+    /// What is applied was agreed on in another term than that in which this member took over, or was taken from
+    /// elsewhere as a whole: whoever waits for what was in flight here has read what may never happen.
     pub(crate) fn give_up_readers(&mut self) {
         for (_, sender) in self.waiters.drain(..) {
             let _nobody_waits = sender.send(Err(CommitError::Retry));
@@ -348,6 +348,7 @@ impl Shared {
         self.written.clear();
         self.commits.clear();
         self.queue.clear();
+        self.give_up_readers();
         self.known_after = index;
         self.next_index = index + 1;
         self.standby = true;

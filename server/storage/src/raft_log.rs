@@ -1,17 +1,16 @@
 //! The log of a member of a cluster: the same segments as everywhere, which can be read back, cut at their end
 //! when another leader's entries come there, and whose begin is a matter of policy. The vote is a file beside it.
 //!
-//! One thread writes, in the order of the calls; appends that wait share a sync. What was appended can be read
+//! One work writes, in the order of the calls; appends that wait share a sync. What was appended can be read
 //! at once. The newest [`TAIL_BYTES`] are kept in memory for followers that keep up.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
 use crate::disk::{Disk, DiskFile};
+use crate::executor::{Bell, Executor, Running};
 use crate::log::{AppendError, Log, Place};
 use crate::pipeline::lock;
 use crate::redb_file::is_full;
@@ -56,8 +55,8 @@ pub struct RaftLog {
 
 struct Shared {
     index: Mutex<Index>,
-    orders: Mutex<Option<Sender<Order>>>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    orders: Arc<Orders>,
+    running: Mutex<Option<Box<dyn Running>>>,
     disk: Option<Arc<dyn Disk>>,
     /// Segments that readers have open.
     files: Mutex<HashMap<u64, Arc<dyn DiskFile>>>,
@@ -74,17 +73,77 @@ struct Index {
     vote: Option<Vote>,
 }
 
+/// What the writing work is to do, in order.
+#[derive(Default)]
+struct Orders {
+    given: Mutex<Given>,
+    bell: Bell,
+}
+
+#[derive(Default)]
+struct Given {
+    queue: VecDeque<Order>,
+    closed: bool,
+}
+
+impl Orders {
+    /// Once it is closed an order is dropped, and whoever waits is told so.
+    fn give(&self, order: Order) {
+        let mut given = lock(&self.given);
+        if !given.closed {
+            given.queue.push_back(order);
+            drop(given);
+            self.bell.ring();
+        }
+    }
+
+    /// The next order; `None`: there are no more.
+    async fn next(&self) -> Option<Order> {
+        loop {
+            {
+                let mut given = lock(&self.given);
+                if let Some(order) = given.queue.pop_front() {
+                    return Some(order);
+                }
+                if given.closed {
+                    return None;
+                }
+            }
+            self.bell.rung().await;
+        }
+    }
+
+    fn next_now(&self) -> Option<Order> {
+        lock(&self.given).queue.pop_front()
+    }
+
+    /// What was given is still done.
+    fn close(&self) {
+        lock(&self.given).closed = true;
+        self.bell.ring();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.orders.close();
+    }
+}
+
 enum Order {
     Append(Vec<Record>, Done),
     Vote(Vote, Done),
     Truncate { first: u64, place: Option<Place>, done: Done },
     Purge(Mark, Done),
-    Stop,
 }
 
 impl RaftLog {
     /// Open the log in `disk`, or one in memory.
-    pub(crate) fn open(disk: Option<Arc<dyn Disk>>, store_id: [u8; 16]) -> Result<RaftLog, StoreError> {
+    pub(crate) fn open(
+        disk: Option<Arc<dyn Disk>>,
+        store_id: [u8; 16],
+        executor: &Arc<dyn Executor>,
+    ) -> Result<RaftLog, StoreError> {
         let mut index =
             Index { purged: None, entries: VecDeque::new(), tail: VecDeque::new(), tail_bytes: 0, vote: None };
         let mut log = None;
@@ -107,20 +166,15 @@ impl RaftLog {
         }
         let shared = Arc::new(Shared {
             index: Mutex::new(index),
-            orders: Mutex::new(None),
-            thread: Mutex::new(None),
+            orders: Arc::default(),
+            running: Mutex::default(),
             disk: disk.clone(),
             files: Mutex::default(),
         });
-        let (orders, taken) = channel();
-        let writer = Writer { shared: Arc::downgrade(&shared), log, disk, cut: Vec::new() };
-        let thread = thread::Builder::new()
-            .name("raft-log".into())
-            .stack_size(512 << 10)
-            .spawn(move || writer.run(&taken))
-            .map_err(StoreError::io("cannot start the log thread", ""))?;
-        *lock(&shared.orders) = Some(orders);
-        *lock(&shared.thread) = Some(thread);
+        let writer = Writer { shared: Arc::downgrade(&shared), log, disk, cut: Vec::new(), executor: executor.clone() };
+        let work = Box::pin(writer.run(shared.orders.clone()));
+        let running = executor.start("raft-log", work).map_err(StoreError::io("cannot start the log thread", ""))?;
+        *lock(&shared.running) = Some(running);
         Ok(RaftLog { shared })
     }
 
@@ -129,10 +183,7 @@ impl RaftLog {
     }
 
     fn order(&self, order: Order) {
-        if let Some(orders) = &*lock(&self.shared.orders) {
-            // If the thread is gone, the order is dropped, and whoever waits is told so.
-            let _gone = orders.send(order);
-        }
+        self.shared.orders.give(order);
     }
 
     /// The last entry that was forgotten, and the last one there is (which may be that).
@@ -282,10 +333,10 @@ impl RaftLog {
 
     /// Finish what was asked for and close the files.
     pub fn close(&self) {
-        self.order(Order::Stop);
-        *lock(&self.shared.orders) = None;
-        if let Some(thread) = lock(&self.shared.thread).take() {
-            let _panicked = thread.join();
+        self.shared.orders.close();
+        let running = lock(&self.shared.running).take();
+        if let Some(running) = running {
+            running.join();
         }
     }
 }
@@ -336,40 +387,45 @@ impl Index {
     }
 }
 
-/// The thread that writes.
+/// The work that writes.
 struct Writer {
     shared: std::sync::Weak<Shared>,
     log: Option<Log>,
     disk: Option<Arc<dyn Disk>>,
     /// Entries that were cut off before they were written.
     cut: Vec<(u64, Place)>,
+    executor: Arc<dyn Executor>,
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<Order>) {
+    async fn run(mut self, orders: Arc<Orders>) {
         let mut next = None;
         loop {
-            let Some(order) = next.take().or_else(|| orders.recv().ok()) else { return };
+            let order = match next.take() {
+                Some(order) => order,
+                None => match orders.next().await {
+                    Some(order) => order,
+                    None => return,
+                },
+            };
             match order {
-                Order::Stop => return,
                 Order::Append(records, done) => {
                     let (mut records, mut waiting) = (records, vec![done]);
                     let mut bytes: usize = records.iter().map(|r| r.payload.len()).sum();
                     while bytes < GROUP_BYTES {
-                        match orders.try_recv() {
-                            Ok(Order::Append(more, done)) => {
+                        match orders.next_now() {
+                            Some(Order::Append(more, done)) => {
                                 bytes += more.iter().map(|r| r.payload.len()).sum::<usize>();
                                 records.extend(more);
                                 waiting.push(done);
                             }
-                            Ok(other) => {
-                                next = Some(other);
+                            other => {
+                                next = other;
                                 break;
                             }
-                            Err(_) => break,
                         }
                     }
-                    let outcome = self.append(&records);
+                    let outcome = self.append(&records).await;
                     for done in waiting {
                         done(copied(&outcome));
                     }
@@ -381,7 +437,7 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, records: &[Record]) -> io::Result<()> {
+    async fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let Some(first) = records.first().map(|r| r.mark.index) else { return Ok(()) };
         if first != log.next_index() {
@@ -399,7 +455,7 @@ impl Writer {
                     if self.shared.strong_count() == 0 {
                         return Err(e);
                     }
-                    thread::sleep(LOOK_FOR_ROOM);
+                    self.executor.sleep(LOOK_FOR_ROOM).await;
                 }
                 Err(e) => return Err(io::Error::other(e.to_string())),
             }

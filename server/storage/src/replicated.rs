@@ -12,14 +12,16 @@
 //! ever gave or saw ([`crate::Store::take_over`]).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::thread;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::changes::{decode, decode_changes, encode_changes};
 use crate::disk::{Disk, is_short};
+use crate::executor::{Bell, Running};
 use crate::log::SEGMENT_BYTES;
 use crate::pipeline::{Queued, lock};
 use crate::raft_log::RaftLog;
@@ -49,9 +51,12 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How the members of a cluster agree on a group.
 pub trait Agreement: Send + Sync + 'static {
     /// Agree on an entry, and return when it was applied here. It stands on what was true while this member led in a
-    /// term, and counts in no other. Called by one thread, which waits.
-    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement>;
+    /// term, and counts in no other. One is agreed on at a time.
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing;
 }
+
+/// What comes of an entry that is to be agreed on.
+pub type Agreeing = Pin<Box<dyn Future<Output = Result<(), Disagreement>> + Send>>;
 
 /// Why a group was not applied.
 #[derive(Debug)]
@@ -87,8 +92,7 @@ pub(crate) struct Shared {
     /// Up to where it is on the disk.
     pub checkpointed: Mutex<Mark>,
     pub agreement: OnceLock<Arc<dyn Agreement>>,
-    pub proposed: Condvar,
-    pub proposed_lock: Mutex<bool>,
+    pub proposed: Bell,
 }
 
 /// An entry that the members agreed on.
@@ -249,7 +253,7 @@ pub(crate) fn changes_of_entry(
     }
 }
 
-/// The thread that hands groups of proposals to the members.
+/// The work that hands groups of proposals to the members.
 pub(crate) struct Proposer {
     pub inner: Arc<Inner>,
     pub shared: Arc<Shared>,
@@ -259,20 +263,18 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    pub fn start(self) -> Result<thread::JoinHandle<()>, StoreError> {
-        thread::Builder::new()
-            .name("store-propose".into())
-            .stack_size(512 << 10)
-            .spawn(move || self.run())
-            .map_err(StoreError::io("cannot start the proposing thread", ""))
+    pub fn start(self) -> Result<Box<dyn Running>, StoreError> {
+        let executor = self.inner.executor.clone();
+        let work = Box::pin(self.run());
+        executor.start("store-propose", work).map_err(StoreError::io("cannot start the proposing thread", ""))
     }
 
-    fn run(mut self) {
+    async fn run(mut self) {
         loop {
             self.look_for_room();
-            let (term, group) = self.next_group();
+            let (term, group) = self.next_group().await;
             if !group.is_empty() {
-                self.commit(term, group);
+                self.commit(term, group).await;
             } else if self.inner.pipeline.shared().closed {
                 return;
             }
@@ -280,19 +282,14 @@ impl Proposer {
     }
 
     /// What is queued, and the term that it was judged in.
-    fn next_group(&self) -> (u64, Vec<Queued>) {
-        let mut woken = lock(&self.shared.proposed_lock);
-        if !*woken {
-            let patience = if self.full { LOOK_FOR_ROOM } else { IDLE };
-            woken = self.shared.proposed.wait_timeout(woken, patience).unwrap_or_else(|e| e.into_inner()).0;
-        }
-        *woken = false;
-        drop(woken);
+    async fn next_group(&self) -> (u64, Vec<Queued>) {
+        let patience = if self.full { LOOK_FOR_ROOM } else { IDLE };
+        self.shared.proposed.rung_or(&*self.inner.executor, patience).await;
         let mut shared = self.inner.pipeline.shared();
         let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(next) = shared.queue.front() {
             if !group.is_empty() && bytes + next.bytes > GROUP_BYTES {
-                *lock(&self.shared.proposed_lock) = true;
+                self.shared.proposed.ring();
                 break;
             }
             bytes += next.bytes;
@@ -310,13 +307,13 @@ impl Proposer {
         }
     }
 
-    fn commit(&mut self, term: u64, group: Vec<Queued>) {
+    async fn commit(&mut self, term: u64, group: Vec<Queued>) {
         let Some(version) = group.last().map(|q| q.index) else { return };
         let full = self.disk.as_ref().map(|d| is_short(&**d, 0));
         let outcome = match full {
             Some(Err(e)) => Err(Failure::Nothing(e)),
             Some(Ok(true)) => Err(Failure::Nothing(std::io::ErrorKind::StorageFull.into())),
-            _ => self.agree(term, version, &group),
+            _ => self.agree(term, version, &group).await,
         };
         match outcome {
             Ok(()) => {
@@ -334,13 +331,13 @@ impl Proposer {
         }
     }
 
-    fn agree(&self, term: u64, version: u64, group: &[Queued]) -> Result<(), Failure> {
+    async fn agree(&self, term: u64, version: u64, group: &[Queued]) -> Result<(), Failure> {
         let agreement = self.shared.agreement.get().ok_or(Failure::NotActive)?;
         let mut out = vec![payload::VERSIONED];
         out.extend_from_slice(&version.to_le_bytes());
         let count = group.iter().map(|q| q.changes.len()).sum();
         encode_changes(&mut out, count, group.iter().flat_map(|q| q.changes.iter()));
-        match agreement.commit(term, out) {
+        match agreement.commit(term, out).await {
             Ok(()) => Ok(()),
             Err(Disagreement::NotLeader) => Err(Failure::NotActive),
             Err(Disagreement::Unknown(text)) => Err(Failure::Lost(text)),

@@ -30,6 +30,7 @@ struct SimShared {
     limited: AtomicBool,
     fail_sync: AtomicBool,
     fail_write: AtomicBool,
+    lies: AtomicBool,
     keep_cache: AtomicBool,
     steps: AtomicU64,
     planned: Mutex<Option<Planned>>,
@@ -223,6 +224,11 @@ impl SimDisk {
     /// From now on writes fail.
     pub fn fail_write(&self, fail: bool) {
         self.shared.fail_write.store(fail, Ordering::SeqCst);
+    }
+
+    /// From now on a sync of a file says that it was done, and nothing was.
+    pub fn lie(&self, lies: bool) {
+        self.shared.lies.store(lies, Ordering::SeqCst);
     }
 
     /// Writes, syncs and changes of names and lengths so far: a clock for tests that stop in between.
@@ -425,6 +431,9 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let _power = self.disk.step();
+        if self.disk.shared.lies.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let mut c = lock(&self.content);
         if self.disk.shared.fail_sync.load(Ordering::SeqCst) {
             // Lengths are the file system's own, and stay due.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use crate::disk::{Disk, RealDisk};
+use crate::executor::{Executor, Threads};
 use crate::raft_log::{RaftLog, Record, Vote};
 use crate::replicated::payload;
 use crate::state::{FILE, Mark, Snapshot, State};
@@ -40,7 +41,8 @@ impl Stopped {
         let identity = identify(&*disk)?;
         let state = State::open(Some(&*disk))?.0;
         let (applied, members) = state.replicated()?.ok_or_else(none)?;
-        let log = RaftLog::open(Some(disk.clone()), identity)?;
+        let threads: Arc<dyn Executor> = Arc::new(Threads::default());
+        let log = RaftLog::open(Some(disk.clone()), identity, &threads)?;
         Ok(Stopped { disk, state, log, applied, members })
     }
 

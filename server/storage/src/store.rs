@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::changes::decode;
 use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
+use crate::executor::{Bell, Executor, Running, Threads};
 use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::pipeline::{Latch, Pipeline, Proposal, Shared, Ticket, View, lock};
 use crate::raft_log::{self, RaftLog};
@@ -49,7 +50,7 @@ pub struct StoreInfo {
 /// An open store. Dropping it writes a checkpoint.
 pub struct Store {
     inner: Arc<Inner>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    writer: Mutex<Option<Box<dyn Running>>>,
     /// Of a cluster's member.
     member: Option<Member>,
     compacting: Mutex<Option<thread::JoinHandle<()>>>,
@@ -60,15 +61,15 @@ pub struct Store {
 struct Member {
     shared: Arc<replicated::Shared>,
     log: RaftLog,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    proposer: Mutex<Option<Box<dyn Running>>>,
 }
 
 pub(crate) struct Inner {
     pub pipeline: Arc<Pipeline>,
     /// The last published snapshot, for readers that take no lock.
     pub current: ArcSwap<Snapshot>,
-    pub wake: Condvar,
-    pub wake_lock: Mutex<bool>,
+    pub wake: Bell,
+    pub executor: Arc<dyn Executor>,
     pub applied: OnceLock<Applied>,
     pub log_bytes: std::sync::atomic::AtomicU64,
     pub compaction: Compaction,
@@ -83,14 +84,15 @@ impl Inner {
         disk: Option<Arc<dyn Disk>>,
         max_entry_bytes: usize,
         log_bytes: u64,
+        executor: Arc<dyn Executor>,
     ) -> Result<Arc<Inner>, StoreError> {
         let snapshot = state.snapshot()?;
         let pipeline = Arc::new(Pipeline::new(snapshot.clone(), max_entry_bytes.min(MAX_ENTRY_BYTES)));
         let inner = Arc::new(Inner {
             pipeline,
             current: ArcSwap::new(snapshot),
-            wake: Condvar::new(),
-            wake_lock: Mutex::new(false),
+            wake: Bell::default(),
+            executor,
             applied: OnceLock::new(),
             log_bytes: log_bytes.into(),
             compaction: Compaction::default(),
@@ -122,8 +124,7 @@ impl Inner {
     }
 
     pub fn wake_writer(&self) {
-        *lock(&self.wake_lock) = true;
-        self.wake.notify_one();
+        self.wake.ring();
     }
 }
 
@@ -182,10 +183,25 @@ impl Store {
     /// As [`Store::open_member`], on any disk.
     pub fn open_member_on(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<(Store, Replica), StoreError> {
         let folder = disk.as_ref().map(|d| d.path("")).unwrap_or_default();
-        Store::opened_member(disk, max_entry_bytes).map_err(|e| e.while_opening(&folder))
+        let threads = Arc::new(Threads::default());
+        Store::opened_member(disk, max_entry_bytes, threads).map_err(|e| e.while_opening(&folder))
     }
 
-    fn opened_member(disk: Option<Arc<dyn Disk>>, max_entry_bytes: usize) -> Result<(Store, Replica), StoreError> {
+    /// As [`Store::open_member_on`], where something else than threads runs what the store does by itself.
+    pub fn open_member_run_by(
+        disk: Option<Arc<dyn Disk>>,
+        max_entry_bytes: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Result<(Store, Replica), StoreError> {
+        let folder = disk.as_ref().map(|d| d.path("")).unwrap_or_default();
+        Store::opened_member(disk, max_entry_bytes, executor).map_err(|e| e.while_opening(&folder))
+    }
+
+    fn opened_member(
+        disk: Option<Arc<dyn Disk>>,
+        max_entry_bytes: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Result<(Store, Replica), StoreError> {
         let identity = disk.as_deref().map(identify).transpose()?.unwrap_or_default();
         let (state, applied) = State::open(disk.as_deref())?;
         let was_checked = state.was_checked();
@@ -197,22 +213,22 @@ impl Store {
             drop(recover(disk.clone(), identity, &state, applied)?);
             state.checkpoint()?;
         }
-        let log = RaftLog::open(disk.clone(), identity)?;
+        let log = RaftLog::open(disk.clone(), identity, &executor)?;
         if let Some(disk) = &disk {
             disk.recovered().map_err(StoreError::io("cannot settle", disk.path("")))?;
         }
-        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, 0)?;
+        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, 0, executor)?;
         inner.pipeline.shared().standby = true;
         let shared = Arc::<replicated::Shared>::default();
         member_writer::opened(&shared, found);
         let writer = Writer::new(inner.clone(), state, None, disk.clone(), 0).of_member(shared.clone());
-        let thread = start(writer)?;
+        let writer = start(writer)?;
         let scrub = start_scrub(&inner)?;
         let proposer = Proposer { inner: inner.clone(), shared: shared.clone(), disk, full: false }.start()?;
         let replica = Replica::new(inner.clone(), log.clone(), shared.clone());
-        let member = Some(Member { shared, log, thread: Mutex::new(Some(proposer)) });
+        let member = Some(Member { shared, log, proposer: Mutex::new(Some(proposer)) });
         let store =
-            Store { inner, thread: Mutex::new(Some(thread)), member, compacting: Mutex::default(), scrub, was_checked };
+            Store { inner, writer: Mutex::new(Some(writer)), member, compacting: Mutex::default(), scrub, was_checked };
         Ok((store, replica))
     }
 
@@ -234,12 +250,13 @@ impl Store {
         }
         // What was replayed is in the log only.
         let unsaved = log.as_ref().filter(|l| l.next_index() > applied + 1).map_or(0, Log::size_bytes);
-        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, log.as_ref().map_or(0, Log::size_bytes))?;
-        let thread = start(Writer::new(inner.clone(), state, log, disk, unsaved))?;
+        let log_bytes = log.as_ref().map_or(0, Log::size_bytes);
+        let inner = Inner::new(&state, disk.clone(), max_entry_bytes, log_bytes, Arc::new(Threads::default()))?;
+        let writer = start(Writer::new(inner.clone(), state, log, disk, unsaved))?;
         let scrub = start_scrub(&inner)?;
         Ok(Store {
             inner,
-            thread: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(writer)),
             member: None,
             compacting: Mutex::default(),
             scrub,
@@ -276,10 +293,7 @@ impl Store {
     fn wake(&self) {
         match &self.member {
             None => self.inner.wake_writer(),
-            Some(member) => {
-                *lock(&member.shared.proposed_lock) = true;
-                member.shared.proposed.notify_one();
-            }
+            Some(member) => member.shared.proposed.ring(),
         }
     }
 
@@ -388,14 +402,17 @@ impl Store {
         self.inner.scrub.stop();
         self.inner.patience.end();
         self.wake();
-        if let Some(thread) = self.member.as_ref().and_then(|m| lock(&m.thread).take()) {
-            let _panicked = thread.join();
+        if let Some(proposer) = self.member.as_ref().and_then(|m| lock(&m.proposer).take()) {
+            proposer.join();
         }
         self.inner.wake_writer();
-        for thread in [&self.compacting, &self.scrub, &self.thread] {
+        for thread in [&self.compacting, &self.scrub] {
             if let Some(thread) = lock(thread).take() {
                 let _panicked = thread.join();
             }
+        }
+        if let Some(writer) = lock(&self.writer).take() {
+            writer.join();
         }
         if let Some(member) = &self.member {
             member.log.close();
@@ -404,17 +421,15 @@ impl Store {
 }
 
 /// Start the log thread.
-fn start(writer: Writer) -> Result<thread::JoinHandle<()>, StoreError> {
-    thread::Builder::new()
-        .name(crate::redb_file::WRITER.into())
-        .stack_size(512 << 10)
-        .spawn(move || writer.run())
-        .map_err(StoreError::io("cannot start the log thread", Path::new("")))
+fn start(writer: Writer) -> Result<Box<dyn Running>, StoreError> {
+    let executor = writer.inner.executor.clone();
+    let work = Box::pin(writer.run());
+    executor.start(crate::redb_file::WRITER, work).map_err(StoreError::io("cannot start the log thread", Path::new("")))
 }
 
 /// Start the thread that reads everything from time to time.
 fn start_scrub(inner: &Arc<Inner>) -> Result<Mutex<Option<thread::JoinHandle<()>>>, StoreError> {
-    if inner.disk.is_none() {
+    if inner.disk.is_none() || !inner.executor.has_threads() {
         return Ok(Mutex::default());
     }
     let inner = inner.clone();

@@ -1,10 +1,10 @@
-//! The one thread that writes: it takes what is queued, appends it to the log with one sync,
+//! The one work that writes, on a thread of its own: it takes what is queued, appends it to the log with one sync,
 //! applies it, and publishes it.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::changes::encode;
 use crate::compaction::changes_of;
@@ -38,7 +38,8 @@ pub(crate) struct Writer {
     /// Of a cluster's member: what is applied comes from there, and the log is not ours.
     member: Option<Arc<Member>>,
     term: u64,
-    last_checkpoint: Instant,
+    /// When, as the executor counts.
+    last_checkpoint: Duration,
     /// Log bytes since the last checkpoint.
     pub(crate) unsaved: u64,
     /// The disk was full when something was last written.
@@ -88,6 +89,7 @@ impl Drop for Epitaph {
 impl Writer {
     /// `unsaved`: bytes in the log that the last checkpoint does not hold.
     pub fn new(inner: Arc<Inner>, state: State, log: Option<Log>, disk: Option<Arc<dyn Disk>>, unsaved: u64) -> Writer {
+        let now = inner.executor.now();
         Writer {
             inner,
             state,
@@ -95,7 +97,7 @@ impl Writer {
             disk,
             member: None,
             term: 1,
-            last_checkpoint: Instant::now(),
+            last_checkpoint: now,
             unsaved,
             full: false,
             broken: false,
@@ -107,10 +109,10 @@ impl Writer {
         Writer { member: Some(member), ..self }
     }
 
-    pub fn run(mut self) {
+    pub async fn run(mut self) {
         let _epitaph = Epitaph(self.inner.clone());
         loop {
-            self.wait();
+            self.wait().await;
             let did_something = match self.member.clone() {
                 Some(member) => self.work(&member),
                 None => {
@@ -138,13 +140,9 @@ impl Writer {
     }
 
     /// Until there is something to do, or to look at.
-    fn wait(&self) {
-        let mut woken = lock(&self.inner.wake_lock);
-        if !*woken {
-            let waited = self.inner.wake.wait_timeout(woken, if self.full { LOOK_FOR_ROOM } else { IDLE });
-            woken = waited.unwrap_or_else(|e| e.into_inner()).0;
-        }
-        *woken = false;
+    async fn wait(&self) {
+        let most = if self.full { LOOK_FOR_ROOM } else { IDLE };
+        self.inner.wake.rung_or(&*self.inner.executor, most).await;
     }
 
     /// Take what is queued.
@@ -153,7 +151,7 @@ impl Writer {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(next) = shared.queue.front() {
             if !group.is_empty() && bytes + next.bytes > GROUP_BYTES {
-                *lock(&self.inner.wake_lock) = true;
+                self.inner.wake_writer();
                 break;
             }
             bytes += next.bytes;
@@ -222,7 +220,7 @@ impl Writer {
     }
 
     fn checkpoint_if_due(&mut self) {
-        let aged = self.unsaved > 0 && self.last_checkpoint.elapsed() > CHECKPOINT_AGE;
+        let aged = self.unsaved > 0 && self.inner.executor.now() - self.last_checkpoint > CHECKPOINT_AGE;
         if !self.broken && (self.unsaved >= CHECKPOINT_BYTES || aged) && self.has_room_for_checkpoint() {
             self.checkpoint();
         }
@@ -275,7 +273,7 @@ impl Writer {
         if self.log.is_none() && self.member.is_none() {
             return;
         }
-        self.last_checkpoint = Instant::now();
+        self.last_checkpoint = self.inner.executor.now();
         if let Err(e) = self.state.checkpoint() {
             return self.fail(Vec::new(), Failure::Broken { reason: e.to_string(), unknown: false });
         }
@@ -284,7 +282,7 @@ impl Writer {
 
     /// The state machine holds everything up to here: the log need not.
     pub(crate) fn is_durable(&mut self, applied: u64) {
-        self.last_checkpoint = Instant::now();
+        self.last_checkpoint = self.inner.executor.now();
         self.unsaved = 0;
         if let Some(member) = &self.member {
             let mark = lock(&member.state).0;

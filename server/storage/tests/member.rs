@@ -4,8 +4,8 @@ use std::sync::{Arc, mpsc};
 
 use holdfast_storage::disk::{Disk, SimDisk};
 use holdfast_storage::{
-    Agreement, Committed, Disagreement, Mark, Proposal, RESTORE_KEY, RaftLog, Record, Replica, Store, StoreError,
-    Value, Vote, Write, payload, staged_key,
+    Agreeing, Agreement, CommitError, Committed, Disagreement, Mark, Proposal, RESTORE_KEY, RaftLog, Record, Replica,
+    Store, StoreError, Value, Vote, Write, payload, staged_key,
 };
 
 const ENTRY: usize = 1 << 20;
@@ -82,13 +82,12 @@ fn the_vote_and_what_was_forgotten_are_known_after_a_loss_of_power() {
 struct Alone(Replica, std::sync::Mutex<u64>);
 
 impl Agreement for Alone {
-    fn commit(&self, _term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
+    fn commit(&self, _term: u64, payload: Vec<u8>) -> Agreeing {
         let mut index = self.1.lock().unwrap();
         *index += 1;
         let entry = Committed { mark: Mark { term: 2, index: *index }, payload: payload.into() };
         let applied = self.0.apply(vec![entry]);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(applied).map_err(|e| Disagreement::Unknown(e.to_string()))
+        Box::pin(async { applied.await.map_err(|e| Disagreement::Unknown(e.to_string())) })
     }
 }
 
@@ -129,13 +128,13 @@ async fn a_store_that_was_nobodys_becomes_a_members_and_not_the_other_way_round(
 struct Behind(Replica, std::sync::Mutex<Vec<Committed>>, std::sync::Mutex<Vec<u64>>);
 
 impl Agreement for Behind {
-    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
         self.2.lock().unwrap().push(term);
         let mut entries = std::mem::take(&mut *self.1.lock().unwrap());
         let index = self.0.state().unwrap().0.index + entries.len() as u64 + 1;
         entries.push(Committed { mark: Mark { term, index }, payload: payload.into() });
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(self.0.apply(entries)).map_err(|e| Disagreement::Unknown(e.to_string()))
+        let applied = self.0.apply(entries);
+        Box::pin(async { applied.await.map_err(|e| Disagreement::Unknown(e.to_string())) })
     }
 }
 
@@ -183,6 +182,49 @@ async fn what_was_read_before_a_member_took_over_is_void() {
     };
     assert!(store.propose(stale).is_err());
     commit(&store, vec![put(b"x", b"2")]).await;
+}
+
+/// Agrees on everything, until it waits for a word and then does not lead.
+struct Halting(Alone, std::sync::atomic::AtomicBool, Arc<tokio::sync::Notify>);
+
+impl Agreement for Halting {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
+        if !self.1.load(std::sync::atomic::Ordering::SeqCst) {
+            return self.0.commit(term, payload);
+        }
+        let word = self.2.clone();
+        Box::pin(async move {
+            word.notified().await;
+            Err(Disagreement::NotLeader)
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_has_read_what_is_in_flight_is_not_told_that_it_came_to_be_by_a_snapshot_from_elsewhere() {
+    let (store, replica) = open(&SimDisk::default());
+    replica.found(Vec::new()).await.unwrap();
+    let word = Arc::new(tokio::sync::Notify::new());
+    let halting = Arc::new(Halting(Alone(replica.clone(), 1.into()), false.into(), word.clone()));
+    replica.agree(halting.clone());
+    store.take_over(2).await.unwrap();
+    halting.1.store(true, std::sync::atomic::Ordering::SeqCst);
+    let written = Proposal { view_index: store.view().index(), writes: vec![put(b"a", b"1")], ..Proposal::default() };
+    let written = store.propose(written).unwrap();
+    let view = store.view_in_flight();
+    assert_eq!(view.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    let at = view.index();
+    let read = Proposal { view_index: at, reads: vec![(b"a"[..].into(), at)], ..Proposal::default() };
+    let read = store.propose(read).unwrap();
+    // Another one led meanwhile, and sends all that it has.
+    let mut received = replica.receive().unwrap();
+    received.is_version(at + 100);
+    received.place(Mark { term: 3, index: 50 }, Vec::new());
+    replica.install(received).await.unwrap();
+    assert!(matches!(read.committed().await, Err(CommitError::Retry)));
+    word.notify_one();
+    assert!(matches!(written.committed().await, Err(CommitError::NotActive)));
+    assert_eq!(store.snapshot().get(b"a").unwrap(), None);
 }
 
 #[tokio::test]

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use holdfast_linear::{Act, Answered, Asked, is_linearizable};
 use serde_json::json;
 
 use holdfast_tests::{Client, Reply, until};
 
-use super::linear::{Act, Answered, Asked, is_linearizable};
 use crate::cluster::nodes::{Nodes, WITHIN};
 use crate::random::Random;
 

@@ -6,7 +6,6 @@
 
 mod clients;
 mod faults;
-mod linear;
 
 use std::env;
 use std::fs;

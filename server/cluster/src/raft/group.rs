@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_core::clock::Clocks;
 use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
-use holdfast_storage::{Agreement, Disagreement, Received, Replica, Value};
+use holdfast_storage::{Agreeing, Agreement, Disagreement, Received, Replica, Value};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
+use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Instant, Raft, ServerState, SnapshotPolicy};
 use tokio::runtime::Handle;
@@ -21,6 +23,7 @@ use tokio::runtime::Handle;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
+use super::rest::Rest;
 use super::sleep::{Sleep, Unsure};
 use super::trim;
 use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
@@ -28,6 +31,8 @@ use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
 /// Milliseconds, for a `performance_multiplier` of 1.
 const HEARTBEAT_MS: u64 = 24;
 const ELECTION_MS: (u64, u64) = (70, 115);
+/// Entries that are forgotten at a time at least, unless fewer are kept.
+const PURGE_BATCH: u64 = 256;
 /// A proposal on which no majority agrees within this is given up: it may be agreed on later.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// openraft's start may take so long on a busy machine.
@@ -55,6 +60,8 @@ pub struct Group {
     sleep: Arc<Sleep>,
     /// The lead is being handed over: another member may have it already.
     handing_over: Arc<AtomicBool>,
+    /// What a member promised before it was started is over, and whether it may lead.
+    rest: Arc<Rest>,
     /// Who votes by the last list of members that was seen agreed on.
     settled: Arc<Mutex<BTreeSet<NodeId>>>,
     /// What was seen of openraft. A new receiver has seen nothing: whoever waited on a new one each time never waited.
@@ -65,7 +72,12 @@ type Seen = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
 
 impl Group {
     /// Start taking part.
-    pub async fn start(settings: &Settings, replica: Replica, peers: Arc<dyn Peers>) -> Result<Group, String> {
+    pub async fn start(
+        settings: &Settings,
+        replica: Replica,
+        peers: Arc<dyn Peers>,
+        clocks: Arc<dyn Clocks>,
+    ) -> Result<Group, String> {
         let m = settings.performance_multiplier.max(1);
         let config = openraft::Config {
             cluster_name: "holdfast".into(),
@@ -75,7 +87,7 @@ impl Group {
             install_snapshot_timeout: 600_000,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_threshold.max(1)),
             max_in_snapshot_log_to_keep: settings.trailing_logs,
-            purge_batch_size: 256,
+            purge_batch_size: settings.trailing_logs.clamp(1, PURGE_BATCH),
             enable_pre_vote: Some(true),
             // What others hold is agreed on, though the leader itself may not have written it yet: one that was killed and
             // comes back must be elected by a log that is as long, in a term of its own, before it leads again. (A lone voter
@@ -86,15 +98,18 @@ impl Group {
         // Those who follow give nobody else a vote for so long after they heard of the leader; some of it is kept back
         // for clocks that do not run alike.
         let lease = Duration::from_millis(config.election_timeout_max * 9 / 10);
+        let promised = Duration::from_millis(config.election_timeout_max);
         let config = Arc::new(config.validate().map_err(|e| e.to_string())?);
         let id = NodeId(settings.node_id.clone());
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
-        tokio::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
-        let sleep = Arc::new(Sleep::new());
+        Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
+        let sleep = Arc::new(Sleep::new(clocks));
+        let rest = Arc::new(Rest::new(raft.clone(), id.clone()));
+        Types::spawn(rest.clone().end_after(promised));
         let seen = Arc::new(tokio::sync::Mutex::new(raft.server_metrics()));
-        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), settled: Arc::default(), seen })
+        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), rest, settled: Arc::default(), seen })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -108,11 +123,11 @@ impl Group {
     pub async fn knows_its_members(&self) -> Result<(), String> {
         let known = async {
             while self.raft.voter_ids().next().is_none() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                Types::sleep(Duration::from_millis(2)).await;
             }
         };
         let late = |_| "openraft does not say who the members are".to_owned();
-        tokio::time::timeout(KNOWN_WITHIN, known).await.map_err(late)
+        Types::timeout(KNOWN_WITHIN, known).await.map_err(late)
     }
 
     /// Where there is nobody else to wait for: take the lead at once.
@@ -127,6 +142,8 @@ impl Group {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
         let leads = m.state == ServerState::Leader;
+        // One that is removed gives the lead to another one at once, which need not wait until nobody hears this one.
+        let belongs = m.membership_config.get_node(&self.id).is_some();
         let alone = m.membership_config.voter_ids().count() == 1;
         // What was sent before the machine slept is older than it looks.
         let heard = m.last_quorum_acked.as_ref().is_some_and(|at| match self.sleep.woke() {
@@ -142,7 +159,7 @@ impl Group {
         let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);
         Lead {
             here: leads,
-            sure: leads && (alone || heard) && !self.handing_over.load(Ordering::SeqCst),
+            sure: leads && belongs && (alone || heard) && !self.handing_over.load(Ordering::SeqCst),
             term: m.current_term,
             leader,
             committed: index(&m.cluster_committed),
@@ -187,12 +204,11 @@ impl Group {
 
     /// Whether this member may try to lead. One that is the only one that votes always may.
     pub fn may_lead(&self, may: bool) {
-        self.raft.runtime_config().elect(may || self.is_alone());
+        self.rest.may_lead(may);
     }
 
     fn is_alone(&self) -> bool {
-        let mut voters = self.raft.voter_ids();
-        voters.next().is_some_and(|id| id == self.id) && voters.next().is_none()
+        is_alone(&self.raft, &self.id)
     }
 
     /// How those who follow are, where this member leads.
@@ -248,10 +264,10 @@ impl Group {
         }
         let left = async {
             while self.raft.is_leader() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                Types::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(HAND_OVER_WITHIN, left).await.is_ok()
+        Types::timeout(HAND_OVER_WITHIN, left).await.is_ok()
     }
 
     /// Answer another member's question.
@@ -278,6 +294,10 @@ impl Group {
                     AppendEntriesResponse::Conflict => Reply::Conflict,
                     AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote((&vote).into()),
                 })
+            }
+            // The leader that hands over has given up what was promised to it.
+            Question::Vote { transfer: false, .. } if !self.rest.is_over() => {
+                Ok(Reply::Failed("this member was only just started".into()))
             }
             Question::Vote { vote, last, transfer, before } => {
                 let request = VoteRequest::<Types> {
@@ -334,26 +354,34 @@ impl Group {
         }
     }
 
-    /// How the store's proposals are agreed on.
-    pub fn agreement(&self, runtime: Handle) -> Arc<dyn Agreement> {
-        Arc::new(Agreed { group: self.clone(), runtime })
+    /// How the store's proposals are agreed on. With the runtime whose clock measures how long that takes, where the
+    /// store's own threads wait for it.
+    pub fn agreement(&self, runtime: Option<Handle>) -> Arc<dyn Agreement> {
+        Arc::new(Agreed { raft: self.raft.clone(), runtime })
     }
 }
 
+/// Whether a member is the only one that votes.
+pub fn is_alone(raft: &Raft<Types, Machine>, id: &NodeId) -> bool {
+    let mut voters = raft.voter_ids();
+    voters.next().is_some_and(|v| v == *id) && voters.next().is_none()
+}
+
 struct Agreed {
-    group: Group,
-    runtime: Handle,
+    raft: Raft<Types, Machine>,
+    runtime: Option<Handle>,
 }
 
 impl Agreement for Agreed {
-    fn commit(&self, term: u64, payload: Vec<u8>) -> Result<(), Disagreement> {
-        let agreed = async {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
+        let raft = self.raft.clone();
+        let mut agreed: Agreeing = Box::pin(async move {
             let (responder, done) = ProgressResponder::complete_only();
-            let write = self.group.raft.write(Changes(payload.into())).responder(responder);
+            let write = raft.write(Changes(payload.into())).responder(responder);
             // It may have lost the lead and have it again: others may have written meanwhile.
             let sent = write.with_leader(CommittedLeader { term }).await;
             sent.map_err(|e| Disagreement::Unknown(e.to_string()))?;
-            match tokio::time::timeout(COMMIT_WITHIN, done).await {
+            match Types::timeout(COMMIT_WITHIN, done).await {
                 Ok(Ok(Ok(_))) => Ok(()),
                 // openraft says so only of what it had not appended.
                 Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(Disagreement::NotLeader),
@@ -361,7 +389,11 @@ impl Agreement for Agreed {
                 Ok(Err(_)) => Err(Disagreement::Unknown("this member takes part no longer".into())),
                 Err(_) => Err(Disagreement::Unknown("no majority of the members answers".into())),
             }
-        };
-        self.runtime.block_on(agreed)
+        });
+        let runtime = self.runtime.clone();
+        Box::pin(std::future::poll_fn(move |cx| {
+            let _its_clock = runtime.as_ref().map(Handle::enter);
+            agreed.as_mut().poll(cx)
+        }))
     }
 }

@@ -4,12 +4,16 @@
 //! * [`log`], [`machine`]: the store's log and state machine as openraft calls them.
 //! * [`network`]: its messages to other members.
 //! * [`trim`]: its log stays small.
-//! * [`group`]: the running whole.
+//! * [`group`]: the running whole. [`sleep`], [`rest`]: when it may answer, and when it may not vote.
+//! * `sim`: all of that in a simulation, for tests.
 
 mod group;
 mod log;
 mod machine;
 mod network;
+mod rest;
+#[cfg(test)]
+mod sim;
 mod sleep;
 #[cfg(test)]
 mod suite;

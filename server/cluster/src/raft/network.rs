@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use holdfast_core::cluster::Peer;
 use holdfast_storage::{Frozen, Mark, Record};
+use openraft::async_runtime::Select2;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use openraft::type_config::TypeConfigExt;
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Data, WholeSnapshot};
@@ -146,7 +148,7 @@ impl Link {
     ) -> Result<Reply, RPCError<Types>> {
         let head = serde_json::to_vec(question).map_err(|e| failed(&io::Error::other(e)))?;
         let asked = self.peers.ask(&self.member, head, payloads);
-        let answer = match tokio::time::timeout(option.hard_ttl(), asked).await {
+        let answer = match Types::timeout(option.hard_ttl(), asked).await {
             Ok(answer) => answer.map_err(|e| failed(&e))?,
             Err(_) => return Err(failed(&io::ErrorKind::TimedOut.into())),
         };
@@ -233,9 +235,9 @@ impl RaftNetworkV2<Types> for Link {
         };
         let head = serde_json::to_vec(&question).map_err(|e| StreamingError::from(failed(&io::Error::other(e))))?;
         let sending = self.peers.send_snapshot(&self.member, head, frozen);
-        let answer = tokio::select! {
-            answer = sending => answer.map_err(|e| StreamingError::from(failed(&e)))?,
-            closed = cancel => return Err(StreamingError::Closed(closed)),
+        let answer = match Types::select2(cancel, sending).await {
+            Select2::First(closed) => return Err(StreamingError::Closed(closed)),
+            Select2::Second(answer) => answer.map_err(|e| StreamingError::from(failed(&e)))?,
         };
         match serde_json::from_slice(&answer) {
             Ok(Reply::Installed(vote)) => Ok(SnapshotResponse { vote: vote.vote() }),

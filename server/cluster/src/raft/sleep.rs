@@ -1,10 +1,18 @@
 //! Whether the machine slept. The clock that measures how long something takes stands still meanwhile, and what was
 //! heard before looks younger than it is.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use holdfast_core::clock::{Clocks, SystemClocks};
+use holdfast_core::clock::Clocks;
+use openraft::Instant as _;
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::InstantOf;
+
+use super::types::Types;
+
+/// What openraft measures time with.
+type Instant = InstantOf<Types>;
 
 /// Sleep that is not noticed: less than is kept back of a leader's lease.
 const UNNOTICED: Duration = Duration::from_millis(5);
@@ -14,6 +22,7 @@ const TRIES: u32 = 8;
 
 /// What two clocks have said, of which one goes on while the machine sleeps.
 pub struct Sleep {
+    clocks: Arc<dyn Clocks>,
     begun: (Instant, Duration),
     /// By how much they are known to be apart, and when that was last found out to be more.
     apart: Mutex<(Duration, Option<Instant>)>,
@@ -24,16 +33,16 @@ pub struct Sleep {
 pub struct Unsure;
 
 impl Sleep {
-    pub fn new() -> Sleep {
-        Sleep { begun: (Instant::now(), SystemClocks.boot()), apart: Mutex::default() }
+    pub fn new(clocks: Arc<dyn Clocks>) -> Sleep {
+        Sleep { begun: (Types::now(), clocks.boot()), apart: Mutex::default(), clocks }
     }
 
     /// Before when the machine last woke; `None`: it has not slept.
     pub fn woke(&self) -> Result<Option<Instant>, Unsure> {
         for _ in 0..TRIES {
-            let before = Instant::now();
-            let boot = SystemClocks.boot();
-            let after = Instant::now();
+            let before = Types::now();
+            let boot = self.clocks.boot();
+            let after = Types::now();
             if after - before <= READ_WITHIN {
                 return Ok(self.seen(after, boot));
             }
@@ -54,11 +63,13 @@ impl Sleep {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::clock::SystemClocks;
+
     use super::*;
 
     #[test]
     fn what_was_heard_before_a_sleep_is_known_to_be_older_than_it_looks() {
-        let sleep = Sleep::new();
+        let sleep = Sleep::new(Arc::new(SystemClocks));
         let (begun, boot) = sleep.begun;
         let at = |ms| begun + Duration::from_millis(ms);
         let boot_at = |ms| boot + Duration::from_millis(ms);
@@ -74,6 +85,6 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_awake_has_not_slept() {
-        assert_eq!(Sleep::new().woke(), Ok(None));
+        assert_eq!(Sleep::new(Arc::new(SystemClocks)).woke(), Ok(None));
     }
 }

@@ -9,13 +9,15 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::log::LogStore;
 use super::machine::Machine;
+use super::sim::{Works, World};
 use super::types::Types;
 
 struct InMemory;
 struct OnDisk;
 
 async fn build(disk: Option<Arc<dyn Disk>>) -> (Store, LogStore, Machine) {
-    let (store, replica) = Store::open_member_on(disk, 1 << 20).unwrap();
+    let works = Arc::new(Works::of(World::here().unwrap().0, 0));
+    let (store, replica) = Store::open_member_run_by(disk, 1 << 20, works).unwrap();
     (store, LogStore::new(&replica), Machine::new(replica))
 }
 
@@ -31,12 +33,12 @@ impl StoreBuilder<Types, LogStore, Machine, Store> for OnDisk {
     }
 }
 
-#[tokio::test]
-async fn openrafts_suite_holds_in_memory() {
-    Suite::test_all(InMemory).await.unwrap();
+#[test]
+fn openrafts_suite_holds_in_memory() {
+    World::new(1, 1).run(Suite::test_all(InMemory)).unwrap();
 }
 
-#[tokio::test]
-async fn openrafts_suite_holds_on_a_disk() {
-    Suite::test_all(OnDisk).await.unwrap();
+#[test]
+fn openrafts_suite_holds_on_a_disk() {
+    World::new(2, 1).run(Suite::test_all(OnDisk)).unwrap();
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_storage::RaftLog;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::TypeConfigExt;
 
 use super::machine::Machine;
 use super::types::Types;
@@ -20,8 +21,8 @@ pub async fn keep_small(raft: Raft<Types, Machine>, log: RaftLog, most: u64) {
     let mut metrics = raft.server_metrics();
     loop {
         // The store is somebody else's from the moment on that the member has stopped.
-        let next = tokio::time::Instant::now() + LOOK;
-        while let Ok(changed) = tokio::time::timeout_at(next, metrics.changed()).await {
+        let next = Types::now() + LOOK;
+        while let Ok(changed) = Types::timeout_at(next, metrics.changed()).await {
             if changed.is_err() {
                 return;
             }

@@ -11,6 +11,12 @@ use holdfast_storage::{Mark, Record, Value, payload};
 use openraft::{EntryPayload, Membership, StoredMembership};
 use serde::{Deserialize, Serialize};
 
+/// What runs openraft. Tests of this crate run it in a simulation.
+#[cfg(not(test))]
+pub type Runtime = openraft::TokioRuntime;
+#[cfg(test)]
+pub type Runtime = super::sim::Runtime;
+
 openraft::declare_raft_types!(
     /// openraft's parameters.
     pub Types:
@@ -19,6 +25,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Peer,
         LeaderId = openraft::vote::leader_id_std::LeaderId<u64, NodeId>,
+        AsyncRuntime = Runtime,
 );
 
 pub type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;

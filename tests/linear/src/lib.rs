@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! Whether a history of one key could have been made by one register that does one thing at a time (Herlihy and
 //! Wing's linearizability), found as Wing and Gong do, with states that were seen before left out (Lowe).
 //!
