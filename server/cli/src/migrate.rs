@@ -162,6 +162,8 @@ fn found(raft: &RaftStorage, cluster_addr: &str) -> Result<(), String> {
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
         trailing_log_bytes: raft.trailing_log_bytes,
+        standby_reads: false,
+        stale_reads: std::time::Duration::ZERO,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {

@@ -37,6 +37,8 @@ pub enum Kind {
     Keys = 6,
     /// Whether the one that is asked could lead: it is unsealed, and its disk has room. The answer is one byte, 1 or 0.
     Room = 7,
+    /// A state that holds all that was answered until now, for reads of a node that stands by: see `read_index`.
+    ReadIndex = 8,
 }
 
 /// A question as it came.
@@ -82,6 +84,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(5) => Kind::Members,
         Ok(6) => Kind::Keys,
         Ok(7) => Kind::Room,
+        Ok(8) => Kind::ReadIndex,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),

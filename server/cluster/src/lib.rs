@@ -18,6 +18,7 @@ mod listener;
 pub mod node;
 mod places;
 pub mod raft;
+mod read_index;
 pub mod recover;
 mod snapshot;
 mod tls;

@@ -163,6 +163,11 @@ impl Links {
         within(CONNECT_WITHIN * 2, asked).await
     }
 
+    /// Ask the member that leads for a state to read from.
+    pub async fn read_index(&self, peer: &Peer) -> io::Result<Vec<u8>> {
+        self.ask_on_a_kept_channel(peer, Kind::ReadIndex, &[], &[]).await
+    }
+
     /// Tell a member keys that the store is about to have. It may have to ask its device.
     pub async fn offer_keys(&self, peer: &Peer, offer: &[u8]) -> io::Result<Vec<u8>> {
         let mut channel = self.connect(peer).await?;
@@ -176,18 +181,29 @@ impl Links {
     }
 
     async fn ask_raft(self, peer: Peer, head: Vec<u8>, payloads: Vec<Value>) -> io::Result<Vec<u8>> {
+        self.ask_on_a_kept_channel(&peer, Kind::Raft, &head, &payloads).await
+    }
+
+    /// Ask something that may be asked twice.
+    async fn ask_on_a_kept_channel(
+        &self,
+        peer: &Peer,
+        kind: Kind,
+        head: &[u8],
+        payloads: &[Value],
+    ) -> io::Result<Vec<u8>> {
         loop {
-            let (mut channel, was_idle) = self.channel(&peer).await?;
+            let (mut channel, was_idle) = self.channel(peer).await?;
             let asked = async {
-                frame::send_question(&mut channel, Kind::Raft, &head, &payloads).await?;
+                frame::send_question(&mut channel, kind, head, payloads).await?;
                 frame::answer(&mut channel).await
             };
             match asked.await {
                 Ok(answer) => {
-                    self.give_back(&peer, channel);
+                    self.give_back(peer, channel);
                     return Ok(answer);
                 }
-                // The other side may have been started anew; openraft's questions may be asked twice.
+                // The other side may have been started anew.
                 Err(_) if was_idle => {}
                 Err(e) => return Err(e),
             }

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use crate::frame::{self, Kind, Question};
 use crate::node::Node;
 use crate::raft::Group;
-use crate::{snapshot, tls};
+use crate::{read_index, snapshot, tls};
 
 /// A handshake takes no longer.
 const SHAKE_HANDS_WITHIN: Duration = Duration::from_secs(5);
@@ -111,6 +111,7 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
             frame::send_answer(channel, &answer).await
         }
         Kind::Room => frame::send_answer(channel, &[u8::from(node.could_lead())]).await,
+        Kind::ReadIndex => frame::send_answer(channel, &read_index::encode(node.lead_point().await)).await,
         Kind::Members => {
             let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
             let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();

@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use holdfast_core::clock::SystemClocks;
 use holdfast_core::cluster::{
     Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, JoinFrom, Later, Lead, Member, NotForwarded, Peer,
-    Progress,
+    Progress, ReadPoint,
 };
 use holdfast_sdk::Value;
 use holdfast_storage::{Options, Replica, Store, level};
@@ -21,6 +21,7 @@ use crate::identity::Identity;
 use crate::links::Links;
 use crate::places::Places;
 use crate::raft::{Group, Settings};
+use crate::read_index::Rounds;
 use crate::{api, forward, listener, places};
 
 /// Threads of the cluster's own: what members say to each other does not wait behind requests.
@@ -44,6 +45,10 @@ pub struct Set {
     pub trailing_logs: u64,
     /// The log has no more bytes than this for long.
     pub trailing_log_bytes: u64,
+    /// Whether this node answers reads while it stands by,
+    pub standby_reads: bool,
+    /// and for how long it does so from what it knows, without asking the active node.
+    pub stale_reads: Duration,
 }
 
 /// This node.
@@ -73,6 +78,8 @@ pub struct Node {
     said: Mutex<Places>,
     /// The term whose leader was told where this node is.
     introduced: Mutex<u64>,
+    standby_reads: bool,
+    pub(crate) rounds: Rounds,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,6 +123,8 @@ impl Node {
             folder: set.path.join("node"),
             said: Mutex::new(said),
             introduced: Mutex::default(),
+            standby_reads: set.standby_reads,
+            rounds: Rounds::new(set.stale_reads),
             store_folder: set.path,
             own,
             settings: Settings {
@@ -156,6 +165,10 @@ impl Node {
 
     pub(crate) fn group(&self) -> Option<Arc<Group>> {
         self.group.load_full()
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 
     pub(crate) fn front(&self) -> Option<&Arc<dyn Front>> {
@@ -427,6 +440,21 @@ impl Cluster for Node {
             });
             futures_util::future::join_all(offers).await.into_iter().collect()
         })
+    }
+
+    fn answers_reads(&self) -> bool {
+        self.standby_reads
+    }
+
+    fn point_of_read(&self) -> Later<Option<ReadPoint>> {
+        match self.own_handle.upgrade() {
+            Some(node) => node.wait_for_point(),
+            None => Box::pin(std::future::ready(None)),
+        }
+    }
+
+    fn applied(&self) -> (u64, u64) {
+        self.group().map_or((0, 0), |group| group.applied())
     }
 
     fn hand_over(&self) -> Later<bool> {

@@ -44,6 +44,10 @@ pub struct RaftStorage {
     pub autopilot_reconcile_interval: Duration,
     /// The largest entry in bytes; `None`: the server's `max_entry_size`.
     pub max_entry_size_bytes: Option<u64>,
+    /// Whether this node answers reads while it stands by.
+    pub standby_reads: bool,
+    /// For how long it may answer them from what it knows; zero: from what the active node says that it has to know.
+    pub stale_reads: Duration,
     /// Join as a member that does not vote.
     pub retry_join_as_non_voter: bool,
     /// Nodes to join.
@@ -83,6 +87,8 @@ impl Default for RaftStorage {
             snapshot_interval: Duration::from_secs(120),
             autopilot_reconcile_interval: Duration::from_secs(10),
             max_entry_size_bytes: None,
+            standby_reads: true,
+            stale_reads: Duration::ZERO,
             retry_join_as_non_voter: false,
             retry_join: Vec::new(),
         }
@@ -146,6 +152,8 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
     set(&mut raft.snapshot_interval, positive(s, "snapshot_interval")?);
     set(&mut raft.autopilot_reconcile_interval, positive(s, "autopilot_reconcile_interval")?);
     raft.max_entry_size_bytes = s.size("max_entry_size")?;
+    set(&mut raft.standby_reads, s.bool("standby_reads")?);
+    set(&mut raft.stale_reads, s.duration("stale_reads")?);
     set(&mut raft.retry_join_as_non_voter, s.bool("retry_join_as_non_voter")?);
     for block in s.blocks("retry_join", 0)? {
         let mut join = s.inner("retry_join", &block);

@@ -239,6 +239,11 @@ impl Clock {
         }
     }
 
+    /// The active node's cluster time was this: here it is no earlier.
+    pub fn follow_cluster(&self, time: Timestamp) {
+        self.offset.fetch_max(of_timestamp(time) - nanos(self.clocks.boot()), Ordering::Relaxed);
+    }
+
     /// The cluster time to store with a commit, if the last one is a second old.
     pub fn stamp(&self) -> Option<Timestamp> {
         let now = self.cluster_ns();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Chunks, Value};
+use holdfast_sdk::{Chunks, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
 /// What will be there.
@@ -158,11 +158,22 @@ pub enum NotForwarded {
     Unknown(String),
 }
 
+/// As of when a read is answered by a node that stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// The active node's clock: what ends is judged by it, or by a later one.
+    pub now: Timestamp,
+    /// Its cluster time.
+    pub cluster: Timestamp,
+}
+
 /// Answers requests that other nodes pass on.
 pub trait Front: Send + Sync + 'static {
     fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer>;
     /// The active node tells keys that the store is about to have; what is answered goes back to it.
     fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
+    /// This node's clocks, if it is the active one.
+    fn point_of_read(&self) -> Option<ReadPoint>;
 }
 
 /// A cluster that this node belongs to, or may join.
@@ -197,6 +208,13 @@ pub trait Cluster: Send + Sync + 'static {
     /// Tell every other member keys that the store is about to have. Their answers, by their names; who cannot be
     /// reached, or does not answer in time, with the reason.
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;
+    /// Whether this node answers reads while it stands by.
+    fn answers_reads(&self) -> bool;
+    /// Wait until everything is applied here that was answered to anybody before this was called (with `stale_reads`:
+    /// some time before). `None`: let the node that leads answer.
+    fn point_of_read(&self) -> Later<Option<ReadPoint>>;
+    /// Up to which index the log is being applied here, and up to which readers of the store see it.
+    fn applied(&self) -> (u64, u64);
     /// Hand leadership to another member. False: there is none that could take it.
     fn hand_over(&self) -> Later<bool>;
     /// Whether this node's disk has no room for writes, or soon will have none.

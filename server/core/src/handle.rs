@@ -6,6 +6,7 @@ mod at_once;
 mod house;
 mod judge;
 mod limits;
+mod standing_by;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use holdfast_storage::Store;
 use self::house::House;
 pub use self::house::is_of_root_alone;
 use self::judge::Authorised;
+pub use self::standing_by::Here;
 use crate::audit::{self, Act, AuthFacts, Pending, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::{failpoint, of_a_request};
@@ -146,7 +148,7 @@ impl Core {
         let (mut answer, effects) = self.serve(&open, &house, &entered.flight).await;
         let request = &entered.flight.request;
         if (request.operation.writes() || request.wrap_ttl.is_some()) && answer.status < 300 {
-            answer.headers.push(self.index_header(&open));
+            answer.headers.extend(self.index_headers(&open));
         }
         let writes = request.operation.writes();
         drop(entered);
@@ -348,6 +350,7 @@ impl Way<'_> {
             certificate_serial: self.request.client_certificate_serial.as_deref(),
             plain_request_keys: entry.map_or(&[], |e| &e.plain_request_keys),
             plain_response_keys: entry.map_or(&[], |e| &e.plain_response_keys),
+            node: "",
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{Answer, Core, Open, random};
 
 /// The header's name.
 pub const HEADER: &str = "X-Vault-Index";
-/// Our own name for it, in requests.
+/// Our own name for it.
 pub const OWN_HEADER: &str = "X-Holdfast-Index";
 
 const FORMAT: u8 = 1;
@@ -58,16 +58,21 @@ impl Core {
         State { cluster, restores: open.restores, index: self.store.view().index() }
     }
 
-    /// The present state, which holds all that was answered so far.
-    pub(crate) fn index_header(&self, open: &Open) -> (String, String) {
-        (HEADER.to_owned(), self.state(open).encode())
+    /// The present state, which holds all that was answered so far, under both names.
+    pub(crate) fn index_headers(&self, open: &Open) -> [(String, String); 2] {
+        let state = self.state(open).encode();
+        [(HEADER.to_owned(), state.clone()), (OWN_HEADER.to_owned(), state)]
     }
 
     /// Whether the states that a request names are reached, each of them: 400 what cannot be read, 412
     /// what is of another store or not there yet.
     pub fn check_index<'h>(&self, given: impl Iterator<Item = &'h str>) -> Result<(), Answer> {
         let Some(open) = self.open() else { return Err(Answer::sealed()) };
-        let now = self.state(&open);
+        self.check_index_in(&open, given)
+    }
+
+    pub(crate) fn check_index_in<'h>(&self, open: &Open, given: impl Iterator<Item = &'h str>) -> Result<(), Answer> {
+        let now = self.state(open);
         for text in given.flat_map(|g| g.split(',')).filter(|t| !t.trim().is_empty()) {
             let wanted =
                 State::decode(text).ok_or_else(|| Answer::error(400, &format!("failed to decode {HEADER:?}")))?;
@@ -77,6 +82,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of these states is never reached here: it is another store's, or from before a restore.
+    pub(crate) fn names_another_store(&self, open: &Open, given: &[&str]) -> bool {
+        let now = self.state(open);
+        let states = given.iter().flat_map(|g| g.split(',')).filter_map(State::decode);
+        states.into_iter().any(|wanted| (wanted.cluster, wanted.restores) != (now.cluster, now.restores))
     }
 }
 
@@ -88,8 +100,9 @@ mod tests {
     #[tokio::test]
     async fn a_state_of_another_store_or_of_later_is_not_reached() {
         let (core, open) = unsealed().await;
-        let (name, own) = core.index_header(&open);
-        assert_eq!(name, "X-Vault-Index");
+        let [(name, own), (own_name, same)] = core.index_headers(&open);
+        assert_eq!((name.as_str(), own_name.as_str()), ("X-Vault-Index", "X-Holdfast-Index"));
+        assert_eq!(own, same);
         let check = |given: &[&str]| core.check_index(given.iter().copied()).map_err(|a| a.status);
         let now = core.state(&open);
         let later = State { index: now.index + 1, ..core.state(&open) }.encode();

@@ -53,6 +53,7 @@ mod policies;
 mod profile;
 mod quotas;
 pub mod random;
+mod reading;
 mod router;
 mod seal_health;
 mod seal_migration;
@@ -74,7 +75,7 @@ mod wrapping;
 
 pub use answer::Answer;
 pub use body::parse_body;
-pub use handle::{Begun, is_of_root_alone};
+pub use handle::{Begun, Here, is_of_root_alone};
 pub use init::{InitRequest, Initialised};
 pub use lockout::UserLockout;
 pub use old_routes::OldRoutes;
@@ -102,6 +103,9 @@ use crate::router::{Mount, Router};
 use crate::tokens::TokenEntry;
 use crate::tx::Tx;
 
+/// Kept in memory at most.
+const CACHED_TOKENS: usize = 20_000;
+const CACHED_ENTRIES: usize = 4096;
 /// How often a transaction is run before the server gives up.
 const ATTEMPTS: usize = 64;
 
@@ -159,6 +163,8 @@ pub struct Core {
     node: std::sync::OnceLock<Node>,
     /// Set while the server is unsealed.
     open: ArcSwapOption<Open>,
+    /// What a node that stands by reads with.
+    pub(crate) readers: reading::Readers,
     pub(crate) seal: seal_state::SealState,
     pub(crate) seal_health: seal_health::SealHealth,
     pub devices: Arc<devices::Devices>,
@@ -269,6 +275,7 @@ impl Core {
             options: settings,
             node: std::sync::OnceLock::new(),
             open: ArcSwapOption::empty(),
+            readers: reading::Readers::default(),
             seal: seal_state::SealState::default(),
             seal_health: seal_health::SealHealth::default(),
             devices: Arc::new(devices::Devices::new(options.devices)),
@@ -295,6 +302,7 @@ impl Core {
             let Some(core) = weak.upgrade() else { return };
             core.locks_may_have_changed(keys, index);
             core.namespaces_may_be_sealed(keys, index);
+            core.readers.hear(keys, index);
             if let Some(open) = &*core.open.load() {
                 open.invalidate(keys, index);
             }
@@ -542,10 +550,45 @@ impl Core {
         if let Some(open) = self.open() {
             open.audit.reopen();
         }
+        self.readers.reopen_audit();
     }
 }
 
 impl Open {
+    /// With keys, and nothing read yet.
+    fn new(
+        locks: &holdfast_seal::locks::LockList,
+        barrier: Barrier,
+        (root, shares_key): (Key, Option<Key>),
+        restores: u64,
+        audit: audit::Broker,
+    ) -> Open {
+        Open {
+            barrier: ArcSwap::from_pointee(barrier),
+            root: ArcSwap::from_pointee(root),
+            shares_key: ArcSwapOption::from_pointee(shares_key),
+            ceremonies: ceremony::Ceremonies::default(),
+            cluster_id: random::uuid_text(&locks.cluster_id),
+            cluster_name: locks.cluster_name.clone(),
+            restores,
+            spaces: namespaces::Spaces::new(),
+            tokens: Cache::new(CACHED_TOKENS),
+            sessions: Cache::new(CACHED_TOKENS),
+            opened: Arc::new(Cache::new(CACHED_ENTRIES)),
+            policies: PolicyCache::default(),
+            identities: identity::Resolutions::default(),
+            audit,
+            quotas: quotas::Quotas::default(),
+            usage: ArcSwapOption::empty(),
+            last_uses: last_use::LastUses::default(),
+            unseals: namespaces::seal::Unseals::default(),
+            second_factors: Arc::default(),
+            settings: settings::SettingsCache::default(),
+            closing: AtomicBool::new(false),
+            closed: tokio::sync::watch::Sender::new(false),
+        }
+    }
+
     /// A namespace was sealed by the batch of `index`: all that was read goes, of other namespaces too.
     fn forget_what_was_read(&self, index: u64) {
         self.opened.forget_before(index);

@@ -78,6 +78,9 @@ pub struct Metrics {
     pub reads: Counter,
     pub writes: Counter,
     pub in_flight: Gauge,
+    /// Reads that this node answered while it stood by, and those that it tried to and passed on.
+    pub standby_reads: Counter,
+    pub standby_reads_passed_on: Counter,
     /// Commits that failed for good, or whose outcome is unknown.
     pub commit_failures: Counter,
     /// Times that this node was sealed, and became active.
@@ -326,6 +329,10 @@ impl Metrics {
             "Leases whose end failed too often: see sys/leases.",
             now.leases.irrevocable as f64,
         );
+        let (here, passed_on) = (self.standby_reads.get() as f64, self.standby_reads_passed_on.get() as f64);
+        one("holdfast_standby_reads", "counter", "Reads that this node answered while it stood by.", here);
+        let help = "Reads that this node could have answered while it stood by, and passed on.";
+        one("holdfast_standby_reads_passed_on", "counter", help, passed_on);
         one("holdfast_quota_refusals", "counter", "Requests that a quota refused.", self.quota_refusals.get() as f64);
         one("holdfast_leases_created", "counter", "Leases made.", self.leases_created.get() as f64);
         one("holdfast_leases_renewed", "counter", "Leases renewed.", self.leases_renewed.get() as f64);

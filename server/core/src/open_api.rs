@@ -116,6 +116,9 @@ fn path_item(mount: &Mount, route: &Route<'_>, generic: bool) -> (String, Value)
     if route.unauthenticated {
         item["x-vault-unauthenticated"] = true.into();
     }
+    if route.reads_anywhere {
+        item["x-holdfast-reads-anywhere"] = true.into();
+    }
     if route.root_protected {
         item["x-vault-sudo"] = true.into();
     }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
 use holdfast_sdk::{Error, Result};
 use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
@@ -14,20 +13,14 @@ use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
 use holdfast_storage::{Proposal, Write, level};
 
 use crate::audit::Act;
-use crate::cache::Cache;
-use crate::ceremony::Ceremonies;
 use crate::layout::{KEYRING, LOCKS};
-use crate::namespaces::seal::Unseals;
-use crate::namespaces::{self, Spaces};
-use crate::policies::PolicyCache;
+use crate::namespaces;
 use crate::router;
 use crate::seal_migration::Migration;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
 
-const CACHED_TOKENS: usize = 20_000;
-const CACHED_ENTRIES: usize = 4096;
 /// Waits between two tries of a device that does not answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -273,30 +266,9 @@ impl Core {
         let record = record.ok_or_else(|| failed("the keyring is missing: restore the store from a backup"))?;
         let keyring = Keyring::open(&record, &root, read.list.cluster_id).map_err(failed)?;
         let barrier = Barrier::new(Arc::new(keyring));
-        let open = Arc::new(Open {
-            barrier: ArcSwap::from_pointee(barrier.clone()),
-            root: ArcSwap::from_pointee(root),
-            shares_key: ArcSwapOption::from_pointee(shares_key),
-            ceremonies: Ceremonies::default(),
-            cluster_id: random::uuid_text(&read.list.cluster_id),
-            cluster_name: read.list.cluster_name.clone(),
-            restores: index::restores(&self.store.snapshot()).map_err(failed)?,
-            spaces: Spaces::new(),
-            tokens: Cache::new(CACHED_TOKENS),
-            sessions: Cache::new(CACHED_TOKENS),
-            opened: Arc::new(Cache::new(CACHED_ENTRIES)),
-            policies: PolicyCache::default(),
-            identities: crate::identity::Resolutions::default(),
-            audit: self.open_audit(&barrier).await.map_err(failed)?,
-            quotas: crate::quotas::Quotas::default(),
-            usage: ArcSwapOption::empty(),
-            last_uses: crate::last_use::LastUses::default(),
-            unseals: Unseals::default(),
-            second_factors: Arc::default(),
-            settings: crate::settings::SettingsCache::default(),
-            closing: AtomicBool::new(false),
-            closed: tokio::sync::watch::Sender::new(false),
-        });
+        let restores = index::restores(&self.store.snapshot()).map_err(failed)?;
+        let audit = self.open_audit(&barrier).await.map_err(failed)?;
+        let open = Arc::new(Open::new(&read.list, barrier.clone(), (root, shares_key), restores, audit));
         let migrated = self.migrate_if_agreed(&open, read.list).await?;
         let mut tx = Tx::read_only(self.store.view(), barrier.clone());
         namespaces::seal::resume(self, &mut tx, &barrier).map_err(failed)?;
@@ -369,6 +341,7 @@ impl Core {
         if !self.forget_held() && open.is_none() {
             return;
         }
+        self.end_reader().await;
         self.seal.sealed_by_hand.store(true, Ordering::SeqCst);
         self.seal.migrating.store(false, Ordering::SeqCst);
         self.seal_count.fetch_add(1, Ordering::SeqCst);

@@ -64,7 +64,7 @@ impl Core {
 
     /// The request headers that audit lines show; `None` while the server is sealed.
     pub fn audited_headers(&self) -> Result<Option<Arc<AuditedHeaders>>> {
-        let Some(open) = self.open() else { return Ok(None) };
+        let Some(open) = self.open_to_read() else { return Ok(None) };
         open.audited_headers(self).map(Some)
     }
 }

@@ -13,7 +13,7 @@ use holdfast_sdk::Timestamp;
 use holdfast_seal::locks::ReadList;
 use holdfast_storage::RESTORE_KEY;
 
-use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded};
+use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded, ReadPoint};
 use crate::layout::LOCKS;
 use crate::namespaces::own_keys::OwnKeys;
 use crate::new_keys::Offered;
@@ -60,6 +60,11 @@ pub(crate) struct Standings {
 impl Standings {
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node is unsealed, is not the active one, and holds the present root key.
+    pub fn stands_by(&self) -> bool {
+        self.held().is_some() && self.active().is_none() && self.locks_changed.load(Ordering::SeqCst) == 0
     }
 
     fn active(&self) -> MutexGuard<'_, Option<(Timestamp, u64)>> {
@@ -219,10 +224,16 @@ impl Core {
                 }
                 said = broken;
             }
-            if !self.is_out_of_step(&*cluster) && self.standings.locks_changed.load(Ordering::SeqCst) == 0 {
+            let is_in_step =
+                !self.is_out_of_step(&*cluster) && self.standings.locks_changed.load(Ordering::SeqCst) == 0;
+            if is_in_step && !self.reader_is_out_of_step(&*cluster) {
                 continue;
             }
             let _one = self.seal.act.lock().await;
+            if is_in_step {
+                self.match_reader(&*cluster).await;
+                continue;
+            }
             if let Err(Refusal(_, text)) = self.match_lead().await {
                 tracing::error!("this node leads and cannot become active: {text}");
                 cluster.hand_over().await;
@@ -272,6 +283,7 @@ impl Core {
             self.store.stand_by();
             return Ok(());
         };
+        self.end_reader().await;
         let cause = format!("this node leads the cluster, in term {}", lead.term);
         if let Err(e) = self.activate(root, shares_key, &cause).await {
             self.store.stand_by();
@@ -304,10 +316,17 @@ impl Core {
             cluster.may_lead(false);
         }
         *self.standings.active() = None;
+        self.readers.void();
         self.standings.offered.forget();
         self.standings.own_keys.forget_all(0);
         self.store.stand_by();
         self.standings.held().take().is_some()
+    }
+
+    /// The clocks of this node, if it is the active one: reads of others are judged by them.
+    pub fn point_of_read(&self) -> Option<ReadPoint> {
+        let is_active = matches!(self.standing(), Standing::Active);
+        is_active.then(|| ReadPoint { now: self.clock.now(), cluster: self.clock.cluster() })
     }
 
     /// Let the node that leads answer a request.

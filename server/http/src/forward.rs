@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdfast_core::cluster::{Forwarded, ForwardedAnswer, Front as Answers, Later, NotForwarded};
+use holdfast_core::cluster::{Forwarded, ForwardedAnswer, Front as Answers, Later, NotForwarded, ReadPoint};
 use holdfast_core::{Answer, Core, Standing};
 use holdfast_sdk::Chunks;
 use hyper::body::Body;
@@ -126,6 +126,10 @@ impl Answers for Front {
     fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer> {
         let core = self.core.clone();
         Box::pin(async move { sent_back(answer(&core, request, body).await) })
+    }
+
+    fn point_of_read(&self) -> Option<ReadPoint> {
+        self.core.point_of_read()
     }
 
     fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>> {

@@ -20,6 +20,7 @@ mod redact;
 mod request;
 mod response_headers;
 mod scope;
+mod standing_by;
 pub mod tls;
 
 pub use archive::remove_left as remove_left_archives;

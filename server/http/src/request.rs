@@ -21,7 +21,7 @@ use crate::body::{self, BodyError};
 use crate::content::Content;
 use crate::cors::{self, Verdict};
 use crate::path::{self, Checked};
-use crate::{ListenerOptions, Redact, archive, forward, query};
+use crate::{ListenerOptions, Redact, archive, forward, query, standing_by};
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -143,6 +143,7 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
 }
 
 /// A request whose body is there.
+#[derive(Clone)]
 pub(crate) struct Whole<'r> {
     pub method: &'r Method,
     /// Path and query as they came.
@@ -187,11 +188,16 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
     match core.standing() {
         Standing::Active => {}
         Standing::Sealed => return reply(Answer::sealed()),
-        Standing::Standby(_) if forwards => match Box::pin(forward::pass_on(core, &whole)).await {
-            Some(answer) => return answer,
-            // This node has become the active one meanwhile.
-            None => return Box::pin(answer_whole(core, whole, forwards)).await,
-        },
+        Standing::Standby(_) if forwards => {
+            if let Some(answer) = Box::pin(standing_by::answer(core, &whole)).await {
+                return answer;
+            }
+            return match Box::pin(forward::pass_on(core, &whole)).await {
+                Some(answer) => answer,
+                // This node has become the active one meanwhile.
+                None => Box::pin(answer_whole(core, whole, forwards)).await,
+            };
+        }
         Standing::Standby(_) => return reply(forward::not_active()),
     }
     let names = [holdfast_core::index::HEADER, holdfast_core::index::OWN_HEADER];
@@ -250,13 +256,13 @@ async fn in_recovery_mode(core: &Arc<Core>, whole: Whole<'_>) -> Reply {
 }
 
 /// The headers that audit lines show, each value by itself.
-fn kept(headers: &HeaderMap, audited: &AuditedHeaders) -> Headers {
+pub(crate) fn kept(headers: &HeaderMap, audited: &AuditedHeaders) -> Headers {
     let values = |name| headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok());
     audited.names().flat_map(|name| values(name).map(move |v| (name.to_owned(), v.to_owned()))).collect()
 }
 
 /// Texts in the parameters, keys included.
-fn json_strings(map: &Map<String, Value>) -> u64 {
+pub(crate) fn json_strings(map: &Map<String, Value>) -> u64 {
     fn count(v: &Value) -> u64 {
         match v {
             Value::String(_) => 1,
@@ -383,7 +389,7 @@ pub fn decode(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8])
     }))
 }
 
-fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
+pub(crate) fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
     let Whole { method, path, pairs, headers, body, address, certificate_serial, .. } = whole;
     let bad = |text: &str| Answer::error(400, text);
     let list = query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);

@@ -36,6 +36,8 @@ pub struct Found {
     pub supported: bool,
     pub unauthenticated: bool,
     pub root_protected: bool,
+    /// Any node of a cluster may answer it: a read that leaves nothing behind.
+    pub reads_anywhere: bool,
     /// The operation acts outside.
     pub acts: bool,
     /// The operation may wait before its transaction: it has a `prepare`.
@@ -55,6 +57,7 @@ pub struct Route<'a> {
     pub unauthenticated: bool,
     pub root_protected: bool,
     pub has_exists: bool,
+    pub reads_anywhere: bool,
 }
 
 enum Part {
@@ -80,6 +83,7 @@ pub struct Path<B, T: ?Sized = Tx> {
     exists: Option<Exists<B, T>>,
     unauthenticated: bool,
     may_end_in_slash: bool,
+    reads_anywhere: bool,
     root_protected: Protected,
     known: Arc<[&'static str]>,
 }
@@ -135,6 +139,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
             exists: None,
             unauthenticated: false,
             may_end_in_slash: false,
+            reads_anywhere: false,
             root_protected: Protected::None,
             known: Arc::new([]),
         });
@@ -163,6 +168,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 supported: p.handlers.contains_key(&operation),
                 unauthenticated: p.unauthenticated,
                 root_protected: p.root_protected == Protected::All || p.root_protected == Protected::Only(operation),
+                reads_anywhere: p.reads_anywhere && !operation.writes(),
                 waits: p.handlers.get(&operation).is_some_and(|h| h.prepare.is_some()),
                 acts: p.handlers.get(&operation).is_some_and(|h| h.intend.is_some()),
                 known: p.known.clone(),
@@ -213,6 +219,7 @@ impl<B: 'static, T: ?Sized + 'static> Routes<B, T> {
                 unauthenticated: p.unauthenticated,
                 root_protected: p.root_protected != Protected::None,
                 has_exists: p.exists.is_some(),
+                reads_anywhere: p.reads_anywhere,
             })
             .collect()
     }
@@ -345,6 +352,13 @@ impl<B: 'static, T: ?Sized + 'static> Path<B, T> {
     /// With a slash at its end it is the same path, though it has no list.
     pub fn may_end_in_slash(mut self) -> Self {
         self.may_end_in_slash = true;
+        self
+    }
+
+    /// Reads and lists of this path may be answered by any node of a cluster. Such a handler reads what is stored and
+    /// the caller, and nothing else: not what is in the memory of the active node, and nothing outside.
+    pub fn reads_anywhere(mut self) -> Self {
+        self.reads_anywhere = true;
         self
     }
 

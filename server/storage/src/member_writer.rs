@@ -87,6 +87,7 @@ impl Writer {
             }
             self.inner.publish(&mut shared, snapshot, &keys);
         }
+        *lock(&member.published) = mark;
         self.inner.compaction.note(keys.iter());
         // What opens the store must be there after a loss of power, before anybody leads.
         if keys.iter().any(|k| k.first() == Some(&0) || **k == *RESTORE_KEY) {
@@ -119,6 +120,7 @@ impl Writer {
             shared.give_up_readers();
             self.inner.publish(&mut shared, snapshot, &[]);
         }
+        *lock(&member.published) = mark;
         self.is_durable(mark.index);
         Ok(())
     }
@@ -140,6 +142,7 @@ pub fn members_parts(kept: &[u8]) -> Option<(Mark, &[u8])> {
 pub(crate) fn opened(member: &Shared, found: Option<(Mark, Vec<u8>)>) {
     if let Some((mark, members)) = found {
         *lock(&member.checkpointed) = mark;
+        *lock(&member.published) = mark;
         *lock(&member.state) = (mark, members);
     }
 }

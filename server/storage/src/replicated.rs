@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub work: Mutex<VecDeque<Work>>,
     /// Where the state machine is, and who the members are, as the log thread left it.
     pub state: Mutex<(Mark, Vec<u8>)>,
+    /// Up to where readers see it, which is a moment later.
+    pub published: Mutex<Mark>,
     /// Up to where it is on the disk.
     pub checkpointed: Mutex<Mark>,
     pub agreement: OnceLock<Arc<dyn Agreement>>,
@@ -149,6 +151,11 @@ impl Replica {
     pub fn state(&self) -> Option<(Mark, Vec<u8>)> {
         let state = lock(&self.shared.state).clone();
         (state.0 != Mark::default()).then_some(state)
+    }
+
+    /// Up to where readers of this store see what was applied.
+    pub fn published(&self) -> Mark {
+        *lock(&self.shared.published)
     }
 
     /// Whether there is anything in it.

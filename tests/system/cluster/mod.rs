@@ -14,6 +14,7 @@ mod recover;
 mod seal_migration;
 mod snapshots;
 mod snapshots_s3;
+mod standby_reads;
 mod upgrade;
 
 use std::path::Path;
@@ -147,6 +148,8 @@ fn what_a_standby_passes_on_has_the_headers_of_the_active_nodes_answer() {
     let names = |n: usize, wrap: &[(&str, &str)]| {
         let reply = nodes.root(n).raw("GET", "/v1/kv/a", wrap, b"").expect(200);
         let mut names: Vec<String> = reply.headers.iter().map(|(name, _)| name.clone()).collect();
+        // A node that stands by says what state it has read itself.
+        names.retain(|name| !name.ends_with("-index"));
         names.sort();
         (names, reply)
     };

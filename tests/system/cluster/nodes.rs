@@ -44,6 +44,11 @@ pub trait Between {
         others.iter().map(one).collect()
     }
 
+    /// More of its listener.
+    fn listens_with(&self, _n: usize) -> String {
+        String::new()
+    }
+
     /// Further stanzas of its configuration.
     fn top(&self, _n: usize) -> String {
         String::new()
@@ -138,10 +143,11 @@ impl Nodes {
         let (own, members) = self.ports[n];
         let others: Vec<u16> = self.ports.iter().map(|p| p.0).filter(|port| *port != own).collect();
         let (join, seal) = (self.between.finds(n, &others), self.between.seal(n) + &self.between.top(n));
+        let listener = self.between.listens_with(n);
         let front = self.between.front(n, members);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n performance_multiplier = 10\n {join}\n}}\n\
-             listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n}}\n\
+             listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n {listener}\n}}\n\
              api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n{seal}",
             data = folder.join("data").display(),
         );
@@ -278,6 +284,11 @@ impl Nodes {
     /// What a node that does not run has stored.
     pub fn stored(&self, n: usize) -> PathBuf {
         self.folder.path().join(format!("n{n}")).join("data")
+    }
+
+    /// The audit log of a node that has one in its folder.
+    pub fn audit_log(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("n{n}/audit.log"))
     }
 
     /// The port at which clients find a node.

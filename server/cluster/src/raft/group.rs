@@ -17,7 +17,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::storage::Snapshot;
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{ChangeMembers, Instant, Raft, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Instant, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::runtime::Handle;
 
 use super::log::LogStore;
@@ -103,7 +103,9 @@ impl Group {
         let id = NodeId(settings.node_id.clone());
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
-        let raft = Raft::new(id.clone(), config, Network { peers }, log, machine).await.map_err(|e| e.to_string())?;
+        let raft = Raft::new(id.clone(), config, Network { peers, replica: replica.clone() }, log, machine)
+            .await
+            .map_err(|e| e.to_string())?;
         Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
         let sleep = Arc::new(Sleep::new(clocks));
         let rest = Arc::new(Rest::new(raft.clone(), id.clone()));
@@ -167,6 +169,33 @@ impl Group {
             last: m.last_log_index.map_or(0, |i| i + 1),
             broken: m.running_state.as_ref().err().map(ToString::to_string),
         }
+    }
+
+    /// As the leader: an index of the log at or behind everything that was answered before this was asked for. A
+    /// majority has said meanwhile that this member leads, readers of this store see the index, and others are told
+    /// that they may apply it.
+    pub async fn read_index(&self) -> Option<u64> {
+        let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
+        let wanted = read.log_id().clone();
+        let is_shown = self.replica.published().index >= types::mark(&wanted).index;
+        if !is_shown {
+            self.raft.watch_apply_progress().wait_until_ge(&Some(wanted.clone())).await.ok()?;
+            // What the round of this question told them was less.
+            self.raft.trigger().heartbeat().await.ok()?;
+        }
+        Some(types::mark(&wanted).index)
+    }
+
+    /// Wait until an index of the log was applied, and readers of this store see it.
+    pub async fn is_applied(&self, index: u64) -> bool {
+        let is_there = |at: &Option<types::LogId>| at.as_ref().is_some_and(|id| types::mark(id).index >= index);
+        self.raft.watch_apply_progress().wait_until(is_there).await.is_ok()
+    }
+
+    /// How far the log is being applied, and how far readers of this store see it.
+    pub fn applied(&self) -> (u64, u64) {
+        let published = self.replica.published().index;
+        (self.replica.state().map_or(0, |(mark, _)| mark.index), published)
     }
 
     /// Wait until something of [`Group::lead`] may have changed since this returned last. One waits at a time.

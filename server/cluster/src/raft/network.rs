@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use holdfast_core::cluster::Peer;
-use holdfast_storage::{Frozen, Mark, Record};
+use holdfast_storage::{Frozen, Mark, Record, Replica};
 use openraft::async_runtime::Select2;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -111,20 +111,33 @@ impl Question {
 #[derive(Clone)]
 pub struct Network {
     pub peers: Arc<dyn Peers>,
+    pub replica: Replica,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, _target: NodeId, node: &Peer) -> Link {
-        Link { peers: self.peers.clone(), member: node.clone() }
+        Link { peers: self.peers.clone(), replica: self.replica.clone(), member: node.clone() }
     }
 }
 
 /// The way to one member.
 pub struct Link {
     peers: Arc<dyn Peers>,
+    replica: Replica,
     member: Peer,
+}
+
+/// Up to where others are told that they may apply: not further than readers see it here. Reads of nodes that stand by
+/// would otherwise show for a moment what the active node's do not show yet.
+fn shown_here(committed: Option<LogId>, published: Mark) -> Option<LogId> {
+    match committed {
+        Some(committed) if types::mark(&committed).index > published.index => {
+            (published.index > 0).then(|| types::log_id(published))
+        }
+        other => other,
+    }
 }
 
 fn failed(e: &io::Error) -> RPCError<Types> {
@@ -192,7 +205,7 @@ impl RaftNetworkV2<Types> for Link {
             vote: (&r.vote).into(),
             previous: id(&r.prev_log_id),
             entries: r.entries.iter().map(|e| (&e.log_id).into()).collect(),
-            committed: id(&r.leader_commit),
+            committed: id(&shown_here(r.leader_commit, self.replica.published())),
         };
         let payloads = r.entries.iter().map(|e| types::encode(&e.payload)).collect();
         match self.ask(&question, payloads, &option).await? {
@@ -261,5 +274,21 @@ impl RaftNetworkV2<Types> for Link {
             Reply::NotTransferred => Err(failed(&io::Error::other("leadership was not taken"))),
             _ => Err(unexpected()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_apply_what_is_not_shown_here() {
+        let at = |index| Mark { term: 3, index };
+        let id = |index| Some(types::log_id(at(index)));
+        assert_eq!(shown_here(None, at(5)), None);
+        assert_eq!(shown_here(id(4), at(5)), id(4));
+        assert_eq!(shown_here(id(5), at(5)), id(5));
+        assert_eq!(shown_here(id(9), at(5)), id(5));
+        assert_eq!(shown_here(id(9), Mark::default()), None);
     }
 }

@@ -227,6 +227,8 @@ pub struct RequestFacts<'a> {
     pub certificate_serial: Option<&'a str>,
     pub plain_request_keys: &'a [String],
     pub plain_response_keys: &'a [String],
+    /// The node that answers, where that is one that stands by.
+    pub node: &'a str,
 }
 
 /// Writes the members of an object with commas between them.
@@ -361,6 +363,7 @@ fn request(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u
     }
     headers(h, r, &mut o);
     o.text("client_certificate_serial_number", r.certificate_serial.unwrap_or(""));
+    o.text("node", r.node);
     o.close();
 }
 

@@ -132,12 +132,7 @@ impl Broker {
 
     /// Wait for a moment until remote devices have what they were given.
     pub async fn drain(&self) {
-        let sent = async {
-            while self.devices.load().iter().any(|device| device.waiting_bytes() > 0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _others_are_lost = tokio::time::timeout(DRAIN, sent).await;
+        drain(self.devices()).await;
     }
 
     /// A device that was tested is to be taken for the one that is stored with its UUID.
@@ -151,6 +146,16 @@ impl Broker {
         let tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner);
         tested.iter().filter_map(Weak::upgrade).find(|device| device.uuid.as_ref() == Some(uuid))
     }
+}
+
+/// Wait for a moment until remote devices have what they were given.
+pub async fn drain(devices: Arc<Devices>) {
+    let sent = async {
+        while devices.iter().any(|device| device.waiting_bytes() > 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _others_are_lost = tokio::time::timeout(DRAIN, sent).await;
 }
 
 /// The lines of one request.

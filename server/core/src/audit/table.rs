@@ -137,6 +137,8 @@ impl Core {
     /// The configuration was read again: these devices are declared now.
     pub async fn declare_audit(&self, devices: Vec<DeviceConfig>) {
         self.options.audit.store(Arc::new(devices));
+        // One that is made anew has them.
+        self.readers.void();
         let Some(open) = self.open() else { return };
         if let Err(e) = self.follow_audit(&open).await {
             tracing::error!(error = %e, "the audit devices stay as they were");

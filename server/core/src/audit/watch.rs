@@ -49,6 +49,10 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 }
             }
         }
+        if core.open.load().as_ref().is_none_or(|active| !Arc::ptr_eq(active, &open)) {
+            // A node that stands by writes nothing into the store.
+            continue;
+        }
         core.tell_late(&open);
         if let Err(e) = core.store_checkpoints(&open, &open.audit).await {
             tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");

@@ -87,12 +87,13 @@ impl Core {
             certificate_serial: request.client_certificate_serial.as_deref(),
             plain_request_keys: &[],
             plain_response_keys: &[],
+            node: "",
         };
         let now = self.clock.now();
         open.audit.entry(&facts, &about).both((now, now), Some(why), Err(why))
     }
 
-    fn house_of(self: &Arc<Self>, open: &Open, request: &mut Request) -> Result<House> {
+    pub(super) fn house_of(self: &Arc<Self>, open: &Open, request: &mut Request) -> Result<House> {
         let mut house = match request.namespace.as_str() {
             "" => self.house(open, None)?,
             path => {

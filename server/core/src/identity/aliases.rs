@@ -32,9 +32,9 @@ pub fn routes(mut routes: R) -> R {
     for base in ["entity-alias", "alias", "persona"] {
         routes = routes
             .path(base, "Create an alias of an entity, or change one.", |p| p.update(write))
-            .path(&format!("{base}/id"), "List the aliases of entities.", |p| p.list(list))
+            .path(&format!("{base}/id"), "List the aliases of entities.", |p| p.list(list).reads_anywhere())
             .path(&format!("{base}/id/{{id}}"), "Read, change and delete an alias by its id.", |p| {
-                p.read(read).update(write_id).delete(delete)
+                p.read(read).update(write_id).delete(delete).reads_anywhere()
             });
     }
     routes

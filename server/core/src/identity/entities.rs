@@ -37,13 +37,13 @@ pub fn routes(routes: R) -> R {
         .path("entity", "Create an entity, or change one.", |p| p.update(write))
         .path("entity/batch-delete", "Delete entities by their ids.", |p| p.update(batch_delete))
         .path("entity/merge", "Make several entities one.", |p| p.update(merge::merge))
-        .path("entity/id", "List the entities by id.", |p| p.list(list_ids))
+        .path("entity/id", "List the entities by id.", |p| p.list(list_ids).reads_anywhere())
         .path("entity/id/{id}", "Read, change and delete an entity by its id.", |p| {
-            p.read(read_id).update(write_id).delete(delete_id)
+            p.read(read_id).update(write_id).delete(delete_id).reads_anywhere()
         })
-        .path("entity/name", "List the entities by name.", |p| p.list(list_names))
+        .path("entity/name", "List the entities by name.", |p| p.list(list_names).reads_anywhere())
         .path("entity/name/{name+}", "Read, write and delete an entity by its name.", |p| {
-            p.read(read_name).update(write_name).delete(delete_name)
+            p.read(read_name).update(write_name).delete(delete_name).reads_anywhere()
         })
 }
 

@@ -26,9 +26,9 @@ type R = Routes<IdentityBackend, Tx>;
 pub fn routes(routes: R) -> R {
     routes
         .path("group-alias", "Create an alias of a group, or change one.", |p| p.update(write))
-        .path("group-alias/id", "List the aliases of groups.", |p| p.list(list))
+        .path("group-alias/id", "List the aliases of groups.", |p| p.list(list).reads_anywhere())
         .path("group-alias/id/{id}", "Read, change and delete an alias of a group by its id.", |p| {
-            p.read(read).update(write_id).delete(delete)
+            p.read(read).update(write_id).delete(delete).reads_anywhere()
         })
 }
 

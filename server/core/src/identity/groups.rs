@@ -33,13 +33,13 @@ type R = Routes<IdentityBackend, Tx>;
 pub fn routes(routes: R) -> R {
     routes
         .path("group", "Create a group, or change one.", |p| p.update(write))
-        .path("group/id", "List the groups by id.", |p| p.list(list_ids))
+        .path("group/id", "List the groups by id.", |p| p.list(list_ids).reads_anywhere())
         .path("group/id/{id}", "Read, change and delete a group by its id.", |p| {
-            p.read(read_id).update(write_id).delete(delete_id)
+            p.read(read_id).update(write_id).delete(delete_id).reads_anywhere()
         })
-        .path("group/name", "List the groups by name.", |p| p.list(list_names))
+        .path("group/name", "List the groups by name.", |p| p.list(list_names).reads_anywhere())
         .path("group/name/{name+}", "Read, write and delete a group by its name.", |p| {
-            p.read(read_name).update(write_name).delete(delete_name)
+            p.read(read_name).update(write_name).delete(delete_name).reads_anywhere()
         })
 }
 

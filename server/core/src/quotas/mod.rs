@@ -281,6 +281,19 @@ pub struct Ruling {
 }
 
 impl Core {
+    /// Whether a rule is on a request, which counts at one node only.
+    pub(crate) fn has_rate_limit(&self, open: &Open, request: &Request, mount: Option<&Mount>) -> Result<bool> {
+        if open.quotas.are_none() {
+            return Ok(false);
+        }
+        let in_force = open.quotas.in_force(self, open)?;
+        if in_force.config.exempts(&request.namespace, &request.path) {
+            return Ok(false);
+        }
+        let fits = |rule: &Rule| rule.fits(&request.namespace, mount, &request.path, None).is_some();
+        Ok(in_force.rules.iter().any(|(rule, _)| fits(rule)))
+    }
+
     /// Count a request. None: no rule is on it.
     pub(crate) fn ruling(
         &self,

@@ -30,12 +30,16 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("capabilities", "What a token may do at paths.", |p| p.update(of_token))
         .path("capabilities-self", "What the caller may do at paths.", |p| p.update(of_self))
         .path("capabilities-accessor", "What the token of an accessor may do at paths.", |p| p.update(of_accessor))
-        .path("internal/ui/mounts", "The mounts that the caller can use.", |p| p.read(ui_mounts).unauthenticated())
-        .path("internal/ui/mounts/{path...}", "The mount of a path.", |p| p.read(ui_mount).unauthenticated())
-        .path("internal/ui/namespaces", "The namespaces that the caller can use.", |p| {
-            p.read(ui_namespaces).unauthenticated()
+        .path("internal/ui/mounts", "The mounts that the caller can use.", |p| {
+            p.read(ui_mounts).unauthenticated().reads_anywhere()
         })
-        .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant))
+        .path("internal/ui/mounts/{path...}", "The mount of a path.", |p| {
+            p.read(ui_mount).unauthenticated().reads_anywhere()
+        })
+        .path("internal/ui/namespaces", "The namespaces that the caller can use.", |p| {
+            p.read(ui_namespaces).unauthenticated().reads_anywhere()
+        })
+        .path("internal/ui/resultant-acl", "All that the caller may do.", |p| p.read(resultant).reads_anywhere())
 }
 
 /// Whose rights are asked about.
@@ -60,7 +64,7 @@ impl<'a> Whose<'a> {
 pub(super) fn union(sys: &System, tx: &mut Tx, whose: &Whose<'_>) -> Result<Option<Arc<Compiled>>> {
     let core = sys.core()?;
     let now = core.policy_time();
-    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let open = core.open_to_read().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     let names = &Arc::<[String]>::from(whose.policies).into();
     tx.within(SYSTEM.of(whose.namespace), |tx| {
         if whose.entity_id.is_empty() {
@@ -173,7 +177,7 @@ fn ui_mount(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respons
     };
     let path = call.capture("path");
     let core = sys.core()?;
-    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+    let open = core.open_to_read().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
     let union = own_policies(sys, tx, call)?.ok_or(Error::PermissionDenied)?;
     let (mount, namespace) = core.mount_at(&open, &call.request.namespace, path)?.ok_or_else(refused)?;
     if !union.acl.reaches(&format!("{namespace}{}", mount.full_path), system_time(core.policy_time())) {

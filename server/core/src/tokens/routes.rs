@@ -75,7 +75,7 @@ impl TokenBackend {
             .path("tidy", "Remove what tokens that are gone have left.", |p| p.update(TokenBackend::tidy))
             .path("lookup", "Look a token up.", |p| p.read(TokenBackend::lookup).update(TokenBackend::lookup))
             .path("lookup-self", "Look the caller's token up.", |p| {
-                p.read(TokenBackend::lookup_self).update(TokenBackend::lookup_self)
+                p.read(TokenBackend::lookup_self).update(TokenBackend::lookup_self).reads_anywhere()
             })
             .path("lookup-accessor", "Look a token up by its accessor.", |p| p.update(TokenBackend::lookup_accessor))
             .path("renew", "Renew a token.", |p| p.update(TokenBackend::renew))

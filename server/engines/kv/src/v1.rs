@@ -17,7 +17,7 @@ impl KvV1 {
     /// An engine for a mount with this default TTL.
     pub fn new(default_ttl_secs: u64) -> KvV1 {
         let routes = Routes::new().path("{path...}", "Read, write, list and delete values.", |p| {
-            p.read(read).write(exists, write).delete(delete).list(list).scan(scan)
+            p.read(read).write(exists, write).delete(delete).list(list).scan(scan).reads_anywhere()
         });
         KvV1 { routes, default_ttl_secs }
     }

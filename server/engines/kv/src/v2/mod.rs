@@ -27,9 +27,13 @@ pub struct KvV2 {
 impl Default for KvV2 {
     fn default() -> Self {
         let routes = Routes::new()
-            .path("config", "Settings of the mount.", |p| p.read(config::read).update(config::write))
+            .path("config", "Settings of the mount.", |p| p.read(config::read).update(config::write).reads_anywhere())
             .path("data/{path...}", "Write, patch, read and delete the latest version of a secret.", |p| {
-                p.read(data::read).write(data::exists, data::write).patch(data::patch).delete(data::delete_latest)
+                p.read(data::read)
+                    .write(data::exists, data::write)
+                    .patch(data::patch)
+                    .delete(data::delete_latest)
+                    .reads_anywhere()
             })
             .path("delete/{path...}", "Mark versions as deleted.", |p| p.update(versions::delete))
             .path("undelete/{path...}", "Bring deleted versions back.", |p| p.update(versions::undelete))
@@ -41,11 +45,14 @@ impl Default for KvV2 {
                     .delete(metadata::delete)
                     .list(metadata::list)
                     .scan(metadata::scan)
+                    .reads_anywhere()
             })
             .path("detailed-metadata/{path...}", "List secrets with what is known of them.", |p| {
-                p.list(metadata::list_detailed).scan(metadata::scan_detailed)
+                p.list(metadata::list_detailed).scan(metadata::scan_detailed).reads_anywhere()
             })
-            .path("subkeys/{path...}", "The structure of a secret without its values.", |p| p.read(data::subkeys))
+            .path("subkeys/{path...}", "The structure of a secret without its values.", |p| {
+                p.read(data::subkeys).reads_anywhere()
+            })
             .path("{path...}", "Not a path of version 2.", |p| {
                 p.read(wrong_path).update(wrong_path).delete(wrong_path).list(wrong_path).patch(wrong_path)
             });
