@@ -47,6 +47,8 @@ pub struct Act {
     pub answered: Answered,
     /// Through which node.
     pub node: usize,
+    /// It was read by that node itself, while it stood by.
+    pub standing_by: bool,
 }
 
 impl Act {
@@ -62,8 +64,14 @@ impl Act {
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Act { begin, end, asked, answered, node } = self;
-        write!(f, "{:10.4} to {:10.4} s, node {node}: {asked:?} {answered:?}", begin.as_secs_f64(), end.as_secs_f64())
+        let Act { begin, end, asked, answered, node, standing_by } = self;
+        let by = if *standing_by { ", which stands by" } else { "" };
+        write!(
+            f,
+            "{:10.4} to {:10.4} s, node {node}{by}: {asked:?} {answered:?}",
+            begin.as_secs_f64(),
+            end.as_secs_f64()
+        )
     }
 }
 
@@ -104,6 +112,13 @@ struct Way {
     register: Register,
 }
 
+/// The same, where a node that stands by may have read what was true so long before it was asked.
+pub fn is_stale_by(acts: &[Act], bound: Duration) -> bool {
+    let earlier = |act: &Act| Act { begin: act.begin.saturating_sub(bound), ..*act };
+    let acts: Vec<Act> = acts.iter().map(|a| if a.standing_by { earlier(a) } else { *a }).collect();
+    is_linearizable(&acts)
+}
+
 /// Whether there is an order of the acts, each between its asking and its answer, in which each answer is right.
 /// Unknown ones may come at any time behind their asking, or never.
 pub fn is_linearizable(acts: &[Act]) -> bool {
@@ -122,7 +137,11 @@ pub fn is_linearizable(acts: &[Act]) -> bool {
         // Nothing may stand before what had ended when it was asked for.
         let open = (0..acts.len()).filter(|i| !is_placed(*i));
         let first_end = open.clone().filter(|i| is_known(*i)).map(|i| acts[i].end).min().unwrap_or(Duration::MAX);
-        for i in open.clone().take_while(|i| acts[*i].begin <= first_end) {
+        let next = || open.clone().take_while(|i| acts[*i].begin <= first_end);
+        // A read that is right here may as well stand here: it changes nothing.
+        let right =
+            next().find(|i| acts[*i].asked == Asked::Read && is_known(*i) && register.after(&acts[*i]).is_some());
+        for i in right.map_or_else(|| next().collect(), |i| vec![i]) {
             let Some(register) = register.after(&acts[i]) else { continue };
             // A version never falls: what saw an earlier one has no place any more.
             if open.clone().any(|other| other != i && register.version > acts[other].highest_before()) {
@@ -143,7 +162,14 @@ mod tests {
     use super::*;
 
     fn act(begin: u64, end: u64, asked: Asked, answered: Answered) -> Act {
-        Act { begin: Duration::from_millis(begin), end: Duration::from_millis(end), asked, answered, node: 0 }
+        Act {
+            begin: Duration::from_millis(begin),
+            end: Duration::from_millis(end),
+            asked,
+            answered,
+            node: 0,
+            standing_by: false,
+        }
     }
 
     fn put(begin: u64, end: u64, value: u64, version: u64) -> Act {
@@ -217,6 +243,29 @@ mod tests {
         ] {
             assert!(!is_linearizable(&bad), "{why}");
         }
+    }
+
+    #[test]
+    fn reads_of_nodes_that_stand_by_may_be_as_stale_as_they_are_allowed_and_no_staler() {
+        let by_standby = |begin, end, version, value| Act { standing_by: true, ..read(begin, end, version, value) };
+        let written = [put(0, 10, 7, 1), put(20, 30, 8, 2)];
+        let with = |read: Act| [&written[..], &[read]].concat();
+        let bound = Duration::from_millis(100);
+        // What was true 90 ms before it was asked for, and what was 110 ms before.
+        for (begin, may) in [(120, true), (130, true), (131, false), (500, false)] {
+            let acts = with(by_standby(begin, begin + 5, 1, Some(7)));
+            assert_eq!(is_stale_by(&acts, bound), may, "asked at {begin}");
+            assert!(!is_linearizable(&acts));
+        }
+        // The active node reads what is true.
+        assert!(!is_stale_by(&with(read(40, 45, 1, Some(7))), bound));
+        // What nobody wrote, what is not written yet, and what was taken back is wrong however stale.
+        for never in [by_standby(40, 45, 1, Some(9)), by_standby(0, 15, 2, Some(8)), by_standby(40, 45, 3, Some(8))] {
+            assert!(!is_stale_by(&with(never), Duration::from_secs(3600)), "{never}");
+        }
+        // Each may see another state, an older one behind a newer one too: nothing was promised.
+        let acts = [&written[..], &[by_standby(40, 45, 2, Some(8)), by_standby(50, 55, 1, Some(7))]].concat();
+        assert!(is_stale_by(&acts, bound));
     }
 
     #[test]

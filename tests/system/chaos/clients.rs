@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use holdfast_linear::{Act, Answered, Asked, is_linearizable};
+use holdfast_linear::{Act, Answered, Asked, is_linearizable, is_stale_by};
 use serde_json::json;
 
 use holdfast_tests::{Client, Reply, until};
@@ -45,6 +45,9 @@ struct Shared {
     /// Writes that were acknowledged.
     written: AtomicU64,
     unknown: AtomicU64,
+    /// Reads that nodes answered while they stood by, and how stale these may be.
+    by_standbys: AtomicU64,
+    stale: Option<Duration>,
     /// Good tokens, revoked ones, and mounts, as they were acknowledged.
     tokens: Mutex<Vec<String>>,
     revoked: Mutex<Vec<String>>,
@@ -109,6 +112,7 @@ impl Shared {
                 client.try_call("POST", &key.name, Some(&json!({"data": {"v": value}, "options": options})))
             }
         };
+        let standing_by = reply.as_ref().is_ok_and(|r| asked == Asked::Read && is_by_standby(r));
         let answered = match self.judge(&key.name, reply) {
             Outcome::NotDone => return None,
             Outcome::Unknown => {
@@ -125,7 +129,8 @@ impl Shared {
             self.written.fetch_add(1, Ordering::SeqCst);
         }
         let end = self.began.elapsed();
-        key.acts.lock().unwrap().push(Act { begin, end, asked, answered, node });
+        self.by_standbys.fetch_add(standing_by.into(), Ordering::SeqCst);
+        key.acts.lock().unwrap().push(Act { begin, end, asked, answered, node, standing_by });
         Some(answered)
     }
 
@@ -213,7 +218,9 @@ impl Shared {
                 }
                 _ => continue,
             }
-            for (node, client) in clients.iter().enumerate() {
+            // Where reads may be stale, it is looked at in the end.
+            let at_once = clients.iter().enumerate().filter(|_| self.stale.is_none());
+            for (node, client) in at_once {
                 let reply = client.with_token(&token).try_call("GET", "auth/token/lookup-self", None);
                 if let Outcome::Answered(reply) = self.judge("auth/token/lookup-self", reply)
                     && reply.status != 403
@@ -240,9 +247,14 @@ impl Shared {
     }
 }
 
+/// Only reads of nodes that stand by name the state that they have read.
+fn is_by_standby(reply: &Reply) -> bool {
+    reply.status == 200 && reply.header("x-vault-index").is_some()
+}
+
 impl Clients {
-    /// Let them begin.
-    pub fn start(nodes: &Nodes, seed: u64) -> Clients {
+    /// Let them begin. `stale`: by how much nodes that stand by may be behind.
+    pub fn start(nodes: &Nodes, seed: u64, stale: Option<Duration>) -> Clients {
         nodes.put(0, "sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}}));
         let root = nodes.root(0);
         until(WITHIN, "version 2", || root.try_call("GET", "secret/data/none", None).ok().filter(|r| r.status == 404));
@@ -254,6 +266,8 @@ impl Clients {
             values: AtomicU64::new(1),
             written: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            by_standbys: AtomicU64::new(0),
+            stale,
             tokens: Mutex::default(),
             revoked: Mutex::default(),
             mounts: Mutex::default(),
@@ -299,7 +313,11 @@ impl Clients {
         }
         for key in &keys {
             let mut acts = key.acts.lock().unwrap();
-            if !is_linearizable(&acts) {
+            let is_right = match shared.stale {
+                None => is_linearizable(&acts),
+                Some(bound) => is_stale_by(&acts, bound),
+            };
+            if !is_right {
                 acts.sort_by_key(|a| a.begin);
                 let lines: Vec<String> = acts.iter().map(ToString::to_string).collect();
                 shared.is_wrong(format!("{} is no register:\n{}", key.name, lines.join("\n")));
@@ -307,8 +325,13 @@ impl Clients {
         }
         shared.look_again(&clients);
         let count = |list: &Mutex<Vec<String>>| list.lock().unwrap().len();
+        let by_standbys = shared.by_standbys.load(Ordering::SeqCst);
+        if by_standbys == 0 {
+            shared.is_wrong("no node that stood by has answered a read".into());
+        }
         eprintln!(
-            "{} keys, {} writes acknowledged, {} unknown; {} tokens good, {} revoked; {} mounts",
+            "{} keys, {by_standbys} reads by nodes that stood by, {} writes acknowledged, {} unknown; {} tokens good, \
+             {} revoked; {} mounts",
             keys.len(),
             shared.written.load(Ordering::SeqCst),
             shared.unknown.load(Ordering::SeqCst),
@@ -323,6 +346,7 @@ impl Clients {
 impl Shared {
     /// Tokens and mounts, through all nodes.
     fn look_again(&self, clients: &[Client]) {
+        let over = Instant::now() + self.stale.unwrap_or_default();
         for (node, client) in clients.iter().enumerate() {
             let answer = |token: &str| {
                 until(WITHIN, "an answer", || {
@@ -339,8 +363,11 @@ impl Shared {
                 }
             }
             for token in self.revoked.lock().unwrap().iter() {
-                if answer(token) != 403 {
-                    self.is_wrong(format!("node {node} takes a token that was revoked long ago"));
+                while answer(token) != 403 {
+                    if Instant::now() > over {
+                        self.is_wrong(format!("node {node} takes a token that was revoked long ago"));
+                        break;
+                    }
                 }
             }
             let mounts = until(WITHIN, "the mounts", || {

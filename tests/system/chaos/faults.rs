@@ -57,6 +57,8 @@ pub enum Fault {
     SealLeader,
     /// Without its vote for a while.
     Demote,
+    /// The keyring gets another term.
+    Rotate,
 }
 
 impl Fault {
@@ -82,6 +84,7 @@ impl Fault {
         Fault::Replace,
         Fault::SealLeader,
         Fault::Demote,
+        Fault::Rotate,
     ];
     pub const OF_THE_NETWORK: &[Fault] = &[
         Fault::KillLeader,
@@ -95,6 +98,17 @@ impl Fault {
         Fault::PauseLeader,
         Fault::Sleep,
     ];
+    /// In which a node that stands by hears nothing of the active one.
+    pub const OF_STANDBYS: &[Fault] = &[
+        Fault::IsolateLeader,
+        Fault::Split,
+        Fault::Deaf,
+        Fault::PauseOne,
+        Fault::PauseLeader,
+        Fault::Delay,
+        Fault::Sleep,
+        Fault::Rotate,
+    ];
 }
 
 /// A cluster in which things go wrong.
@@ -105,8 +119,9 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    pub fn start(count: usize) -> Trouble {
-        let (nodes, network, faults) = disturbed::start(count);
+    /// `storage`: more of the storage stanza of each node.
+    pub fn start(count: usize, storage: &'static str) -> Trouble {
+        let (nodes, network, faults) = disturbed::start_with(count, storage);
         // Votes sooner than by default: this is no place to wait.
         let soon = json!({"server_stabilization_time": "1s"});
         nodes.ask(0, "sys/storage/raft/autopilot/configuration", soon, 204);
@@ -128,6 +143,7 @@ impl Trouble {
             Fault::KillLeader => self.kill(&[leader], lasts),
             Fault::KillOne => self.kill(&[one], lasts),
             Fault::KillAll => self.kill(&(0..self.nodes.count()).collect::<Vec<_>>(), Duration::ZERO),
+            Fault::Rotate => drop(self.nodes.ask(one, "sys/rotate", json!({}), 204)),
             Fault::PauseLeader => self.pause(leader, lasts),
             Fault::PauseOne => self.pause(one, lasts),
             Fault::IsolateLeader => {

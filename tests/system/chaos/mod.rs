@@ -28,12 +28,17 @@ fn number(name: &str) -> Option<u64> {
 
 /// Let each of these faults happen once at least, in an order that follows from the seed.
 fn suffer(count: usize, seed: u64, faults: &[Fault]) {
+    suffer_with((count, "", None), seed, faults);
+}
+
+/// The same with more in the storage stanza of each node; nodes that stand by may be behind by so much.
+fn suffer_with((count, storage, stale): (usize, &'static str, Option<Duration>), seed: u64, faults: &[Fault]) {
     let length = Duration::from_secs(60 * number("HOLDFAST_CHAOS_MINUTES").unwrap_or(0));
     let seed = number("HOLDFAST_CHAOS_SEED").unwrap_or(seed);
     eprintln!("{count} nodes, HOLDFAST_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
-    let mut trouble = Trouble::start(count);
-    let clients = Clients::start(trouble.nodes(), seed);
+    let mut trouble = Trouble::start(count, storage);
+    let clients = Clients::start(trouble.nodes(), seed, stale);
     loop {
         let mut round = faults.to_vec();
         random.shuffle(&mut round);
@@ -57,6 +62,11 @@ fn three_nodes_under_faults_answer_as_one_and_lose_nothing() {
 #[test]
 fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
     suffer(5, 2_718_281, Fault::OF_THE_NETWORK);
+}
+
+#[test]
+fn nodes_that_stand_by_are_not_staler_than_they_may_be() {
+    suffer_with((3, "stale_reads = \"2s\"", Some(Duration::from_secs(2))), 1_414_213, Fault::OF_STANDBYS);
 }
 
 #[test]

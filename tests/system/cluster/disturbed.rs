@@ -75,11 +75,17 @@ struct Disturbed {
     folder: TempDir,
     library: PathBuf,
     binary: PathBuf,
+    storage: &'static str,
 }
 
 impl Between for Disturbed {
     fn front(&self, n: usize, _port: u16) -> u16 {
         self.network.front(n)
+    }
+
+    fn finds(&self, _n: usize, others: &[u16]) -> String {
+        let one = |port: &u16| format!("retry_join {{\n leader_api_addr = \"http://127.0.0.1:{port}\"\n}}\n");
+        others.iter().map(one).collect::<String>() + self.storage
     }
 
     fn command(&self, n: usize, _folder: &Path) -> Command {
@@ -96,6 +102,11 @@ fn faults_of(folder: &Path, n: usize) -> PathBuf {
 
 /// So many members of one cluster, the network between them, and the faults around each.
 pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
+    start_with(count, "")
+}
+
+/// The same with more in the storage stanza of each.
+pub fn start_with(count: usize, storage: &'static str) -> (Nodes, Arc<Network>, Vec<Faults>) {
     let folder = tempfile::Builder::new().prefix("holdfast-chaos-").tempdir().expect("a temporary folder");
     let library = folder.path().join("faults.so");
     let source = repository().join("tests/system/cluster/faults.c");
@@ -114,6 +125,6 @@ pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
     let faults = faults.collect();
     let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
     let network = Arc::new(Network::before(&ports.iter().map(|p| p.1).collect::<Vec<_>>()));
-    let disturbed = Disturbed { network: network.clone(), folder, library, binary };
+    let disturbed = Disturbed { network: network.clone(), folder, library, binary, storage };
     (Nodes::start_with(ports, Box::new(disturbed)), network, faults)
 }

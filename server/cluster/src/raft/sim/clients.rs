@@ -134,7 +134,7 @@ impl Clients {
             Answered::Written { .. } => self.written.fetch_add(1, Ordering::SeqCst),
             _ => self.read.fetch_add(1, Ordering::SeqCst),
         };
-        let act = Act { begin, end: world.now(), asked, answered, node };
+        let act = Act { begin, end: world.now(), asked, answered, node, standing_by: false };
         lock(&used.acts).push(act);
         Some(answered)
     }
