@@ -64,7 +64,10 @@ impl Standings {
 
     /// Whether this node is unsealed, is not the active one, and holds the present root key.
     pub fn stands_by(&self) -> bool {
-        self.held().is_some() && self.active().is_none() && self.locks_changed.load(Ordering::SeqCst) == 0
+        // One lock after the other: elsewhere the second is taken first.
+        let is_unsealed = self.held().is_some();
+        let is_active = self.active().is_some();
+        is_unsealed && !is_active && self.locks_changed.load(Ordering::SeqCst) == 0
     }
 
     fn active(&self) -> MutexGuard<'_, Option<(Timestamp, u64)>> {

@@ -176,10 +176,10 @@ impl Group {
     /// that they may apply it.
     pub async fn read_index(&self) -> Option<u64> {
         let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
-        let wanted = read.log_id().clone();
+        let wanted = *read.log_id();
         let is_shown = self.replica.published().index >= types::mark(&wanted).index;
         if !is_shown {
-            self.raft.watch_apply_progress().wait_until_ge(&Some(wanted.clone())).await.ok()?;
+            self.raft.watch_apply_progress().wait_until_ge(&Some(wanted)).await.ok()?;
             // What the round of this question told them was less.
             self.raft.trigger().heartbeat().await.ok()?;
         }
