@@ -197,6 +197,7 @@ impl Core {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         reading.ready.store(true, Ordering::SeqCst);
+        self.tell_unsealing(&reading.open);
         audit::watch::start(self, &reading.open);
         Ok(())
     }

@@ -336,6 +336,8 @@ impl Core {
         if let Some(open) = self.open() {
             self.did(&open, vec![self.about_node("sys/seal", cause)]);
             self.seal_audit(&open).await;
+        } else if let Some(reading) = self.readers.ready() {
+            self.did(&reading.open, vec![self.about_node("sys/seal", cause)]);
         }
         let open = self.open.swap(None);
         if !self.forget_held() && open.is_none() {

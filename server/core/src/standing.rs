@@ -18,7 +18,7 @@ use crate::layout::LOCKS;
 use crate::namespaces::own_keys::OwnKeys;
 use crate::new_keys::Offered;
 use crate::seal_state::{Refusal, failed, refuse};
-use crate::{Core, clock, random};
+use crate::{Core, Open, clock, random};
 
 /// How long an unseal waits for this node to become active, or for another one to be.
 const SETTLE: Duration = Duration::from_secs(8);
@@ -40,6 +40,8 @@ pub(crate) struct Held {
     pub shares_key: Option<Key>,
     pub cluster_id: String,
     pub cluster_name: String,
+    /// Why it was unsealed, until an audit log of this node says so.
+    unsealed_because: Option<String>,
 }
 
 /// A member's state beside its cluster.
@@ -126,6 +128,7 @@ impl Core {
             shares_key,
             cluster_id: random::uuid_text(&read.list.cluster_id),
             cluster_name: read.list.cluster_name.clone(),
+            unsealed_because: Some(cause.to_owned()),
         });
         self.is_unlocked();
         cluster.may_lead(true);
@@ -293,8 +296,19 @@ impl Core {
             return Err(e);
         }
         *self.standings.active() = Some((clock::now(), lead.term));
+        if let Some(open) = self.open() {
+            self.tell_unsealing(&open);
+        }
         tracing::info!(term = lead.term, "this node is the active one");
         Ok(())
+    }
+
+    /// Tell the audit log of this node that it was unsealed, as soon as there is one.
+    pub(crate) fn tell_unsealing(self: &Arc<Self>, open: &Arc<Open>) {
+        let cause = self.standings.held().as_mut().and_then(|held| held.unsealed_because.take());
+        if let Some(cause) = cause {
+            self.did(open, vec![self.about_node("sys/unseal", &cause)]);
+        }
     }
 
     /// No longer active: caches, loops and watches end, the root key stays.

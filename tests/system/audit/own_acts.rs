@@ -57,6 +57,15 @@ fn in_a_cluster_the_one_that_leads_writes_and_another_says_when_it_takes_over() 
         causes.filter(|c| c.starts_with("this node leads the cluster, in term ")).count()
     };
     assert!(led(leader) >= 1, "{:#?}", own(&logs[leader]));
+    // Each says in its own log why it was unsealed, whatever it does in the cluster.
+    for log in &logs {
+        let is_unsealing = |line: &Value| {
+            ["the store was initialised", "enough shares were given"].iter().any(|why| line["cause"] == *why)
+        };
+        until(WITHIN, "the line of the unsealing", || {
+            at(&own(log), "sys/unseal").into_iter().any(is_unsealing).then_some(())
+        });
+    }
     let expired = |accessor: &str| -> usize {
         let of = |log| {
             own(log).iter().filter(|l| l["request"]["data"]["display_name"] == format!("token-{accessor}")).count()
