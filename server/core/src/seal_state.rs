@@ -354,6 +354,7 @@ impl Core {
         if let Some(open) = open {
             self.end(open).await;
         }
+        self.devices.log_out();
         trim_heap();
         scrub_workers().await;
         tracing::info!("the server is sealed");

@@ -5,6 +5,7 @@ mod managed_keys;
 
 use std::time::Duration;
 
+use holdfast_tests::process::helpers;
 use holdfast_tests::program::{holdfast, run};
 use holdfast_tests::token::{LABEL, PIN, library};
 use holdfast_tests::tpm::Tpm;
@@ -193,4 +194,19 @@ fn a_tpm_is_a_device_too() {
     };
     assert!(has("EC P-256: sign, ECDSA with SHA256", "works"), "{rows}");
     assert!(has("Ed25519: make, for signatures", "not supported by the device"), "{rows}");
+}
+
+#[test]
+fn sealing_ends_the_helpers_of_devices_and_nobody_logs_in_until_it_is_unsealed() {
+    let (_tpm, running) = with_tpm();
+    until_healthy(&running.root, "chip", true);
+    let all = || helpers(running.server.pid());
+    assert_eq!(all().len(), 1);
+    running.root.post("sys/seal", json!({})).expect(204);
+    until(Duration::from_secs(20), "the end of the helper", || all().is_empty().then_some(()));
+    for share in &running.keys.shares[..2] {
+        running.server.client().call("PUT", "sys/unseal", Some(&json!({ "key": share }))).expect(200);
+    }
+    running.root.get("sys/devices/chip").expect(200);
+    assert_eq!(all().len(), 1);
 }

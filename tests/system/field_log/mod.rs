@@ -13,6 +13,7 @@ mod namespaces;
 mod policies;
 mod quotas;
 mod rekey;
+mod seals;
 mod tokens;
 
 use std::path::Path;

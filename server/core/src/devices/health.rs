@@ -1,5 +1,6 @@
 //! How a device is: what its last calls said, and how long they took.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::{Core, metrics};
 /// How often devices are looked at. One that is well is asked when nobody has asked it for so long.
 const LOOK: Duration = Duration::from_secs(10);
 const QUIET_SECS: u64 = 60;
+/// While the server is sealed nobody logs in to them.
+const SEALED: Duration = Duration::from_secs(1);
 
 /// What is known of a device.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +88,9 @@ impl Device {
 
     fn wants_a_look(&self, now: Timestamp) -> bool {
         let health = self.health();
-        health.trouble.is_some() || health.checked.is_none_or(|at| now.secs() >= at.secs() + QUIET_SECS)
+        self.is_new.swap(false, Ordering::Relaxed)
+            || health.trouble.is_some()
+            || health.checked.is_none_or(|at| now.secs() >= at.secs() + QUIET_SECS)
     }
 
     pub fn figures(&self) -> metrics::Device<'_> {
@@ -101,9 +106,13 @@ impl Device {
 }
 
 impl Core {
-    /// Look at devices that nobody uses, and at those that do not answer, for as long as the process is there.
+    /// Look at devices that nobody uses, and at those that do not answer, whenever the server has the root key.
     pub async fn watch_devices(self: Arc<Self>) {
         loop {
+            if !matches!(self.present_root(), Ok(Some(_))) {
+                tokio::time::sleep(SEALED).await;
+                continue;
+            }
             let now = clock::now();
             let mut looks = tokio::task::JoinSet::new();
             for device in self.devices.all().iter().filter(|device| device.wants_a_look(now)) {

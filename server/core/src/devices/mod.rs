@@ -11,7 +11,7 @@ pub mod trial;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,6 +103,16 @@ impl Devices {
         self.0.load().iter().find(|d| d.name == name).cloned()
     }
 
+    /// Log out of all and end their helpers, as sealing does. The next call opens a device anew.
+    pub fn log_out(&self) {
+        for device in self.all().iter() {
+            if let Ok(client) = &device.declared().client {
+                client.log_out();
+            }
+            device.era.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The device of that name, or a refusal that names those that there are.
     pub fn named(&self, name: &str) -> Result<Arc<Device>, Error> {
         self.get(name).ok_or_else(|| {
@@ -125,6 +135,8 @@ pub struct Device {
     waiting: AtomicUsize,
     /// Rises when the device went away or was declared anew: what was known of its keys is not known any more.
     era: AtomicUsize,
+    /// It was declared anew, and nobody has looked at it since.
+    is_new: AtomicBool,
     info: Mutex<Option<(usize, Arc<DeviceInfo>)>>,
     /// Keys that were looked at, with the era and the time of it.
     keys: Mutex<HashMap<KeyRef, (usize, Instant, Arc<Seen>)>>,
@@ -147,6 +159,7 @@ impl Device {
             turns: Semaphore::new(AT_ONCE),
             waiting: AtomicUsize::new(0),
             era: AtomicUsize::new(0),
+            is_new: AtomicBool::new(true),
             info: Mutex::default(),
             keys: Mutex::default(),
             figures: Figures::default(),
@@ -156,6 +169,7 @@ impl Device {
     fn take(&self, declared: Declared) {
         self.declared.store(Arc::new(declared));
         self.era.fetch_add(1, Ordering::Relaxed);
+        self.is_new.store(true, Ordering::Relaxed);
     }
 
     pub fn declared(&self) -> Arc<Declared> {

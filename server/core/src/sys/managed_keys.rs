@@ -110,7 +110,11 @@ fn load(tx: &mut Tx, call: &Call<'_>) -> Result<Option<Record>> {
 }
 
 fn exists(_: &System, tx: &mut Tx, call: &Call<'_>) -> Result<Option<bool>> {
-    Ok(Some(load(tx, call)?.is_some()))
+    match load(tx, call) {
+        // Who may not write it is told that before what is wrong with it.
+        Err(Error::BadRequest(_)) => Ok(Some(false)),
+        found => Ok(Some(found?.is_some())),
+    }
 }
 
 fn read(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {

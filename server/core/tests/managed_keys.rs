@@ -1,0 +1,178 @@
+//! Which mounts and namespaces may use which managed keys, by an engine that signs with one.
+
+mod support;
+
+use std::sync::Arc;
+
+use holdfast_core::clock::SystemClocks;
+use holdfast_core::devices::Declared;
+use holdfast_core::{Core, EngineTable, MountEntry, Options};
+use holdfast_hsm::DeviceClient;
+use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
+use holdfast_sdk::{
+    Backend, Call, Class, Error, Found, Hash, Map, Operation, Preparation, Prepared, Response, Result, Route, Routes,
+    SignInput, SignMechanism, Tx,
+};
+use holdfast_storage::Store;
+use serde_json::json;
+use support::Server;
+
+/// An engine whose one route signs with a managed key.
+struct Signer(Arc<Routes<Signer>>);
+
+impl Signer {
+    fn new() -> Signer {
+        Signer(Arc::new(
+            Routes::new()
+                .path("sign/{key}", "Sign.", |p| p.update(Signer::signed).prepared(Operation::Update, Signer::sign)),
+        ))
+    }
+
+    fn sign(&self, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+        let key = tx.managed_key(call.capture("key"))?;
+        Ok(Some(Box::pin(async move {
+            let scheme = SignMechanism::Ecdsa(Hash::Sha256);
+            key.check_scheme(scheme).await?;
+            let input = SignInput::Message(b"message".to_vec());
+            let signature = key.sign(scheme, input.clone()).await?;
+            assert!(key.verify(scheme, &input, &signature)?);
+            let signed: Prepared = Arc::new(signature);
+            Ok(signed)
+        })))
+    }
+
+    fn signed(&self, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+        let signature: &Vec<u8> =
+            call.prepared.and_then(|p| p.downcast_ref()).ok_or_else(|| Error::internal("nothing was signed"))?;
+        Ok(Response::data(Map::from_iter([("bytes".to_owned(), signature.len().into())])))
+    }
+}
+
+impl Backend for Signer {
+    fn kind(&self) -> &'static str {
+        "signer"
+    }
+    fn class(&self) -> Class {
+        Class::Secret
+    }
+    fn routes(&self) -> Vec<Route<'_>> {
+        self.0.describe()
+    }
+    fn find(&self, operation: Operation, path: &str) -> Option<Found> {
+        self.0.find(operation, path)
+    }
+    fn prepare(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Option<Preparation>> {
+        self.0.prepare(self, found, tx, call)
+    }
+    fn apply(&self, found: &Found, tx: &mut Tx, call: &Call<'_>) -> Result<Response> {
+        self.0.apply(self, found, tx, call)
+    }
+}
+
+fn signer(_: &MountEntry) -> std::result::Result<Arc<dyn Backend>, String> {
+    Ok(Arc::new(Signer::new()))
+}
+
+const ENGINES: EngineTable = EngineTable { secrets: &[("signer", signer)], auth: &[], databases: &[] };
+
+async fn server() -> Server {
+    let device = SoftwareDevice::new(&SoftwareConfig::default()).unwrap();
+    let declared = Declared {
+        name: "soft".into(),
+        kind: "software",
+        client: Ok(DeviceClient::in_process(Box::new(device))),
+        token_label: None,
+        slot: None,
+        namespaces: vec!["team/inner".into()],
+    };
+    let store = Store::open_on(None, 1 << 20).unwrap();
+    let options = Options { engines: ENGINES, devices: vec![declared], ..support::options(store) };
+    Server::initialise(Core::with_clocks(options, Arc::new(SystemClocks))).await
+}
+
+async fn make(server: &Server, path: &str) {
+    let wanted = json!({"mechanism": "CKM_ECDSA", "curve": "P256", "allow_generate_key": true});
+    server.write(path, wanted).await.expect(200);
+}
+
+#[track_caller]
+fn says(reply: support::Reply, words: &str) {
+    let text = reply.body["errors"].to_string();
+    assert!(reply.status == 400 && text.contains(words), "{} {text}", reply.status);
+}
+
+#[tokio::test]
+async fn a_mount_uses_the_keys_that_it_is_allowed() {
+    let server = server().await;
+    make(&server, "sys/managed-keys/software/One").await;
+    server
+        .write("sys/mounts/a", json!({"type": "signer", "config": {"allowed_managed_keys": "ONE,two"}}))
+        .await
+        .expect(204);
+    server.write("sys/mounts/b", json!({"type": "signer"})).await.expect(204);
+    let signed = server.write("a/sign/one", json!({})).await.expect(200);
+    assert!(signed["data"]["bytes"].as_u64().unwrap() > 60);
+    says(server.write("b/sign/one", json!({})).await, "is not allowed on this mount");
+    says(server.write("a/sign/two", json!({})).await, "there is no managed key");
+    let tuned = server.read("sys/mounts/a/tune").await.expect(200);
+    assert_eq!(tuned["data"]["allowed_managed_keys"], json!(["one", "two"]));
+    // It can be named by what stays of it.
+    let key = server.read("sys/managed-keys/software/one").await.expect(200);
+    let uuid = key["data"]["uuid"].as_str().unwrap();
+    server.write(&format!("a/sign/{uuid}"), json!({})).await.expect(200);
+
+    server.write("sys/mounts/b/tune", json!({"allowed_managed_keys": ["one"]})).await.expect(204);
+    server.write("b/sign/one", json!({})).await.expect(200);
+    says(server.delete("sys/managed-keys/software/one").await, "is allowed on");
+    server.write("sys/mounts/b/tune", json!({"allowed_managed_keys": ""})).await.expect(204);
+    says(server.write("b/sign/one", json!({})).await, "is not allowed on this mount");
+
+    server.write("sys/managed-keys/software/one", json!({"any_mount": true})).await.expect(204);
+    server.write("b/sign/one", json!({})).await.expect(200);
+    server.write("sys/managed-keys/software/one", json!({"usages": ["decrypt"]})).await.expect(204);
+    says(server.write("a/sign/one", json!({})).await, "may not be used to sign");
+    // After a restart it is as it was.
+    server.seal_and_unseal().await;
+    server.write("sys/managed-keys/software/one", json!({"usages": ""})).await.expect(204);
+    server.write("b/sign/one", json!({})).await.expect(200);
+}
+
+#[tokio::test]
+async fn keys_are_their_namespaces_own_and_devices_are_for_those_that_the_configuration_names() {
+    let server = server().await;
+    server.write("sys/namespaces/team", json!({})).await.expect(200);
+    server.write("team/sys/namespaces/inner", json!({})).await.expect(200);
+    make(&server, "team/sys/managed-keys/software/key").await;
+    server.read("sys/managed-keys/software/key").await.expect(404);
+    server.read("team/inner/sys/managed-keys/software/key").await.expect(404);
+    for mount in ["sys/mounts/m", "team/sys/mounts/m"] {
+        server.write(mount, json!({"type": "signer", "config": {"allowed_managed_keys": "key"}})).await.expect(204);
+    }
+    server.write("team/m/sign/key", json!({})).await.expect(200);
+    says(server.write("m/sign/key", json!({})).await, "there is no managed key");
+
+    let wanted = json!({"library": "soft", "key_label": "l", "mechanism": "CKM_AES_GCM", "allow_generate_key": true});
+    says(server.write("team/sys/managed-keys/software/l", wanted.clone()).await, "is not for keys of namespace");
+    server.write("team/inner/sys/managed-keys/software/l", wanted.clone()).await.expect(204);
+    server.write("sys/managed-keys/software/l", wanted).await.expect(204);
+    // Devices themselves are the root's.
+    server.read("sys/devices").await.expect(200);
+    server.read("team/sys/devices").await.expect(400);
+}
+
+#[tokio::test]
+async fn two_who_write_a_key_at_once_leave_one_key() {
+    let server = Arc::new(server().await);
+    let wanted =
+        json!({"library": "soft", "key_label": "race", "mechanism": "CKM_AES_GCM", "allow_generate_key": true});
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (server, wanted) = (server.clone(), wanted.clone());
+        tasks.spawn(async move { server.write("sys/managed-keys/software/race", wanted).await.status });
+    }
+    let statuses = tasks.join_all().await;
+    assert!(statuses.iter().any(|status| *status == 204), "{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 204 | 503)), "{statuses:?}");
+    let info = server.read("sys/devices/soft").await.expect(200);
+    assert_eq!(info["data"]["keys_total"], 1, "{info}");
+}

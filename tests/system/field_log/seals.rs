@@ -1,0 +1,206 @@
+//! Reports about seals and HSMs (F076 to F090), on real SoftHSM tokens.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holdfast_tests::program::{holdfast, run};
+use holdfast_tests::token::{LABEL, PIN, library};
+use holdfast_tests::{Client, Running, Setup, Site, until};
+use rustix::process::Signal;
+use serde_json::json;
+
+const SIGN: &str = "sys/managed-keys/pkcs11/k/test/sign";
+
+fn device(name: &str) -> String {
+    format!(
+        "device \"pkcs11\" \"{name}\" {{\n lib = \"{}\"\n token_label = \"{LABEL}\"\n pin = \"{PIN}\"\n}}\n",
+        library().display()
+    )
+}
+
+#[track_caller]
+fn make_key(root: &Client, device: &str, label: &str) {
+    let wanted = json!({
+        "library": device, "key_label": label, "mechanism": "CKM_ECDSA", "curve": "P256", "allow_generate_key": true,
+    });
+    root.post("sys/managed-keys/pkcs11/k", wanted).expect(204);
+}
+
+/// F076: recovery shares open nothing, so a new root key of a device makes no shares up.
+#[test]
+fn a_new_root_key_of_a_device_makes_up_no_shares() {
+    let Running { server, root, keys, .. } = Running::start(Setup::hardware());
+    let asked = || json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let begun = root.post("sys/rotate/root/init", asked()).expect(200);
+    let give = |share: &String| {
+        let body = json!({ "key": share, "nonce": begun.at("/data/nonce") });
+        root.post("sys/rotate/root/update", body).expect(200)
+    };
+    give(&keys.shares[0]);
+    let done = give(&keys.shares[1]);
+    assert_eq!(done.at("/data/complete"), true, "{done:?}");
+    assert!(done.json()["data"]["keys"].as_array().is_none_or(Vec::is_empty), "{done:?}");
+    root.post("sys/seal", json!({})).expect(204);
+    server.signal(Signal::HUP);
+    server.until_unsealed();
+    // The shares are those of before.
+    let begun = root.post("sys/rotate/root/init", asked()).expect(200);
+    let body = json!({ "key": keys.shares[2], "nonce": begun.at("/data/nonce") });
+    root.post("sys/rotate/root/update", body).expect(200);
+}
+
+/// F077: a store of a device needs no recovery shares, and what would need them says so.
+#[test]
+fn a_store_without_recovery_shares_is_initialised_and_says_what_it_cannot() {
+    let site = Site::make(Setup::hardware());
+    let server = site.start();
+    let none = json!({ "recovery_shares": 0, "recovery_threshold": 0 });
+    let made = server.client().call("PUT", "sys/init", Some(&none)).expect(200);
+    server.until_unsealed();
+    let root = server.client().with_token(&made.text_at("/root_token"));
+    root.post("sys/rotate/root", json!({})).expect(204);
+    let wanted = json!({ "secret_shares": 3, "secret_threshold": 2 });
+    let said = root.post("sys/rotate/recovery/init", wanted).refused(400);
+    assert!(said.contains("initialised without shares"), "{said}");
+}
+
+/// F081, F082: several devices and the seal on one token of one module, configurations read again and helpers killed
+/// under load, and a stop in the middle of it.
+#[test]
+fn devices_of_one_module_are_declared_anew_and_killed_under_load_and_a_stop_ends_in_order() {
+    let running = Running::start(Setup::hardware().with_top(&(device("one") + &device("two"))));
+    let root = &running.root;
+    make_key(root, "one", "under-load");
+    let config = running.site.config();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let users: Vec<_> = (0..4)
+            .map(|_| {
+                let client = root.with_token(root.token()).patient_for(Duration::from_secs(60));
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut signed = 0;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        client.post(SIGN, json!({})).expect(200);
+                        signed += 1;
+                    }
+                    signed
+                })
+            })
+            .collect();
+        for round in 0..12 {
+            let more = if round % 2 == 0 { device("three") } else { String::new() };
+            running.site.write_config(&format!("{config}\n{more}"));
+            running.server.signal(Signal::HUP);
+            if round % 3 == 0 {
+                for pid in holdfast_tests::process::helpers(running.server.pid()) {
+                    holdfast_tests::process::signal(pid, Signal::KILL);
+                }
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let signed: usize = users.into_iter().map(|user| user.join().unwrap()).sum();
+        assert!(signed > 20, "{signed} signatures in four seconds");
+    });
+    let client = root.with_token(root.token());
+    let last =
+        thread::spawn(move || while client.try_call("POST", SIGN, Some(&json!({}))).is_ok_and(|r| r.status == 200) {});
+    thread::sleep(Duration::from_millis(300));
+    let log = running.server.stop();
+    last.join().unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// F085: many at once share a few sessions; what a killed server left behind keeps the next one from nothing.
+#[test]
+fn forty_signatures_at_once_and_a_kill_leave_the_token_free() {
+    let running = Running::start(Setup::hardware().with_top(&device("main")));
+    make_key(&running.root, "main", "forty");
+    let forty = |root: &Client| {
+        thread::scope(|scope| {
+            for _ in 0..40 {
+                let client = root.with_token(root.token()).patient_for(Duration::from_secs(60));
+                scope.spawn(move || client.post(SIGN, json!({})).expect(200));
+            }
+        });
+    };
+    forty(&running.root);
+    let running = running.restart(|server| server.kill());
+    forty(&running.root);
+}
+
+/// F090: two servers with one token, fifty signatures a second each.
+#[test]
+fn two_servers_use_one_token_at_once() {
+    let running = Running::start(Setup::hardware().with_top(&device("main")));
+    make_key(&running.root, "main", "of-the-first");
+    let other = Site::make(Setup::shamir().with_top(&device("main")));
+    let mut command = other.server_command();
+    command.env("SOFTHSM2_CONF", running.site.token.as_ref().expect("a token").conf());
+    let server = holdfast_tests::Server::start(&mut command, other.folder(), 1, other.client_config());
+    let keys = other.initialise(&server.client());
+    for share in &keys.shares[..2] {
+        server.client().call("PUT", "sys/unseal", Some(&json!({ "key": share }))).expect(200);
+    }
+    let second = server.client().with_token(&keys.root_token);
+    make_key(&second, "main", "of-the-second");
+    let slowest = thread::scope(|scope| {
+        let users: Vec<_> = [&running.root, &second]
+            .into_iter()
+            .flat_map(|root| (0..4).map(move |_| root))
+            .map(|root| {
+                let client = root.with_token(root.token()).patient_for(Duration::from_secs(60));
+                scope.spawn(move || {
+                    let mut slowest = Duration::ZERO;
+                    for _ in 0..50 {
+                        let begun = Instant::now();
+                        client.post(SIGN, json!({})).expect(200);
+                        slowest = slowest.max(begun.elapsed());
+                    }
+                    slowest
+                })
+            })
+            .collect();
+        users.into_iter().map(|user| user.join().unwrap()).max().unwrap()
+    });
+    assert!(slowest < Duration::from_secs(20), "a signature took {slowest:?}");
+    // Keys that the other one made are seen without a restart.
+    second
+        .post(
+            "sys/managed-keys/pkcs11/first",
+            json!({"library": "main", "key_label": "of-the-first", "mechanism": "CKM_ECDSA"}),
+        )
+        .expect(204);
+    second.post("sys/managed-keys/pkcs11/first/test/sign", json!({})).expect(200);
+}
+
+/// F079, F083: a device by a slot that holds another token is refused with both names; one whose token comes later is found.
+#[test]
+fn a_slot_that_holds_another_token_is_said_with_both_names_and_a_token_that_comes_is_found() {
+    let elsewhere = device("later").replace(LABEL, "made-later");
+    let running = Running::start(Setup::hardware().with_top(&elsewhere));
+    let root = &running.root;
+    let status = || root.get("sys/devices").expect(200).at("/data/key_info/later");
+    until(Duration::from_secs(30), "the trouble", || {
+        let text = status()["last_error"].as_str()?.to_owned();
+        (text.contains("made-later") && text.contains(LABEL)).then_some(())
+    });
+    let conf = running.site.token.as_ref().expect("a token").conf();
+    let mut init = holdfast_tests::program::command("softhsm2-util");
+    init.args(["--init-token", "--free", "--label", "made-later", "--pin", PIN, "--so-pin", "security-officer"]);
+    run(init.env("SOFTHSM2_CONF", &conf)).good();
+    until(Duration::from_secs(60), "the token that came", || (status()["healthy"] == true).then_some(()));
+    let slot = root.get("sys/devices/later").expect(200).at("/data/slot");
+
+    let by_slot = device("later").replace("token_label", &format!("slot = \"{slot}\"\n token_label"));
+    running.site.write_config(&running.site.config().replace(&elsewhere, &by_slot));
+    running.server.signal(Signal::HUP);
+    until(Duration::from_secs(60), "the other token", || {
+        let text = status()["last_error"].as_str()?.to_owned();
+        (text.contains("'made-later'") && text.contains(&format!("'{LABEL}'"))).then_some(())
+    });
+    let mut list = running.site.cli(&holdfast(), &running.server, &running.keys.root_token);
+    let listed = run(list.args(["operator", "device", "list"])).good();
+    assert!(listed.contains("false") && listed.contains("made-later"), "{listed}");
+}
