@@ -26,6 +26,27 @@ fn make_key(root: &Client, device: &str, label: &str) {
     root.post("sys/managed-keys/pkcs11/k", wanted).expect(204);
 }
 
+/// F076: recovery shares open nothing, so a new root key of a device makes no shares up.
+#[test]
+fn a_new_root_key_of_a_device_makes_up_no_shares() {
+    let running = Running::start(Setup::hardware());
+    let (root, keys) = (&running.root, &running.keys);
+    let asked = || json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let begun = root.post("sys/rotate/root/init", asked()).expect(200);
+    let give = |share: &String| {
+        let body = json!({ "key": share, "nonce": begun.at("/data/nonce") });
+        root.post("sys/rotate/root/update", body).expect(200)
+    };
+    give(&keys.shares[0]);
+    let done = give(&keys.shares[1]);
+    assert_eq!(done.at("/data/complete"), true, "{done:?}");
+    assert!(done.json()["data"]["keys"].as_array().is_none_or(Vec::is_empty), "{done:?}");
+    // The shares are those of before.
+    let begun = root.post("sys/rotate/root/init", asked()).expect(200);
+    let body = json!({ "key": keys.shares[2], "nonce": begun.at("/data/nonce") });
+    root.post("sys/rotate/root/update", body).expect(200);
+}
+
 /// F077: a store of a device needs no recovery shares, and what would need them says so.
 #[test]
 fn a_store_without_recovery_shares_is_initialised_and_says_what_it_cannot() {
