@@ -18,8 +18,10 @@ pub const FIRST: u64 = 1;
 pub const OWN_SEALS: u64 = 3;
 /// Mounts that are moved to another namespace.
 pub const MOVES: u64 = 4;
+/// Managed keys, and mounts that may use them.
+pub const MANAGED_KEYS: u64 = 5;
 /// What this program knows. 2: the level itself.
-const KNOWN: u64 = MOVES;
+const KNOWN: u64 = MANAGED_KEYS;
 
 static HELD_BACK: AtomicU64 = AtomicU64::new(KNOWN);
 

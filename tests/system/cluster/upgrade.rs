@@ -92,9 +92,14 @@ fn a_cluster_is_rolled_to_a_later_program_and_back_under_load_until_all_know_the
         "{}",
         refused.text()
     );
+    let key = json!({"mechanism": "CKM_ECDSA", "curve": "P256", "allow_generate_key": true});
+    nodes.ask(0, "sys/managed-keys/software/app", key.clone(), 503);
+    nodes.ask(0, "sys/mounts/kv/tune", json!({"allowed_managed_keys": ["app"]}), 503);
     change(&mut nodes, &programs, 2, None);
     until(WITHIN, "the level that all know", || (level(&nodes) > OLD).then_some(()));
     nodes.ask(0, "sys/namespaces/own", own_seal, 200);
+    nodes.ask(0, "sys/managed-keys/software/app", key, 200);
+    nodes.ask(0, "sys/mounts/kv/tune", json!({"allowed_managed_keys": ["app"]}), 204);
     let before = acknowledged.lock().unwrap().len();
     until(WITHIN, "writes behind the rise", || (acknowledged.lock().unwrap().len() > before + 20).then_some(()));
     // Too late to go back: the program says so, and the others go on.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use holdfast_hsm::device::{KeyKind, KeyRef};
 use holdfast_sdk::{Error, Place, Result, Transaction, record};
+use holdfast_storage::level;
 use minicbor::{Decode, Encode};
 
 pub use self::key::{DeviceKey, Key, print_of};
@@ -22,7 +23,7 @@ use crate::devices::{Device, Devices};
 use crate::layout::{MANAGED_KEYS, MOUNTS, ROOT, SYSTEM};
 use crate::router::MountEntry;
 use crate::tx::Tx;
-use crate::{namespaces, random};
+use crate::{Core, namespaces, random};
 
 /// Keys of one namespace.
 pub const MOST: usize = 1024;
@@ -31,6 +32,16 @@ pub const MOST: usize = 1024;
 pub const TYPES: [&str; 3] = ["pkcs11", "tpm", "software"];
 /// The type whose keys need no device.
 pub const SOFTWARE: &str = "software";
+
+/// Refuse to keep what a member's earlier program does not know.
+pub fn are_known_to_all(core: &Core) -> Result<()> {
+    match core.feature_level() >= level::MANAGED_KEYS {
+        true => Ok(()),
+        false => Err(Error::Unavailable(
+            "managed keys are offered when all nodes of the cluster run a version that knows them".into(),
+        )),
+    }
+}
 
 /// A managed key as it is stored.
 #[derive(Clone, Encode, Decode)]

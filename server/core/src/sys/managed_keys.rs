@@ -170,6 +170,7 @@ struct Plan {
 /// The record that a write asks for. What is absent stays as it is.
 fn plan(sys: &System, tx: &mut Tx, call: &Call<'_>, p: &Wanted) -> Result<Plan> {
     let (kind, name) = of_path(call)?;
+    managed_keys::are_known_to_all(&*sys.core()?)?;
     let before = managed_keys::load(tx, &name)?;
     if let Some(other) = before.as_ref().filter(|key| key.kind != kind) {
         let text =

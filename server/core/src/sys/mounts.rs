@@ -156,7 +156,7 @@ fn enable(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Enable, auth: bool) -> 
     entry.seal_wrap = p.seal_wrap.unwrap_or(false);
     entry.external_entropy_access = p.external_entropy_access;
     if let Some(config) = p.config {
-        Tuning::parse(&config)?.of_new_mount(core.options.limits, &mut entry)?;
+        Tuning::parse(&config)?.of_new_mount(&core, &mut entry)?;
     }
     let backend = factory(&core.with_effective_limits(&entry)).map_err(Error::bad_request)?;
     router::save(tx, &entry)?;

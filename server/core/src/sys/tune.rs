@@ -6,7 +6,7 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Value, parameters};
 use super::System;
 use crate::router::{self, Lockout, MountEntry};
 use crate::tx::Tx;
-use crate::{TtlLimits, jobs, moves};
+use crate::{Core, TtlLimits, jobs, managed_keys, moves};
 
 /// Auth methods that know users who can be locked out.
 const WITH_USERS: &[&str] = &["userpass", "ldap", "approle"];
@@ -94,6 +94,7 @@ fn change(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Tuning, auth: bool) -> 
     moves::refuse_while_under_way(&entry)?;
     p.fits(&entry)?;
     let core = sys.core()?;
+    p.is_known_to_all(&core)?;
     p.apply(core.options.limits, &mut entry)?;
     let mut response = Response::empty();
     if let Some(options) = &p.options
@@ -146,11 +147,20 @@ fn check_version(entry: &MountEntry, wanted: &str) -> Result<bool> {
 
 impl Tuning {
     /// The `config` of a mount that is being made.
-    pub fn of_new_mount(&self, system: TtlLimits, entry: &mut MountEntry) -> Result<()> {
+    pub fn of_new_mount(&self, core: &Core, entry: &mut MountEntry) -> Result<()> {
         self.is_of_the_program(entry)?;
-        self.apply(system, entry)?;
+        self.is_known_to_all(core)?;
+        self.apply(core.options.limits, entry)?;
         entry.force_no_cache = self.force_no_cache.unwrap_or(false);
         Ok(())
+    }
+
+    /// Refuse what a member's earlier program would drop when it writes the mount.
+    fn is_known_to_all(&self, core: &Core) -> Result<()> {
+        match self.allowed_managed_keys.as_ref().is_some_and(|keys| !keys.is_empty()) {
+            true => managed_keys::are_known_to_all(core),
+            false => Ok(()),
+        }
     }
 
     /// Refuse what this kind of mount does not have.
