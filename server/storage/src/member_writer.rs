@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::pipeline::lock;
-use crate::replicated::{Committed, Frozen, RECEIVED_FILE, Received, Shared, Work, changes_of_entry, payload};
+use crate::replicated::{Committed, Frozen, Received, Shared, Work, changes_of_entry, payload};
 use crate::state::{Change, FILE, Mark, RESTORE_KEY, put_in_place};
 use crate::writer::{Failure, Writer};
 use crate::{Key, StoreError};
@@ -97,7 +97,7 @@ impl Writer {
     }
 
     fn install(&mut self, member: &Arc<Shared>, received: Received) -> Result<(), StoreError> {
-        let Received { state, version, mark, members } = received;
+        let Received { state, mut file, version, mark, members } = received;
         // What is copied meanwhile is of a state machine that goes.
         self.inner.compaction.give_up();
         let version = version.max(self.inner.current.load().index());
@@ -105,7 +105,8 @@ impl Writer {
         state.checkpoint()?;
         if let Some(disk) = &self.disk {
             let path = disk.path(FILE);
-            put_in_place(&**disk, RECEIVED_FILE).map_err(StoreError::io("cannot replace", &path))?;
+            put_in_place(&**disk, &file.name).map_err(StoreError::io("cannot replace", &path))?;
+            file.disk = None;
         }
         let snapshot = state.snapshot()?;
         self.state = state;

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::executor::{Bell, Running};
 use crate::log::SEGMENT_BYTES;
 use crate::pipeline::{Queued, lock};
 use crate::raft_log::RaftLog;
-use crate::state::{Change, Mark, Snapshot, State};
+use crate::state::{Change, Mark, Snapshot, State, remove_made};
 use crate::store::Inner;
 use crate::writer::{Failure, LOOK_FOR_ROOM, fail};
 use crate::{Key, StoreError, Value};
@@ -44,7 +45,8 @@ pub mod payload {
 
 /// Bytes of one group at most.
 const GROUP_BYTES: usize = 4 << 20;
-/// A snapshot that is received, until it takes the place of the state machine.
+/// What the files of snapshots are called that are received, each with a number behind it, until one takes the place
+/// of the state machine. Two leaders may send one at a time.
 pub(crate) const RECEIVED_FILE: &str = "state.redb.received";
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     pub checkpointed: Mutex<Mark>,
     pub agreement: OnceLock<Arc<dyn Agreement>>,
     pub proposed: Bell,
+    /// Snapshots from elsewhere that were begun.
+    pub received: AtomicU64,
 }
 
 /// An entry that the members agreed on.
@@ -114,10 +118,26 @@ pub struct Frozen {
 
 /// A state machine that comes from elsewhere, in a file of its own.
 pub struct Received {
+    // Before its file: that is closed first.
     pub(crate) state: State,
+    pub(crate) file: ReceivedFile,
     pub(crate) version: u64,
     pub(crate) mark: Mark,
     pub(crate) members: Vec<u8>,
+}
+
+/// The file of what is received, which goes with it unless it takes its place.
+pub(crate) struct ReceivedFile {
+    pub disk: Option<Arc<dyn Disk>>,
+    pub name: String,
+}
+
+impl Drop for ReceivedFile {
+    fn drop(&mut self) {
+        if let Some(disk) = self.disk.take() {
+            let _tried_again_at_the_next_start = remove_made(&*disk, &self.name);
+        }
+    }
 }
 
 impl Received {
@@ -202,11 +222,13 @@ impl Replica {
 
     /// An empty state machine beside the present one, for a snapshot from elsewhere.
     pub fn receive(&self) -> Result<Received, StoreError> {
-        let state = match self.inner.disk() {
-            Some(disk) => State::create(&**disk, RECEIVED_FILE, self.inner.patience())?,
+        let number = self.shared.received.fetch_add(1, Ordering::Relaxed);
+        let file = ReceivedFile { disk: self.inner.disk().cloned(), name: format!("{RECEIVED_FILE}-{number}") };
+        let state = match &file.disk {
+            Some(disk) => State::create(&**disk, &file.name, self.inner.patience())?,
             None => State::open(None)?.0,
         };
-        Ok(Received { state, version: 0, mark: Mark::default(), members: Vec::new() })
+        Ok(Received { state, file, version: 0, mark: Mark::default(), members: Vec::new() })
     }
 
     /// Put a snapshot in the place of the state machine.

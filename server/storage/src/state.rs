@@ -18,6 +18,7 @@ use redb::{
 use crate::disk::Disk;
 use crate::level::{self, LEVEL_KEY};
 use crate::redb_file::{Patience, RedbFile};
+use crate::replicated::RECEIVED_FILE;
 use crate::sums::{self, Sums};
 use crate::{Key, StoreError, Value};
 
@@ -163,8 +164,11 @@ impl State {
             return State { database, patience, was_checked: false }.prepare();
         };
         let names = disk.list().map_err(StoreError::io("cannot list", disk.path("")))?;
-        // Where a compaction was under way: it takes room only.
-        remove_made(disk, COPY_FILE).map_err(StoreError::io("cannot remove", disk.path(COPY_FILE)))?;
+        // Where a compaction was under way, or a snapshot came: it takes room only.
+        let begun = names.iter().filter(|n| n.starts_with(RECEIVED_FILE)).map(String::as_str);
+        for name in begun.chain([COPY_FILE]) {
+            remove_made(disk, name).map_err(StoreError::io("cannot remove", disk.path(name)))?;
+        }
         if !names.iter().any(|n| n == FILE) {
             create(disk)?;
         }

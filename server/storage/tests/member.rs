@@ -184,6 +184,34 @@ async fn what_was_read_before_a_member_took_over_is_void() {
     commit(&store, vec![put(b"x", b"2")]).await;
 }
 
+/// F074: openraft #1894.
+#[test]
+fn what_is_left_over_of_an_earlier_cluster_is_removed_or_refused_by_name() {
+    let earlier = SimDisk::default();
+    drop(open(&earlier));
+    let file = earlier.open("state.redb", false).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    let leave = |disk: &SimDisk, name: &str| {
+        let left = disk.open(name, true).unwrap();
+        left.write_at(0, &bytes).unwrap();
+        left.sync().unwrap();
+        disk.sync_folder().unwrap();
+    };
+    let disk = SimDisk::default();
+    leave(&disk, "state.redb.received-7");
+    leave(&disk, "state.redb.received-7.sums");
+    let (_store, replica) = open(&disk);
+    assert_eq!(replica.state(), None);
+    let names = disk.list().unwrap();
+    assert!(!names.iter().any(|n| n.contains("received")), "{names:?}");
+    let disk = SimDisk::default();
+    leave(&disk, "state.redb");
+    let refused = Store::open_member_on(Some(Arc::new(disk) as Arc<dyn Disk>), ENTRY).err().unwrap();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("/sim/format"), "{refused}");
+}
+
 /// Agrees on everything, until it waits for a word and then does not lead.
 struct Halting(Alone, std::sync::atomic::AtomicBool, Arc<tokio::sync::Notify>);
 

@@ -25,14 +25,12 @@ use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
 use super::rest::Rest;
 use super::sleep::{Sleep, Unsure};
-use super::trim;
+use super::trim::{self, Kept};
 use super::types::{self, Changes, CommittedLeader, NodeId, Stored, Types};
 
 /// Milliseconds, for a `performance_multiplier` of 1.
 const HEARTBEAT_MS: u64 = 24;
 const ELECTION_MS: (u64, u64) = (70, 115);
-/// Entries that are forgotten at a time at least, unless fewer are kept.
-const PURGE_BATCH: u64 = 256;
 /// A proposal on which no majority agrees within this is given up: it may be agreed on later.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// openraft's start may take so long on a busy machine.
@@ -86,8 +84,8 @@ impl Group {
             election_timeout_max: ELECTION_MS.1 * m,
             install_snapshot_timeout: 600_000,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_threshold.max(1)),
-            max_in_snapshot_log_to_keep: settings.trailing_logs,
-            purge_batch_size: settings.trailing_logs.clamp(1, PURGE_BATCH),
+            // See [`trim`].
+            max_in_snapshot_log_to_keep: u64::MAX,
             enable_pre_vote: Some(true),
             // What others hold is agreed on, though the leader itself may not have written it yet: one that was killed and
             // comes back must be elected by a log that is as long, in a term of its own, before it leads again. (A lone voter
@@ -103,10 +101,11 @@ impl Group {
         let id = NodeId(settings.node_id.clone());
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
-        let raft = Raft::new(id.clone(), config, Network { peers, replica: replica.clone() }, log, machine)
-            .await
-            .map_err(|e| e.to_string())?;
-        Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), settings.trailing_log_bytes));
+        let sent = trim::Sent::default();
+        let network = Network { peers, replica: replica.clone(), sent: sent.clone() };
+        let raft = Raft::new(id.clone(), config, network, log, machine).await.map_err(|e| e.to_string())?;
+        let kept = Kept { entries: settings.trailing_logs, bytes: settings.trailing_log_bytes };
+        Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), kept, sent));
         let sleep = Arc::new(Sleep::new(clocks));
         let rest = Arc::new(Rest::new(raft.clone(), id.clone()));
         Types::spawn(rest.clone().end_after(promised));

@@ -18,6 +18,7 @@ use openraft::type_config::TypeConfigExt;
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Data, WholeSnapshot};
+use super::trim;
 use super::types::{self, Entry, LogId, NodeId, Types, Vote};
 
 /// What is on its way.
@@ -112,13 +113,16 @@ impl Question {
 pub struct Network {
     pub peers: Arc<dyn Peers>,
     pub replica: Replica,
+    /// Snapshots on their way.
+    pub sent: trim::Sent,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, _target: NodeId, node: &Peer) -> Link {
-        Link { peers: self.peers.clone(), replica: self.replica.clone(), member: node.clone() }
+        let (peers, replica) = (self.peers.clone(), self.replica.clone());
+        Link { peers, replica, member: node.clone(), sent: self.sent.clone() }
     }
 }
 
@@ -127,6 +131,7 @@ pub struct Link {
     peers: Arc<dyn Peers>,
     replica: Replica,
     member: Peer,
+    sent: trim::Sent,
 }
 
 /// Up to where others are told that they may apply: not further than readers see it here. Reads of nodes that stand by
@@ -247,6 +252,7 @@ impl RaftNetworkV2<Types> for Link {
             members: serde_json::from_slice(&types::encode_config(members.membership())).unwrap_or_default(),
         };
         let head = serde_json::to_vec(&question).map_err(|e| StreamingError::from(failed(&io::Error::other(e))))?;
+        let _kept_meanwhile = self.sent.begin(snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index));
         let sending = self.peers.send_snapshot(&self.member, head, frozen);
         let answer = match Types::select2(cancel, sending).await {
             Select2::First(closed) => return Err(StreamingError::Closed(closed)),

@@ -5,6 +5,7 @@
 //! * [`world`]: time, chance, and what runs.
 //! * [`runtime`]: the world as openraft's runtime and as the store's.
 //! * [`network`], [`node`]: what carries messages, and what is killed and started.
+//! * [`stories`]: certain things that go wrong one after the other.
 //! * [`clients`], [`faults`], [`checks`]: who writes and reads, what goes wrong, and what must hold.
 //!
 //! `HOLDFAST_SIM_SEED=N cargo test -p holdfast-cluster sim::seeds -- --nocapture` runs one seed and tells what
@@ -17,6 +18,7 @@ mod network;
 mod node;
 mod runtime;
 mod seeds;
+mod stories;
 mod world;
 
 pub use runtime::{Runtime, Works};

@@ -30,14 +30,12 @@ struct Run {
 fn run(seed: u64, flaw: Flaw) -> Run {
     let count = if seed.is_multiple_of(3) { 5 } else { 3 };
     let world = World::new(seed, count);
-    // The one or the other: with both a debug build of openraft stumbles over an assertion (decisions/0016).
-    let (trailing_logs, trailing_log_bytes) = if world.chance(70) { (3 + world.below(40), 1 << 20) } else { (0, 4096) };
     let settings = Settings {
         node_id: String::new(),
         performance_multiplier: 5,
         snapshot_threshold: 10 + world.below(60),
-        trailing_logs,
-        trailing_log_bytes,
+        trailing_logs: 3 + world.below(40),
+        trailing_log_bytes: if world.chance(70) { 1 << 20 } else { 4096 },
     };
     let cluster = Cluster::new(world.clone(), count, flaw, settings);
     let counts = (AtomicU64::new(0), AtomicU64::new(0));
