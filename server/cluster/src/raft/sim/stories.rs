@@ -141,11 +141,9 @@ fn who_gets_a_slow_snapshot_while_much_is_written_catches_up() {
         // Each part of it takes so long that far more is written meanwhile than is kept.
         cluster.network.trouble().chunk_ms = 150;
         cluster.look_after_it(away, true);
-        let mut key = 1000;
         let mut caught_up = false;
-        for _ in 0..1500 {
+        for key in 1000..2500 {
             assert!(write(&cluster, leader, key % 100).await);
-            key += 1;
             wait(&cluster, 30).await;
             let (there, here) = (applied(&cluster, away), applied(&cluster, leader));
             if here - there < KEPT && here > 150 {
@@ -216,9 +214,8 @@ fn a_leader_is_not_sure_beside_the_next_one_though_a_member_was_restarted() {
             cluster.look_after_it(restarted, false);
             cluster.kill(restarted, Death::PowerCut);
             cluster.start(restarted, false);
-            let mut trouble = cluster.network.trouble();
-            trouble.cut = vec![(leader, deaf), (deaf, leader), (leader, restarted), (restarted, leader)];
-            drop(trouble);
+            cluster.network.trouble().cut =
+                vec![(leader, deaf), (deaf, leader), (leader, restarted), (restarted, leader)];
             cluster.look_after_it(restarted, true);
             let new = leader_but(&cluster, &[leader]).await;
             assert_ne!(new, leader);
