@@ -346,7 +346,7 @@ fn a_device_that_is_not_said_rightly_is_refused_with_its_line() {
     );
     refused(
         &device("tpm", "chip", "keys = \"keys\""),
-        "c.hcl:2:31: keys of device \"tpm\" \"chip\" \"keys\" is not a path from the root, as in \
+        "c.hcl:2:30: keys of device \"tpm\" \"chip\" \"keys\" is not a path from the root, as in \
          \"/var/lib/holdfast/tpm-keys\"",
     );
     refused(
