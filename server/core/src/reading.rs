@@ -232,7 +232,7 @@ mod tests {
             assert!(voids(&settings(place.as_bytes())), "{place}");
         }
         assert!(!voids(&settings(b"quotas")));
-        assert!(!voids(&[&layout::SYSTEM.of(layout::ROOT).prefix()[..], &[layout::SETTINGS.0], b"audit-x"].concat()));
+        assert!(!voids(&[&layout::SYSTEM.of([9; 16]).prefix()[..], &[layout::SETTINGS.0], b"audit-x"].concat()));
         let ring = [&layout::STORE.prefix()[..], &[layout::OWN_RINGS.0], &[7; 20]].concat();
         assert!(is_followed(&ring) && !voids(&ring));
     }
