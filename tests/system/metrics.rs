@@ -54,7 +54,7 @@ fn names(expression: &str) -> BTreeSet<String> {
     found
 }
 
-/// A node with an audit file, and a device with a spool whose peer is away.
+/// A node with an audit file, one more audit device whose peer is away and which has a spool, and a device for keys.
 struct Spooled {
     folder: PathBuf,
 }
@@ -66,9 +66,11 @@ impl Between for Spooled {
 
     fn top(&self, n: usize) -> String {
         let (peer, spool) = (self.folder.join("peer"), self.folder.join("spool"));
+        let keys = self.folder.join("keys");
         Audited.top(n)
             + &format!(
-                "audit \"socket\" \"peer\" {{\n options {{\n address = {peer:?}\n socket_type = \"unix\"\n spool_path = {spool:?}\n }}\n}}\n"
+                "audit \"socket\" \"peer\" {{\n options {{\n address = {peer:?}\n socket_type = \"unix\"\n spool_path = {spool:?}\n }}\n}}\n\
+                 device \"software\" \"keys\" {{\n key_file = {keys:?}\n}}\n"
             )
     }
 }
@@ -112,6 +114,7 @@ fn every_series_of_the_alert_rules_and_of_the_dashboards_is_there() {
     root.post("sys/mounts/kv", json!({"type": "kv", "options": {"version": "2"}})).expect(204);
     root.post("kv/data/a", json!({"data": {"b": "c"}})).expect(200);
     root.post("identity/entity", json!({"name": "ann"})).expect(200);
+    root.post("sys/devices/keys/test", json!({})).expect(200);
     root.post("sys/auth/userpass", json!({"type": "userpass"})).expect(204);
     root.post("auth/userpass/users/ann", json!({"password": "pw"})).expect(204);
     let login = nodes.client(0).post("auth/userpass/login/ann", json!({"password": "pw"})).expect(200);
