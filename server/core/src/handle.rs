@@ -3,21 +3,21 @@
 
 mod act;
 mod at_once;
+mod finish;
 mod house;
 mod judge;
 mod limits;
+mod login;
 mod standing_by;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{
-    Body, Call, Caller, Error, Found, Operation, Preparation, Prepared, Request, Response, Result, Timestamp,
-    TokenType, Value,
+    Call, Caller, Error, Found, Operation, Preparation, Prepared, Request, Response, Result, Timestamp, TokenType,
 };
 use holdfast_seal::Barrier;
 use holdfast_storage::Store;
@@ -26,14 +26,12 @@ use self::house::House;
 pub use self::house::is_of_root_alone;
 use self::judge::Authorised;
 pub use self::standing_by::Here;
-use crate::audit::{self, Act, AuthFacts, Pending, RequestFacts};
+use crate::audit::{self, AuthFacts, Pending, RequestFacts};
 use crate::caught::caught;
 use crate::failpoint::{failpoint, of_a_request};
 use crate::in_flight::{Entered, Flight};
 use crate::layout::CUBBYHOLE;
-use crate::lockout::Failed;
 use crate::namespaces::Space;
-use crate::policies::system_time;
 use crate::router::{Handler, Mount, Router};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
@@ -173,7 +171,7 @@ impl Core {
     /// Whether a token is one that may ask.
     pub fn accepts(&self, token: &Secret<String>) -> bool {
         let Some(open) = self.open() else { return false };
-        let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load())).cached(&open.opened);
+        let mut tx = self.reader(&open);
         tokens::find_valid(&mut tx, token.expose(), self.clock.now()).is_ok_and(|t| t.is_some_and(|t| t.id.is_some()))
     }
 
@@ -406,43 +404,9 @@ impl Way<'_> {
             self.core.metrics.logins.since(start);
         }
         if let Some(name) = login {
-            match &carried_out {
-                Err(Error::LoginRefused(_)) => match self.core.lockouts.failed(&mount.entry, &name, self.now) {
-                    Failed::Counts => {}
-                    // What somebody finds out who was locked out meanwhile by others with the same name: nothing.
-                    Failed::WasLocked => return Err(Error::PermissionDenied),
-                    Failed::Locks(until) => {
-                        let path = format!("sys/locked-users/{}", mount.entry.accessor);
-                        let act = Act::new("update", path, "too many logins of this user failed");
-                        let act = act.within(mount.scope.namespace).of_mount(&mount.full_path);
-                        let act = act.hashed("alias_identifier", &name).plain("locked_until", &until.rfc3339());
-                        self.core.did(self.open, vec![act]);
-                    }
-                },
-                Ok((response, _)) if response.auth.is_some() => self.core.lockouts.forget(&mount.entry.accessor, &name),
-                _ => {}
-            }
+            self.login_ended(mount, &name, &carried_out)?;
         }
         carried_out
-    }
-
-    /// Who is locked out does not log in, even if they were not when they began to.
-    fn keep_locked_out(&self, mount: &Mount, login: Option<&str>) -> Result<()> {
-        match login.is_some_and(|name| self.core.lockouts.holds(&mount.entry, name, self.now)) {
-            true => Err(Error::PermissionDenied),
-            false => Ok(()),
-        }
-    }
-
-    /// Who tries to log in, if it is a login.
-    fn login_name(&self, mount: &Mount, found: &Found, authorised: &Authorised) -> Result<Option<String>> {
-        let Handler::Engine(backend) = &mount.handler else { return Ok(None) };
-        if !mount.entry.auth || !found.unauthenticated || !self.operation.writes() {
-            return Ok(None);
-        }
-        let mut tx = Tx::read_only(self.store().view(), self.barrier()).cached(&self.open.opened);
-        tx.enter(mount.scope);
-        backend.login_name(found, &mut tx, &self.call(&authorised.caller, self.operation, found, None))
     }
 
     /// Prepare, transaction, commit, of a route that was found.
@@ -568,6 +532,13 @@ impl Way<'_> {
         Ok((response, effects))
     }
 
+    /// A snapshot as the mount's handler sees it.
+    fn reader_of(&self, mount: &Mount) -> Tx {
+        let mut tx = self.core.reader(self.open).with_devices(&self.core.devices);
+        tx.enter(mount.scope);
+        tx
+    }
+
     /// What changes nothing, in one snapshot.
     fn read(
         &self,
@@ -576,10 +547,7 @@ impl Way<'_> {
         authorised: &Authorised,
         prepared: Option<&Prepared>,
     ) -> Result<(Response, Vec<Effect>)> {
-        let mut tx = Tx::read_only(self.store().view(), self.barrier())
-            .cached(&self.open.opened)
-            .with_devices(&self.core.devices);
-        tx.enter(mount.scope);
+        let mut tx = self.reader_of(mount);
         let call = self.call(&authorised.caller, self.operation, found, prepared);
         let mut response = mount.handler.apply(found, &mut tx, &call)?;
         self.finish(authorised, found, &mut response)?;
@@ -592,43 +560,9 @@ impl Way<'_> {
         if !found.waits {
             return Ok(None);
         }
-        let mut tx = Tx::read_only(self.store().view(), self.barrier())
-            .cached(&self.open.opened)
-            .with_devices(&self.core.devices);
-        tx.enter(mount.scope);
+        let mut tx = self.reader_of(mount);
         let call = self.call(&authorised.caller, self.operation, found, None);
         mount.handler.prepare(found, &mut tx, &call)
-    }
-
-    /// What the core adds to a handler's answer.
-    fn finish(&self, authorised: &Authorised, found: &Found, response: &mut Response) -> Result<()> {
-        if matches!(self.operation, Operation::List | Operation::Scan) {
-            self.hide_keys(authorised, response)?;
-            limit_page(authorised, response);
-        }
-        self.warn(found, response);
-        Ok(())
-    }
-
-    /// A policy's `list_scan_response_keys_filter_path` hides what the caller may not read.
-    fn hide_keys(&self, authorised: &Authorised, response: &mut Response) -> Result<()> {
-        let (Some(filter), Some((policies, _))) = (&authorised.response_filter, &authorised.policies) else {
-            return Ok(());
-        };
-        let Body::Data(data) = &mut response.body else { return Ok(()) };
-        let Some(Value::Array(keys)) = data.get_mut("keys") else { return Ok(()) };
-        let now = system_time(self.core.policy_time());
-        let path = self.full_path();
-        let shows = |key: &str| policies.acl.shows(filter, &path, key, now);
-        keys.retain(|key| key.as_str().is_some_and(shows));
-        if keys.is_empty() {
-            // As a folder that holds nothing: that there is something must not show.
-            return Err(Error::NotFound);
-        }
-        if let Some(Value::Object(info)) = data.get_mut("key_info") {
-            info.retain(|key, _| shows(key));
-        }
-        Ok(())
     }
 
     /// A token's last use ends it before the request is carried out, unless the request is about what
@@ -671,49 +605,12 @@ impl Way<'_> {
     /// Count the use of a request that changes nothing, if its token has a limited number of them.
     async fn count_failed_use(&self) -> Result<()> {
         let id = {
-            let mut tx = Tx::read_only(self.store().view(), self.barrier())
-                .cached(&self.open.opened)
-                .with_devices(&self.core.devices);
+            let mut tx = self.core.reader(self.open);
             let index = tx.index();
             let session = self.session(&mut tx, index, &mut Vec::new())?;
             session.filter(|s| s.entry.num_uses > 0).and_then(|s| s.caller.token_id)
         };
         let Some(id) = id else { return Ok(()) };
         self.core.transact(self.open, |tx| tokens::count_use_if_there(tx, &id)).await
-    }
-
-    /// Tell about parameters that nobody looked at.
-    fn warn(&self, found: &Found, response: &mut Response) {
-        if matches!(response.body, Body::None) && response.auth.is_none() && response.warnings.is_empty() {
-            return;
-        }
-        let known = |name: &str| found.known.contains(&name) || found.captures.get(name).is_some();
-        let mut ignored: Vec<&str> = self.request.data.keys().map(String::as_str).filter(|k| !known(k)).collect();
-        if !ignored.is_empty() && !found.takes_anything {
-            ignored.sort_unstable();
-            response.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", ignored.join(" ")));
-        }
-        let mut replaced: Vec<&str> = found.captures.names().filter(|k| self.request.data.contains_key(*k)).collect();
-        if !replaced.is_empty() {
-            replaced.sort_unstable();
-            response.warnings.push(format!(
-                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
-                replaced.join(" ")
-            ));
-        }
-    }
-}
-
-/// A policy's pagination limit shortens a list that was asked for without one.
-fn limit_page(authorised: &Authorised, response: &mut Response) {
-    if let Some(limit) = authorised.pagination_limit
-        && let Body::Data(map) = &mut response.body
-        && let Some(Value::Array(keys)) = map.get_mut("keys")
-    {
-        keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let shown: HashSet<String> = keys.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if let Some(Value::Object(details)) = map.get_mut("key_info") {
-            details.retain(|name, _| shown.contains(name));
-        }
     }
 }

@@ -16,7 +16,6 @@ use crate::in_flight::Flight;
 use crate::last_use::hour_of;
 use crate::layout::ROOT;
 use crate::reading::Reading;
-use crate::tx::Tx;
 use crate::{Answer, Core};
 
 /// After this a read is passed on.
@@ -182,8 +181,7 @@ impl Way<'_> {
     /// The response, if it is one without a consequence.
     fn read_all(&self, authorised: &Authorised) -> Option<Response> {
         let (mount, found) = (self.mount?, self.found?);
-        let mut tx: Tx = self.core.reader(self.open);
-        tx.enter(mount.scope);
+        let mut tx = self.reader_of(mount);
         let call = self.call(&authorised.caller, self.operation, found, None);
         let mut response = mount.handler.apply(found, &mut tx, &call).ok()?;
         self.finish(authorised, found, &mut response).ok()?;
