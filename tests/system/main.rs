@@ -27,7 +27,6 @@ mod needles;
 mod openapi;
 mod profiles;
 mod prometheus;
-mod random;
 mod recovery_mode;
 mod remount;
 mod seal_hsm;

@@ -3,31 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use holdfast_random::Random;
 use holdfast_tests::{Client, Running, Setup, until};
 use serde_json::{Value, json};
 
-/// A small generator, so that a failing run can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % below as u64) as usize
-    }
-}
-
 #[test]
 fn every_audit_request_line_has_its_response_line_whenever_clients_hang_up() {
-    let seed = u64::from_le_bytes(random()) | 1;
+    let seed = u64::from_le_bytes(random());
     println!("seed {seed}");
     for setup in [Setup::shamir(), Setup::shamir().without_tls()] {
         let running = Running::start(setup);
         std::thread::scope(|scope| {
             for worker in 0..4_u64 {
                 let root = running.root.with_token(running.root.token());
-                scope.spawn(move || maltreat(&root, worker, &mut Random(seed.wrapping_add(worker * 7919) | 1)));
+                scope.spawn(move || maltreat(&root, worker, &mut Random::new(seed.wrapping_add(worker))));
             }
         });
         until(Duration::from_secs(10), "a response line for each request line", || {
@@ -56,19 +45,19 @@ fn every_audit_request_line_has_its_response_line_whenever_clients_hang_up() {
 
 fn maltreat(root: &Client, worker: u64, random: &mut Random) {
     for i in 0..150 {
-        let body = json!({ "data": { "worker": worker, "i": i, "long": "x".repeat(random.next(3000)) } }).to_string();
+        let body = json!({ "data": { "worker": worker, "i": i, "long": "x".repeat(random.index(3000)) } }).to_string();
         let request = format!(
             "POST /v1/secret/data/w{worker}/{i} HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {}\r\nContent-Length: {}\r\n\r\n{body}",
             root.token(),
             body.len()
         );
         let mut connection = root.connect().expect("a connection");
-        let cut = if random.next(3) == 0 { random.next(request.len()) } else { request.len() };
+        let cut = if random.index(3) == 0 { random.index(request.len()) } else { request.len() };
         let _closed_early = connection.send(&request.as_bytes()[..cut]);
-        match random.next(4) {
+        match random.index(4) {
             0 => {}
-            1 => std::thread::sleep(Duration::from_micros(random.next(1500) as u64)),
-            2 => std::thread::sleep(Duration::from_micros(random.next(150) as u64)),
+            1 => std::thread::sleep(Duration::from_micros(random.index(1500) as u64)),
+            2 => std::thread::sleep(Duration::from_micros(random.index(150) as u64)),
             _ if cut == request.len() => drop(connection.reply(false)),
             _ => {}
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use holdfast_tests::{Client, Reply, until};
 
 use crate::cluster::nodes::{Nodes, WITHIN};
-use crate::random::Random;
+use holdfast_random::Random;
 
 /// Clients of keys.
 const CLIENTS: u64 = 5;
@@ -154,16 +154,16 @@ impl Shared {
     fn use_keys(&self, clients: &[Client], random: &mut Random) {
         let mut seen: HashMap<String, u64> = HashMap::new();
         while !self.is_over() {
-            let at = random.below(KEYS);
+            let at = random.index(KEYS);
             let key = self.keys.lock().unwrap()[at].clone();
             let value = self.values.fetch_add(1, Ordering::SeqCst);
-            let asked = match random.below(20) {
+            let asked = match random.index(20) {
                 0 => Asked::Delete,
                 1..8 => Asked::Put { value, cas: None },
                 8..12 => Asked::Put { value, cas: Some(seen.get(&key.name).copied().unwrap_or(0)) },
                 _ => Asked::Read,
             };
-            let node = random.below(clients.len());
+            let node = random.index(clients.len());
             match self.act(&clients[node], node, &key, asked) {
                 Some(Answered::Found { version, .. } | Answered::Written { version }) => {
                     seen.insert(key.name.clone(), version);
@@ -190,10 +190,10 @@ impl Shared {
         while !self.is_over() {
             thread::sleep(PAUSE);
             // One without an end: clocks jump here.
-            let made = clients[random.below(clients.len())].try_call("POST", "auth/token/create", Some(&json!({})));
+            let made = clients[random.index(clients.len())].try_call("POST", "auth/token/create", Some(&json!({})));
             let Outcome::Answered(made) = self.judge("auth/token/create", made) else { continue };
             let token = made.text_at("/auth/client_token");
-            for node in [random.below(clients.len()), random.below(clients.len())] {
+            for node in [random.index(clients.len()), random.index(clients.len())] {
                 let reply = clients[node].with_token(&token).try_call("GET", "auth/token/lookup-self", None);
                 if let Outcome::Answered(reply) = self.judge("auth/token/lookup-self", reply)
                     && reply.status != 200
@@ -201,11 +201,11 @@ impl Shared {
                     self.is_wrong(format!("node {node} does not know a token: {}: {}", reply.status, reply.text()));
                 }
             }
-            if random.below(3) == 0 {
+            if random.index(3) == 0 {
                 self.tokens.lock().unwrap().push(token);
                 continue;
             }
-            let revoked = clients[random.below(clients.len())].try_call(
+            let revoked = clients[random.index(clients.len())].try_call(
                 "POST",
                 "auth/token/revoke",
                 Some(&json!({ "token": token })),
@@ -236,7 +236,7 @@ impl Shared {
         while !self.is_over() {
             thread::sleep(PAUSE * 5);
             let name = format!("m{}", self.values.fetch_add(1, Ordering::SeqCst));
-            let client = &clients[random.below(clients.len())];
+            let client = &clients[random.index(clients.len())];
             let made = client.try_call("POST", &format!("sys/mounts/{name}"), Some(&json!({"type": "kv"})));
             match self.judge(&name, made) {
                 Outcome::Answered(reply) if reply.status == 204 => self.mounts.lock().unwrap().push(name),

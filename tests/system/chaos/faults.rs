@@ -13,7 +13,7 @@ use super::clients::Clients;
 use crate::cluster::disturbed::{self, Faults};
 use crate::cluster::network::Network;
 use crate::cluster::nodes::{Nodes, WITHIN};
-use crate::random::Random;
+use holdfast_random::Random;
 
 /// Writes that must go well when all is right again, before the next thing goes wrong.
 const WRITES_BETWEEN: u64 = 10;
@@ -135,9 +135,9 @@ impl Trouble {
 
     /// Let something go wrong for a while, put it right, and see that writes go on.
     pub fn make(&mut self, fault: Fault, random: &mut Random, clients: &Clients) {
-        let one = random.below(self.nodes.count());
+        let one = random.index(self.nodes.count());
         let leader = self.nodes.led_now().unwrap_or(one);
-        let lasts = Duration::from_millis(500 + random.below(2500) as u64);
+        let lasts = Duration::from_millis(500 + random.index(2500) as u64);
         eprintln!("{:8.3} {fault:?}: node {one}, leader {leader}, {lasts:?}", clients.elapsed().as_secs_f64());
         match fault {
             Fault::KillLeader => self.kill(&[leader], lasts),
@@ -153,7 +153,7 @@ impl Trouble {
             Fault::Split => {
                 let mut all: Vec<usize> = (0..self.nodes.count()).collect();
                 random.shuffle(&mut all);
-                all.truncate(1 + random.below(all.len() - 1));
+                all.truncate(1 + random.index(all.len() - 1));
                 self.network.separate(&all);
                 thread::sleep(lasts);
             }
@@ -166,11 +166,11 @@ impl Trouble {
                 thread::sleep(lasts);
             }
             Fault::Delay => {
-                self.network.delay(Duration::from_millis(5 + random.below(120) as u64));
+                self.network.delay(Duration::from_millis(5 + random.index(120) as u64));
                 thread::sleep(lasts);
             }
             Fault::Loss => {
-                self.network.lose(20 + random.below(180) as u64);
+                self.network.lose(20 + random.index(180) as u64);
                 thread::sleep(lasts);
             }
             Fault::Reset => {
@@ -185,24 +185,24 @@ impl Trouble {
             }
             Fault::WallClock => {
                 let jumps = [3600, -3600, 10 * YEAR_S];
-                let who = [one, leader][random.below(2)];
-                self.faults[who].wall_offset(jumps[random.below(jumps.len())]);
+                let who = [one, leader][random.index(2)];
+                self.faults[who].wall_offset(jumps[random.index(jumps.len())]);
                 thread::sleep(lasts);
             }
             Fault::SlowDisk => {
-                let who = [one, leader][random.below(2)];
-                self.faults[who].slow_disk(Duration::from_millis(20 + random.below(300) as u64));
+                let who = [one, leader][random.index(2)];
+                self.faults[who].slow_disk(Duration::from_millis(20 + random.index(300) as u64));
                 thread::sleep(lasts);
             }
             Fault::BrokenDisk => {
-                let who = [one, leader][random.below(2)];
+                let who = [one, leader][random.index(2)];
                 self.faults[who].broken_disk(true);
                 thread::sleep(lasts);
                 self.faults[who].heal();
                 self.kill(&[who], Duration::ZERO);
             }
             Fault::FullDisk => {
-                let who = [one, leader][random.below(2)];
+                let who = [one, leader][random.index(2)];
                 self.faults[who].full_disk(true);
                 thread::sleep(lasts);
             }

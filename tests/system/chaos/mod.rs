@@ -18,9 +18,9 @@ use holdfast_tests::until;
 
 use crate::cluster::disturbed;
 use crate::cluster::nodes::WITHIN;
-use crate::random::Random;
 use clients::Clients;
 use faults::{Fault, Trouble};
+use holdfast_random::Random;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|n| n.parse().unwrap_or_else(|_| panic!("{name} is no number: {n:?}")))

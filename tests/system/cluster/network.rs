@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use holdfast_tests::connection::free_port;
 
-use crate::random::Random;
+use holdfast_random::Random;
 
 const CUT: u64 = u64::MAX;
 /// After so long a piece that was lost is sent again (Linux's shortest wait for a TCP acknowledgement).
@@ -150,7 +150,7 @@ impl Shared {
             return false;
         }
         let n = self.chance.fetch_add(1, Ordering::SeqCst);
-        Random::new(n).below(1000) < loss as usize
+        Random::new(n).index(1000) < loss as usize
     }
 
     fn accept(self: &Arc<Shared>, listener: &TcpListener, to: usize, port: u16) {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cluster::disturbed;
 use crate::cluster::network::Network;
 use crate::cluster::nodes::Nodes;
-use crate::random::Random;
+use holdfast_random::Random;
 
 const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
 /// An intent that its leader left behind is undone after its deadline, 40 s later.
@@ -222,8 +222,8 @@ type Known<'a> = (&'a Mutex<BTreeMap<String, String>>, &'a AtomicUsize);
 
 fn work(roots: &[Client], chance: &mut Random, (handed_out, made): Known<'_>, over: &AtomicBool) {
     while !over.load(Ordering::SeqCst) {
-        let client = &roots[chance.below(roots.len())];
-        match chance.below(10) {
+        let client = &roots[chance.index(roots.len())];
+        match chance.index(10) {
             0..=4 => {
                 if let Some(user) = good(client.try_call("GET", "database/creds/long", None)) {
                     handed_out.lock().unwrap().insert(user.text_at("/lease_id"), user.text_at("/data/username"));
@@ -237,7 +237,7 @@ fn work(roots: &[Client], chance: &mut Random, (handed_out, made): Known<'_>, ov
                 // What is being revoked nobody counts on any more, whatever the answer is.
                 let chosen = handed_out.lock().unwrap().pop_first();
                 if let Some((lease, _)) = chosen {
-                    let sync = chance.below(3) > 0;
+                    let sync = chance.index(3) > 0;
                     good(client.try_call("POST", "sys/leases/revoke", Some(&json!({"lease_id": lease, "sync": sync}))));
                 }
             }
@@ -260,8 +260,8 @@ fn good(answer: std::io::Result<Reply>) -> Option<Reply> {
 fn fail(Cluster { nodes, network }: &mut Cluster, chance: &mut Random) {
     let leader = nodes.until_led();
     let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
-    let a_while = Duration::from_millis(chance.below(1500) as u64);
-    match chance.below(8) {
+    let a_while = Duration::from_millis(chance.index(1500) as u64);
+    match chance.index(8) {
         0 | 1 => {
             println!("  node {leader} is killed");
             nodes.kill(leader);
@@ -277,7 +277,7 @@ fn fail(Cluster { nodes, network }: &mut Cluster, chance: &mut Random) {
         }
         4..=6 => {
             // Clients and the database hear it all the same.
-            let is_deaf_too = chance.below(3) > 0;
+            let is_deaf_too = chance.index(3) > 0;
             let heard = if is_deaf_too { "and hears nobody" } else { "but hears them" };
             println!("  node {leader} is heard by no other {heard}, until another leads");
             match is_deaf_too {

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use holdfast_random::Random;
+
 /// Something that runs.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Id = u64;
@@ -18,28 +20,6 @@ const MAIN: Id = 0;
 const MOST_STEPS: u64 = 20_000_000;
 /// A step takes less than this.
 const STEP_NS: u64 = 20_000;
-
-/// SplitMix64: small, seeded, the same everywhere.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Less than `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 /// A node's clock, which need not go as the world's does.
 #[derive(Debug, Clone, Copy, Default)]
