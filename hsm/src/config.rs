@@ -61,6 +61,14 @@ impl DeviceConfig {
         }
     }
 
+    /// The variables of its library.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        match self {
+            Self::Pkcs11(config) => &config.environment,
+            Self::Software(_) | Self::Tpm(_) => &[],
+        }
+    }
+
     /// For logs and error texts.
     pub(crate) fn name(&self) -> String {
         match self {

@@ -19,7 +19,9 @@ pub mod client;
 pub mod connection;
 pub mod database;
 pub mod module;
+pub mod nss;
 pub mod object_store;
+pub mod opencryptoki;
 pub mod process;
 pub mod program;
 pub mod server;
@@ -28,6 +30,7 @@ pub mod terminal;
 pub mod tmpfs;
 pub mod token;
 pub mod tpm;
+pub mod tpm2_pkcs11;
 pub mod wait;
 
 pub use client::{Client, Reply};

@@ -7,7 +7,7 @@
 
 use super::DeviceClient;
 use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
-use crate::device::{KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
+use crate::device::{DeviceInfo, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
 use crate::gcm;
 use crate::memory::{Key, MemoryError, Secret};
 use crate::pkcs11::Pkcs11Config;
@@ -96,33 +96,20 @@ impl DeviceClient {
                 can.cipher.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
             )));
         }
-        let found = match self.existing(&key, wanted)? {
-            Some(found) => found,
-            None if config.generate_key => {
-                let aes = wanted.map_or(
-                    can.cipher.contains(&CipherMechanism::AesGcm) && can.generate.contains(&KeyKind::Aes(256)),
-                    |mechanism| mechanism == CipherMechanism::AesGcm,
-                );
-                let kind = if aes { KeyKind::Aes(256) } else { KeyKind::Rsa(2048) };
-                let Some(label) = key.label.clone() else {
-                    return Err(DeviceError::config(format!(
-                        "{key} is missing, and to make it a 'key_label' is needed"
-                    )));
-                };
-                tracing::info!(%kind, label, token = info.token_label, "making the wrapping key");
-                self.generate(KeySpec { label, id: key.id.clone(), kind, usage: KeyUsage::Encrypt })?
-            }
-            None => {
-                return Err(DeviceError::new(
-                    Class::KeyMissing,
-                    format!(
-                        "no {key} that can wrap is on token '{}': check 'key_label' and 'key_id', or set 'generate_key = true'",
-                        info.token_label
-                    ),
-                ));
-            }
-        };
-        self.proved(found, wanted)
+        if can.cipher.is_empty() {
+            return Err(cannot_wrap(&info.token_label, "lists none of them"));
+        }
+        match self.existing(&key, wanted)? {
+            Some(found) => self.proved(found, wanted),
+            None if config.generate_key => self.made(&key, wanted, &info),
+            None => Err(DeviceError::new(
+                Class::KeyMissing,
+                format!(
+                    "no {key} that can wrap is on token '{}': check 'key_label' and 'key_id', or set 'generate_key = true'",
+                    info.token_label
+                ),
+            )),
+        }
     }
 
     /// Wraps a secret: only the device opens it again, and only with the same `aad`.
@@ -202,6 +189,45 @@ impl DeviceClient {
         Ok(fitting.pop())
     }
 
+    /// A new key, of the first kind that the token is seen to wrap with: its list of mechanisms is only a promise.
+    fn made(
+        &self,
+        key: &KeyRef,
+        wanted: Option<CipherMechanism>,
+        info: &DeviceInfo,
+    ) -> Result<WrapKeyInfo, DeviceError> {
+        let Some(label) = &key.label else {
+            return Err(DeviceError::config(format!("{key} is missing, and to make it a 'key_label' is needed")));
+        };
+        let mut refusals = Vec::new();
+        for (mechanism, kind) in
+            [(CipherMechanism::AesGcm, KeyKind::Aes(256)), (CipherMechanism::RsaOaepSha256, KeyKind::Rsa(2048))]
+        {
+            let can = &info.capabilities;
+            if wanted.is_some_and(|wanted| family(wanted) != family(mechanism)) {
+                continue;
+            }
+            if !can.cipher.contains(&mechanism) || !can.generate.contains(&kind) {
+                refusals.push(format!("does not list {kind} with {mechanism}"));
+                continue;
+            }
+            tracing::info!(%kind, label, token = info.token_label, "making the wrapping key");
+            let spec = KeySpec { label: label.clone(), id: key.id.clone(), kind, usage: KeyUsage::Encrypt };
+            let made = self.generate(spec).and_then(|made| {
+                self.proved(made.clone(), wanted).inspect_err(|error| {
+                    if error.class == Class::Unsupported && self.destroy(made.key_ref()).is_err() {
+                        tracing::warn!(label, token = info.token_label, "a key that cannot wrap is left on the token");
+                    }
+                })
+            });
+            match made {
+                Err(error) if error.class == Class::Unsupported => refusals.push(error.text),
+                made => return made,
+            }
+        }
+        Err(cannot_wrap(&info.token_label, &refusals.join("; ")))
+    }
+
     fn proved(&self, found: KeyInfo, wanted: Option<CipherMechanism>) -> Result<WrapKeyInfo, DeviceError> {
         let default = match found.kind {
             KeyKind::Aes(_) => CipherMechanism::AesGcm,
@@ -265,6 +291,13 @@ fn bound(header: &[u8], aad: &[u8]) -> Vec<u8> {
 
 fn array(key: &Key) -> Result<&[u8; gcm::KEY_BYTES], DeviceError> {
     key.expose().try_into().map_err(|_| tampered())
+}
+
+fn cannot_wrap(token: &str, why: &str) -> DeviceError {
+    DeviceError::config(format!(
+        "token '{token}' cannot wrap the root key, which takes AES-256 keys with CKM_AES_GCM or RSA-2048 keys with \
+         CKM_RSA_PKCS_OAEP: it {why}"
+    ))
 }
 
 fn memory(error: MemoryError) -> DeviceError {

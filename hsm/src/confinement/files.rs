@@ -1,12 +1,11 @@
 //! The files that a helper may use: Landlock rules.
 
-use super::Paths;
+use super::{Paths, libraries};
 use crate::config::DeviceConfig;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, Scope,
 };
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +46,6 @@ const READ: &[&str] = &[
     "/etc/softhsm2.conf",
     "/etc/opensc",
     "/etc/pkcs11",
-    "/etc/opencryptoki",
     "/etc/reader.conf.d",
     "/etc/Chrystoki.conf",
     "/run/pcscd",
@@ -111,10 +109,8 @@ pub(super) fn of(config: &DeviceConfig) -> Paths {
             let module = PathBuf::from(&config.lib);
             let real = module.canonicalize().unwrap_or_else(|_| module.clone());
             paths.read.extend([&module, &real].into_iter().filter_map(|m| m.parent()).map(Path::to_owned));
-            paths.read.extend(CONFIGURATIONS.iter().filter_map(env::var_os).map(PathBuf::from));
-            let soft = soft_token_configuration();
-            paths.write.extend(soft.as_deref().and_then(token_folder));
-            paths.read.extend(soft);
+            paths.read.extend(CONFIGURATIONS.iter().filter_map(|name| config.variable(name)).map(PathBuf::from));
+            libraries::add(config, &mut paths);
         }
         DeviceConfig::Software(config) => {
             let file = config.path.as_ref().map(PathBuf::from);
@@ -122,24 +118,6 @@ pub(super) fn of(config: &DeviceConfig) -> Paths {
         }
     }
     paths
-}
-
-/// Where SoftHSM finds its configuration.
-fn soft_token_configuration() -> Option<PathBuf> {
-    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".config/softhsm2/softhsm2.conf"));
-    let usual = ["/etc/softhsm/softhsm2.conf", "/etc/softhsm2.conf"].map(PathBuf::from);
-    let named = env::var_os("SOFTHSM2_CONF").map(PathBuf::from);
-    named.into_iter().chain(home).chain(usual).find(|path| path.is_file())
-}
-
-/// Where its tokens are.
-fn token_folder(configuration: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(configuration).ok()?;
-    let value = text.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == "directories.tokendir").then(|| value.trim())
-    })?;
-    Some(PathBuf::from(value))
 }
 
 /// Where a device may connect to by TCP; `None`: anywhere, since it is a network HSM for all we know.
@@ -263,15 +241,5 @@ mod tests {
         assert_eq!(ports(&config), Some(vec![]));
         assert_eq!(ports(&TpmConfig::new("swtpm:port=7000").into()), Some(vec![7000, 7001]));
         assert_eq!(ports(&crate::pkcs11::Pkcs11Config::new("/lib/m.so").into()), None);
-    }
-
-    #[test]
-    fn the_folder_of_softhsms_tokens_is_read_from_its_configuration() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("softhsm2.conf");
-        fs::write(&file, "# directories.tokendir = /no\nlog.level = ERROR\n directories.tokendir = /var/tokens \n")
-            .unwrap();
-        assert_eq!(token_folder(&file), Some(PathBuf::from("/var/tokens")));
-        assert_eq!(token_folder(folder.path()), None);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`calls`]: a seccomp filter without the system calls that no PKCS#11 module needs: starting programs, tracing
 //!   others, mounting, loading kernel modules. It cannot be left out: without it the helper serves nothing.
+//! - [`libraries`]: what each known library needs beside that.
 //! - [`files`]: Landlock rules: the module and the system's libraries to read, the token's folder to write, nothing
 //!   else; a TPM's helper connects to its TPM alone. A kernel without Landlock goes without.
 //! - a user of its own, where one is configured.
@@ -10,6 +11,7 @@
 
 mod calls;
 mod files;
+mod libraries;
 
 use crate::account;
 use crate::config::DeviceConfig;

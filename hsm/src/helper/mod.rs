@@ -4,6 +4,8 @@
 //! each further frame is a call, carried out by one of a few worker threads. The end of
 //! the socket is the end of the helper: it logs out, finalises the module and leaves.
 
+mod environment;
+
 use crate::config::{DeviceConfig, OpenDevice};
 use crate::confinement::confine;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class, KeyDevice, decode, dispatch, encode};
@@ -61,6 +63,7 @@ pub fn run(socket: OwnedFd, open: OpenDevice) -> Result<(), DeviceError> {
     };
     let config: DeviceConfig = decode(&message)?;
     drop(message);
+    environment::set(config.environment());
     // Before any further thread, and before anything of the vendor's is loaded. A helper that cannot be confined, or a
     // device that cannot be opened, answers each call with why.
     let device = confine(&config).and_then(|()| open(config));

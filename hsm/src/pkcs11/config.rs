@@ -4,6 +4,7 @@ use crate::confinement::HelperLimits;
 use crate::device::{DeviceError, KeyRef, secret_text};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
+use std::ffi::OsString;
 
 /// Which token of which module, and which key on it.
 ///
@@ -42,6 +43,13 @@ pub struct Pkcs11Config {
     /// What its helper may do.
     #[n(9)]
     pub limits: HelperLimits,
+    /// Text for C_Initialize, for a library that wants its configuration there (NSS softokn).
+    #[n(10)]
+    pub parameters: Option<String>,
+    /// Variables by which the library is told its configuration, by name: set in the helper alone, so that two devices
+    /// of one library can differ. Of no effect for a device in this process.
+    #[n(11)]
+    pub environment: Vec<(String, String)>,
 }
 
 impl Pkcs11Config {
@@ -58,6 +66,8 @@ impl Pkcs11Config {
             mechanism: None,
             generate_key: false,
             limits: HelperLimits::default(),
+            parameters: None,
+            environment: Vec::new(),
         }
     }
 
@@ -67,6 +77,12 @@ impl Pkcs11Config {
     /// `Config` if none is named or the id is no hex.
     pub fn key_ref(&self) -> Result<KeyRef, DeviceError> {
         KeyRef::from_config(self.key_label.as_deref(), self.key_id.as_deref())
+    }
+
+    /// A variable as the library will see it: its own, or the server's.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+        let own = self.environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.into());
+        own.or_else(|| std::env::var_os(name))
     }
 
     /// The token as the operator named it, for error texts.

@@ -1,5 +1,6 @@
 //! ECDH on the token.
 
+use super::abilities::Ability;
 use super::fault::Fault;
 use super::find::{Family, Half, handle};
 use super::public_key::ec_kind;
@@ -13,7 +14,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::types::Ulong;
 
 pub(super) fn derive(sessions: &Sessions, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
-    sessions.run(&format!("derive (ECDH) with {key}"), Repeat::Safe, |work| {
+    sessions.try_to(Ability::Agree, &format!("derive (ECDH) with {key}"), Repeat::Safe, |work| {
         let private = handle(work, key, Half::Private, Family::Ec)?;
         let secret_bytes = if ec_kind(work, private)? == KeyKind::EcP256 { 32 } else { 48 };
         if peer_point.len() != 1 + 2 * secret_bytes || peer_point[0] != 4 {

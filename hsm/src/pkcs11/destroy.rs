@@ -9,6 +9,7 @@ pub(super) fn destroy(sessions: &Sessions, key: &KeyRef) -> Result<(), DeviceErr
     if key.label.is_none() && key.id.is_none() {
         return Err(DeviceError::invalid("a key to destroy must be named by label or id"));
     }
+    sessions.let_go()?;
     sessions.run(&format!("destroy {key}"), Repeat::Never, |work| {
         let groups = groups(objects(work, key)?);
         let [group] = &groups[..] else {

@@ -1,10 +1,12 @@
 //! Encryption and decryption: AES-GCM and RSA-OAEP.
 
+use super::abilities::Ability;
 use super::fault::Fault;
 use super::find::{Family, Half, handle};
 use super::session::{Repeat, Sessions, Work};
 use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class, KeyRef};
 use crate::memory::Secret;
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
@@ -25,25 +27,22 @@ pub(super) fn encrypt(
     aad: &[u8],
 ) -> Result<Ciphertext, DeviceError> {
     check(plaintext.expose(), mechanism, aad)?;
-    sessions.run(&format!("encrypt ({mechanism}) with {key}"), Repeat::Safe, |work| match mechanism {
-        CipherMechanism::AesGcm => {
-            let secret = handle(work, key, Half::Secret, Family::Aes)?;
-            Ok(Ciphertext { mechanism, bytes: gcm_encrypt(work, secret, plaintext.expose(), aad)? })
-        }
-        CipherMechanism::RsaOaepSha1 => oaep_encrypt(work, key, mechanism, plaintext.expose()),
-        CipherMechanism::RsaOaepSha256 if oaep_is_sha1_only.load(Ordering::Relaxed) => {
-            oaep_encrypt(work, key, CipherMechanism::RsaOaepSha1, plaintext.expose())
-        }
-        CipherMechanism::RsaOaepSha256 => match oaep_encrypt(work, key, mechanism, plaintext.expose()) {
-            Err(Fault::Module(Error::Pkcs11(RvError::MechanismParamInvalid | RvError::ArgumentsBad, _))) => {
-                let encrypted = oaep_encrypt(work, key, CipherMechanism::RsaOaepSha1, plaintext.expose())?;
-                oaep_is_sha1_only.store(true, Ordering::Relaxed);
-                tracing::info!("{} does RSA-OAEP with SHA-1 only", sessions.config.token_name());
-                Ok(encrypted)
+    sessions.try_to(Ability::Cipher(mechanism), &format!("encrypt ({mechanism}) with {key}"), Repeat::Safe, |work| {
+        match mechanism {
+            CipherMechanism::RsaOaepSha256 if oaep_is_sha1_only.load(Ordering::Relaxed) => {
+                oaep_encrypt(work, key, CipherMechanism::RsaOaepSha1, plaintext.expose())
             }
-            other => other,
-        },
-        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
+            CipherMechanism::RsaOaepSha256 => match oaep_encrypt(work, key, mechanism, plaintext.expose()) {
+                Err(Fault::Module(Error::Pkcs11(RvError::MechanismParamInvalid | RvError::ArgumentsBad, _))) => {
+                    let encrypted = oaep_encrypt(work, key, CipherMechanism::RsaOaepSha1, plaintext.expose())?;
+                    oaep_is_sha1_only.store(true, Ordering::Relaxed);
+                    tracing::info!("{} does RSA-OAEP with SHA-1 only", sessions.config.token_name());
+                    Ok(encrypted)
+                }
+                other => other,
+            },
+            _ => seal(work, key, mechanism, plaintext.expose(), aad),
+        }
     })
 }
 
@@ -55,30 +54,69 @@ pub(super) fn decrypt(
     aad: &[u8],
 ) -> Result<Secret<Vec<u8>>, DeviceError> {
     check(ciphertext, mechanism, aad)?;
-    sessions.run(&format!("decrypt ({mechanism}) with {key}"), Repeat::Safe, |work| match mechanism {
+    let what = format!("decrypt ({mechanism}) with {key}");
+    let first = sessions.run(&what, Repeat::Safe, |work| match open(work, key, mechanism, ciphertext, aad) {
+        Err(fault) if may_be_the_ciphertext(&fault) => {
+            work.spoil();
+            Ok(None)
+        }
+        Err(fault) if is_the_ciphertext(&fault) => {
+            work.spoil();
+            Err(tampered(key).into())
+        }
+        opened => opened.map(Some),
+    })?;
+    if let Some(opened) = first {
+        return Ok(opened);
+    }
+    // If the key still opens what it has just sealed, it was the ciphertext; if not, it is the device. In a session of its
+    // own: some modules leave the one in which something failed in the middle of it.
+    let probe = sessions.run(&what, Repeat::Safe, |work| {
+        let Ciphertext { mechanism, bytes } = seal(work, key, mechanism, b"probe", b"")?;
+        open(work, key, mechanism, &bytes, b"")
+    });
+    match probe {
+        Ok(opened) if opened.ct_eq(b"probe") => Err(tampered(key)),
+        _ => sessions.run(&what, Repeat::Safe, |work| open(work, key, mechanism, ciphertext, aad)),
+    }
+}
+
+fn seal(
+    work: &Work<'_>,
+    key: &KeyRef,
+    mechanism: CipherMechanism,
+    plaintext: &[u8],
+    aad: &[u8],
+) -> Result<Ciphertext, Fault> {
+    match mechanism {
         CipherMechanism::AesGcm => {
-            if ciphertext.len() < IV + TAG {
-                return Err(tampered(key).into());
-            }
             let secret = handle(work, key, Half::Secret, Family::Aes)?;
-            gcm_decrypt(work, secret, ciphertext, aad).map_err(|fault| {
-                refine(work, key, fault, || {
-                    let probe = gcm_encrypt(work, secret, b"probe", b"")?;
-                    gcm_decrypt(work, secret, &probe, b"")
-                })
-            })
+            Ok(Ciphertext { mechanism, bytes: gcm_encrypt(work, secret, plaintext, aad)? })
+        }
+        CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => oaep_encrypt(work, key, mechanism, plaintext),
+        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
+    }
+}
+
+fn open(
+    work: &Work<'_>,
+    key: &KeyRef,
+    mechanism: CipherMechanism,
+    ciphertext: &[u8],
+    aad: &[u8],
+) -> Result<Secret<Vec<u8>>, Fault> {
+    match mechanism {
+        CipherMechanism::AesGcm if ciphertext.len() < IV + TAG => Err(tampered(key).into()),
+        CipherMechanism::AesGcm => {
+            let secret = handle(work, key, Half::Secret, Family::Aes)?;
+            gcm_decrypt(work, secret, ciphertext, aad)
         }
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => {
             let private = handle(work, key, Half::Private, Family::Rsa)?;
-            oaep_decrypt(work, private, mechanism, ciphertext).map_err(|fault| {
-                refine(work, key, fault, || {
-                    let Ciphertext { bytes, .. } = oaep_encrypt(work, key, mechanism, b"probe")?;
-                    oaep_decrypt(work, private, mechanism, &bytes)
-                })
-            })
+            oaep_decrypt(work, private, mechanism, ciphertext)
         }
         CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
-    })
+    }
 }
 
 fn only_a_tpm(mechanism: CipherMechanism) -> DeviceError {
@@ -102,7 +140,10 @@ fn gcm_encrypt(work: &Work<'_>, key: ObjectHandle, plaintext: &[u8], aad: &[u8])
     })?;
     let encrypted = {
         let params = GcmParams::new(&mut iv, aad, Ulong::from(TAG as u64 * 8))?;
-        work.session.encrypt(&Mechanism::AesGcm(params), key, plaintext)?
+        // Lives until the end: a token may write its own IV at the second call.
+        let mechanism = Mechanism::AesGcm(params);
+        work.session.encrypt_init(&mechanism, key)?;
+        work.functions.encrypt(work.session, plaintext, plaintext.len() + TAG)?
     };
     // The IV is read back after the call: tokens that insist on their own write it there.
     Ok([&iv[..], &encrypted].concat())
@@ -112,7 +153,9 @@ fn gcm_decrypt(work: &Work<'_>, key: ObjectHandle, ciphertext: &[u8], aad: &[u8]
     let (iv, encrypted) = ciphertext.split_at(IV);
     let mut iv = iv.to_vec();
     let params = GcmParams::new(&mut iv, aad, Ulong::from(TAG as u64 * 8))?;
-    Ok(Secret::new(work.session.decrypt(&Mechanism::AesGcm(params), key, encrypted)?))
+    let mechanism = Mechanism::AesGcm(params);
+    work.session.decrypt_init(&mechanism, key)?;
+    Ok(Secret::new(work.functions.decrypt(work.session, encrypted, encrypted.len())?))
 }
 
 fn oaep_encrypt(
@@ -167,29 +210,30 @@ fn oaep(mechanism: CipherMechanism) -> Mechanism<'static> {
     Mechanism::RsaPkcsOaep(PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty()))
 }
 
-/// Some tokens say a general error for a bad tag or padding. If the key still opens what
-/// it has just sealed, it was the ciphertext; if not, it is the device.
-fn refine(
-    work: &Work<'_>,
-    key: &KeyRef,
-    fault: Fault,
-    probe: impl FnOnce() -> Result<Secret<Vec<u8>>, Fault>,
-) -> Fault {
+/// What tokens say of a bad tag or padding.
+fn is_the_ciphertext(fault: &Fault) -> bool {
     /// CKR_AEAD_DECRYPT_FAILED, which `cryptoki` does not know.
     const AEAD_DECRYPT_FAILED: u64 = 0x42;
-    let Fault::Module(Error::Pkcs11(rv, _)) = &fault else {
-        return fault;
-    };
+    let Fault::Module(Error::Pkcs11(rv, _)) = fault else { return false };
     match rv {
-        RvError::EncryptedDataInvalid | RvError::EncryptedDataLenRange => tampered(key).into(),
-        RvError::UnknownErrorCode(code) if *code == AEAD_DECRYPT_FAILED => tampered(key).into(),
-        RvError::GeneralError | RvError::FunctionFailed | RvError::DataInvalid | RvError::DataLenRange => match probe()
-        {
-            Ok(opened) if opened.ct_eq(b"probe") && work.session.get_session_info().is_ok() => tampered(key).into(),
-            _ => fault,
-        },
-        _ => fault,
+        RvError::EncryptedDataInvalid | RvError::EncryptedDataLenRange => true,
+        RvError::UnknownErrorCode(code) => *code == AEAD_DECRYPT_FAILED,
+        _ => false,
     }
+}
+
+/// What some say of it that others say of a device in trouble.
+fn may_be_the_ciphertext(fault: &Fault) -> bool {
+    let Fault::Module(Error::Pkcs11(rv, Function::Decrypt)) = fault else { return false };
+    matches!(
+        rv,
+        RvError::GeneralError
+            | RvError::FunctionFailed
+            | RvError::DataInvalid
+            | RvError::DataLenRange
+            | RvError::DeviceError
+            | RvError::ArgumentsBad
+    )
 }
 
 fn tampered(key: &KeyRef) -> DeviceError {

@@ -2,6 +2,7 @@
 //! caller when nothing helps.
 
 use super::Pkcs11Config;
+use super::quirks::Quirks;
 use crate::device::{DeviceError, DeviceErrorClass as Class};
 use cryptoki::error::{Error, RvError};
 use std::fmt::Display;
@@ -28,6 +29,11 @@ impl From<DeviceError> for Fault {
     }
 }
 
+/// Whether the module said that it does not do this at all.
+pub(super) fn is_refusal(fault: &Fault) -> bool {
+    matches!(fault, Fault::Module(error) if classify(error).0 == Class::Unsupported)
+}
+
 /// What brings the device back after a fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
@@ -41,7 +47,7 @@ pub(super) enum Remedy {
     Module,
 }
 
-pub(super) fn remedy(fault: &Fault) -> Remedy {
+pub(super) fn remedy(fault: &Fault, quirks: Quirks) -> Remedy {
     let Fault::Module(Error::Pkcs11(rv, _)) = fault else {
         return match fault {
             Fault::Absent(_) => Remedy::Module,
@@ -56,6 +62,7 @@ pub(super) fn remedy(fault: &Fault) -> Remedy {
         | RvError::KeyHandleInvalid
         | RvError::OperationActive
         | RvError::OperationNotInitialized => Remedy::Sessions,
+        RvError::GeneralError if quirks.keys_stay_in_use => Remedy::Sessions,
         RvError::GeneralError | RvError::FunctionFailed => Remedy::SessionsUnsure,
         RvError::CryptokiNotInitialized
         | RvError::DeviceRemoved

@@ -1,5 +1,6 @@
 //! Makes keys on the token: permanent, private, sensitive, never extractable.
 
+use super::abilities::Ability;
 use super::fault::Fault;
 use super::find::{Half, describe, objects, read};
 use super::session::{Repeat, Sessions, Work};
@@ -12,27 +13,33 @@ use cryptoki::types::Ulong;
 pub(super) fn generate(sessions: &Sessions, spec: &KeySpec) -> Result<KeyInfo, DeviceError> {
     let id = new_id(spec)?;
     let plan = plan(spec)?;
-    sessions.run(&format!("make {} key '{}'", spec.kind, spec.label), Repeat::Never, |work| {
-        refuse_existing(work, spec, &id)?;
-        let handles = match &plan {
-            Plan::Secret(bytes) => {
-                let mut template = secret_half(spec, &id);
-                template.push(Attribute::ValueLen(Ulong::from(*bytes)));
-                vec![work.session.generate_key(&Mechanism::AesKeyGen, &template)?]
+    sessions.try_to(
+        Ability::Make(spec.kind),
+        &format!("make {} key '{}'", spec.kind, spec.label),
+        Repeat::Never,
+        |work| {
+            refuse_existing(work, spec, &id)?;
+            let handles = match &plan {
+                Plan::Secret(bytes) => {
+                    let mut template = secret_half(spec, &id);
+                    template.push(Attribute::ValueLen(Ulong::from(*bytes)));
+                    vec![work.session.generate_key(&Mechanism::AesKeyGen, &template)?]
+                }
+                Plan::Pair(mechanism, public) => {
+                    let public = [public_half(spec, &id), public.clone()].concat();
+                    let (public, private) =
+                        work.session.generate_key_pair(mechanism, &public, &private_half(spec, &id))?;
+                    vec![private, public]
+                }
+            };
+            let mut made = Vec::new();
+            for handle in handles {
+                made.extend(read(work, handle)?);
             }
-            Plan::Pair(mechanism, public) => {
-                let public = [public_half(spec, &id), public.clone()].concat();
-                let (public, private) = work.session.generate_key_pair(mechanism, &public, &private_half(spec, &id))?;
-                vec![private, public]
-            }
-        };
-        let mut made = Vec::new();
-        for handle in handles {
-            made.extend(read(work, handle)?);
-        }
-        debug_assert!(made.iter().any(|object| object.half != Half::Public));
-        describe(work, &made)
-    })
+            debug_assert!(made.iter().any(|object| object.half != Half::Public));
+            describe(work, &made)
+        },
+    )
 }
 
 /// The id that was asked for, or sixteen random bytes.

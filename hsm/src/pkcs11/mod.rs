@@ -4,17 +4,21 @@
 //! `module` (load, initialise once, finalise), `token` (which slot), `session`
 //! (pool, login, recovery) and `fault` (return values as errors).
 
+mod abilities;
 mod config;
 mod derive;
 mod destroy;
 mod encrypt;
 mod fault;
 mod find;
+mod functions;
 mod generate;
 mod import;
 mod info;
 mod module;
+mod parameters;
 mod public_key;
+mod quirks;
 mod random;
 mod session;
 mod sign;

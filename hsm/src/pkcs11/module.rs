@@ -2,6 +2,9 @@
 //! tokens of it are used; finalised when the last user is gone, and never while a call
 //! is under way.
 
+use super::Pkcs11Config;
+use super::functions::Functions;
+use super::parameters::Parameters;
 use crate::device::DeviceError;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -13,28 +16,34 @@ static MODULES: Mutex<Vec<(PathBuf, Weak<Module>)>> = Mutex::new(Vec::new());
 /// A library. Calls hold [`Opened`] (a shared lock) for as long as they run.
 pub(super) struct Module {
     lib: String,
+    parameters: Option<Parameters>,
     state: RwLock<State>,
 }
 
 #[derive(Default)]
 struct State {
     /// Loaded once; stays loaded, since unloading vendors' libraries is not safe.
-    context: Option<Pkcs11>,
+    loaded: Option<(Pkcs11, Arc<Functions>)>,
     initialised: bool,
     /// Counts initialisations: handles of an earlier one mean nothing.
     generation: u64,
 }
 
 impl Module {
-    /// The one of this process for a library.
-    pub(super) fn shared(lib: &str) -> Arc<Self> {
+    /// The one of this process for a library, which is initialised with the parameters of its first user.
+    pub(super) fn shared(config: &Pkcs11Config) -> Arc<Self> {
+        let lib = &config.lib;
         let path = Path::new(lib).canonicalize().unwrap_or_else(|_| PathBuf::from(lib));
         let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
         modules.retain(|(_, module)| module.strong_count() > 0);
         if let Some(module) = modules.iter().find(|(p, _)| *p == path).and_then(|(_, m)| m.upgrade()) {
             return module;
         }
-        let module = Arc::new(Self { lib: lib.to_owned(), state: RwLock::default() });
+        let module = Arc::new(Self {
+            lib: lib.clone(),
+            parameters: config.parameters.as_deref().map(Parameters::new),
+            state: RwLock::default(),
+        });
         modules.push((path, Arc::downgrade(&module)));
         module
     }
@@ -43,8 +52,9 @@ impl Module {
     pub(super) fn open(&self) -> Result<Opened<'_>, DeviceError> {
         loop {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(context), true) = (&state.context, state.initialised) {
-                return Ok(Opened { context: context.clone(), generation: state.generation, _state: state });
+            if let (Some((context, functions)), true) = (&state.loaded, state.initialised) {
+                let (context, functions) = (context.clone(), Arc::clone(functions));
+                return Ok(Opened { context, functions, generation: state.generation, _state: state });
             }
             drop(state);
             self.initialise(None)?;
@@ -65,15 +75,19 @@ impl Module {
             }
             state.finalise();
         }
-        let context = match &state.context {
-            Some(context) => context.clone(),
-            None => state.context.insert(load(&self.lib)?).clone(),
+        let (context, _) = match &state.loaded {
+            Some(loaded) => loaded,
+            None => state.loaded.insert(load(&self.lib)?),
         };
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let arguments = match &self.parameters {
+            Some(parameters) => parameters.arguments(CInitializeFlags::OS_LOCKING_OK),
+            None => CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK),
+        };
+        match context.initialize(arguments) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => {
                 return Err(DeviceError::config(format!(
-                    "PKCS#11 module '{}' does not initialise ({error}): check its configuration file and environment",
+                    "PKCS#11 module '{}' does not initialise ({error}): check its configuration file, 'lib_parameters' and 'lib_environment', and that its files may be used ('helper_write_paths')",
                     self.lib
                 )));
             }
@@ -87,7 +101,7 @@ impl Module {
 impl State {
     fn finalise(&mut self) {
         self.initialised = false;
-        if let Some(Err(error)) = self.context.clone().map(Pkcs11::finalize) {
+        if let Some(Err(error)) = self.loaded.clone().map(|(context, _)| context.finalize()) {
             tracing::warn!(%error, "a PKCS#11 module did not finalise cleanly");
         }
     }
@@ -105,17 +119,19 @@ impl Drop for Module {
 /// An initialised module; while it lives the module is not finalised.
 pub(super) struct Opened<'a> {
     pub(super) context: Pkcs11,
+    pub(super) functions: Arc<Functions>,
     pub(super) generation: u64,
     _state: RwLockReadGuard<'a, State>,
 }
 
-fn load(lib: &str) -> Result<Pkcs11, DeviceError> {
+fn load(lib: &str) -> Result<(Pkcs11, Arc<Functions>), DeviceError> {
     if lib.contains('/') && !Path::new(lib).exists() {
         return Err(DeviceError::config(format!(
             "PKCS#11 module '{lib}' does not exist: install the vendor's library or correct 'lib'"
         )));
     }
-    Pkcs11::new(lib).map_err(|error| {
+    let load = || Ok((Pkcs11::new(lib)?, Arc::new(Functions::of(lib)?)));
+    load().map_err(|error: Error| {
         DeviceError::config(format!(
             "PKCS#11 module '{lib}' cannot be loaded ({error}): check 'lib' and its own libraries"
         ))

@@ -2,22 +2,25 @@
 //! the device was away.
 
 use super::Pkcs11Config;
-use super::fault::{Fault, Remedy, explain, remedy};
+use super::abilities::{Ability, Listed, Refusals};
+use super::fault::{Fault, Remedy, explain, is_refusal, remedy};
 use super::find::Handles;
+use super::functions::Functions;
 use super::module::{Module, Opened};
-use super::token;
+use super::quirks::Quirks;
+use super::token::{self, TokenInfo};
 use crate::device::{DeviceError, DeviceErrorClass as Class};
-use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
+use std::cell::Cell;
 use std::fmt::Display;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sessions open at once. Small devices have 16 for all their users.
-const MAX_SESSIONS: usize = 4;
+pub(super) const MAX_SESSIONS: usize = 4;
 /// How long a call waits for one of them.
 const SESSION_WAIT: Duration = Duration::from_secs(8);
 
@@ -34,8 +37,20 @@ pub(super) enum Repeat {
 /// What a capability works with.
 pub(super) struct Work<'a> {
     pub(super) session: &'a Session,
+    pub(super) functions: &'a Functions,
+    pub(super) listed: &'a Listed,
+    pub(super) quirks: Quirks,
     pub(super) login_required: bool,
     pub(super) handles: &'a Mutex<Handles>,
+    /// The session may be in the middle of something.
+    spoilt: Cell<bool>,
+}
+
+impl Work<'_> {
+    /// The session is not to be used again.
+    pub(super) fn spoil(&self) {
+        self.spoilt.set(true);
+    }
 }
 
 /// The sessions of one token.
@@ -45,19 +60,30 @@ pub(super) struct Sessions {
     pool: Mutex<Pool>,
     returned: Condvar,
     handles: Mutex<Handles>,
+    /// What the token lists and does not do.
+    pub(super) refusals: Refusals,
 }
 
 #[derive(Default)]
 struct Pool {
     /// Of the module, when the sessions were opened.
     generation: u64,
-    token: Option<(Slot, TokenInfo)>,
+    token: Option<Token>,
+    /// Of the token that was chosen last.
+    quirks: Quirks,
     idle: Vec<Session>,
     /// In use by calls.
     busy: usize,
     /// Counts resets: a session taken before the last one is not put back.
     epoch: u64,
     login: Login,
+}
+
+#[derive(Clone)]
+struct Token {
+    slot: Slot,
+    info: TokenInfo,
+    listed: Arc<Listed>,
 }
 
 #[derive(Default)]
@@ -72,11 +98,12 @@ enum Login {
 impl Sessions {
     pub(super) fn new(config: Pkcs11Config) -> Self {
         Self {
-            module: Module::shared(&config.lib),
+            module: Module::shared(&config),
             config,
             pool: Mutex::default(),
             returned: Condvar::new(),
             handles: Mutex::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -90,10 +117,39 @@ impl Sessions {
     ) -> Result<T, DeviceError> {
         self.with_recovery(what, |opened| {
             let lease = self.lease(opened).map_err(|fault| (fault, Repeat::Safe))?;
-            let result =
-                act(&Work { session: &lease.session, login_required: lease.login_required, handles: &self.handles });
-            self.give_back(lease, !matches!(result, Err(Fault::Module(_))));
+            let work = Work {
+                session: &lease.session,
+                functions: &opened.functions,
+                listed: &lease.listed,
+                quirks: lease.quirks,
+                login_required: lease.login_required,
+                handles: &self.handles,
+                spoilt: Cell::new(false),
+            };
+            let result = act(&work);
+            let reusable = !work.spoilt.get() && !matches!(result, Err(Fault::Module(_)));
+            self.give_back(lease, reusable);
             result.map_err(|fault| (fault, repeat))
+        })
+    }
+
+    /// The same for something that not every token can do: only if it is listed, and what comes of it is remembered.
+    pub(super) fn try_to<T>(
+        &self,
+        ability: Ability,
+        what: &dyn Display,
+        repeat: Repeat,
+        act: impl Fn(&Work<'_>) -> Result<T, Fault>,
+    ) -> Result<T, DeviceError> {
+        self.run(what, repeat, |work| {
+            work.listed.require(ability)?;
+            let result = act(work);
+            match &result {
+                Ok(_) => self.refusals.worked(ability),
+                Err(fault) if is_refusal(fault) => self.refusals.refused(ability),
+                Err(_) => {}
+            }
+            result
         })
     }
 
@@ -101,11 +157,11 @@ impl Sessions {
     pub(super) fn look<T>(
         &self,
         what: &dyn Display,
-        act: impl Fn(&Pkcs11, Slot) -> Result<T, Fault>,
+        act: impl Fn(&Opened<'_>, Slot) -> Result<T, Fault>,
     ) -> Result<T, DeviceError> {
         self.with_recovery(what, |opened| {
-            let (slot, _) = token::choose(&opened.context, &self.config).map_err(|fault| (fault, Repeat::Safe))?;
-            act(&opened.context, slot).map_err(|fault| (fault, Repeat::Safe))
+            let (slot, _) = token::choose(opened, &self.config).map_err(|fault| (fault, Repeat::Safe))?;
+            act(opened, slot).map_err(|fault| (fault, Repeat::Safe))
         })
     }
 
@@ -117,6 +173,16 @@ impl Sessions {
             return;
         };
         self.reset(&mut self.pool(), opened.generation);
+    }
+
+    /// Lets go of every key that is in use, where that is needed before one is destroyed.
+    pub(super) fn let_go(&self) -> Result<(), DeviceError> {
+        if !self.pool().quirks.keys_stay_in_use {
+            return Ok(());
+        }
+        let generation = self.module.open()?.generation;
+        self.reset(&mut self.pool(), generation);
+        self.module.reopen(generation)
     }
 
     fn with_recovery<T>(
@@ -131,7 +197,12 @@ impl Sessions {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            let remedy = remedy(&fault);
+            let quirks = self.pool().quirks;
+            let remedy = match remedy(&fault, quirks) {
+                // No room was not the trouble: it may have lost its device.
+                Remedy::Sessions if sessions_renewed && quirks.keys_stay_in_use => Remedy::Module,
+                remedy => remedy,
+            };
             let generation = opened.generation;
             if remedy != Remedy::None {
                 self.reset(&mut self.pool(), generation);
@@ -157,13 +228,14 @@ impl Sessions {
     fn lease(&self, opened: &Opened<'_>) -> Result<Lease, Fault> {
         let (mut pool, waited) = self
             .returned
-            .wait_timeout_while(self.pool(), SESSION_WAIT, |pool| pool.busy >= MAX_SESSIONS)
+            .wait_timeout_while(self.pool(), SESSION_WAIT, |pool| pool.busy >= pool.quirks.sessions)
             .unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
             return Err(Fault::Final(DeviceError::new(
                 Class::Busy,
                 format!(
-                    "all {MAX_SESSIONS} sessions of {} have been in use for {} s: tried again later",
+                    "all {} sessions of {} have been in use for {} s: tried again later",
+                    pool.quirks.sessions,
                     self.config.token_name(),
                     SESSION_WAIT.as_secs()
                 ),
@@ -173,9 +245,14 @@ impl Sessions {
             self.forget(&mut pool);
             pool.generation = opened.generation;
         }
-        let (slot, token) = match &pool.token {
-            Some((slot, token)) => (*slot, token.clone()),
-            None => pool.token.insert(token::choose(&opened.context, &self.config)?).clone(),
+        let Token { slot, info, listed } = match &pool.token {
+            Some(token) => token.clone(),
+            None => {
+                let (slot, info) = token::choose(opened, &self.config)?;
+                let listed = Arc::new(Listed::ask(&opened.context, slot)?);
+                pool.quirks = Quirks::of(&opened.context.get_library_info()?, &info);
+                pool.token.insert(Token { slot, info, listed }).clone()
+            }
         };
         if pool.busy == 0 && pool.idle.is_empty() {
             // With its last session an application is logged out.
@@ -183,17 +260,17 @@ impl Sessions {
         }
         let session = match pool.idle.pop() {
             Some(session) => session,
-            None if token.write_protected() => opened.context.open_ro_session_no_drop(slot)?,
+            None if info.write_protected() => opened.context.open_ro_session_no_drop(slot)?,
             None => opened.context.open_rw_session_no_drop(slot)?,
         };
-        let login_required = token.login_required();
-        if login_required && let Err(fault) = self.log_in(&mut pool, &opened.context, slot, &session) {
+        let login_required = info.login_required();
+        if login_required && let Err(fault) = self.log_in(&mut pool, opened, slot, &session) {
             // Closing may fail if the device is away; then there is nothing to close.
             let _ = session.close();
             return Err(fault);
         }
         pool.busy += 1;
-        Ok(Lease { session, login_required, epoch: pool.epoch })
+        Ok(Lease { session, listed, quirks: pool.quirks, login_required, epoch: pool.epoch })
     }
 
     /// Puts a session back, or closes it if it may be in the middle of something.
@@ -203,14 +280,14 @@ impl Sessions {
         if reusable && lease.epoch == pool.epoch {
             pool.idle.push(lease.session);
         } else {
-            let _ = lease.session.close();
+            end(lease.session, lease.quirks);
         }
         drop(pool);
         self.returned.notify_one();
     }
 
     /// One try for the life of the configuration: tokens lock after a few wrong ones.
-    fn log_in(&self, pool: &mut Pool, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Fault> {
+    fn log_in(&self, pool: &mut Pool, opened: &Opened<'_>, slot: Slot, session: &Session) -> Result<(), Fault> {
         match &pool.login {
             Login::Done => return Ok(()),
             Login::Refused(error) => return Err(Fault::Final(error.clone())),
@@ -220,7 +297,7 @@ impl Sessions {
             let error = DeviceError::new(class, format!("{text} ({})", self.config.token_name()));
             (Login::Refused(error.clone()), Fault::Final(error))
         };
-        let token = context.get_token_info(slot)?;
+        let token = opened.functions.token_info(slot)?;
         if token.user_pin_locked() {
             let (login, fault) =
                 refused(Class::PinLocked, "the token's PIN is locked: unlock it with the security officer's PIN");
@@ -274,9 +351,8 @@ impl Sessions {
     /// Closes what is idle and forgets the rest; a refused PIN is remembered.
     fn reset(&self, pool: &mut Pool, generation: u64) {
         if pool.generation == generation {
-            for session in pool.idle.drain(..) {
-                let _ = session.close();
-            }
+            let quirks = pool.quirks;
+            pool.idle.drain(..).for_each(|session| end(session, quirks));
         }
         self.forget(pool);
     }
@@ -288,6 +364,7 @@ impl Sessions {
         pool.token = None;
         pool.epoch += 1;
         pool.login.expire();
+        self.refusals.forget();
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -304,6 +381,15 @@ impl Drop for Sessions {
     }
 }
 
+/// Closes a session. That may fail if the device is away; then there is nothing to close.
+fn end(session: Session, quirks: Quirks) {
+    if quirks.keys_stay_in_use {
+        // It is the only one.
+        let _ = session.logout();
+    }
+    let _ = session.close();
+}
+
 impl Login {
     fn expire(&mut self) {
         if matches!(self, Self::Done) {
@@ -314,6 +400,8 @@ impl Login {
 
 struct Lease {
     session: Session,
+    listed: Arc<Listed>,
+    quirks: Quirks,
     login_required: bool,
     epoch: u64,
 }

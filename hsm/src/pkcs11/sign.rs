@@ -1,14 +1,18 @@
 //! Signatures. What is hashed is hashed here; the token gets the digest.
 
+use super::abilities::Ability;
+use super::fault::Fault;
 use super::find::{Family, Half, handle};
 use super::public_key::ec_kind;
-use super::session::{Repeat, Sessions};
+use super::session::{Repeat, Sessions, Work};
 use crate::device::{DeviceError, Hash, KeyKind, KeyRef, SignInput, SignMechanism};
 use crate::device::{signature_from_der, signature_to_der};
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::types::Ulong;
 
 pub(super) fn sign(
@@ -18,7 +22,7 @@ pub(super) fn sign(
     input: &SignInput,
 ) -> Result<Vec<u8>, DeviceError> {
     let data = to_token(mechanism, input.prepared(mechanism)?);
-    sessions.run(&format!("sign ({mechanism}) with {key}"), Repeat::Safe, |work| {
+    sessions.try_to(Ability::Sign(mechanism), &format!("sign ({mechanism}) with {key}"), Repeat::Safe, |work| {
         let private = handle(work, key, Half::Private, family(mechanism))?;
         let signature = work.session.sign(&ck_mechanism(mechanism), private, &data)?;
         Ok(match mechanism {
@@ -36,7 +40,7 @@ pub(super) fn verify(
     signature: &[u8],
 ) -> Result<bool, DeviceError> {
     let data = to_token(mechanism, input.prepared(mechanism)?);
-    sessions.run(&format!("verify ({mechanism}) with {key}"), Repeat::Safe, |work| {
+    sessions.try_to(Ability::Sign(mechanism), &format!("verify ({mechanism}) with {key}"), Repeat::Safe, |work| {
         let public = handle(work, key, Half::Public, family(mechanism))?;
         let signature = match mechanism {
             SignMechanism::Ecdsa(_) => {
@@ -51,9 +55,35 @@ pub(super) fn verify(
         match work.session.verify(&ck_mechanism(mechanism), public, &data, &signature) {
             Ok(()) => Ok(true),
             Err(Error::Pkcs11(RvError::SignatureInvalid | RvError::SignatureLenRange, _)) => Ok(false),
+            Err(Error::Pkcs11(_, Function::Verify))
+                if work.quirks.bad_signatures_have_any_name && work.session.get_session_info().is_ok() =>
+            {
+                Ok(false)
+            }
+            // Modules have many names for a signature of the wrong length.
+            Err(_) if !has_length_of(work, mechanism, public, &signature)? => Ok(false),
             Err(error) => Err(error.into()),
         }
     })
+}
+
+/// Whether a signature has as many bytes as the key's signatures have.
+fn has_length_of(
+    work: &Work<'_>,
+    mechanism: SignMechanism,
+    public: ObjectHandle,
+    signature: &[u8],
+) -> Result<bool, Fault> {
+    if family(mechanism) != Family::Rsa {
+        return Ok(mechanism != SignMechanism::Ed25519 || signature.len() == 64);
+    }
+    for attribute in work.session.get_attributes(public, &[AttributeType::Modulus])? {
+        if let Attribute::Modulus(modulus) = attribute {
+            let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+            return Ok(signature.len() == modulus.len() - zeros);
+        }
+    }
+    Ok(true)
 }
 
 fn family(mechanism: SignMechanism) -> Family {

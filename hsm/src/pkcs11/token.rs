@@ -2,14 +2,78 @@
 
 use super::Pkcs11Config;
 use super::fault::Fault;
+use super::module::Opened;
 use crate::device::{DeviceError, DeviceErrorClass as Class};
-use cryptoki::context::Pkcs11;
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::slot::Slot;
+use cryptoki_sys::{CK_FLAGS, CK_TOKEN_INFO};
+
+/// What a token says of itself, as far as it is of use.
+#[derive(Debug, Clone)]
+pub(super) struct TokenInfo {
+    pub(super) label: String,
+    pub(super) manufacturer: String,
+    pub(super) model: String,
+    pub(super) serial: String,
+    flags: CK_FLAGS,
+}
+
+impl From<&CK_TOKEN_INFO> for TokenInfo {
+    fn from(info: &CK_TOKEN_INFO) -> Self {
+        // Padded with blanks by the standard's word, and with NUL by some.
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned();
+        Self {
+            label: text(&info.label),
+            manufacturer: text(&info.manufacturerID),
+            model: text(&info.model),
+            serial: text(&info.serialNumber),
+            flags: info.flags,
+        }
+    }
+}
+
+impl TokenInfo {
+    pub(super) fn initialised(&self) -> bool {
+        self.has(cryptoki_sys::CKF_TOKEN_INITIALIZED)
+    }
+
+    pub(super) fn random(&self) -> bool {
+        self.has(cryptoki_sys::CKF_RNG)
+    }
+
+    pub(super) fn write_protected(&self) -> bool {
+        self.has(cryptoki_sys::CKF_WRITE_PROTECTED)
+    }
+
+    pub(super) fn login_required(&self) -> bool {
+        self.has(cryptoki_sys::CKF_LOGIN_REQUIRED)
+    }
+
+    /// The PIN is typed at the device itself.
+    pub(super) fn protected_authentication_path(&self) -> bool {
+        self.has(cryptoki_sys::CKF_PROTECTED_AUTHENTICATION_PATH)
+    }
+
+    pub(super) fn user_pin_count_low(&self) -> bool {
+        self.has(cryptoki_sys::CKF_USER_PIN_COUNT_LOW)
+    }
+
+    pub(super) fn user_pin_final_try(&self) -> bool {
+        self.has(cryptoki_sys::CKF_USER_PIN_FINAL_TRY)
+    }
+
+    pub(super) fn user_pin_locked(&self) -> bool {
+        self.has(cryptoki_sys::CKF_USER_PIN_LOCKED)
+    }
+
+    fn has(&self, flag: CK_FLAGS) -> bool {
+        self.flags & flag != 0
+    }
+}
 
 /// The slot of the configured token, which is told apart by serial, label, slot id, or
 /// by being the only one.
-pub(super) fn choose(context: &Pkcs11, config: &Pkcs11Config) -> Result<(Slot, TokenInfo), Fault> {
-    let tokens = tokens(context)?;
+pub(super) fn choose(opened: &Opened<'_>, config: &Pkcs11Config) -> Result<(Slot, TokenInfo), Fault> {
+    let tokens = tokens(opened)?;
     if let Some(id) = config.slot {
         return in_slot(&tokens, id, config);
     }
@@ -46,8 +110,8 @@ fn in_slot(tokens: &[(Slot, TokenInfo)], id: u64, config: &Pkcs11Config) -> Resu
         return Err(Fault::Absent(gone(format!(
             "slot {id} of module {} holds token '{}' (serial {}), but {} is configured: remove 'slot' or correct it; the module shows {}",
             config.lib,
-            token.label(),
-            token.serial_number(),
+            token.label,
+            token.serial,
             wanted(config),
             list(tokens)
         ))));
@@ -57,15 +121,15 @@ fn in_slot(tokens: &[(Slot, TokenInfo)], id: u64, config: &Pkcs11Config) -> Resu
 
 /// The initialised tokens. A slot that fails to answer is passed over, so that one
 /// broken reader does not hide the others.
-fn tokens(context: &Pkcs11) -> Result<Vec<(Slot, TokenInfo)>, Fault> {
-    let slots = context.get_slots_with_token()?;
-    let tokens = slots.into_iter().filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?)));
-    Ok(tokens.filter(|(_, token)| token.token_initialized()).collect())
+fn tokens(opened: &Opened<'_>) -> Result<Vec<(Slot, TokenInfo)>, Fault> {
+    let slots = opened.context.get_slots_with_token()?;
+    let tokens = slots.into_iter().filter_map(|slot| Some((slot, opened.functions.token_info(slot).ok()?)));
+    Ok(tokens.filter(|(_, token)| token.initialised()).collect())
 }
 
 fn is_configured(token: &TokenInfo, config: &Pkcs11Config) -> bool {
-    let label_fits = config.token_label.as_deref().is_none_or(|label| label.trim_end() == token.label());
-    let serial_fits = config.token_serial.as_deref().is_none_or(|serial| serial.trim() == token.serial_number());
+    let label_fits = config.token_label.as_deref().is_none_or(|label| label.trim_end() == token.label);
+    let serial_fits = config.token_serial.as_deref().is_none_or(|serial| serial.trim() == token.serial);
     label_fits && serial_fits
 }
 
@@ -84,7 +148,7 @@ fn list(tokens: &[(Slot, TokenInfo)]) -> String {
     let named: Vec<String> = tokens
         .iter()
         .take(16)
-        .map(|(slot, token)| format!("'{}' (serial {}, slot {})", token.label(), token.serial_number(), slot.id()))
+        .map(|(slot, token)| format!("'{}' (serial {}, slot {})", token.label, token.serial, slot.id()))
         .collect();
     named.join(", ")
 }

@@ -2,7 +2,7 @@
 
 use super::suite::{Cell, Matrix, conformance};
 use super::swtpm::SwTpm;
-use super::{Bench, Test, softhsm};
+use super::{Bench, Test, modules, softhsm};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::pkcs11::Pkcs11Device;
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
@@ -17,6 +17,9 @@ pub const TESTS: &[Test] = &[
     ("conformance_of_software_in_a_helper", |bench| drop(software_in_a_helper(bench))),
     ("conformance_of_softhsm_in_process", softhsm_in_process),
     ("conformance_of_softhsm_in_a_helper", |bench| drop(softhsm_in_a_helper(bench))),
+    ("conformance_of_opencryptoki", |bench| drop(opencryptoki(bench))),
+    ("conformance_of_nss", |bench| drop(nss(bench))),
+    ("conformance_of_tpm2_pkcs11", |bench| drop(tpm2_pkcs11(bench))),
     ("conformance_of_a_tpm_in_process", tpm_in_process),
     ("conformance_of_a_tpm_in_a_helper", |bench| drop(tpm_in_a_helper(bench))),
     ("the_hardware_page_says_what_the_suite_found", page),
@@ -58,6 +61,18 @@ fn softhsm_in_a_helper(bench: &Bench) -> Matrix {
     })
 }
 
+fn opencryptoki(bench: &Bench) -> Matrix {
+    found("opencryptoki", || modules::opencryptoki_matrix(bench))
+}
+
+fn nss(bench: &Bench) -> Matrix {
+    found("nss", || modules::nss_matrix(bench))
+}
+
+fn tpm2_pkcs11(bench: &Bench) -> Matrix {
+    found("tpm2-pkcs11", || modules::tpm2_pkcs11_matrix(bench))
+}
+
 fn tpm_in_process(_: &Bench) {
     let tpm = SwTpm::start();
     let keys = tempfile::tempdir().unwrap();
@@ -79,6 +94,9 @@ const END: &str = "<!-- to here -->\n";
 fn page(bench: &Bench) {
     let devices = [
         ("PKCS#11: SoftHSM 2", softhsm_in_a_helper(bench)),
+        ("PKCS#11: opencryptoki, soft token", opencryptoki(bench)),
+        ("PKCS#11: NSS softokn", nss(bench)),
+        ("PKCS#11: tpm2-pkcs11, swtpm", tpm2_pkcs11(bench)),
         ("TPM 2.0: swtpm", tpm_in_a_helper(bench)),
         ("software", software_in_a_helper(bench)),
     ];

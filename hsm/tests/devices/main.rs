@@ -9,6 +9,7 @@ mod bus;
 mod confinement;
 mod conformance;
 mod helpers;
+mod modules;
 mod softhsm;
 mod stub;
 mod suite;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
     if argument == helpers::SERVER_TO_KILL {
         return helpers::server_to_kill(&spawner);
     }
+    if argument == modules::INSIDE {
+        return modules::inside_opencryptoki(&spawner);
+    }
     run(&Bench { spawner }, &argument)
 }
 
@@ -69,6 +73,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         tokens::TESTS,
         helpers::TESTS,
         confinement::TESTS,
+        modules::TESTS,
         wrapping::TESTS,
         tpm::TESTS,
         bus::TESTS,

@@ -22,6 +22,8 @@ struct token { char label[32], maker[32], model[16], serial[16]; UL flags, count
 static int initialised, sessions, randoms;
 static UL initialise(void *a) { initialised++; return 0; }
 static UL finalise(void *a) { return 0; }
+static UL library(char *info) { memset(info, 0, 88); return 0; } /* CK_INFO */
+static UL mechanisms(UL slot, UL *list, UL *n) { *n = 0; return 0; }
 static UL slots(char p, UL *list, UL *n) { if (list) list[0] = 7; *n = 1; return 0; }
 static UL token(UL slot, struct token *t) {
     memset(t, ' ', sizeof *t); memset(t->counts, 0, sizeof t->counts); memset(t->versions, 0, 4);
@@ -42,7 +44,7 @@ static UL random_bytes(UL s, unsigned char *out, UL n) {
 static struct { unsigned char version[2]; void *functions[68]; } list = { { 2, 40 } };
 UL C_GetFunctionList(void **out) {
     void **f = list.functions;
-    f[0] = initialise; f[1] = finalise; f[4] = slots; f[6] = token; f[12] = open_session;
+    f[0] = initialise; f[1] = finalise; f[2] = library; f[4] = slots; f[6] = token; f[7] = mechanisms; f[12] = open_session;
     f[13] = close_session; f[18] = login; f[64] = random_bytes;
     *out = &list;
     return 0;

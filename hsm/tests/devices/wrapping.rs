@@ -1,9 +1,9 @@
 //! The seal's key: found, made, proved, and what it wraps.
 
 use super::suite::class;
-use super::{Bench, Test, softhsm};
+use super::{Bench, Test, softhsm, stub};
 use holdfast_hsm::device::{CipherMechanism, DeviceErrorClass as Class};
-use holdfast_hsm::pkcs11::Pkcs11Device;
+use holdfast_hsm::pkcs11::{Pkcs11Config, Pkcs11Device};
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
 use holdfast_hsm::{DeviceClient, WrapKeyConfig};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("a_wrapping_key_is_made_once_and_found_again", made_once),
     ("an_rsa_key_wraps_anything_with_associated_data", rsa),
     ("a_mechanism_that_the_token_lacks_is_refused", lacking),
+    ("a_token_that_cannot_wrap_is_refused_with_what_it_would_take", cannot_wrap),
     ("what_is_wrapped_opens_only_unchanged_and_in_its_place", only_unchanged),
 ];
 
@@ -68,6 +69,18 @@ fn lacking(_: &Bench) {
     assert_eq!(error.class, Class::Config);
     assert!(error.text.contains("CKM_AES_GCM"), "{error}");
     assert_eq!(class(device.ensure_wrapping_key(&config(Some("CKM_DES3_CBC"), true))), Class::Config);
+}
+
+/// The stub lists no mechanism at all.
+fn cannot_wrap(bench: &Bench) {
+    let directory = tempfile::tempdir().unwrap();
+    let module = stub::build(directory.path(), "no_login", stub::NO_LOGIN);
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), Pkcs11Config::new(module));
+    let error = device.ensure_wrapping_key(&config(None, true)).unwrap_err();
+    assert_eq!(error.class, Class::Config);
+    for word in ["'stub'", "CKM_AES_GCM", "CKM_RSA_PKCS_OAEP", "lists none"] {
+        assert!(error.text.contains(word), "{error}");
+    }
 }
 
 fn only_unchanged(_: &Bench) {

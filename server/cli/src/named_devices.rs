@@ -97,6 +97,8 @@ fn set_up(kind: &DeviceKind) -> Result<DeviceConfig, String> {
 
 fn set_up_pkcs11(device: &Pkcs11Device) -> Result<Pkcs11Config, String> {
     let mut config = Pkcs11Config::new(device.lib.display().to_string());
+    config.parameters.clone_from(&device.library.parameters);
+    config.environment.clone_from(&device.library.environment);
     config.slot = device.slot;
     config.token_label.clone_from(&device.token_label);
     config.token_serial.clone_from(&device.token_serial);

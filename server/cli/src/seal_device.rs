@@ -170,6 +170,8 @@ pub fn look(set_up: &DeviceSetUp, spawner: Arc<Spawner>, within: Duration) -> Re
 
 fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
     let mut config = Pkcs11Config::new(p.lib.display().to_string());
+    config.parameters.clone_from(&p.library.parameters);
+    config.environment.clone_from(&p.library.environment);
     config.slot = p.slot;
     config.token_label.clone_from(&p.token_label);
     config.token_serial.clone_from(&p.token_serial);
@@ -179,10 +181,26 @@ fn pkcs11(p: &Pkcs11Seal) -> Result<Pkcs11Config, String> {
         config.key_label = Some(USUAL_LABEL.into());
     }
     config.key_id = p.key_id.as_ref().map(hex::encode);
-    config.mechanism = p.mechanism.map(|m| format!("{m:#x}"));
+    config.mechanism = mechanism(p)?;
     config.generate_key = p.generate_key;
     config.limits = limits(p.helper_user.as_ref(), &p.helper_read_paths, &p.helper_write_paths);
     Ok(config)
+}
+
+/// As the device is told it: number or name, with the hash that OAEP was asked to have.
+fn mechanism(p: &Pkcs11Seal) -> Result<Option<String>, String> {
+    const OAEP: u64 = 0x9;
+    match (p.mechanism, p.rsa_oaep_hash.as_deref()) {
+        (None | Some(OAEP), Some("sha1")) => Ok(Some(CipherMechanism::RsaOaepSha1.name().to_owned())),
+        (None | Some(OAEP), Some("sha256")) => Ok(Some(CipherMechanism::RsaOaepSha256.name().to_owned())),
+        (None | Some(OAEP), Some(hash)) => Err(format!(
+            "rsa_oaep_hash = \"{hash}\" is not built: use \"sha256\", or \"sha1\" where a token has no other"
+        )),
+        (Some(other), Some(_)) => {
+            Err(format!("rsa_oaep_hash goes with CKM_RSA_PKCS_OAEP, not with mechanism {other:#x}"))
+        }
+        (mechanism, None) => Ok(mechanism.map(|m| format!("{m:#x}"))),
+    }
 }
 
 fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {

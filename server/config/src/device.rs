@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use holdfast_hcl::Block;
 
-use crate::seal::{SLOT_EXPECTED, absolute, number, pin};
+use crate::seal::{SLOT_EXPECTED, absolute, library_settings, number, pin};
 use crate::seal_tpm::{hierarchy, root_handle, tcti};
 use crate::stanza::Stanza;
-use crate::{ConfigError, ConfigErrorKind, PinSource, Place};
+use crate::{ConfigError, ConfigErrorKind, LibrarySettings, PinSource, Place};
 
 /// `device "TYPE" "NAME"`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ impl DeviceKind {
 pub struct Pkcs11Device {
     /// The vendor's library.
     pub lib: PathBuf,
+    /// How that library is told its own configuration.
+    pub library: LibrarySettings,
     /// The slot, by number.
     pub slot: Option<u64>,
     /// The token, by label.
@@ -159,6 +161,7 @@ fn pkcs11(s: &mut Stanza<'_>) -> Result<Pkcs11Device, ConfigError> {
     let next = "set it to the path of the vendor's PKCS#11 library";
     let device = Pkcs11Device {
         lib: s.path("lib")?.ok_or_else(|| s.missing("lib", next))?,
+        library: library_settings(s)?,
         slot,
         token_label: s.text("token_label")?,
         token_serial: s.text("token_serial")?,

@@ -54,7 +54,7 @@ pub use migration::Migration;
 pub use network::Network;
 pub use offer::Offer;
 pub use pin::{Pin, PinSource};
-pub use seal::{Pkcs11Seal, Seal, SealKind};
+pub use seal::{LibrarySettings, Pkcs11Seal, Seal, SealKind};
 pub use seal_static::{StaticKey, StaticSeal};
 pub use seal_tpm::{PcrSelection, TpmSeal};
 pub use seals_in_use::SealsInUse;

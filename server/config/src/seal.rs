@@ -59,6 +59,8 @@ impl SealKind {
 pub struct Pkcs11Seal {
     /// The vendor's library.
     pub lib: PathBuf,
+    /// How that library is told its own configuration.
+    pub library: LibrarySettings,
     /// The slot, by number.
     pub slot: Option<u64>,
     /// The token, by label.
@@ -83,6 +85,15 @@ pub struct Pkcs11Seal {
     pub helper_read_paths: Vec<PathBuf>,
     /// What it may write too, as a vendor's folder for sockets or state.
     pub helper_write_paths: Vec<PathBuf>,
+}
+
+/// What a vendor's library is told beside the standard: of use to those that want it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LibrarySettings {
+    /// Text for `C_Initialize` (NSS softokn takes its configuration so).
+    pub parameters: Option<String>,
+    /// Variables that only its helper's process has.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The names of mechanisms that a seal may use.
@@ -160,6 +171,7 @@ fn pkcs11(s: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<Pkcs11Seal,
     };
     Ok(Pkcs11Seal {
         lib: s.path("lib")?.unwrap_or_default(),
+        library: library_settings(s)?,
         slot: number(s, "slot", &[], SLOT_EXPECTED)?,
         token_label: s.text("token_label")?,
         token_serial: s.text("token_serial")?,
@@ -195,6 +207,25 @@ pub(crate) fn absolute(s: &mut Stanza<'_>, key: &'static str) -> Result<Vec<Path
         Some(path) => Err(s.wrong(key, &path.display().to_string(), "paths from the root, as in \"/opt/vendor/etc\"")),
         None => Ok(paths),
     }
+}
+
+pub(crate) fn library_settings(s: &mut Stanza<'_>) -> Result<LibrarySettings, ConfigError> {
+    let parameters = s.text("lib_parameters")?;
+    if let Some(text) = parameters.as_deref().filter(|text| text.contains('\0')) {
+        return Err(s.wrong("lib_parameters", text, "text without NUL"));
+    }
+    let lines = s.strings("lib_environment")?.unwrap_or_default();
+    let mut environment = Vec::with_capacity(lines.len());
+    for line in &lines {
+        match line.split_once('=').filter(|(name, _)| !name.is_empty() && !line.contains('\0')) {
+            Some((name, value)) => environment.push((name.to_owned(), value.to_owned())),
+            None => {
+                let expected = "variables as NAME=value, as in [\"TPM2_PKCS11_STORE=/var/lib/holdfast/tpm2-pkcs11\"]";
+                return Err(s.wrong("lib_environment", line, expected));
+            }
+        }
+    }
+    Ok(LibrarySettings { parameters, environment })
 }
 
 pub(crate) fn pin(s: &mut Stanza<'_>) -> Result<Option<PinSource>, ConfigError> {

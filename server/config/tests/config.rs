@@ -344,6 +344,24 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn a_library_is_told_its_own_configuration() {
+    use holdfast_config::DeviceKind;
+    let keys = "lib = \"/l.so\" token_label = \"t\" lib_parameters = \"configDir='sql:/db' flags=readOnly\" \
+                lib_environment = [\"STORE=/var/s\", \"TCTI=swtpm:host=h,port=1\"]";
+    let config = parse(&format!("seal \"pkcs11\" {{ {keys} }}\ndevice \"pkcs11\" \"a\" {{ {keys} }}"));
+    let DeviceKind::Pkcs11(device) = &config.devices[0].kind else { panic!("{:?}", config.devices[0]) };
+    assert_eq!(device.library, token(&config).library);
+    assert_eq!(device.library.parameters.as_deref(), Some("configDir='sql:/db' flags=readOnly"));
+    let variables: Vec<_> = device.library.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(variables, [("STORE", "/var/s"), ("TCTI", "swtpm:host=h,port=1")]);
+    for wrong in ["NAME", "=value"] {
+        let text = format!("seal \"pkcs11\" {{ lib = \"/l.so\" token_label = \"t\" lib_environment = [\"{wrong}\"] }}");
+        let error = Config::parse(Path::new("c.hcl"), &text, &OFFER).unwrap_err().to_string();
+        assert!(error.contains("NAME=value"), "{error}");
+    }
+}
+
+#[test]
 fn devices_are_read_by_name() {
     use holdfast_config::{DeviceKind, PinSource};
     let config = parse(

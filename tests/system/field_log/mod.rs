@@ -12,7 +12,6 @@ mod metrics;
 mod namespaces;
 mod policies;
 mod quotas;
-mod raft;
 mod rekey;
 mod seals;
 mod tokens;

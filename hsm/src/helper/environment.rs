@@ -1,0 +1,15 @@
+//! The variables of one device's library, which only its own helper sees.
+
+/// Sets them. The helper has one thread so far.
+#[allow(unsafe_code)]
+pub(super) fn set(variables: &[(String, String)]) {
+    for (name, value) in variables.iter().filter(|(name, value)| is_settable(name, value)) {
+        // SAFETY: no other thread reads or writes the environment: workers and the vendor's library come later.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+/// Whether the C library takes it; the configuration has refused others.
+fn is_settable(name: &str, value: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
+}
