@@ -16,7 +16,10 @@ fn text(i: usize) -> String {
 
 /// Twelve megabytes were written, and one is left. A checkpoint has it all.
 fn filled() -> Running {
-    let running = Running::start(Setup::shamir().without_tls());
+    filled_again(Running::start(Setup::shamir().without_tls()))
+}
+
+fn filled_again(running: Running) -> Running {
     running.root.post("sys/mounts/old", json!({ "type": "kv" })).expect(204);
     for i in 0..SECRETS {
         let mount = if i % 12 == 0 { "secret/data" } else { "old" };
@@ -28,6 +31,20 @@ fn filled() -> Running {
         running.root.get("sys/jobs").at("/data/jobs").as_array().is_some_and(Vec::is_empty).then_some(())
     });
     running.restart(|s| drop(s.stop()))
+}
+
+// Field log F069: what is deleted gives its room to what is written next, without a hand.
+#[test]
+fn a_store_that_is_filled_and_emptied_again_and_again_does_not_grow() {
+    // The file grows by doubling: the second round may need its next size, and no later one does.
+    let mut running = filled_again(filled());
+    let second = size(&running);
+    for round in 3..=5 {
+        running = filled_again(running);
+        let now = size(&running);
+        assert!(now <= second + second / 8, "{second} bytes after the second round, {now} after round {round}");
+    }
+    all_is_there(&running);
 }
 
 fn all_is_there(running: &Running) {

@@ -348,7 +348,8 @@ fn a_library_is_told_its_own_configuration() {
     use holdfast_config::DeviceKind;
     let keys = "lib = \"/l.so\" token_label = \"t\" lib_parameters = \"configDir='sql:/db' flags=readOnly\" \
                 lib_environment = [\"STORE=/var/s\", \"TCTI=swtpm:host=h,port=1\"]";
-    let config = parse(&format!("seal \"pkcs11\" {{ {keys} }}\ndevice \"pkcs11\" \"a\" {{ {keys} }}"));
+    let config =
+        parse(&format!("seal \"pkcs11\" {{ key_label = \"k\" {keys} }}\ndevice \"pkcs11\" \"a\" {{ {keys} }}"));
     let DeviceKind::Pkcs11(device) = &config.devices[0].kind else { panic!("{:?}", config.devices[0]) };
     assert_eq!(device.library, token(&config).library);
     assert_eq!(device.library.parameters.as_deref(), Some("configDir='sql:/db' flags=readOnly"));

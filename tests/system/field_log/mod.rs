@@ -12,6 +12,7 @@ mod metrics;
 mod namespaces;
 mod policies;
 mod quotas;
+mod raft;
 mod rekey;
 mod seals;
 mod tokens;
