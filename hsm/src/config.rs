@@ -7,6 +7,7 @@ use crate::pkcs11::{Pkcs11Config, Pkcs11Device};
 use crate::software::{SoftwareConfig, SoftwareDevice};
 use crate::spawner::Program;
 use crate::tpm::TpmConfig;
+use crate::yubihsm::{YubiHsmConfig, YubiHsmDevice};
 use minicbor::{Decode, Encode};
 
 /// A device as configured.
@@ -21,6 +22,9 @@ pub enum DeviceConfig {
     /// A TPM 2.0.
     #[n(2)]
     Tpm(#[n(0)] Box<TpmConfig>),
+    /// A YubiHSM 2 behind its connector.
+    #[n(3)]
+    YubiHsm(#[n(0)] Box<YubiHsmConfig>),
 }
 
 /// Makes the device of a configuration: [`DeviceConfig::open`], or that of a program which has more kinds of devices.
@@ -30,12 +34,13 @@ impl DeviceConfig {
     /// The device in this process.
     ///
     /// # Errors
-    /// `Config`, from the software device's file. PKCS#11 modules are loaded at the
+    /// `Config`, from the software device's file or a YubiHSM's address. PKCS#11 modules are loaded at the
     /// first call. `Unsupported` for a TPM, which is not of this crate.
     pub fn open(self) -> Result<Box<dyn KeyDevice>, DeviceError> {
         Ok(match self {
             Self::Pkcs11(config) => Box::new(Pkcs11Device::new(*config)),
             Self::Software(config) => Box::new(SoftwareDevice::new(&config)?),
+            Self::YubiHsm(config) => Box::new(YubiHsmDevice::new(*config)?),
             Self::Tpm(_) => {
                 return Err(DeviceError::unsupported(
                     "this program has no TPM: its helper is another one, holdfast-tpm-helper",
@@ -47,7 +52,7 @@ impl DeviceConfig {
     /// The program that its helper is.
     pub(crate) fn program(&self) -> Program {
         match self {
-            Self::Pkcs11(_) | Self::Software(_) => Program::Own,
+            Self::Pkcs11(_) | Self::Software(_) | Self::YubiHsm(_) => Program::Own,
             Self::Tpm(_) => Program::Tpm,
         }
     }
@@ -58,6 +63,7 @@ impl DeviceConfig {
             Self::Pkcs11(config) => config.limits.clone(),
             Self::Software(_) => HelperLimits::default(),
             Self::Tpm(config) => config.limits.clone(),
+            Self::YubiHsm(config) => config.limits.clone(),
         }
     }
 
@@ -65,7 +71,7 @@ impl DeviceConfig {
     pub(crate) fn environment(&self) -> &[(String, String)] {
         match self {
             Self::Pkcs11(config) => &config.environment,
-            Self::Software(_) | Self::Tpm(_) => &[],
+            Self::Software(_) | Self::Tpm(_) | Self::YubiHsm(_) => &[],
         }
     }
 
@@ -75,6 +81,7 @@ impl DeviceConfig {
             Self::Pkcs11(config) => config.token_name(),
             Self::Software(_) => "the software device".to_owned(),
             Self::Tpm(config) => config.name(),
+            Self::YubiHsm(config) => config.name(),
         }
     }
 
@@ -83,6 +90,7 @@ impl DeviceConfig {
         match self {
             Self::Pkcs11(config) => Some(&mut config.pin),
             Self::Tpm(config) => Some(&mut config.pin),
+            Self::YubiHsm(config) => Some(&mut config.password),
             Self::Software(_) => None,
         }
     }
@@ -103,5 +111,11 @@ impl From<SoftwareConfig> for DeviceConfig {
 impl From<TpmConfig> for DeviceConfig {
     fn from(config: TpmConfig) -> Self {
         Self::Tpm(Box::new(config))
+    }
+}
+
+impl From<YubiHsmConfig> for DeviceConfig {
+    fn from(config: YubiHsmConfig) -> Self {
+        Self::YubiHsm(Box::new(config))
     }
 }

@@ -4,7 +4,7 @@
 //!   process-wide protections.
 //! - [`device`]: the messages that every device understands, and `KeyDevice`, which a
 //!   backend implements.
-//! - [`pkcs11`], [`software`]: the backends; [`tpm`]: the configuration of another, which is the crate `holdfast-tpm`.
+//! - [`pkcs11`], [`software`], [`yubihsm`]: the backends; [`tpm`]: the configuration of another, which is the crate `holdfast-tpm`.
 //! - [`Spawner`], [`helper`], [`DeviceClient`]: a vendor's library runs in a process of
 //!   its own. The server makes the spawner first of all; the spawner starts helpers; the
 //!   client talks to one helper and keeps it running.
@@ -51,6 +51,7 @@ pub mod pkcs11;
 pub mod software;
 mod spawner;
 pub mod tpm;
+pub mod yubihsm;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
 pub use config::{DeviceConfig, OpenDevice};

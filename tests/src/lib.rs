@@ -32,6 +32,7 @@ pub mod token;
 pub mod tpm;
 pub mod tpm2_pkcs11;
 pub mod wait;
+pub mod yubihsm;
 
 pub use client::{Client, Reply};
 pub use connection::{Address, Connection};

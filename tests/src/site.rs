@@ -13,6 +13,7 @@ use crate::certificates::Authority;
 use crate::program::{Output, command, holdfast, run, stock};
 use crate::token::{self, Token};
 use crate::tpm::Tpm;
+use crate::yubihsm::Hsm;
 use crate::{Client, Server, audited};
 
 /// What opens the store.
@@ -22,6 +23,8 @@ pub enum Seal {
     Hardware,
     /// A TPM.
     Tpm,
+    /// A simulator of a YubiHSM.
+    YubiHsm,
     /// Shares.
     Shamir,
 }
@@ -69,6 +72,11 @@ impl Setup {
         Setup { seal: Seal::Tpm, ..Setup::hardware() }
     }
 
+    /// The same with a simulator of a YubiHSM.
+    pub fn yubihsm() -> Setup {
+        Setup { seal: Seal::YubiHsm, ..Setup::hardware() }
+    }
+
     pub fn without_tls(self) -> Setup {
         Setup { tls: false, ..self }
     }
@@ -93,6 +101,7 @@ pub struct Site {
     pub authority: Authority,
     pub token: Option<Token>,
     pub tpm: Option<Tpm>,
+    pub hsm: Option<Hsm>,
 }
 
 /// What initialisation handed out.
@@ -110,7 +119,8 @@ impl Site {
         authority.server("server");
         let token = (setup.seal == Seal::Hardware).then(|| Token::make(&folder.path().join("softhsm")));
         let tpm = (setup.seal == Seal::Tpm).then(|| Tpm::start(folder.path()));
-        let site = Site { folder, setup, authority, token, tpm };
+        let hsm = (setup.seal == Seal::YubiHsm).then(|| Hsm::start(folder.path()));
+        let site = Site { folder, setup, authority, token, tpm, hsm };
         site.write_config(&site.config());
         site
     }
@@ -183,6 +193,9 @@ impl Site {
         if let Some(tpm) = &self.tpm {
             text += &format!("seal \"tpm\" {{\n  tcti = \"{}\"\n  {seal_keys}\n}}\n", tpm.tcti());
         }
+        if let Some(hsm) = &self.hsm {
+            text += &format!("seal \"yubihsm\" {{\n  {}\n  generate_key = true\n  {seal_keys}\n}}\n", hsm.keys());
+        }
         text
     }
 
@@ -234,7 +247,7 @@ impl Site {
     #[track_caller]
     pub fn initialise_with(&self, client: &Client, more: Value) -> Keys {
         let (kind, member) = match self.setup.seal {
-            Seal::Hardware | Seal::Tpm => ("recovery", "/recovery_keys"),
+            Seal::Hardware | Seal::Tpm | Seal::YubiHsm => ("recovery", "/recovery_keys"),
             Seal::Shamir => ("secret", "/keys"),
         };
         let mut body = json!({ format!("{kind}_shares"): 3, format!("{kind}_threshold"): 2 });

@@ -33,6 +33,7 @@ mod seal_hsm;
 mod seal_migration;
 mod seal_static;
 mod seal_tpm;
+mod seal_yubihsm;
 mod secrets_at_rest;
 mod start;
 mod stores;

@@ -1,6 +1,6 @@
 //! What the seal asks of a device: a key that wraps the root key, and wrapping with it.
 //!
-//! With AES-GCM the device encrypts the secret itself. With RSA-OAEP, which holds little
+//! With AES-GCM the device encrypts the secret itself. With RSA-OAEP and a YubiHSM's Wrap Data, which hold little
 //! and no associated data, it encrypts a fresh AES-256 key that is used once, and the
 //! secret is encrypted under that; a TPM's helper does the same with a key that the TPM seals.
 //! In each way nothing opens without the device.
@@ -12,6 +12,7 @@ use crate::gcm;
 use crate::memory::{Key, MemoryError, Secret};
 use crate::pkcs11::Pkcs11Config;
 use crate::tpm::TpmConfig;
+use crate::yubihsm::YubiHsmConfig;
 use zeroize::Zeroizing;
 
 /// Which wrapping key, as a `seal` stanza says it.
@@ -21,7 +22,7 @@ pub struct WrapKeyConfig {
     pub key_label: Option<String>,
     /// CKA_ID in hex, with or without `0x`.
     pub key_id: Option<String>,
-    /// `CKM_AES_GCM` or `CKM_RSA_PKCS_OAEP`, or the TPM's; chosen by the token if not set.
+    /// `CKM_AES_GCM` or `CKM_RSA_PKCS_OAEP`, or a TPM's or YubiHSM's own; chosen by the token if not set.
     pub mechanism: Option<String>,
     /// Whether to make the key if it is missing.
     pub generate_key: bool,
@@ -45,6 +46,17 @@ impl From<&TpmConfig> for WrapKeyConfig {
             key_label: Some(TpmConfig::ROOT_LABEL.to_owned()),
             mechanism: Some(CipherMechanism::TpmSeal.name().to_owned()),
             ..Self::default()
+        }
+    }
+}
+
+impl From<&YubiHsmConfig> for WrapKeyConfig {
+    fn from(config: &YubiHsmConfig) -> Self {
+        Self {
+            key_label: config.key_label.clone(),
+            key_id: config.key_id.map(|id| hex::encode(id.to_be_bytes())),
+            mechanism: Some(CipherMechanism::YubiHsmWrap.name().to_owned()),
+            generate_key: config.generate_key,
         }
     }
 }
@@ -87,7 +99,9 @@ impl DeviceClient {
             config.mechanism.as_deref().filter(|m| !m.is_empty()).map(CipherMechanism::from_name).transpose()?;
         let info = self.info()?;
         let can = &info.capabilities;
+        let tells = tells_what_is_missing(&info);
         if let Some(mechanism) = wanted
+            && !tells
             && !can.cipher.iter().any(|m| family(*m) == family(mechanism))
         {
             return Err(DeviceError::config(format!(
@@ -96,7 +110,7 @@ impl DeviceClient {
                 can.cipher.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
             )));
         }
-        if can.cipher.is_empty() {
+        if can.cipher.is_empty() && !tells {
             return Err(cannot_wrap(&info.token_label, "lists none of them"));
         }
         match self.existing(&key, wanted)? {
@@ -147,16 +161,17 @@ impl DeviceClient {
                 let opened = self.decrypt(key.key_ref(), mechanism, bytes, &bound(&[FORMAT, *way], aad))?;
                 Key::from_slice(&mut opened.into_inner()).map_err(memory)
             }
-            [FORMAT, hash @ (OAEP_SHA256 | OAEP_SHA1), high, low, rest @ ..] => {
-                let oaep_bytes = usize::from(u16::from_be_bytes([*high, *low]));
-                let (encrypted, sealed) = rest.split_at_checked(oaep_bytes).ok_or_else(tampered)?;
-                let mechanism = match *hash {
+            [FORMAT, way @ (OAEP_SHA256 | OAEP_SHA1 | YUBIHSM_WRAP), high, low, rest @ ..] => {
+                let key_bytes = usize::from(u16::from_be_bytes([*high, *low]));
+                let (encrypted, sealed) = rest.split_at_checked(key_bytes).ok_or_else(tampered)?;
+                let mechanism = match *way {
                     OAEP_SHA256 => CipherMechanism::RsaOaepSha256,
-                    _ => CipherMechanism::RsaOaepSha1,
+                    OAEP_SHA1 => CipherMechanism::RsaOaepSha1,
+                    _ => CipherMechanism::YubiHsmWrap,
                 };
                 let once = self.decrypt(key.key_ref(), mechanism, encrypted, &[])?;
                 let once = Key::from_slice(&mut once.into_inner()).map_err(memory)?;
-                let header = &wrapped[..4 + oaep_bytes];
+                let header = &wrapped[..4 + key_bytes];
                 let opened =
                     gcm::open(array(&once)?, [0; gcm::IV_BYTES], sealed, &bound(header, aad)).ok_or_else(tampered)?;
                 Key::from_slice(&mut Zeroizing::new(opened)).map_err(memory)
@@ -176,6 +191,7 @@ impl DeviceClient {
                 KeyKind::Aes(_) => Family::Aes,
                 KeyKind::Rsa(_) => Family::Rsa,
                 KeyKind::TpmStorage => Family::Tpm,
+                KeyKind::AesCcm(_) => Family::YubiHsm,
                 _ => return false,
             };
             found.private && wanted.is_none_or(|mechanism| family(mechanism) == fits)
@@ -200,14 +216,16 @@ impl DeviceClient {
             return Err(DeviceError::config(format!("{key} is missing, and to make it a 'key_label' is needed")));
         };
         let mut refusals = Vec::new();
-        for (mechanism, kind) in
-            [(CipherMechanism::AesGcm, KeyKind::Aes(256)), (CipherMechanism::RsaOaepSha256, KeyKind::Rsa(2048))]
-        {
+        for (mechanism, kind) in [
+            (CipherMechanism::AesGcm, KeyKind::Aes(256)),
+            (CipherMechanism::RsaOaepSha256, KeyKind::Rsa(2048)),
+            (CipherMechanism::YubiHsmWrap, KeyKind::AesCcm(256)),
+        ] {
             let can = &info.capabilities;
             if wanted.is_some_and(|wanted| family(wanted) != family(mechanism)) {
                 continue;
             }
-            if !can.cipher.contains(&mechanism) || !can.generate.contains(&kind) {
+            if !tells_what_is_missing(info) && (!can.cipher.contains(&mechanism) || !can.generate.contains(&kind)) {
                 refusals.push(format!("does not list {kind} with {mechanism}"));
                 continue;
             }
@@ -232,6 +250,7 @@ impl DeviceClient {
         let default = match found.kind {
             KeyKind::Aes(_) => CipherMechanism::AesGcm,
             KeyKind::TpmStorage => CipherMechanism::TpmSeal,
+            KeyKind::AesCcm(_) => CipherMechanism::YubiHsmWrap,
             _ => CipherMechanism::RsaOaepSha256,
         };
         let key = found.key_ref();
@@ -247,16 +266,22 @@ impl DeviceClient {
         // Others can wrap for an RSA key; a storage key only takes what was made in its TPM.
         let public_part = match family(default) {
             Family::Rsa => Some(self.public_key(key)?),
-            Family::Aes | Family::Tpm => None,
+            Family::Aes | Family::Tpm | Family::YubiHsm => None,
         };
         Ok(WrapKeyInfo { key_label: found.label, key_id: found.id, mechanism: sealed.mechanism, public_part })
     }
+}
+
+/// What a YubiHSM does not list may be missing to the authentication key alone: it is asked, and names the capability.
+fn tells_what_is_missing(info: &DeviceInfo) -> bool {
+    info.backend == "yubihsm"
 }
 
 const AES_GCM: u8 = 1;
 const OAEP_SHA256: u8 = 2;
 const OAEP_SHA1: u8 = 3;
 const TPM_SEAL: u8 = 4;
+const YUBIHSM_WRAP: u8 = 5;
 
 fn code(mechanism: CipherMechanism) -> u8 {
     match mechanism {
@@ -264,6 +289,7 @@ fn code(mechanism: CipherMechanism) -> u8 {
         CipherMechanism::RsaOaepSha256 => OAEP_SHA256,
         CipherMechanism::RsaOaepSha1 => OAEP_SHA1,
         CipherMechanism::TpmSeal => TPM_SEAL,
+        CipherMechanism::YubiHsmWrap => YUBIHSM_WRAP,
     }
 }
 
@@ -273,6 +299,7 @@ enum Family {
     Aes,
     Rsa,
     Tpm,
+    YubiHsm,
 }
 
 fn family(mechanism: CipherMechanism) -> Family {
@@ -280,6 +307,7 @@ fn family(mechanism: CipherMechanism) -> Family {
         CipherMechanism::AesGcm => Family::Aes,
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => Family::Rsa,
         CipherMechanism::TpmSeal => Family::Tpm,
+        CipherMechanism::YubiHsmWrap => Family::YubiHsm,
     }
 }
 

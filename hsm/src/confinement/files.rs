@@ -69,8 +69,8 @@ const CONFIGURATIONS: &[&str] = &[
     "OPENSSL_CONF",
 ];
 
-/// What the TPM's libraries read: themselves, the C library's and OpenSSL's configuration, names of hosts.
-const READ_FOR_TPM: &[&str] = &[
+/// What is read where no vendor's module is loaded: libraries, the C library's and OpenSSL's configuration, names of hosts.
+const READ_WITHOUT_MODULES: &[&str] = &[
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -93,9 +93,9 @@ const READ_FOR_TPM: &[&str] = &[
 pub(super) fn of(config: &DeviceConfig) -> Paths {
     let owned = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
     let mut paths = match config {
-        DeviceConfig::Tpm(_) => {
+        DeviceConfig::Tpm(_) | DeviceConfig::YubiHsm(_) => {
             let write = ["/dev/null", "/dev/random", "/dev/urandom"];
-            Paths { read: owned(READ_FOR_TPM), write: owned(&write) }
+            Paths { read: owned(READ_WITHOUT_MODULES), write: owned(&write) }
         }
         _ => Paths { read: owned(READ), write: owned(WRITE) },
     };
@@ -112,6 +112,10 @@ pub(super) fn of(config: &DeviceConfig) -> Paths {
             paths.read.extend(CONFIGURATIONS.iter().filter_map(|name| config.variable(name)).map(PathBuf::from));
             libraries::add(config, &mut paths);
         }
+        DeviceConfig::YubiHsm(config) => {
+            let file = config.log_file.as_ref().map(PathBuf::from);
+            paths.write.extend(file.as_deref().and_then(Path::parent).map(Path::to_owned));
+        }
         DeviceConfig::Software(config) => {
             let file = config.path.as_ref().map(PathBuf::from);
             paths.write.extend(file.as_deref().and_then(Path::parent).map(Path::to_owned));
@@ -124,6 +128,7 @@ pub(super) fn of(config: &DeviceConfig) -> Paths {
 pub(super) fn ports(config: &DeviceConfig) -> Option<Vec<u16>> {
     match config {
         DeviceConfig::Tpm(config) => Some(config.port().into_iter().flat_map(|port| [port, port + 1]).collect()),
+        DeviceConfig::YubiHsm(config) => Some(config.port().into_iter().collect()),
         _ => None,
     }
 }
@@ -240,6 +245,8 @@ mod tests {
         }
         assert_eq!(ports(&config), Some(vec![]));
         assert_eq!(ports(&TpmConfig::new("swtpm:port=7000").into()), Some(vec![7000, 7001]));
+        let hsm = crate::yubihsm::YubiHsmConfig::new("http://hsm:4711");
+        assert_eq!(ports(&hsm.into()), Some(vec![4711]));
         assert_eq!(ports(&crate::pkcs11::Pkcs11Config::new("/lib/m.so").into()), None);
     }
 }

@@ -4,7 +4,7 @@
 //!   others, mounting, loading kernel modules. It cannot be left out: without it the helper serves nothing.
 //! - [`libraries`]: what each known library needs beside that.
 //! - [`files`]: Landlock rules: the module and the system's libraries to read, the token's folder to write, nothing
-//!   else; a TPM's helper connects to its TPM alone. A kernel without Landlock goes without.
+//!   else; a TPM's helper connects to its TPM alone, a YubiHSM's to its connector's port. A kernel without Landlock goes without.
 //! - a user of its own, where one is configured.
 //!
 //! Why a list of what is forbidden: docs/decisions/0007-device-helper-confinement.md.

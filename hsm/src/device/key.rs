@@ -92,6 +92,12 @@ pub enum KeyKind {
     /// A storage key of a TPM: it protects what the TPM makes below it, and nothing else.
     #[n(6)]
     TpmStorage,
+    /// AES with this many bits that wraps in CCM alone: a wrap key of a YubiHSM.
+    #[n(7)]
+    AesCcm(#[n(0)] u32),
+    /// EC on NIST P-521.
+    #[n(8)]
+    EcP521,
 }
 
 impl fmt::Display for KeyKind {
@@ -104,6 +110,8 @@ impl fmt::Display for KeyKind {
             Self::Ed25519 => f.write_str("Ed25519"),
             Self::Other => f.write_str("another kind"),
             Self::TpmStorage => f.write_str("TPM storage"),
+            Self::AesCcm(bits) => write!(f, "AES-{bits}-CCM"),
+            Self::EcP521 => f.write_str("EC P-521"),
         }
     }
 }

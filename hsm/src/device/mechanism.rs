@@ -137,6 +137,9 @@ pub enum CipherMechanism {
     /// with it in the device helper.
     #[n(4)]
     TpmSeal,
+    /// Wrap Data of a YubiHSM: AES-CCM inside, under a wrap key. Takes no associated data.
+    #[n(5)]
+    YubiHsmWrap,
 }
 
 impl CipherMechanism {
@@ -152,6 +155,7 @@ impl CipherMechanism {
             Self::RsaOaepSha256 => "CKM_RSA_PKCS_OAEP/SHA256",
             Self::RsaOaepSha1 => "CKM_RSA_PKCS_OAEP/SHA1",
             Self::TpmSeal => "TPM2_SEAL/AES-256-GCM",
+            Self::YubiHsmWrap => "YUBIHSM_WRAP_DATA/AES-CCM",
         }
     }
 
@@ -169,6 +173,7 @@ impl CipherMechanism {
             "RSA_PKCS_OAEP" | "RSA_PKCS_OAEP/SHA256" | "0X9" | "0X0009" | "9" => Ok(Self::RsaOaepSha256),
             "RSA_PKCS_OAEP/SHA1" => Ok(Self::RsaOaepSha1),
             "TPM2_SEAL/AES-256-GCM" => Ok(Self::TpmSeal),
+            "YUBIHSM_WRAP_DATA/AES-CCM" => Ok(Self::YubiHsmWrap),
             _ => Err(DeviceError::config(format!(
                 "mechanism '{text}' cannot wrap the root key: use CKM_AES_GCM (0x1087) or CKM_RSA_PKCS_OAEP (0x9)"
             ))),
@@ -204,6 +209,12 @@ pub struct Capabilities {
     /// Whether it gives random bytes.
     #[n(5)]
     pub random: bool,
+    /// Whether it signs only, and leaves it to the public key's holder to verify.
+    #[n(6)]
+    pub never_verifies: bool,
+    /// Ways it decrypts only, and leaves it to the public key's holder to encrypt.
+    #[n(7)]
+    pub decrypt_only: Vec<CipherMechanism>,
 }
 
 #[cfg(test)]
@@ -218,8 +229,8 @@ mod tests {
         for text in ["CKM_RSA_PKCS_OAEP", "0x0009", "0x9", "9"] {
             assert_eq!(CipherMechanism::from_name(text).unwrap(), CipherMechanism::RsaOaepSha256, "{text}");
         }
-        use CipherMechanism::{AesGcm, RsaOaepSha1, RsaOaepSha256, TpmSeal};
-        for mechanism in [AesGcm, RsaOaepSha256, RsaOaepSha1, TpmSeal] {
+        use CipherMechanism::{AesGcm, RsaOaepSha1, RsaOaepSha256, TpmSeal, YubiHsmWrap};
+        for mechanism in [AesGcm, RsaOaepSha256, RsaOaepSha1, TpmSeal, YubiHsmWrap] {
             assert_eq!(CipherMechanism::from_name(mechanism.name()).unwrap(), mechanism);
         }
         assert!(CipherMechanism::from_name("CKM_AES_CBC_PAD").unwrap_err().text.contains("CKM_AES_GCM"));

@@ -14,6 +14,8 @@ const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1];
 pub(crate) const OID_P256: &[u8] = &[0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
 /// `secp384r1`: also the CKA_EC_PARAMS of a P-384 key.
 pub(crate) const OID_P384: &[u8] = &[0x06, 5, 0x2B, 0x81, 0x04, 0, 0x22];
+/// `secp521r1`.
+const OID_P521: &[u8] = &[0x06, 5, 0x2B, 0x81, 0x04, 0, 0x23];
 /// `id-Ed25519`.
 pub(crate) const OID_ED25519: &[u8] = &[0x06, 3, 0x2B, 0x65, 0x70];
 
@@ -23,7 +25,7 @@ pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     spki(RSA_ALGORITHM, &tagged(SEQUENCE, &numbers))
 }
 
-/// An EC public key on P-256 or P-384, from its uncompressed point.
+/// An EC public key on P-256, P-384 or P-521, from its uncompressed point.
 ///
 /// # Errors
 /// `Invalid` for another kind, or a point that does not fit the curve.
@@ -31,6 +33,7 @@ pub fn ec_spki(kind: KeyKind, point: &[u8]) -> Result<Vec<u8>, DeviceError> {
     let (curve, point_bytes) = match kind {
         KeyKind::EcP256 => (OID_P256, 65),
         KeyKind::EcP384 => (OID_P384, 97),
+        KeyKind::EcP521 => (OID_P521, 133),
         _ => return Err(DeviceError::invalid(format!("{kind} is no EC key"))),
     };
     if point.len() != point_bytes || point[0] != 4 {
@@ -55,6 +58,7 @@ pub fn ec_point_of_spki(spki: &[u8]) -> Option<&[u8]> {
     let point_bytes = match spki.len() {
         91 => 65,
         120 => 97,
+        158 => 133,
         _ => return None,
     };
     let point = &spki[spki.len() - point_bytes..];
@@ -113,6 +117,9 @@ mod tests {
         let mut point = vec![7; 97];
         point[0] = 4;
         assert_eq!(ec_point_of_spki(&ec_spki(KeyKind::EcP384, &point).unwrap()), Some(&point[..]));
+        let mut longest = vec![7; 133];
+        longest[0] = 4;
+        assert_eq!(ec_point_of_spki(&ec_spki(KeyKind::EcP521, &longest).unwrap()), Some(&longest[..]));
         assert!(ec_spki(KeyKind::EcP256, &point).is_err());
     }
 }

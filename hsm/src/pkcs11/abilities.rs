@@ -109,6 +109,7 @@ impl Listed {
             cipher: ciphers.into_iter().filter(|mechanism| can(Ability::Cipher(*mechanism))).collect(),
             derive: can(Ability::Agree),
             random,
+            ..Capabilities::default()
         }
     }
 }

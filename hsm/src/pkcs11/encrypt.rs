@@ -94,7 +94,7 @@ fn seal(
             Ok(Ciphertext { mechanism, bytes: gcm_encrypt(work, secret, plaintext, aad)? })
         }
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => oaep_encrypt(work, key, mechanism, plaintext),
-        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
+        CipherMechanism::TpmSeal | CipherMechanism::YubiHsmWrap => Err(only_its_own(mechanism).into()),
     }
 }
 
@@ -115,12 +115,12 @@ fn open(
             let private = handle(work, key, Half::Private, Family::Rsa)?;
             oaep_decrypt(work, private, mechanism, ciphertext)
         }
-        CipherMechanism::TpmSeal => Err(only_a_tpm(mechanism).into()),
+        CipherMechanism::TpmSeal | CipherMechanism::YubiHsmWrap => Err(only_its_own(mechanism).into()),
     }
 }
 
-fn only_a_tpm(mechanism: CipherMechanism) -> DeviceError {
-    DeviceError::unsupported(format!("a PKCS#11 token does not do {mechanism}: that is a TPM's own"))
+fn only_its_own(mechanism: CipherMechanism) -> DeviceError {
+    DeviceError::unsupported(format!("a PKCS#11 token does not do {mechanism}: that is another kind of device's own"))
 }
 
 fn check(input: &[u8], mechanism: CipherMechanism, aad: &[u8]) -> Result<(), DeviceError> {

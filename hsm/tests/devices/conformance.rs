@@ -2,11 +2,13 @@
 
 use super::suite::{Cell, Matrix, conformance};
 use super::swtpm::SwTpm;
-use super::{Bench, Test, modules, softhsm};
+use super::{Bench, Test, modules, softhsm, yubihsm};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::pkcs11::Pkcs11Device;
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
+use holdfast_hsm::yubihsm::YubiHsmDevice;
 use holdfast_tpm::TpmDevice;
+use holdfast_yubihsm_simulator::Simulator;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -22,6 +24,8 @@ pub const TESTS: &[Test] = &[
     ("conformance_of_tpm2_pkcs11", |bench| drop(tpm2_pkcs11(bench))),
     ("conformance_of_a_tpm_in_process", tpm_in_process),
     ("conformance_of_a_tpm_in_a_helper", |bench| drop(tpm_in_a_helper(bench))),
+    ("conformance_of_a_simulated_yubihsm_in_process", yubihsm_in_process),
+    ("conformance_of_a_simulated_yubihsm_in_a_helper", |bench| drop(yubihsm_in_a_helper(bench))),
     ("the_hardware_page_says_what_the_suite_found", page),
 ];
 
@@ -87,6 +91,19 @@ fn tpm_in_a_helper(bench: &Bench) -> Matrix {
     })
 }
 
+fn yubihsm_in_process(_: &Bench) {
+    let simulator = Simulator::start();
+    let device = YubiHsmDevice::new(yubihsm::config(&simulator)).unwrap();
+    conformance(&DeviceClient::in_process(Box::new(device)));
+}
+
+fn yubihsm_in_a_helper(bench: &Bench) -> Matrix {
+    found("yubihsm", || {
+        let simulator = Simulator::start();
+        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), yubihsm::config(&simulator)))
+    })
+}
+
 const BEGIN: &str = "<!-- by the suite -->\n";
 const END: &str = "<!-- to here -->\n";
 
@@ -98,6 +115,7 @@ fn page(bench: &Bench) {
         ("PKCS#11: NSS softokn", nss(bench)),
         ("PKCS#11: tpm2-pkcs11, swtpm", tpm2_pkcs11(bench)),
         ("TPM 2.0: swtpm", tpm_in_a_helper(bench)),
+        ("YubiHSM 2 (simulator)", yubihsm_in_a_helper(bench)),
         ("software", software_in_a_helper(bench)),
     ];
     let mut table = String::from("| |");

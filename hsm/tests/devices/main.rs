@@ -1,4 +1,4 @@
-//! Devices as the server uses them: real tokens (SoftHSM 2), a TPM (swtpm), real helper processes.
+//! Devices as the server uses them: real tokens (SoftHSM 2), a TPM (swtpm), a simulator of a YubiHSM, real helper processes.
 //!
 //! This program is three: the test runner; the helper that the spawner starts
 //! (`device-helper`); and a server that is killed (`server-to-kill`). A missing
@@ -17,6 +17,7 @@ mod swtpm;
 mod tokens;
 mod tpm;
 mod wrapping;
+mod yubihsm;
 
 use holdfast_hsm::{Spawner, helper, memory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,6 +78,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         wrapping::TESTS,
         tpm::TESTS,
         bus::TESTS,
+        yubihsm::TESTS,
     ]
     .concat();
     let chosen: Vec<&Test> =

@@ -38,8 +38,17 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
         let name = if mechanism == CipherMechanism::AesGcm { "AES-256-GCM" } else { "RSA-OAEP" };
         matrix.push((format!("encrypt, decrypt: {name}"), cell(can)));
     }
+    let only = info.capabilities.decrypt_only.contains(&CipherMechanism::RsaOaepSha256);
+    let decrypts = only || info.capabilities.cipher.contains(&CipherMechanism::RsaOaepSha256);
+    if only {
+        decrypts_what_others_encrypted(device);
+    }
+    matrix.push(("decrypt: RSA-OAEP".to_owned(), cell(decrypts)));
     matrix.push(("wrap, unwrap the root key".to_owned(), cell(wraps(device))));
-    matrix.extend(signs(device, &info.capabilities.sign));
+    let verifies = !info.capabilities.never_verifies;
+    matrix.extend(signs(device, &info.capabilities.sign, verifies));
+    let does = verifies && !info.capabilities.sign.is_empty();
+    matrix.push(("verify, by the device itself".to_owned(), cell(does)));
     derives(device, info.capabilities.derive);
     matrix.push(("ECDH: P-256, P-384".to_owned(), cell(info.capabilities.derive)));
     let can = info.capabilities.import.contains(&KeyKind::Aes(256));
@@ -63,10 +72,13 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
 /// As the seal does it, in the way that the device has.
 fn wraps(device: &DeviceClient) -> bool {
     let label = || Some("suite-wrap".to_owned());
-    let tpm = device.info().unwrap().backend == "tpm";
+    let info = device.info().unwrap();
+    let tpm = info.backend == "tpm";
+    let own = CipherMechanism::YubiHsmWrap;
+    let mechanism = info.capabilities.cipher.contains(&own).then(|| own.name().to_owned());
     let config = match tpm {
         true => WrapKeyConfig::from(&TpmConfig::new("device")),
-        false => WrapKeyConfig { key_label: label(), generate_key: true, ..WrapKeyConfig::default() },
+        false => WrapKeyConfig { key_label: label(), generate_key: true, mechanism, ..WrapKeyConfig::default() },
     };
     let key = device.ensure_wrapping_key(&config).unwrap();
     let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
@@ -176,7 +188,27 @@ fn encrypts(device: &DeviceClient, mechanism: CipherMechanism, can: bool) {
     device.destroy(key.key_ref()).unwrap();
 }
 
-fn signs(device: &DeviceClient, can: &[SignMechanism]) -> Matrix {
+/// What others encrypt with the public key.
+fn decrypts_what_others_encrypted(device: &DeviceClient) {
+    let key = device.generate(spec("suite-oaep", KeyKind::Rsa(2048), KeyUsage::Encrypt)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(file("key"), device.public_key(key.key_ref()).unwrap()).unwrap();
+    fs::write(file("plain"), "for this key alone").unwrap();
+    let (public, plain, sealed) = (file("key"), file("plain"), file("sealed"));
+    let key_and_files = ["-pubin", "-keyform", "DER", "-inkey", &public, "-in", &plain, "-out", &sealed];
+    let oaep = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256"];
+    run("openssl", &[&["pkeyutl", "-encrypt"][..], &key_and_files, &oaep].concat());
+    let mut sealed = fs::read(sealed).unwrap();
+    let decrypt = |sealed: &[u8]| device.decrypt(key.key_ref(), CipherMechanism::RsaOaepSha256, sealed, b"");
+    assert!(decrypt(&sealed).unwrap().ct_eq(b"for this key alone"));
+    sealed[100] ^= 1;
+    assert_eq!(class(decrypt(&sealed)), Class::Tampered);
+    assert_eq!(class(decrypt(&sealed[1..])), Class::Tampered);
+    device.destroy(key.key_ref()).unwrap();
+}
+
+fn signs(device: &DeviceClient, can: &[SignMechanism], verifies: bool) -> Matrix {
     use SignMechanism::{Ecdsa, Ed25519, RsaPkcs1, RsaPss};
     let cases = [
         (KeyKind::EcP256, Ecdsa(Hash::Sha256)),
@@ -190,7 +222,7 @@ fn signs(device: &DeviceClient, can: &[SignMechanism]) -> Matrix {
     ];
     let mut matrix = Matrix::new();
     for (kind, mechanism) in cases {
-        matrix.push((format!("sign, verify: {mechanism}"), cell(can.contains(&mechanism))));
+        matrix.push((format!("sign: {mechanism}"), cell(can.contains(&mechanism))));
         let message = || SignInput::Message(b"to be signed".to_vec());
         let name = KeyRef::label("suite-sign");
         if !can.contains(&mechanism) {
@@ -204,13 +236,17 @@ fn signs(device: &DeviceClient, can: &[SignMechanism]) -> Matrix {
         openssl_agrees(&spki, mechanism, b"to be signed", &signature);
 
         let verify = |input, signature: &[u8]| device.verify(name.clone(), mechanism, input, signature.to_vec());
-        assert!(verify(message(), &signature).unwrap(), "{mechanism}");
-        assert!(!verify(SignInput::Message(b"something else".to_vec()), &signature).unwrap(), "{mechanism}");
-        assert!(!verify(message(), &signature[1..]).unwrap(), "{mechanism}");
+        if verifies {
+            assert!(verify(message(), &signature).unwrap(), "{mechanism}");
+            assert!(!verify(SignInput::Message(b"something else".to_vec()), &signature).unwrap(), "{mechanism}");
+            assert!(!verify(message(), &signature[1..]).unwrap(), "{mechanism}");
+        } else {
+            assert_eq!(class(verify(message(), &signature)), Class::Unsupported, "nobody verifies in its place");
+        }
         match mechanism.hash() {
             Some(hash) => {
                 let digest = || SignInput::Digest(hash.digest(b"to be signed"));
-                assert!(verify(digest(), &signature).unwrap(), "{mechanism}");
+                assert!(!verifies || verify(digest(), &signature).unwrap(), "{mechanism}");
                 let signature = device.sign(name.clone(), mechanism, digest()).unwrap();
                 openssl_agrees(&spki, mechanism, b"to be signed", &signature);
                 assert_eq!(class(device.sign(name, mechanism, SignInput::Digest(vec![0; 20]))), Class::Invalid);
@@ -223,7 +259,7 @@ fn signs(device: &DeviceClient, can: &[SignMechanism]) -> Matrix {
 }
 
 /// A second opinion on signature and public key.
-fn openssl_agrees(spki: &[u8], mechanism: SignMechanism, message: &[u8], signature: &[u8]) {
+pub fn openssl_agrees(spki: &[u8], mechanism: SignMechanism, message: &[u8], signature: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = directory.path().join(name);
@@ -299,6 +335,7 @@ fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
     let can = device.info().unwrap().capabilities;
     let (kind, usage) = match can.cipher.contains(&CipherMechanism::AesGcm) {
         true => (KeyKind::Aes(256), KeyUsage::Encrypt),
+        false if can.cipher.contains(&CipherMechanism::YubiHsmWrap) => (KeyKind::AesCcm(256), KeyUsage::Encrypt),
         false if can.generate.contains(&KeyKind::EcP256) => (KeyKind::EcP256, KeyUsage::Sign),
         false => (KeyKind::Rsa(2048), KeyUsage::Sign),
     };
@@ -308,8 +345,10 @@ fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
 /// Uses it, and looks that what came of it is right.
 fn use_key(device: &DeviceClient, key: &KeyInfo, input: Vec<u8>) -> Result<(), DeviceError> {
     let name = key.key_ref();
-    if key.kind == KeyKind::Aes(256) {
-        let sealed = device.encrypt(name.clone(), CipherMechanism::AesGcm, Secret::new(input.clone()), b"")?;
+    if let KeyKind::Aes(256) | KeyKind::AesCcm(256) = key.kind {
+        let gcm = key.kind == KeyKind::Aes(256);
+        let mechanism = if gcm { CipherMechanism::AesGcm } else { CipherMechanism::YubiHsmWrap };
+        let sealed = device.encrypt(name.clone(), mechanism, Secret::new(input.clone()), b"")?;
         assert!(device.decrypt(name, sealed.mechanism, &sealed.bytes, b"")?.ct_eq(input));
     } else {
         let mechanism = match key.kind {

@@ -9,7 +9,7 @@ use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::TpmConfig;
 use holdfast_hsm::{DeviceClient, DeviceConfig, Spawner};
 
-use crate::seal_device::{first_line, hierarchy, limits, pin};
+use crate::seal_device::{first_line, hierarchy, limits, pin, yubihsm};
 
 /// The devices as they were declared last.
 pub struct NamedDevices {
@@ -63,7 +63,7 @@ impl NamedDevices {
 fn shown(device: &Device, client: Result<DeviceClient, String>) -> Declared {
     let (token_label, slot) = match &device.kind {
         DeviceKind::Pkcs11(pkcs11) => (pkcs11.token_label.clone(), pkcs11.slot),
-        DeviceKind::Tpm(_) | DeviceKind::Software { .. } => (None, None),
+        DeviceKind::Tpm(_) | DeviceKind::YubiHsm(_) | DeviceKind::Software { .. } => (None, None),
     };
     Declared {
         name: device.name.clone(),
@@ -91,6 +91,7 @@ fn set_up(kind: &DeviceKind) -> Result<DeviceConfig, String> {
     match kind {
         DeviceKind::Pkcs11(pkcs11) => set_up_pkcs11(pkcs11).map(DeviceConfig::from),
         DeviceKind::Tpm(tpm) => set_up_tpm(tpm).map(DeviceConfig::from),
+        DeviceKind::YubiHsm(hsm) => yubihsm(hsm).map(DeviceConfig::from),
         DeviceKind::Software { key_file } => Ok(SoftwareConfig { path: Some(key_file.display().to_string()) }.into()),
     }
 }

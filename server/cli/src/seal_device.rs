@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal};
+use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal, YubiHsm, YubiHsmSeal};
 use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Hierarchy, PcrBank, PcrHash, TpmConfig};
+use holdfast_hsm::yubihsm::YubiHsmConfig;
 use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
 
@@ -21,6 +22,7 @@ pub enum DeviceSetUp {
     Pkcs11(Box<Pkcs11Seal>),
     Software(PathBuf),
     Tpm(Box<TpmSeal>),
+    YubiHsm(Box<YubiHsmSeal>),
 }
 
 impl DeviceSetUp {
@@ -36,6 +38,7 @@ impl DeviceSetUp {
             SealKind::Software { key_file } => Some(DeviceSetUp::Software(key_file.clone())),
             SealKind::Pkcs11(p) => Some(DeviceSetUp::Pkcs11(p.clone())),
             SealKind::Tpm(t) => Some(DeviceSetUp::Tpm(t.clone())),
+            SealKind::YubiHsm(y) => Some(DeviceSetUp::YubiHsm(y.clone())),
         }
     }
 
@@ -44,6 +47,7 @@ impl DeviceSetUp {
         match self {
             DeviceSetUp::Pkcs11(p) => p.pin.as_ref(),
             DeviceSetUp::Tpm(t) => t.pin.as_ref(),
+            DeviceSetUp::YubiHsm(y) => y.hsm.password.as_ref(),
             DeviceSetUp::Software(_) => None,
         }
     }
@@ -115,6 +119,7 @@ impl WrappingDevice {
             DeviceSetUp::Software(_) => "software",
             DeviceSetUp::Pkcs11(_) => "pkcs11",
             DeviceSetUp::Tpm(_) => "tpm",
+            DeviceSetUp::YubiHsm(_) => "yubihsm",
         };
         Ok(WrappingDevice { spawner, backend, set_up, ready: OnceLock::new() })
     }
@@ -144,6 +149,11 @@ impl WrappingDevice {
                 let key = WrapKeyConfig::from(&config);
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
+            DeviceSetUp::YubiHsm(y) => {
+                let config = wrap_key(y).map_err(|text| DeviceRefusal { text, retry: true })?;
+                let key = WrapKeyConfig::from(&config);
+                (DeviceClient::spawned(self.spawner.clone(), config), key)
+            }
         };
         Ok(self.ready.get_or_init(|| made))
     }
@@ -158,6 +168,10 @@ pub fn look(set_up: &DeviceSetUp, spawner: Arc<Spawner>, within: Duration) -> Re
         }
         DeviceSetUp::Tpm(t) => {
             let config = tpm(&TpmSeal { pin: None, ..(**t).clone() })?;
+            DeviceClient::spawned_with_timeout(spawner, config, within)
+        }
+        DeviceSetUp::YubiHsm(y) => {
+            let config = yubihsm(&YubiHsm { password: None, ..y.hsm.clone() })?;
             DeviceClient::spawned_with_timeout(spawner, config, within)
         }
         DeviceSetUp::Software(path) => {
@@ -225,6 +239,28 @@ fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
     Ok(config)
 }
 
+fn wrap_key(y: &YubiHsmSeal) -> Result<YubiHsmConfig, String> {
+    let mut config = yubihsm(&y.hsm)?;
+    config.key_label.clone_from(&y.key_label);
+    if config.key_label.is_none() && y.key_id.is_none() {
+        config.key_label = Some(USUAL_LABEL.into());
+    }
+    config.key_id = y.key_id;
+    config.generate_key = y.generate_key;
+    Ok(config)
+}
+
+pub fn yubihsm(hsm: &YubiHsm) -> Result<YubiHsmConfig, String> {
+    let mut config = YubiHsmConfig::new(&hsm.connector);
+    config.auth_key = hsm.auth_key;
+    config.password = hsm.password.as_ref().map(pin).transpose()?;
+    config.domains = hsm.domains;
+    config.serial = hsm.serial;
+    config.log_file = hsm.log_file.as_ref().map(|file| file.display().to_string());
+    config.limits = limits(hsm.helper.user.as_ref(), &hsm.helper.read_paths, &hsm.helper.write_paths);
+    Ok(config)
+}
+
 /// By the word of the configuration.
 pub fn hierarchy(word: &str) -> Hierarchy {
     if word == "endorsement" { Hierarchy::Endorsement } else { Hierarchy::Owner }
@@ -241,9 +277,12 @@ impl SealDevice for WrappingDevice {
     }
 
     fn names(&self, lock: &Lock) -> bool {
-        let DeviceSetUp::Pkcs11(p) = &self.set_up else { return true };
-        let id = p.key_id.as_ref().map(hex::encode);
-        match (p.key_label.as_deref(), id) {
+        let (label, id) = match &self.set_up {
+            DeviceSetUp::Pkcs11(p) => (p.key_label.as_deref(), p.key_id.as_ref().map(hex::encode)),
+            DeviceSetUp::YubiHsm(y) => (y.key_label.as_deref(), y.key_id.map(|id| hex::encode(id.to_be_bytes()))),
+            DeviceSetUp::Software(_) | DeviceSetUp::Tpm(_) => return true,
+        };
+        match (label, id) {
             (None, None) => lock.key_label == USUAL_LABEL,
             (label, id) => label.is_none_or(|l| l == lock.key_label) && id.is_none_or(|id| id == lock.key_id),
         }
@@ -279,7 +318,7 @@ impl SealDevice for WrappingDevice {
         };
         let (client, _) = self.ready()?;
         client.unwrap(&info, &lock.ciphertext, context).map_err(|e| match (e.class, &self.set_up) {
-            (DeviceErrorClass::KeyMissing, DeviceSetUp::Pkcs11(_) | DeviceSetUp::Software(_)) => {
+            (DeviceErrorClass::KeyMissing, DeviceSetUp::Pkcs11(_) | DeviceSetUp::Software(_) | DeviceSetUp::YubiHsm(_)) => {
                 let text = format!(
                     "the key that opens this store (label {:?}, id 0x{}) is not on the token: insert the token that made it, \
                      or correct the seal stanza ({})",

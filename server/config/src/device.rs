@@ -7,7 +7,7 @@ use holdfast_hcl::Block;
 use crate::seal::{SLOT_EXPECTED, absolute, library_settings, number, pin};
 use crate::seal_tpm::{hierarchy, root_handle, tcti};
 use crate::stanza::Stanza;
-use crate::{ConfigError, ConfigErrorKind, LibrarySettings, PinSource, Place};
+use crate::{ConfigError, ConfigErrorKind, LibrarySettings, PinSource, Place, YubiHsm, yubihsm};
 
 /// `device "TYPE" "NAME"`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum DeviceKind {
     Pkcs11(Box<Pkcs11Device>),
     /// A TPM 2.0, and a folder for the keys that it makes.
     Tpm(Box<TpmDevice>),
+    /// A YubiHSM 2.
+    YubiHsm(Box<YubiHsm>),
     /// Keys in a file: for development only.
     Software {
         /// The file.
@@ -42,6 +44,7 @@ impl DeviceKind {
         match self {
             DeviceKind::Pkcs11(_) => "pkcs11",
             DeviceKind::Tpm(_) => "tpm",
+            DeviceKind::YubiHsm(_) => "yubihsm",
             DeviceKind::Software { .. } => "software",
         }
     }
@@ -50,6 +53,7 @@ impl DeviceKind {
     pub fn pin(&self) -> Option<&PinSource> {
         match self {
             DeviceKind::Pkcs11(pkcs11) => pkcs11.pin.as_ref(),
+            DeviceKind::YubiHsm(hsm) => hsm.password.as_ref(),
             DeviceKind::Tpm(_) | DeviceKind::Software { .. } => None,
         }
     }
@@ -105,7 +109,7 @@ pub struct Helper {
 /// Each has a helper process, so there are not many.
 const MOST: usize = 16;
 const NAME_BYTES: usize = 64;
-const TYPES: [&str; 3] = ["pkcs11", "tpm", "software"];
+const TYPES: [&str; 4] = ["pkcs11", "tpm", "yubihsm", "software"];
 
 /// Adds one `device` block to those that are there.
 pub(crate) fn read(top: &Stanza<'_>, block: &Block<'_>, devices: &mut Vec<Device>) -> Result<(), ConfigError> {
@@ -130,6 +134,7 @@ pub(crate) fn read(top: &Stanza<'_>, block: &Block<'_>, devices: &mut Vec<Device
     let kind = match block.label(0) {
         "pkcs11" => DeviceKind::Pkcs11(Box::new(pkcs11(&mut s)?)),
         "tpm" => DeviceKind::Tpm(Box::new(tpm(&mut s)?)),
+        "yubihsm" => DeviceKind::YubiHsm(Box::new(yubihsm::read(&mut s)?)),
         "software" => {
             let next = "set it to a file that only the server's user may read";
             let key_file = s.path("key_file")?.ok_or_else(|| s.missing("key_file", next))?;
@@ -195,7 +200,7 @@ fn tpm(s: &mut Stanza<'_>) -> Result<TpmDevice, ConfigError> {
     Ok(device)
 }
 
-fn helper(s: &mut Stanza<'_>) -> Result<Helper, ConfigError> {
+pub(crate) fn helper(s: &mut Stanza<'_>) -> Result<Helper, ConfigError> {
     Ok(Helper {
         user: s.text("helper_user")?,
         read_paths: absolute(s, "helper_read_paths")?,

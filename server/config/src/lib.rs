@@ -40,6 +40,7 @@ mod storage;
 mod telemetry;
 mod top_level;
 mod url;
+mod yubihsm;
 
 pub use audit::{AuditDevice, AuditKind};
 pub use config::Config;
@@ -61,3 +62,4 @@ pub use seals_in_use::SealsInUse;
 pub use size::size;
 pub use storage::{RaftStorage, RetryJoin, Storage};
 pub use telemetry::Telemetry;
+pub use yubihsm::{YubiHsm, YubiHsmSeal};

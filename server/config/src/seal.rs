@@ -6,7 +6,7 @@ use holdfast_hcl::Block;
 
 use crate::stanza::Stanza;
 use crate::{ConfigError, ConfigErrorKind, Offer, Pin, PinSource, Place, StaticSeal, TpmSeal, Warning};
-use crate::{seal_static, seal_tpm};
+use crate::{YubiHsmSeal, seal_static, seal_tpm, yubihsm};
 
 /// One `seal` stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum SealKind {
     Pkcs11(Box<Pkcs11Seal>),
     /// A TPM 2.0.
     Tpm(Box<TpmSeal>),
+    /// A wrap key in a YubiHSM 2.
+    YubiHsm(Box<YubiHsmSeal>),
 }
 
 impl SealKind {
@@ -50,6 +52,7 @@ impl SealKind {
             SealKind::Static(_) => "static",
             SealKind::Pkcs11(_) => "pkcs11",
             SealKind::Tpm(_) => "tpm",
+            SealKind::YubiHsm(_) => "yubihsm",
         }
     }
 }
@@ -123,6 +126,7 @@ pub(crate) fn read(
         "static" => SealKind::Static(Box::new(seal_static::read(&mut s)?)),
         "pkcs11" => SealKind::Pkcs11(Box::new(pkcs11(&mut s, warnings)?)),
         "tpm" => SealKind::Tpm(Box::new(seal_tpm::read(&mut s)?)),
+        "yubihsm" => SealKind::YubiHsm(Box::new(yubihsm::seal(&mut s)?)),
         _ => return Err(not_offered(&s, block, offer)),
     };
     let seal = Seal {
@@ -229,10 +233,16 @@ pub(crate) fn library_settings(s: &mut Stanza<'_>) -> Result<LibrarySettings, Co
 }
 
 pub(crate) fn pin(s: &mut Stanza<'_>) -> Result<Option<PinSource>, ConfigError> {
+    secret(s, ["pin", "pin_file", "pin_env"])
+}
+
+/// A secret, by the keys for itself, for its file, and for its variable.
+pub(crate) fn secret(s: &mut Stanza<'_>, keys: [&'static str; 3]) -> Result<Option<PinSource>, ConfigError> {
+    let [itself, file, variable] = keys;
     let sources = [
-        ("pin", s.text("pin")?.map(|pin| PinSource::Given(Pin::new(pin)))),
-        ("pin_file", s.path("pin_file")?.map(PinSource::File)),
-        ("pin_env", s.text("pin_env")?.map(PinSource::Environment)),
+        (itself, s.text(itself)?.map(|pin| PinSource::Given(Pin::new(pin)))),
+        (file, s.path(file)?.map(PinSource::File)),
+        (variable, s.text(variable)?.map(PinSource::Environment)),
     ];
     let mut given = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
     let Some((first, source)) = given.next() else {

@@ -11,7 +11,7 @@ fn nothing(_: &str) -> Option<String> {
 
 const OFFER: Offer<'static> = Offer {
     storages: &["inmem", "file", "raft"],
-    seals: &["shamir", "pkcs11", "software", "tpm"],
+    seals: &["shamir", "pkcs11", "software", "tpm", "yubihsm"],
     environment: &nothing,
 };
 
@@ -369,14 +369,28 @@ fn devices_are_read_by_name() {
         "device \"pkcs11\" \"main\" { lib = \"/l.so\" token_label = \"t\" pin_file = \"/pin\" \
          namespaces = [\"team/a/\", \"root\"] helper_write_paths = [\"/opt/v\"] }\n\
          device \"tpm\" \"chip\" { keys = \"/var/keys\" root_handle = \"0x81000001\" }\n\
+         device \"yubihsm\" \"usb\" { auth_key = \"0x0002\" password_file = \"/p\" domains = \"1,3\" log_file = \"/l/log\" }\n\
          device \"software\" \"dev\" { key_file = \"/k\" }",
     );
     let names: Vec<(&str, &str)> = config.devices.iter().map(|d| (d.kind.word(), d.name.as_str())).collect();
-    assert_eq!(names, [("pkcs11", "main"), ("tpm", "chip"), ("software", "dev")]);
+    assert_eq!(names, [("pkcs11", "main"), ("tpm", "chip"), ("yubihsm", "usb"), ("software", "dev")]);
     let DeviceKind::Pkcs11(main) = &config.devices[0].kind else { panic!("{:?}", config.devices[0]) };
     assert_eq!((main.token_label.as_deref(), main.slot), (Some("t"), None));
     assert_eq!(main.pin, Some(PinSource::File("/pin".into())));
     assert_eq!(config.devices[0].namespaces, ["team/a"]);
     let DeviceKind::Tpm(chip) = &config.devices[1].kind else { panic!("{:?}", config.devices[1]) };
     assert_eq!((chip.tcti.as_str(), chip.root_handle), ("device:/dev/tpmrm0", Some(0x8100_0001)));
+    let DeviceKind::YubiHsm(usb) = &config.devices[2].kind else { panic!("{:?}", config.devices[2]) };
+    assert_eq!((usb.connector.as_str(), usb.auth_key, usb.domains), ("http://127.0.0.1:12345", 2, 0b101));
+    assert_eq!(config.devices[2].kind.pin(), Some(&PinSource::File("/p".into())));
+}
+
+#[test]
+fn a_yubihsm_is_read_with_its_wrap_key() {
+    let text = "seal \"yubihsm\" { auth_key = 2 password_env = \"P\" serial = 7550054 key_id = \"0x0064\" generate_key = true }";
+    let config = parse(text);
+    let SealKind::YubiHsm(seal) = &config.seals[0].kind else { panic!("{:?}", config.seals[0]) };
+    assert_eq!((seal.hsm.auth_key, seal.hsm.serial, seal.key_id), (2, Some(7_550_054), Some(100)));
+    assert_eq!(seal.hsm.password, Some(PinSource::Environment("P".into())));
+    assert!(seal.generate_key && seal.key_label.is_none());
 }

@@ -8,8 +8,11 @@ fn nothing(_: &str) -> Option<String> {
     None
 }
 
-const OFFER: Offer<'static> =
-    Offer { storages: &["inmem", "file"], seals: &["shamir", "pkcs11", "software", "tpm"], environment: &nothing };
+const OFFER: Offer<'static> = Offer {
+    storages: &["inmem", "file"],
+    seals: &["shamir", "pkcs11", "software", "tpm", "yubihsm"],
+    environment: &nothing,
+};
 
 #[track_caller]
 fn refused(text: &str, message: &str) {
@@ -228,7 +231,9 @@ fn what_does_not_exist_here_is_refused_by_name() {
     for seal in ["awskms", "azurekeyvault", "gcpckms", "ocikms", "alicloudkms", "transit", "kmip"] {
         refused(
             &format!("seal \"{seal}\" {{ }}"),
-            &format!("c.hcl:1:6: seal {seal:?} is not offered by Holdfast; there are: shamir, pkcs11, software, tpm"),
+            &format!(
+                "c.hcl:1:6: seal {seal:?} is not offered by Holdfast; there are: shamir, pkcs11, software, tpm, yubihsm"
+            ),
         );
     }
     for storage in ["consul", "etcd", "postgresql", "s3", "dynamodb", "raft"] {
@@ -293,6 +298,7 @@ fn a_pin_is_in_no_message() {
     for text in [
         "seal \"pkcs11\" { pin = [\"98765\"] }",
         "seal \"pkcs11\" { pin = \"98765\" pin_file = \"x\" }",
+        "seal \"yubihsm\" { auth_key = 1 password = \"98765\" password_env = \"x\" }",
         "seal \"pkcs11\" { pin = \"98765\" }",
         "seal \"pkcs11\" { pin = 98765x }",
         "seal \"pkcs11\" { pin = x98765 }",
@@ -311,8 +317,24 @@ fn a_pin_is_in_no_message() {
 fn a_device_that_is_not_said_rightly_is_refused_with_its_line() {
     let device = |kind: &str, name: &str, keys: &str| format!("ui = true\ndevice \"{kind}\" \"{name}\" {{ {keys} }}");
     refused(
+        &device("nethsm", "main", ""),
+        "c.hcl:2:8: device \"nethsm\" is not offered by Holdfast; there are: pkcs11, tpm, yubihsm, software",
+    );
+    refused(
         &device("yubihsm", "main", ""),
-        "c.hcl:2:8: device \"yubihsm\" is not offered by Holdfast; there are: pkcs11, tpm, software",
+        "c.hcl:2:1: device \"yubihsm\" \"main\" needs auth_key; set it to the object id of an authentication key that is this server's own",
+    );
+    refused(
+        &device("yubihsm", "main", "auth_key = 0"),
+        "c.hcl:2:38: auth_key of device \"yubihsm\" \"main\" \"0\" is not the id of an object, from 1 to 65534, as in 2 or \"0x0002\"",
+    );
+    refused(
+        &device("yubihsm", "main", "auth_key = 2 domains = \"1,17\""),
+        "c.hcl:2:50: domains of device \"yubihsm\" \"main\" \"1,17\" is not numbers of domains from 1 to 16, as in \"1,3\"",
+    );
+    refused(
+        &device("yubihsm", "main", "auth_key = 2 connector = \"https://hsm\""),
+        "c.hcl:2:52: connector of device \"yubihsm\" \"main\" \"https://hsm\" is not the address of a yubihsm-connector, as in \"http://127.0.0.1:12345\"",
     );
     refused(
         &device("software", "Main", "key_file = \"/k\""),

@@ -122,7 +122,7 @@ fn what_cannot_be_is_refused_and_says_why() {
         key[name] = value;
         key
     };
-    refused("awskms/k", key.clone(), "use pkcs11, tpm, software");
+    refused("awskms/k", key.clone(), "use pkcs11, tpm, yubihsm, software");
     refused("tpm/k", key.clone(), "is of type pkcs11, not tpm");
     refused("pkcs11/k", with("library", "other".into()), "there are: main");
     refused("pkcs11/k", with("library", Value::Null), "'library' is required");

@@ -1,7 +1,7 @@
 //! Devices that the configuration names: a SoftHSM token, a TPM of swtpm, each behind its helper.
 
 mod blinking;
-mod managed_keys;
+pub mod managed_keys;
 
 use std::time::Duration;
 

@@ -56,6 +56,7 @@ fn secrets_of(kind: &SealKind) -> Vec<&PinSource> {
         SealKind::Shamir | SealKind::Software { .. } => Vec::new(),
         SealKind::Pkcs11(p) => p.pin.iter().collect(),
         SealKind::Tpm(t) => t.pin.iter().collect(),
+        SealKind::YubiHsm(y) => y.hsm.password.iter().collect(),
         SealKind::Static(s) => [Some(&s.current), s.previous.as_ref()].into_iter().flatten().map(|k| &k.key).collect(),
     }
 }

@@ -83,7 +83,7 @@ fn one(name: &str, kind: &SealKind) -> Check {
         Err(text) => Check::fail(
             name,
             text,
-            "Until the device answers the store stays sealed; docs/seal.md and docs/tpm.md say what each needs.",
+            "Until the device answers the store stays sealed; docs/seal.md, docs/tpm.md and docs/yubihsm.md say what each needs.",
         ),
     }
 }
@@ -105,7 +105,8 @@ fn missing_pin(set_up: &DeviceSetUp) -> Option<String> {
 
 fn told(name: &str, info: &DeviceInfo) -> Check {
     let what = format!("{} {:?}, {}", info.backend, info.token_label, info.model.trim());
-    let wraps = [CipherMechanism::AesGcm, CipherMechanism::RsaOaepSha256, CipherMechanism::TpmSeal];
+    use CipherMechanism::{AesGcm, RsaOaepSha256, TpmSeal, YubiHsmWrap};
+    let wraps = [AesGcm, RsaOaepSha256, TpmSeal, YubiHsmWrap];
     let can: Vec<&str> = info.capabilities.cipher.iter().filter(|m| wraps.contains(m)).map(|m| m.name()).collect();
     let check = match info.pin_tries {
         PinTries::Locked => {

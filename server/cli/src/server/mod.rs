@@ -15,7 +15,7 @@ use holdfast_config::Offer;
 
 /// The storages and seals that this program has.
 pub const STORAGES: &[&str] = &["inmem", "file", "raft"];
-pub const SEALS: &[&str] = &["pkcs11", "shamir", "software", "static", "tpm"];
+pub const SEALS: &[&str] = &["pkcs11", "shamir", "software", "static", "tpm", "yubihsm"];
 
 /// Run the server until it is told to stop.
 pub fn main(args: &[OsString]) -> ExitCode {

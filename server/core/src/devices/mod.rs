@@ -43,7 +43,7 @@ const KEYS: usize = 256;
 /// A device as the configuration declares it.
 pub struct Declared {
     pub name: String,
-    /// `pkcs11`, `tpm`, `software`.
+    /// `pkcs11`, `tpm`, `yubihsm`, `software`.
     pub kind: &'static str,
     /// The client, or why there is none yet: a PIN that cannot be read.
     pub client: Result<DeviceClient, String>,

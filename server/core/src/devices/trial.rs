@@ -34,8 +34,9 @@ pub enum Outcome {
 }
 
 /// The kinds that are tried. Larger RSA keys are like the smallest, and take their time.
-const KINDS: [(KeyKind, KeyUsage); 6] = [
+const KINDS: [(KeyKind, KeyUsage); 7] = [
     (KeyKind::Aes(256), KeyUsage::Encrypt),
+    (KeyKind::AesCcm(256), KeyUsage::Encrypt),
     (KeyKind::Rsa(2048), KeyUsage::Sign),
     (KeyKind::Rsa(2048), KeyUsage::Encrypt),
     (KeyKind::EcP256, KeyUsage::Sign),
@@ -188,6 +189,7 @@ fn encrypts(kind: KeyKind, mechanism: CipherMechanism) -> bool {
     match mechanism {
         CipherMechanism::AesGcm => matches!(kind, KeyKind::Aes(_)),
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => matches!(kind, KeyKind::Rsa(_)),
+        CipherMechanism::YubiHsmWrap => matches!(kind, KeyKind::AesCcm(_)),
         CipherMechanism::TpmSeal => false,
     }
 }

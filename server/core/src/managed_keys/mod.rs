@@ -29,7 +29,7 @@ use crate::{Core, namespaces, random};
 pub const MOST: usize = 1024;
 
 /// The types, which are those of devices.
-pub const TYPES: [&str; 3] = ["pkcs11", "tpm", "software"];
+pub const TYPES: [&str; 4] = ["pkcs11", "tpm", "yubihsm", "software"];
 /// The type whose keys need no device.
 pub const SOFTWARE: &str = "software";
 
