@@ -1,8 +1,10 @@
 //! What seals the lines before it.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::{PublicKeys, Signer};
+use crate::{PublicKey, PublicKeys, Signer};
 
 /// A signed statement: line `seq` of this chain has this hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +30,20 @@ impl Checkpoint {
     /// Signed by `signer`.
     #[must_use]
     pub fn signed(self, signer: &Signer) -> Checkpoint {
-        let unsigned = Checkpoint { key: signer.id().to_owned(), ..self };
+        let unsigned = self.to_be_signed_by(signer.public());
         let signature = signer.sign(&unsigned.message());
-        Checkpoint { signature, ..unsigned }
+        unsigned.with_signature(&signature)
+    }
+
+    /// The one that this key is to sign: [`Checkpoint::message`] is what it signs.
+    #[must_use]
+    pub fn to_be_signed_by(self, key: &PublicKey) -> Checkpoint {
+        Checkpoint { key: key.id().to_owned(), ..self }
+    }
+
+    #[must_use]
+    pub fn with_signature(self, signature: &[u8]) -> Checkpoint {
+        Checkpoint { signature: STANDARD.encode(signature), ..self }
     }
 
     /// Whether one of the keys has signed it.
@@ -39,7 +52,7 @@ impl Checkpoint {
     }
 
     /// The bytes that are signed: every member with its length, so that none can be read as part of another.
-    fn message(&self) -> Vec<u8> {
+    pub fn message(&self) -> Vec<u8> {
         let seq = self.seq.to_string();
         let members = [&self.id, &self.log, &seq, &self.head, &self.time, &self.key, &self.kept_in];
         let mut out = b"holdfast audit checkpoint 1\n".to_vec();

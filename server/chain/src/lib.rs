@@ -4,7 +4,8 @@
 //!
 //! Each line is a JSON object whose last member is
 //! `"chain":{"seq":N,"prev":HASH}`: the number of the line, and SHA-256 (hex) of the bytes of line `N-1`, without its
-//! line end and with whatever stands before the object. The first line that a server writes after it has opened a log
+//! line end and with whatever stands before the object. A checkpoint seals the line before it, or an earlier one if a
+//! device took its time to sign. The first line that a server writes after it has opened a log
 //! has `"id"` too, the name of this incarnation, and `"torn"`, the number of bytes before it that are no whole line.
 
 mod checkpoint;
@@ -13,7 +14,7 @@ mod verify;
 mod write;
 
 pub use checkpoint::Checkpoint;
-pub use key::{KeyError, PublicKeys, Signer};
+pub use key::{KeyError, PublicKey, PublicKeys, Scheme, Signer};
 pub use verify::{Fault, Report, verify};
 pub use write::{Chain, Linked, Tail, Unlinked};
 

@@ -1,12 +1,14 @@
 //! The reader's side: whether a log is what was written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufRead, Read};
 
 use crate::{Checkpoint, Line, NOTHING, PublicKeys, hash};
 
 /// A line is not longer; what is, is no line.
 const LONGEST_LINE: u64 = 256 << 20;
+/// Lines that wait for a checkpoint, of which the hash is kept. A device that signs may be away for a while.
+const WAITING: usize = 1 << 22;
 
 /// What was found in an intact log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +64,8 @@ pub fn verify<'f>(
         before: None,
         last: None,
         sealed: 0,
-        plain: Vec::new(),
+        waiting: VecDeque::new(),
+        unsealed: 0,
         id: None,
         ids: BTreeSet::new(),
         log: None,
@@ -84,6 +87,13 @@ struct Last {
     at: At,
 }
 
+/// A line that no checkpoint seals yet.
+struct Waiting {
+    seq: u64,
+    hash: String,
+    is_checkpoint: bool,
+}
+
 /// Bytes that are no line of the chain.
 struct Torn {
     bytes: u64,
@@ -100,8 +110,10 @@ struct Reader<'v> {
     last: Option<Last>,
     /// The last line that a checkpoint seals.
     sealed: u64,
-    /// Numbers of lines behind it that are no checkpoints.
-    plain: Vec<u64>,
+    /// Lines behind it, each next to the one before.
+    waiting: VecDeque<Waiting>,
+    /// Those of them, and of lines before them, that are no checkpoints.
+    unsealed: u64,
     /// The incarnation, as far as it is known.
     id: Option<String>,
     ids: BTreeSet<String>,
@@ -166,7 +178,12 @@ impl Reader<'_> {
             None => match &self.before {
                 // Lines of before the chain are before its first.
                 Some(before) if link.seq != 1 => return Err(before.fault("this is no line of the chain")),
-                _ => self.report.first = link.seq,
+                _ => {
+                    self.report.first = link.seq;
+                    // The line before it is in a file that was not given; a checkpoint may seal it.
+                    let (seq, hash) = (link.seq.saturating_sub(1), link.prev.clone());
+                    self.waiting.push_back(Waiting { seq, hash, is_checkpoint: true });
+                }
             },
             Some(last) if link.seq == last.seq + 1 && link.prev == last.hash => {}
             Some(last) if link.seq == last.seq + 1 => {
@@ -190,10 +207,14 @@ impl Reader<'_> {
             self.ids.insert(id.clone());
         }
         match checkpoint {
-            Some(checkpoint) => self.checkpoint(at, checkpoint, (link.seq, &link.prev))?,
-            None => self.plain.push(link.seq),
+            Some(checkpoint) => self.checkpoint(at, checkpoint, link.seq)?,
+            None => self.unsealed += 1,
         }
         let hash = hash(bytes);
+        if self.waiting.len() == WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Waiting { seq: link.seq, hash: hash.clone(), is_checkpoint: checkpoint.is_some() });
         if self.wanted.contains(&link.seq) {
             self.seen.insert(link.seq, (hash.clone(), at.clone()));
         }
@@ -203,7 +224,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn checkpoint(&mut self, at: &At, checkpoint: &Checkpoint, (seq, prev): (u64, &str)) -> Result<(), Fault> {
+    fn checkpoint(&mut self, at: &At, checkpoint: &Checkpoint, seq: u64) -> Result<(), Fault> {
         if !self.keys.knows(&checkpoint.key) {
             return Err(
                 at.fault(format!("the checkpoint is signed by the key {}, which was not given", checkpoint.key))
@@ -217,21 +238,42 @@ impl Reader<'_> {
         if !of_this {
             return Err(at.fault(format!("the checkpoint is one of another log ({})", checkpoint.log)));
         }
-        if checkpoint.seq + 1 != seq || checkpoint.head != prev {
-            return Err(at.fault("the checkpoint seals other lines than those before it: they were forged"));
+        let (forged, sealed) =
+            ("the checkpoint seals other lines than those before it: they were forged", checkpoint.seq);
+        if sealed >= seq || sealed < self.sealed {
+            return Err(at.fault(forged));
+        }
+        let first = self.waiting.front().map_or(seq, |line| line.seq);
+        // One that is before the given files, or has waited for too long, cannot be looked at any more.
+        if let Some(at_line) = sealed.checked_sub(first) {
+            let line = usize::try_from(at_line).ok().and_then(|n| self.waiting.get(n));
+            if line.is_none_or(|line| line.seq != sealed || line.hash != checkpoint.head) {
+                return Err(at.fault(forged));
+            }
+        } else if self.report.first <= sealed {
+            return Err(
+                at.fault(format!("the checkpoint is more than {WAITING} lines behind line {sealed}, which it seals"))
+            );
         }
         self.id = Some(checkpoint.id.clone());
         self.ids.insert(checkpoint.id.clone());
         self.log = Some(checkpoint.log.clone());
-        self.sealed = checkpoint.seq;
-        self.plain.clear();
+        self.seal_to(sealed);
         self.report.checkpoints += 1;
         Ok(())
     }
 
+    /// All lines up to this one are sealed.
+    fn seal_to(&mut self, seq: u64) {
+        self.sealed = self.sealed.max(seq);
+        let sealed = self.waiting.iter().take_while(|line| line.seq <= seq).count();
+        self.waiting.drain(..sealed);
+        self.unsealed = self.waiting.iter().filter(|line| !line.is_checkpoint).count() as u64;
+    }
+
     fn finish(mut self, end: &At, exported: &[Checkpoint]) -> Result<Report, Fault> {
         let last = self.last.as_ref().map_or(0, |l| l.seq);
-        let end = self.last.as_ref().map_or(end, |l| &l.at);
+        let end = self.last.as_ref().map_or(end, |l| &l.at).clone();
         let kept = At { file: "checkpoints".into(), line: 0 };
         for checkpoint in exported {
             if !(self.ids.contains(&checkpoint.id) || self.log.as_ref() == Some(&checkpoint.log)) {
@@ -253,12 +295,12 @@ impl Reader<'_> {
                 Some((hash, at)) if *hash != checkpoint.head => {
                     return Err(at.fault("it is not the line that was sealed"));
                 }
-                Some(_) => self.sealed = self.sealed.max(checkpoint.seq),
+                Some(_) => self.seal_to(checkpoint.seq),
                 // It is in a file that was not given.
                 None => {}
             }
         }
-        self.report.unsealed = self.plain.iter().filter(|seq| **seq > self.sealed).count() as u64;
+        self.report.unsealed = self.unsealed;
         Ok(self.report)
     }
 }

@@ -110,9 +110,10 @@ impl Chain {
         self.torn = torn;
     }
 
-    /// A checkpoint of the last line was written, as the line behind it.
-    pub fn is_sealed(&mut self) {
-        self.sealed = self.seq;
+    /// A checkpoint of line `seq` was written, as the last line.
+    pub fn is_sealed(&mut self, seq: u64) {
+        // The checkpoint needs none of its own.
+        self.sealed = if seq + 1 == self.seq { self.seq } else { self.sealed.max(seq) };
     }
 
     /// Lines behind the last checkpoint.

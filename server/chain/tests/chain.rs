@@ -1,6 +1,15 @@
 //! What was done to a log shows, at the line where it was done.
 
-use holdfast_chain::{Chain, Checkpoint, Fault, Linked, PublicKeys, Report, Signer, Tail, Unlinked, verify};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
+    RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use holdfast_chain::{
+    Chain, Checkpoint, Fault, Linked, PublicKey, PublicKeys, Report, Scheme, Signer, Tail, Unlinked, verify,
+};
 use proptest::prelude::*;
 
 const LOG: &str = "cluster/node/file";
@@ -10,7 +19,7 @@ fn signer(seed: u8) -> Signer {
 }
 
 fn keys() -> PublicKeys {
-    PublicKeys::from_pem(&signer(1).public_pem()).unwrap()
+    PublicKeys::from_pem(&signer(1).public().pem()).unwrap()
 }
 
 /// A line as it is written behind those of this moment, without its line end.
@@ -47,7 +56,13 @@ impl Log {
     }
 
     fn seal(&mut self, signer: &Signer) {
-        let checkpoint = Checkpoint {
+        let checkpoint = self.unsigned().signed(signer);
+        self.append_checkpoint(checkpoint);
+    }
+
+    /// A checkpoint of the last line by now, for who signs it later.
+    fn unsigned(&self) -> Checkpoint {
+        Checkpoint {
             id: self.chain.id().to_owned(),
             log: LOG.into(),
             seq: self.chain.seq(),
@@ -57,11 +72,13 @@ impl Log {
             kept_in: "barrier".into(),
             signature: String::new(),
         }
-        .signed(signer);
+    }
+
+    fn append_checkpoint(&mut self, checkpoint: Checkpoint) {
         let line =
             format!("{{\"type\":\"checkpoint\",\"checkpoint\":{}}}", serde_json::to_string(&checkpoint).unwrap());
         self.append(&line);
-        self.chain.is_sealed();
+        self.chain.is_sealed(checkpoint.seq);
         self.checkpoints.push(checkpoint);
     }
 
@@ -107,6 +124,116 @@ fn an_intact_log_is_good_and_tells_how_much_of_it_is_sealed() {
     let wanted = Report { lines: 22, unsealed: 3, checkpoints: 2, first: 1, last: 22, ..Report::default() };
     assert_eq!(report, wanted);
     assert_eq!(check(std::slice::from_ref(&log.text), &log.checkpoints).unwrap(), wanted);
+}
+
+/// A device has taken its time to sign.
+fn sealed_late() -> Log {
+    let mut log = Log::new();
+    log.lines(10);
+    let first = log.unsigned().signed(&signer(1));
+    log.lines(4);
+    log.append_checkpoint(first);
+    log.lines(2);
+    let second = log.unsigned().signed(&signer(1));
+    log.lines(3);
+    log.append_checkpoint(second);
+    log
+}
+
+#[test]
+fn a_checkpoint_may_seal_a_line_that_is_not_the_last_one() {
+    let mut log = sealed_late();
+    // Those behind the line that the last one seals, and not the checkpoint itself.
+    let report = check(std::slice::from_ref(&log.text), &[]).unwrap();
+    assert_eq!((report.lines, report.unsealed, report.checkpoints), (21, 3, 2));
+    assert_eq!(log.chain.unsealed(), 4);
+    log.seal(&signer(1));
+    assert_eq!(log.chain.unsealed(), 0);
+    assert_eq!(check(std::slice::from_ref(&log.text), &log.checkpoints).unwrap().unsealed, 0);
+    // Cut anywhere, with what was exported.
+    let lines = log.split();
+    for end in 0..lines.len() - 1 {
+        assert!(check(&[lines[..end].concat()], &log.checkpoints).is_err() || end == 0, "cut behind line {end}");
+    }
+    // The older files are not there: a checkpoint of a line in them says nothing of these.
+    for begin in 1..lines.len() {
+        check(&[lines[begin..].concat()], &[]).unwrap();
+    }
+}
+
+#[test]
+fn lines_that_are_written_anew_under_a_late_checkpoint_are_found() {
+    let log = sealed_late();
+    let lines = log.split();
+    let mut forged = Log::new();
+    for (n, line) in lines.iter().enumerate() {
+        let text = String::from_utf8(line.clone()).unwrap();
+        let body = text[..text.rfind(",\"chain\"").unwrap()].to_owned() + "}";
+        forged.append(&if n == 3 { body.replace("\"n\":3", "\"n\":33") } else { body });
+    }
+    // The chain is right, and the checkpoint is not one of it.
+    assert_eq!(fault(&[forged.text.clone()], &[]), ("f0".into(), 15));
+    // One that was repeated, or seals what comes after it.
+    let mut twice = sealed_late();
+    twice.append_checkpoint(log.checkpoints[1].clone());
+    assert_eq!(fault(&[twice.text], &[]), ("f0".into(), 22));
+    let mut ahead = Log::new();
+    ahead.lines(3);
+    let of_later = Checkpoint { seq: 9, ..ahead.unsigned() }.signed(&signer(1));
+    ahead.append_checkpoint(of_later);
+    ahead.lines(9);
+    assert_eq!(fault(&[ahead.text], &[]), ("f0".into(), 4));
+}
+
+#[test]
+fn keys_of_every_kind_that_devices_have_sign() {
+    let random = SystemRandom::new();
+    let ecdsa = |algorithm: &'static EcdsaSigningAlgorithm| {
+        let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+        let info: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        let (info, random) = (info.as_ref().to_vec(), SystemRandom::new());
+        let sign = move |message: &[u8]| pair.sign(&random, message).unwrap().as_ref().to_vec();
+        (info, Box::new(sign) as Box<dyn Fn(&[u8]) -> Vec<u8>>)
+    };
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let rsa_info: PublicKeyX509Der<'_> = rsa.public_key().as_der().unwrap();
+    let rsa_info = rsa_info.as_ref().to_vec();
+    let by_rsa = move |message: &[u8]| {
+        let mut signature = vec![0; rsa.public_modulus_len()];
+        rsa.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+        signature
+    };
+    let (p256, by_p256) = ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING);
+    let (p384, by_p384) = ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING);
+    for (info, sign, scheme) in [
+        (p256, by_p256, Scheme::P256),
+        (p384, by_p384, Scheme::P384),
+        (rsa_info, Box::new(by_rsa) as Box<dyn Fn(&[u8]) -> Vec<u8>>, Scheme::Rsa),
+    ] {
+        let key = PublicKey::from_info(&info).unwrap();
+        assert_eq!(key.scheme(), scheme);
+        let mut log = Log::new();
+        log.lines(5);
+        let unsigned = log.unsigned().to_be_signed_by(&key);
+        let signature = sign(&unsigned.message());
+        log.append_checkpoint(unsigned.with_signature(&signature));
+        let pem = key.pem();
+        assert!(pem.lines().all(|l| l.len() <= 64), "{pem}");
+        let both = PublicKeys::from_pem(&format!("{}{pem}", signer(1).public().pem())).unwrap();
+        let whole = |text: &[u8], keys: &PublicKeys| {
+            let mut reader = text;
+            verify([("f", &mut reader as &mut dyn std::io::BufRead)], keys, &[])
+        };
+        assert_eq!(whole(&log.text, &both).unwrap().unsealed, 0);
+        // Neither without the key, nor with a signature that is not its own.
+        assert!(whole(&log.text, &keys()).is_err());
+        let mut other = Log::new();
+        other.lines(5);
+        let wrong = other.unsigned().to_be_signed_by(&key);
+        other.append_checkpoint(wrong.with_signature(&sign(b"another message")));
+        assert!(whole(&other.text, &both).unwrap_err().what.contains("signature"));
+    }
+    assert!(PublicKey::from_info(b"no key").is_err());
 }
 
 #[test]
@@ -156,7 +283,7 @@ fn lines_that_were_forged_with_their_hashes_are_found_at_the_checkpoint() {
     forged.seal(&signer(2));
     assert_eq!(fault(&[forged.text.clone()], &[]), ("f0".into(), 11));
     let last = forged.split().pop().unwrap();
-    let lying = String::from_utf8(last).unwrap().replace(signer(2).id(), signer(1).id());
+    let lying = String::from_utf8(last).unwrap().replace(signer(2).public().id(), signer(1).public().id());
     let mut lines = forged.split();
     *lines.last_mut().unwrap() = lying.into_bytes();
     assert_eq!(fault(&[lines.concat()], &[]), ("f0".into(), 11));
@@ -252,7 +379,7 @@ fn a_log_goes_on_under_another_key() {
     let mut log = sealed_log();
     log.lines(2);
     log.seal(&signer(2));
-    let both = format!("{}{}", signer(1).public_pem(), signer(2).public_pem());
+    let both = format!("{}{}", signer(1).public().pem(), signer(2).public().pem());
     let mut reader = log.text.as_slice();
     let files = [("f", &mut reader as &mut dyn std::io::BufRead)];
     assert_eq!(verify(files, &PublicKeys::from_pem(&both).unwrap(), &[]).unwrap().unsealed, 0);

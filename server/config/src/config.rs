@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{AuditDevice, Device, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
+use crate::{AuditDevice, AuditSigning, Device, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
 
 /// All that the files say, merged.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Audit devices.
     pub audit: Vec<AuditDevice>,
+    /// The key in a device that signs the checkpoints of audit logs; `None`: the server's own signs.
+    pub audit_signing: Option<AuditSigning>,
     /// Lockouts; of two for one scope the later counts.
     pub user_lockouts: Vec<UserLockout>,
     /// Metrics.
@@ -83,6 +85,7 @@ impl Default for Config {
             seals: Vec::new(),
             devices: Vec::new(),
             audit: Vec::new(),
+            audit_signing: None,
             user_lockouts: Vec::new(),
             telemetry: Telemetry::default(),
             log: LogSettings::default(),

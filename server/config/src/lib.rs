@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod audit_signing;
 mod config;
 mod device;
 mod error;
@@ -43,6 +44,7 @@ mod url;
 mod yubihsm;
 
 pub use audit::{AuditDevice, AuditKind};
+pub use audit_signing::AuditSigning;
 pub use config::Config;
 pub use device::{Device, DeviceKind, Helper, Pkcs11Device, TpmDevice};
 pub use error::{ConfigError, ConfigErrorKind, Place, Warning};

@@ -12,7 +12,9 @@ use holdfast_hcl::Object;
 
 use crate::stanza::boolean;
 use crate::url::is_http_url;
-use crate::{Config, ConfigError, ConfigErrorKind, Offer, Place, Warning, files, log, seal_environment, top_level};
+use crate::{
+    Config, ConfigError, ConfigErrorKind, Offer, Place, Warning, audit_signing, files, log, seal_environment, top_level,
+};
 
 /// A configuration while files are added to it.
 #[derive(Default)]
@@ -78,6 +80,9 @@ fn finish(draft: Draft, offer: &Offer<'_>) -> Result<(Config, Vec<Warning>), Con
             config.max_lease_ttl.as_secs()
         );
         return Err(ConfigError::without_place(ConfigErrorKind::Conflict(text)));
+    }
+    if let Some(signing) = &config.audit_signing {
+        audit_signing::check(signing, &config.devices)?;
     }
     environment(&mut config, offer)?;
     let mut warnings = draft.warnings;

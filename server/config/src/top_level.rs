@@ -10,7 +10,8 @@ use crate::merge::Draft;
 use crate::stanza::Stanza;
 use crate::url::is_http_url;
 use crate::{
-    ConfigError, ConfigErrorKind, Offer, Storage, audit, device, listener, lockout, log, seal, storage, telemetry,
+    ConfigError, ConfigErrorKind, Offer, Storage, audit, audit_signing, device, listener, lockout, log, seal, storage,
+    telemetry,
 };
 
 /// Adds one file to a configuration.
@@ -71,6 +72,9 @@ fn stanzas(top: &mut Stanza<'_>, draft: &mut Draft, offer: &Offer<'_>) -> Result
             return Err(top.error(block.position, ConfigErrorKind::Twice(what)));
         }
         config.audit.push(device);
+    }
+    if let Some(stanza) = top.block("audit_signing")? {
+        config.audit_signing = Some(audit_signing::read(stanza)?);
     }
     for block in top.blocks("user_lockout", 1)? {
         let lockout = lockout::read(top, &block, warnings)?;

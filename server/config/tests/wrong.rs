@@ -314,6 +314,32 @@ fn a_pin_is_in_no_message() {
 }
 
 #[test]
+fn a_key_that_is_to_sign_audit_logs_is_of_a_device_that_there_is() {
+    let signing =
+        |keys: &str| format!("device \"software\" \"main\" {{ key_file = \"/k\" }}\naudit_signing {{ {keys} }}");
+    refused(
+        &signing("key_label = \"a\""),
+        "c.hcl:2:1: audit_signing needs device; set it to the name of a device stanza",
+    );
+    refused(
+        &signing("device = \"main\""),
+        "c.hcl:2:1: audit_signing needs key_label; say which key of the device with key_label or key_id",
+    );
+    refused(
+        &signing("device = \"other\" key_label = \"a\""),
+        "c.hcl:2:26: audit_signing names the device \"other\", and there is no stanza of that name",
+    );
+    refused(
+        &signing("device = \"main\" key_label = \"a\" refuse_after = \"2s\""),
+        "c.hcl:2:64: refuse_after of audit_signing \"2 s\" is not at least 15 s",
+    );
+    refused(
+        &signing("device = \"main\" key_label = \"a\" key = \"b\""),
+        "c.hcl:2:49: unknown key key of audit_signing",
+    );
+}
+
+#[test]
 fn a_device_that_is_not_said_rightly_is_refused_with_its_line() {
     let device = |kind: &str, name: &str, keys: &str| format!("ui = true\ndevice \"{kind}\" \"{name}\" {{ {keys} }}");
     refused(

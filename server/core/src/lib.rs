@@ -179,6 +179,10 @@ pub struct Core {
     /// Acts outside that are under way.
     pub(crate) targets: Arc<targets::Targets>,
     pub(crate) lockouts: lockout::Lockouts,
+    /// The key in a device that signs checkpoints of audit files, if the configuration names one.
+    pub(crate) audit_key: ArcSwapOption<audit::signing::InDevice>,
+    /// Woken when enough lines wait for its signature.
+    pub(crate) audit_waits: Arc<tokio::sync::Notify>,
     /// Woken when an intent is to be undone.
     pub(crate) intent_due: Arc<tokio::sync::Notify>,
     #[cfg(feature = "failpoints")]
@@ -289,6 +293,8 @@ impl Core {
             clock: Clock::new(clocks),
             targets: Arc::default(),
             lockouts: lockout::Lockouts::new(options.user_lockout),
+            audit_key: ArcSwapOption::empty(),
+            audit_waits: Arc::default(),
             intent_due: Arc::default(),
             #[cfg(feature = "failpoints")]
             failpoints: failpoint::Failpoints::default(),

@@ -411,6 +411,9 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     of("holdfast_audit_disk_free_bytes", "gauge", "What is left of it for the server.", |d| {
         Some(d.figures.disk()?.free_bytes as f64)
     });
+    of("holdfast_audit_unsealed_lines", "gauge", "Lines of a file that no checkpoint seals yet.", |d| {
+        Some(d.figures.unsealed()? as f64)
+    });
     of("holdfast_audit_spool_lines", "gauge", "Lines in a spool that may not have arrived at the peer.", |d| {
         Some(d.spool?.lines as f64)
     });

@@ -124,6 +124,7 @@ impl Core {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.sign_the_last(&open.audit).await;
         open.audit.seal();
         // What remote devices have been given is sent meanwhile; nobody gives them more. The keys go at once.
         let devices = open.audit.devices();
@@ -199,6 +200,7 @@ impl Core {
         reading.ready.store(true, Ordering::SeqCst);
         self.tell_unsealing(&reading.open);
         audit::watch::start(self, &reading.open);
+        audit::signing::start(self, &reading.open);
         Ok(())
     }
 

@@ -298,6 +298,7 @@ impl Core {
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);
+        audit::signing::start(self, &open);
         undo::start(self, &open);
         chores::start(self, &open);
         crate::identity::rotation::start(self, &open);
@@ -374,6 +375,7 @@ impl Core {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.lose_late(&open);
+        self.sign_the_last(&open.audit).await;
         open.audit.seal();
         open.audit.drain().await;
     }

@@ -1,7 +1,7 @@
 //! Audit devices: made by the API and by the configuration, and what happens when one of them fails.
 
 mod by_api;
-mod chain;
+pub mod chain;
 mod files;
 mod own_acts;
 mod remote;

@@ -97,7 +97,7 @@ fn a_helper_that_crashes_or_hangs_costs_a_request_its_time_and_nothing_else() {
     waiting.post(SIGN, json!({})).expect(200);
 }
 
-fn end_helpers(running: &holdfast_tests::Running) {
+pub fn end_helpers(running: &holdfast_tests::Running) {
     for pid in helpers(running.server.pid()) {
         signal(pid, Signal::KILL);
     }

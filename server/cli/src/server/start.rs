@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, SealKind, Storage};
-use holdfast_core::audit::{DeviceConfig, Kind, Rules};
+use holdfast_core::audit::{DeviceConfig, Kind, Rules, SigningKey};
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
+use holdfast_hsm::device::KeyRef;
 use holdfast_hsm::memory;
 use holdfast_seal::SealDevice;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -198,6 +199,7 @@ async fn serve(
         shown_config: shown_config::shown(config),
         recovery_mode,
     });
+    core.sign_audit_by(audit_signing(config));
     core.set_node(addresses);
     holdfast_http::remove_left_archives(&core);
     let mut following = None;
@@ -317,6 +319,15 @@ fn declared_audit(config: &Config, rules: &Rules) -> Result<Vec<DeviceConfig>, S
     }
 }
 
+/// The key in a device that signs the checkpoints of audit logs, if one does.
+fn audit_signing(config: &Config) -> Option<SigningKey> {
+    config.audit_signing.as_ref().map(|signing| SigningKey {
+        device: signing.device.clone(),
+        key: KeyRef { label: signing.key_label.clone(), id: signing.key_id.clone() },
+        refuse_after: signing.refuse_after,
+    })
+}
+
 /// What follows the configuration when it is read again.
 struct ReadAgain<'a> {
     audit_rules: &'a Rules,
@@ -339,6 +350,7 @@ async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain
         Ok(declared) => core.devices.declare(declared),
         Err(e) => tracing::error!(error = %e, "the devices stay as they are"),
     }
+    core.sign_audit_by(audit_signing(&config));
     match declared_audit(&config, rules) {
         Ok(devices) => core.declare_audit(devices).await,
         Err(e) => tracing::error!(error = %e, "the audit devices stay as they are"),

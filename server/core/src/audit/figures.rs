@@ -47,6 +47,8 @@ pub struct Figures {
     /// Of the file's disk in use, in percent, as it was last looked at; [`UNKNOWN`].
     disk_used: AtomicU64,
     disk_free_bytes: AtomicU64,
+    /// Lines of a file that no checkpoint seals yet; [`UNKNOWN`].
+    unsealed: AtomicU64,
 }
 
 const UNKNOWN: u64 = u64::MAX;
@@ -64,7 +66,17 @@ impl Figures {
             peer_away: AtomicBool::new(false),
             disk_used: AtomicU64::new(UNKNOWN),
             disk_free_bytes: AtomicU64::new(UNKNOWN),
+            unsealed: AtomicU64::new(UNKNOWN),
         })
+    }
+
+    pub fn see_unsealed(&self, lines: u64) {
+        self.unsealed.store(lines, Ordering::Relaxed);
+    }
+
+    /// Lines of a file that no checkpoint seals yet, as it was last looked at.
+    pub fn unsealed(&self) -> Option<u64> {
+        Some(self.unsealed.load(Ordering::Relaxed)).filter(|n| *n != UNKNOWN)
     }
 
     /// It took so many lines.

@@ -6,12 +6,11 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use holdfast_chain::{Chain, Linked, Tail, Unlinked};
+use holdfast_chain::{Chain, Checkpoint, Linked, Tail, Unlinked};
 use memchr::memchr_iter;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -20,6 +19,7 @@ use zeroize::Zeroize;
 use super::line::checkpoint_line;
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
+use super::syncer::Syncer;
 use super::{Disk, Figures};
 use crate::random;
 
@@ -68,8 +68,6 @@ struct Queue {
 const FULL_QUEUE: usize = 256 << 10;
 /// The kernel takes no more pieces at once (UIO_MAXIOV).
 const PIECES: usize = 1024;
-/// How long a sync waits for others to join it.
-const GATHER: Duration = Duration::from_micros(150);
 /// A checkpoint follows a line after this, at the latest.
 const SEAL_AFTER: Duration = Duration::from_secs(10);
 /// As much of a file's end is looked at for its last line.
@@ -77,19 +75,14 @@ const TAIL_BYTES: u64 = 1 << 20;
 /// How often it is tried to open a file that cannot be opened.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// A thread that syncs for all who wait.
-struct Syncer {
-    figures: Arc<Figures>,
-    state: Mutex<SyncState>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct SyncState {
-    waiting: Vec<oneshot::Sender<bool>>,
-    /// That they were written to: two if the file was opened again meanwhile.
-    files: Vec<Arc<File>>,
-    closed: bool,
+/// Which checkpoint follows lines.
+enum Seal {
+    /// One if enough lines wait for it.
+    WhenDue,
+    /// One if any does.
+    Now,
+    /// One that a device has signed.
+    With(Checkpoint),
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,7 +137,7 @@ impl FileDevice {
         }
         let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
         let start = Instant::now();
-        self.write(&mut lock(&self.chain), file, (lines, unlinked), false)?;
+        self.write(&mut lock(&self.chain), file, (lines, unlinked), Seal::WhenDue)?;
         self.figures.writes.since(start);
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
@@ -222,11 +215,16 @@ impl FileDevice {
         chained: &mut Chained,
         file: &File,
         (lines, unlinked): (&[u8], Vec<Unlinked>),
-        seal: bool,
+        seal: Seal,
     ) -> io::Result<()> {
         let Chained { chain: Some(chain), since, links } = chained else {
             return write_at_end(file, &[IoSlice::new(lines)]).1;
         };
+        if let (Seal::WhenDue, Some(since)) = (&seal, &since)
+            && let Some(refused) = self.sealing.refuses(since.elapsed())
+        {
+            return Err(refused);
+        }
         links.clear();
         // Each line and the link behind it.
         let mut linked: Vec<(&[u8], Linked)> = Vec::with_capacity(unlinked.len() + 1);
@@ -238,16 +236,23 @@ impl FileDevice {
             linked.push((body, link));
         }
         let unsealed = chain.unsealed() + linked.len() as u64;
-        let (mut checkpoint, mut checkpoint_text) = (None, Vec::new());
-        if (seal && unsealed > 0) || unsealed >= SEAL_AT {
-            let last = linked.last().map(|(_, last)| last);
-            let made = self.sealing.checkpoint(chain, last);
-            checkpoint_line(&self.prefix, &made, &mut checkpoint_text);
+        let last = linked.last().map(|(_, last)| last);
+        let checkpoint = match seal {
+            Seal::With(signed) => Some(signed),
+            Seal::Now if unsealed > 0 => self.sealing.checkpoint(chain, last),
+            _ if unsealed >= SEAL_AT => self.sealing.checkpoint(chain, last),
+            _ => None,
+        };
+        let mut checkpoint_text = Vec::new();
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint_line(&self.prefix, checkpoint, &mut checkpoint_text);
             let line = Unlinked::of(&checkpoint_text).ok_or(io::ErrorKind::InvalidData)?;
             let bytes = line.bytes();
             let link = chain.link(line, last, links);
             linked.push((&checkpoint_text[..bytes], link));
-            checkpoint = Some(made);
+        }
+        if linked.is_empty() {
+            return Ok(());
         }
         let before = chain.before_next();
         let mut pieces = Vec::with_capacity(2 * linked.len() + 1);
@@ -265,8 +270,8 @@ impl FileDevice {
         written?;
         match checkpoint {
             Some(checkpoint) => {
-                chain.is_sealed();
-                *since = None;
+                chain.is_sealed(checkpoint.seq);
+                *since = (chain.unsealed() > 0).then(Instant::now);
                 self.sealing.is_written(checkpoint);
             }
             None => {
@@ -276,13 +281,43 @@ impl FileDevice {
         Ok(())
     }
 
-    /// Seal what is written: all of it, or what has waited for long.
+    /// Seal what is written: all of it, or what has waited for long. Where a device signs, it is asked
+    /// ([`FileDevice::to_be_sealed`]) instead.
     pub fn seal(&self, all: bool) -> io::Result<()> {
         let file = self.file.load();
         let Some(file) = &*file else { return Ok(()) };
         let mut chained = lock(&self.chain);
         let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
-        if due { self.write(&mut chained, file, (&[], Vec::new()), true) } else { Ok(()) }
+        if due { self.write(&mut chained, file, (&[], Vec::new()), Seal::Now) } else { Ok(()) }
+    }
+
+    /// What a device is to sign, if something is due: enough lines, old ones, or `all`.
+    pub fn to_be_sealed(&self, all: bool) -> Option<Checkpoint> {
+        let chained = lock(&self.chain);
+        let chain = chained.chain.as_ref()?;
+        let due = match (chain.unsealed(), chained.since) {
+            (0, _) => false,
+            (unsealed, since) => all || unsealed >= SEAL_AT || since.is_some_and(|s| s.elapsed() >= SEAL_AFTER),
+        };
+        if due { self.sealing.for_device(chain) } else { None }
+    }
+
+    /// Write a checkpoint that a device has signed.
+    pub fn take_checkpoint(&self, signed: Checkpoint) -> io::Result<()> {
+        let file = self.file.load();
+        let Some(file) = &*file else { return Ok(()) };
+        let mut chained = lock(&self.chain);
+        match &chained.chain {
+            // It was of another chain than the one by now.
+            Some(chain) if chain.id() != signed.id => Ok(()),
+            Some(_) => self.write(&mut chained, file, (&[], Vec::new()), Seal::With(signed)),
+            None => Ok(()),
+        }
+    }
+
+    /// Lines that no checkpoint seals yet.
+    pub fn unsealed(&self) -> u64 {
+        lock(&self.chain).chain.as_ref().map_or(0, Chain::unsealed)
     }
 
     pub fn sealing(&self) -> &Sealing {
@@ -368,14 +403,6 @@ impl FileDevice {
 fn wipe(buffer: &mut Vec<u8>) {
     buffer.as_mut_slice().zeroize();
     buffer.clear();
-}
-
-/// A pipe or a device has nothing to sync.
-fn sync(file: &File) -> io::Result<()> {
-    match file.sync_data() {
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput && !file.metadata()?.is_file() => Ok(()),
-        other => other,
-    }
 }
 
 /// The end of a line that is not yet part of a chain.
@@ -523,62 +550,7 @@ pub(super) fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
 impl Drop for FileDevice {
     fn drop(&mut self) {
         if let Some(syncer) = &self.syncer {
-            lock(&syncer.state).closed = true;
-            syncer.wake.notify_one();
-        }
-    }
-}
-
-impl Syncer {
-    fn start(figures: Arc<Figures>) -> io::Result<Arc<Syncer>> {
-        let syncer = Arc::new(Syncer { figures, state: Mutex::default(), wake: Condvar::new() });
-        let own = syncer.clone();
-        thread::Builder::new().name("audit-sync".into()).stack_size(128 << 10).spawn(move || own.run())?;
-        Ok(syncer)
-    }
-
-    fn request(&self, file: &Arc<File>) -> oneshot::Receiver<bool> {
-        let (sender, receiver) = oneshot::channel();
-        let first = {
-            let mut state = lock(&self.state);
-            state.waiting.push(sender);
-            if !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
-                state.files.push(file.clone());
-            }
-            state.waiting.len() == 1
-        };
-        if first {
-            self.wake.notify_one();
-        }
-        receiver
-    }
-
-    fn run(&self) {
-        loop {
-            {
-                let mut state = lock(&self.state);
-                while state.waiting.is_empty() {
-                    if state.closed {
-                        return;
-                    }
-                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-            // The commits beside it take about as long: more of them share one sync.
-            thread::sleep(GATHER);
-            let (waiting, files) = {
-                let mut state = lock(&self.state);
-                (std::mem::take(&mut state.waiting), std::mem::take(&mut state.files))
-            };
-            let start = Instant::now();
-            let synced = files.iter().try_for_each(|file| sync(file));
-            self.figures.syncs.since(start);
-            if let Err(e) = &synced {
-                tracing::error!(error = %e, "an audit file cannot be synced");
-            }
-            for sender in waiting {
-                let _nobody_waits = sender.send(synced.is_ok());
-            }
+            syncer.close();
         }
     }
 }
@@ -619,7 +591,7 @@ mod tests {
             task.await.unwrap();
         }
         let text = fs::read_to_string(&path).unwrap();
-        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public_pem()).unwrap();
+        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public().pem()).unwrap();
         let mut reader = text.as_bytes();
         let report = holdfast_chain::verify([("f", &mut reader as &mut dyn io::BufRead)], &keys, &[]).unwrap();
         assert!(report.checkpoints >= 4 && report.unsealed < 1000 && report.lines == 4000 + report.checkpoints);
@@ -655,7 +627,7 @@ mod tests {
         file.append(&many, true).unwrap();
         file.append(b"{\"n\":0}\n", true).unwrap();
         let text = fs::read(&path).unwrap();
-        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public_pem()).unwrap();
+        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public().pem()).unwrap();
         let report = holdfast_chain::verify([("f", &mut text.as_slice() as &mut dyn io::BufRead)], &keys, &[]).unwrap();
         assert_eq!((report.lines, report.checkpoints), (3 * PIECES as u64 + 2, 1));
     }

@@ -11,7 +11,9 @@ mod options;
 mod own;
 mod remote;
 pub(crate) mod sealing;
+pub(crate) mod signing;
 mod spool;
+mod syncer;
 pub(crate) mod table;
 pub(crate) mod watch;
 
@@ -20,6 +22,7 @@ pub use figures::{Disk, Figures, Totals};
 pub use line::{AuthFacts, Hasher, KnownToken, RequestFacts, TokenFacts};
 pub use options::{DeviceConfig, Kind};
 pub(crate) use own::Act;
+pub use signing::SigningKey;
 pub use spool::Spooled;
 
 use std::borrow::Cow;

@@ -10,6 +10,7 @@ use holdfast_seal::Barrier;
 use minicbor::{Decode, Encode};
 
 use super::Broker;
+use super::signing::{self, InDevice};
 use crate::layout::{AUDIT_CHECKPOINTS, SETTINGS, STORE};
 use crate::tx::Tx;
 use crate::{Core, Open, clock, random};
@@ -23,7 +24,7 @@ const SHOWN: usize = 10_000;
 pub const SEAL_AT: u64 = 700;
 /// How long the last checkpoints may take to be stored when the server is sealed.
 const STORE_WAIT: Duration = Duration::from_secs(2);
-/// Where the signing key is.
+/// Where the server's own signing key is.
 const KEPT_IN: &str = "barrier";
 
 /// The keys that checkpoints are signed by; the last one signs.
@@ -62,9 +63,11 @@ impl SigningKeys {
     }
 }
 
-/// All public keys as PEM, the one that signs now first.
+/// All public keys as PEM: those in devices and the server's own, the newest of each first.
 pub fn public_keys(tx: &mut Tx) -> Result<String> {
-    Ok(SigningKeys::load(tx)?.signers()?.iter().rev().map(Signer::public_pem).collect())
+    let in_devices = signing::public_keys(tx)?;
+    let own = SigningKeys::load(tx)?.signers()?;
+    Ok(own.iter().rev().fold(in_devices, |all, signer| all + &signer.public().pem()))
 }
 
 /// The last checkpoint of every log, as far as the store has it.
@@ -77,27 +80,73 @@ pub fn checkpoints(tx: &mut Tx) -> Result<Vec<Checkpoint>> {
 pub struct Sealing {
     /// Node and device, with a slash between them.
     log: String,
-    signer: ArcSwap<Signer>,
+    by: ArcSwap<By>,
     /// The last checkpoint that the store had when the file was opened.
     stored: Option<Checkpoint>,
     /// One that the store does not have yet.
     newest: Mutex<Option<Checkpoint>>,
 }
 
+/// What signs the checkpoints.
+enum By {
+    /// The server's own key: with the line that makes one due.
+    Own(Signer),
+    /// A key in a device: when it has signed.
+    Device(Arc<InDevice>),
+}
+
 impl Sealing {
     #[cfg(test)]
     pub fn for_tests() -> Sealing {
-        let signer = ArcSwap::from_pointee(Signer::from_seed(&[1; 32]).unwrap());
-        Sealing { log: "node/file/".into(), signer, stored: None, newest: Mutex::default() }
+        let by = ArcSwap::from_pointee(By::Own(Signer::from_seed(&[1; 32]).unwrap()));
+        Sealing { log: "node/file/".into(), by, stored: None, newest: Mutex::default() }
+    }
+
+    /// The key in a device that signs, if one does.
+    pub(super) fn in_device(&self) -> Option<Arc<InDevice>> {
+        match &**self.by.load() {
+            By::Own(_) => None,
+            By::Device(key) => Some(key.clone()),
+        }
+    }
+
+    /// Why no more lines are taken, if so: for so long none was sealed.
+    pub fn refuses(&self, unsealed_for: Duration) -> Option<std::io::Error> {
+        match &**self.by.load() {
+            By::Device(key) if key.refuse_after().is_some_and(|limit| unsealed_for >= limit) => {
+                let text = format!("no line was sealed for {} s: the signing key is away", unsealed_for.as_secs());
+                Some(std::io::Error::other(text))
+            }
+            _ => None,
+        }
     }
 
     pub fn stored(&self) -> Option<&Checkpoint> {
         self.stored.as_ref()
     }
 
-    /// A checkpoint of the last line that is about to be written, or of the chain's last.
-    pub fn checkpoint(&self, chain: &Chain, ahead: Option<&Linked>) -> Checkpoint {
-        let (seq, head) = ahead.map_or((chain.seq(), chain.head()), |l| (l.seq(), l.head()));
+    /// A checkpoint of the last line that is about to be written, or of the chain's last. `None`: the device is asked, and
+    /// its checkpoint comes later.
+    pub fn checkpoint(&self, chain: &Chain, ahead: Option<&Linked>) -> Option<Checkpoint> {
+        match &**self.by.load() {
+            By::Own(signer) => {
+                let (seq, head) = ahead.map_or((chain.seq(), chain.head()), |l| (l.seq(), l.head()));
+                Some(self.unsigned(chain, (seq, head), KEPT_IN.to_owned()).signed(signer))
+            }
+            By::Device(key) => {
+                key.wanted.notify_one();
+                None
+            }
+        }
+    }
+
+    /// A checkpoint of the chain's last line, for a device to sign.
+    pub fn for_device(&self, chain: &Chain) -> Option<Checkpoint> {
+        let key = self.in_device()?;
+        Some(self.unsigned(chain, (chain.seq(), chain.head()), key.kept_in()))
+    }
+
+    fn unsigned(&self, chain: &Chain, (seq, head): (u64, &str), kept_in: String) -> Checkpoint {
         Checkpoint {
             id: chain.id().to_owned(),
             log: self.log.clone(),
@@ -105,10 +154,9 @@ impl Sealing {
             head: head.to_owned(),
             time: clock::now().rfc3339(),
             key: String::new(),
-            kept_in: KEPT_IN.to_owned(),
+            kept_in,
             signature: String::new(),
         }
-        .signed(&self.signer.load())
     }
 
     /// It is in the file; the store is to have it too.
@@ -141,25 +189,35 @@ impl Core {
             ticket.committed().await.map_err(holdfast_sdk::Error::internal)?;
             tx = Tx::new(self.store.view(), barrier.clone());
         }
-        let signer = keys.signers()?.pop().ok_or_else(|| holdfast_sdk::Error::Internal("no signing key".into()))?;
+        let by = self.audit_signer(&keys)?.ok_or_else(|| holdfast_sdk::Error::Internal("no signing key".into()))?;
         let log = format!("{}/{path}", self.node_id().unwrap_or("node"));
         let stored = tx.within(STORE, |tx| tx.get(Place::Ordered(AUDIT_CHECKPOINTS, log.as_bytes())))?;
         let stored = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
         Ok(Sealing {
             log,
-            signer: ArcSwap::from_pointee(signer),
+            by: ArcSwap::new(by),
             stored: stored.map_err(holdfast_sdk::Error::internal)?,
             newest: Mutex::default(),
         })
     }
 
-    /// Sign by the newest key from now on.
+    /// What signs now.
+    fn audit_signer(&self, keys: &SigningKeys) -> Result<Option<Arc<By>>> {
+        if let Some(key) = self.audit_key.load_full() {
+            return Ok(Some(Arc::new(By::Device(key))));
+        }
+        Ok(keys.signers()?.pop().map(|own| Arc::new(By::Own(own))))
+    }
+
+    /// Sign by the newest key from now on, or by the one in a device.
     pub(crate) fn follow_audit_key(&self, open: &Open) -> Result<()> {
+        self.look_for_audit_key_again();
         let mut tx = Tx::read_only(self.store.view(), Barrier::clone(&open.barrier.load()));
-        let Some(newest) = SigningKeys::load(&mut tx)?.signers()?.pop().map(Arc::new) else { return Ok(()) };
+        let keys = SigningKeys::load(&mut tx)?;
+        let Some(newest) = self.audit_signer(&keys)? else { return Ok(()) };
         for device in open.audit.devices().iter() {
             if let Some(sealing) = device.sealing() {
-                sealing.signer.store(newest.clone());
+                sealing.by.store(newest.clone());
             }
         }
         Ok(())
@@ -182,6 +240,7 @@ impl Core {
 
     /// Seal what is written by now, in the files and in the store.
     pub(crate) async fn seal_audit(&self, open: &Open) {
+        self.sign_the_last(&open.audit).await;
         open.audit.seal();
         // A node that has lost its cluster is sealed all the same.
         let stored = tokio::time::timeout(STORE_WAIT, self.store_checkpoints(open, &open.audit)).await;

@@ -34,6 +34,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             if let Err(e) = file.seal(false) {
                 device.figures.refused(&e);
             }
+            device.figures.see_unsealed(file.unsealed());
             let disk = file.disk();
             device.figures.see_disk(disk);
             let Some(used) = disk.map(|disk| disk.used_percent) else { continue };
