@@ -34,6 +34,15 @@ impl Database {
         database
     }
 
+    /// A new one without a password: its token wants no PIN.
+    pub fn make_open(folder: &Path) -> Database {
+        let folder = folder.join("nss");
+        fs::create_dir_all(&folder).expect("a folder for NSS");
+        let database = Database { folder };
+        run(command("certutil").args(["-N", "--empty-password", "-d"]).arg(database.place())).good();
+        database
+    }
+
     fn place(&self) -> String {
         format!("sql:{}", self.folder.display())
     }

@@ -5,6 +5,7 @@
 //! the same thing works (the key may have been at fault). What is not listed is refused without asking: that a key is
 //! missing must not be the answer of a token that could not use it.
 
+use super::quirks::Quirks;
 use crate::device::{Capabilities, CipherMechanism, DeviceError, Hash, KeyKind, SignMechanism};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::Error;
@@ -23,6 +24,13 @@ pub(super) enum Ability {
 }
 
 impl Ability {
+    fn is_of_secret_keys(self) -> bool {
+        matches!(
+            self,
+            Self::Make(KeyKind::Aes(_)) | Self::Import(KeyKind::Aes(_)) | Self::Cipher(CipherMechanism::AesGcm)
+        )
+    }
+
     /// What has to be listed for it, and for what.
     fn needs(self) -> Option<(MechanismType, fn(&MechanismInfo) -> bool)> {
         let makes = |info: &MechanismInfo| info.generate() || info.generate_key_pair();
@@ -47,17 +55,21 @@ impl Ability {
 
 /// What a token lists.
 #[derive(Debug)]
-pub(super) struct Listed(Vec<(MechanismType, MechanismInfo)>);
+pub(super) struct Listed {
+    mechanisms: Vec<(MechanismType, MechanismInfo)>,
+    lets_secret_keys_out: bool,
+}
 
 impl Listed {
     /// A mechanism that is listed but cannot be described is not used.
-    pub(super) fn ask(context: &Pkcs11, slot: Slot) -> Result<Self, Error> {
+    pub(super) fn ask(context: &Pkcs11, slot: Slot, quirks: Quirks) -> Result<Self, Error> {
         let all = context.get_mechanism_list(slot)?.into_iter();
-        Ok(Self(all.filter_map(|m| Some((m, context.get_mechanism_info(slot, m).ok()?))).collect()))
+        let mechanisms = all.filter_map(|m| Some((m, context.get_mechanism_info(slot, m).ok()?))).collect();
+        Ok(Self { mechanisms, lets_secret_keys_out: quirks.lets_secret_keys_out })
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(mechanism, _)| mechanism.to_string()).collect()
+        self.mechanisms.iter().map(|(mechanism, _)| mechanism.to_string()).collect()
     }
 
     /// Whether it may be tried at all.
@@ -69,6 +81,11 @@ impl Listed {
         if self.has(ability) {
             return Ok(());
         }
+        if self.lets_secret_keys_out && ability.is_of_secret_keys() {
+            return Err(DeviceError::unsupported(
+                "this module lets secret keys out (C_WrapKey), whatever their attributes say: use key pairs, which it keeps",
+            ));
+        }
         Err(DeviceError::unsupported(format!(
             "the token does not do this: {mechanism} is not among its mechanisms, or not for this use"
         )))
@@ -76,7 +93,10 @@ impl Listed {
 
     fn has(&self, ability: Ability) -> bool {
         let Some((mechanism, fits)) = ability.needs() else { return false };
-        let Some((_, info)) = self.0.iter().find(|(listed, _)| *listed == mechanism) else { return false };
+        if self.lets_secret_keys_out && ability.is_of_secret_keys() {
+            return false;
+        }
+        let Some((_, info)) = self.mechanisms.iter().find(|(listed, _)| *listed == mechanism) else { return false };
         let within = match ability {
             Ability::Make(KeyKind::Rsa(bits)) => bits as usize <= info.max_key_size(),
             _ => true,

@@ -140,10 +140,7 @@ fn gcm_encrypt(work: &Work<'_>, key: ObjectHandle, plaintext: &[u8], aad: &[u8])
     })?;
     let encrypted = {
         let params = GcmParams::new(&mut iv, aad, Ulong::from(TAG as u64 * 8))?;
-        // Lives until the end: a token may write its own IV at the second call.
-        let mechanism = Mechanism::AesGcm(params);
-        work.session.encrypt_init(&mechanism, key)?;
-        work.functions.encrypt(work.session, plaintext, plaintext.len() + TAG)?
+        work.session.encrypt(&Mechanism::AesGcm(params), key, plaintext)?
     };
     // The IV is read back after the call: tokens that insist on their own write it there.
     Ok([&iv[..], &encrypted].concat())
@@ -153,9 +150,7 @@ fn gcm_decrypt(work: &Work<'_>, key: ObjectHandle, ciphertext: &[u8], aad: &[u8]
     let (iv, encrypted) = ciphertext.split_at(IV);
     let mut iv = iv.to_vec();
     let params = GcmParams::new(&mut iv, aad, Ulong::from(TAG as u64 * 8))?;
-    let mechanism = Mechanism::AesGcm(params);
-    work.session.decrypt_init(&mechanism, key)?;
-    Ok(Secret::new(work.functions.decrypt(work.session, encrypted, encrypted.len())?))
+    Ok(Secret::new(work.session.decrypt(&Mechanism::AesGcm(params), key, encrypted)?))
 }
 
 fn oaep_encrypt(

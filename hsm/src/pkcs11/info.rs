@@ -1,6 +1,7 @@
 //! What the token is and can do.
 
 use super::abilities::Listed;
+use super::quirks::Quirks;
 use super::session::Sessions;
 use crate::device::{DeviceError, DeviceInfo, PinTries};
 
@@ -8,8 +9,8 @@ pub(super) fn info(sessions: &Sessions) -> Result<DeviceInfo, DeviceError> {
     sessions.look(&"ask for information", |opened, slot| {
         let context = &opened.context;
         let library = context.get_library_info()?;
-        let token = opened.functions.token_info(slot)?;
-        let listed = Listed::ask(context, slot)?;
+        let token = opened.token_info(slot)?;
+        let listed = Listed::ask(context, slot, Quirks::of(&library, &token))?;
         Ok(DeviceInfo {
             backend: "pkcs11".to_owned(),
             module: sessions.config.lib.clone(),

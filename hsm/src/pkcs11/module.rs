@@ -3,11 +3,13 @@
 //! is under way.
 
 use super::Pkcs11Config;
-use super::functions::Functions;
+use super::functions;
 use super::parameters::Parameters;
+use super::token::TokenInfo;
 use crate::device::DeviceError;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
+use cryptoki::slot::Slot;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 
@@ -23,7 +25,7 @@ pub(super) struct Module {
 #[derive(Default)]
 struct State {
     /// Loaded once; stays loaded, since unloading vendors' libraries is not safe.
-    loaded: Option<(Pkcs11, Arc<Functions>)>,
+    context: Option<Pkcs11>,
     initialised: bool,
     /// Counts initialisations: handles of an earlier one mean nothing.
     generation: u64,
@@ -52,9 +54,13 @@ impl Module {
     pub(super) fn open(&self) -> Result<Opened<'_>, DeviceError> {
         loop {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            if let (Some((context, functions)), true) = (&state.loaded, state.initialised) {
-                let (context, functions) = (context.clone(), Arc::clone(functions));
-                return Ok(Opened { context, functions, generation: state.generation, _state: state });
+            if let (Some(context), true) = (&state.context, state.initialised) {
+                return Ok(Opened {
+                    context: context.clone(),
+                    lib: &self.lib,
+                    generation: state.generation,
+                    _state: state,
+                });
             }
             drop(state);
             self.initialise(None)?;
@@ -75,9 +81,9 @@ impl Module {
             }
             state.finalise();
         }
-        let (context, _) = match &state.loaded {
-            Some(loaded) => loaded,
-            None => state.loaded.insert(load(&self.lib)?),
+        let context = match &state.context {
+            Some(context) => context,
+            None => state.context.insert(load(&self.lib)?),
         };
         let arguments = match &self.parameters {
             Some(parameters) => parameters.arguments(CInitializeFlags::OS_LOCKING_OK),
@@ -101,7 +107,7 @@ impl Module {
 impl State {
     fn finalise(&mut self) {
         self.initialised = false;
-        if let Some(Err(error)) = self.loaded.clone().map(|(context, _)| context.finalize()) {
+        if let Some(Err(error)) = self.context.clone().map(Pkcs11::finalize) {
             tracing::warn!(%error, "a PKCS#11 module did not finalise cleanly");
         }
     }
@@ -119,19 +125,25 @@ impl Drop for Module {
 /// An initialised module; while it lives the module is not finalised.
 pub(super) struct Opened<'a> {
     pub(super) context: Pkcs11,
-    pub(super) functions: Arc<Functions>,
+    lib: &'a str,
     pub(super) generation: u64,
     _state: RwLockReadGuard<'a, State>,
 }
 
-fn load(lib: &str) -> Result<(Pkcs11, Arc<Functions>), DeviceError> {
+impl Opened<'_> {
+    /// What the token in a slot says of itself.
+    pub(super) fn token_info(&self, slot: Slot) -> Result<TokenInfo, Error> {
+        functions::token_info(&self.context, self.lib, slot)
+    }
+}
+
+fn load(lib: &str) -> Result<Pkcs11, DeviceError> {
     if lib.contains('/') && !Path::new(lib).exists() {
         return Err(DeviceError::config(format!(
             "PKCS#11 module '{lib}' does not exist: install the vendor's library or correct 'lib'"
         )));
     }
-    let load = || Ok((Pkcs11::new(lib)?, Arc::new(Functions::of(lib)?)));
-    load().map_err(|error: Error| {
+    Pkcs11::new(lib).map_err(|error| {
         DeviceError::config(format!(
             "PKCS#11 module '{lib}' cannot be loaded ({error}): check 'lib' and its own libraries"
         ))

@@ -5,7 +5,6 @@ use super::Pkcs11Config;
 use super::abilities::{Ability, Listed, Refusals};
 use super::fault::{Fault, Remedy, explain, is_refusal, remedy};
 use super::find::Handles;
-use super::functions::Functions;
 use super::module::{Module, Opened};
 use super::quirks::Quirks;
 use super::token::{self, TokenInfo};
@@ -37,7 +36,6 @@ pub(super) enum Repeat {
 /// What a capability works with.
 pub(super) struct Work<'a> {
     pub(super) session: &'a Session,
-    pub(super) functions: &'a Functions,
     pub(super) listed: &'a Listed,
     pub(super) quirks: Quirks,
     pub(super) login_required: bool,
@@ -119,7 +117,6 @@ impl Sessions {
             let lease = self.lease(opened).map_err(|fault| (fault, Repeat::Safe))?;
             let work = Work {
                 session: &lease.session,
-                functions: &opened.functions,
                 listed: &lease.listed,
                 quirks: lease.quirks,
                 login_required: lease.login_required,
@@ -249,8 +246,8 @@ impl Sessions {
             Some(token) => token.clone(),
             None => {
                 let (slot, info) = token::choose(opened, &self.config)?;
-                let listed = Arc::new(Listed::ask(&opened.context, slot)?);
                 pool.quirks = Quirks::of(&opened.context.get_library_info()?, &info);
+                let listed = Arc::new(Listed::ask(&opened.context, slot, pool.quirks)?);
                 pool.token.insert(Token { slot, info, listed }).clone()
             }
         };
@@ -297,7 +294,7 @@ impl Sessions {
             let error = DeviceError::new(class, format!("{text} ({})", self.config.token_name()));
             (Login::Refused(error.clone()), Fault::Final(error))
         };
-        let token = opened.functions.token_info(slot)?;
+        let token = opened.token_info(slot)?;
         if token.user_pin_locked() {
             let (login, fault) =
                 refused(Class::PinLocked, "the token's PIN is locked: unlock it with the security officer's PIN");

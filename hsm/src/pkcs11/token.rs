@@ -31,6 +31,28 @@ impl From<&CK_TOKEN_INFO> for TokenInfo {
     }
 }
 
+impl From<&cryptoki::slot::TokenInfo> for TokenInfo {
+    fn from(info: &cryptoki::slot::TokenInfo) -> Self {
+        let said = [
+            (info.token_initialized(), cryptoki_sys::CKF_TOKEN_INITIALIZED),
+            (info.rng(), cryptoki_sys::CKF_RNG),
+            (info.write_protected(), cryptoki_sys::CKF_WRITE_PROTECTED),
+            (info.login_required(), cryptoki_sys::CKF_LOGIN_REQUIRED),
+            (info.protected_authentication_path(), cryptoki_sys::CKF_PROTECTED_AUTHENTICATION_PATH),
+            (info.user_pin_count_low(), cryptoki_sys::CKF_USER_PIN_COUNT_LOW),
+            (info.user_pin_final_try(), cryptoki_sys::CKF_USER_PIN_FINAL_TRY),
+            (info.user_pin_locked(), cryptoki_sys::CKF_USER_PIN_LOCKED),
+        ];
+        Self {
+            label: info.label().to_owned(),
+            manufacturer: info.manufacturer_id().to_owned(),
+            model: info.model().to_owned(),
+            serial: info.serial_number().to_owned(),
+            flags: said.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum(),
+        }
+    }
+}
+
 impl TokenInfo {
     pub(super) fn initialised(&self) -> bool {
         self.has(cryptoki_sys::CKF_TOKEN_INITIALIZED)
@@ -123,7 +145,7 @@ fn in_slot(tokens: &[(Slot, TokenInfo)], id: u64, config: &Pkcs11Config) -> Resu
 /// broken reader does not hide the others.
 fn tokens(opened: &Opened<'_>) -> Result<Vec<(Slot, TokenInfo)>, Fault> {
     let slots = opened.context.get_slots_with_token()?;
-    let tokens = slots.into_iter().filter_map(|slot| Some((slot, opened.functions.token_info(slot).ok()?)));
+    let tokens = slots.into_iter().filter_map(|slot| Some((slot, opened.token_info(slot).ok()?)));
     Ok(tokens.filter(|(_, token)| token.initialised()).collect())
 }
 

@@ -1,13 +1,14 @@
 //! Devices as the server uses them: real tokens (SoftHSM 2), a TPM (swtpm), a simulator of a YubiHSM, real helper processes.
 //!
-//! This program is three: the test runner; the helper that the spawner starts
-//! (`device-helper`); and a server that is killed (`server-to-kill`). A missing
+//! This program is several: the test runner; the helper that the spawner starts
+//! (`device-helper`); a server that is killed (`server-to-kill`); and who sees opencryptoki's token, or tries to take keys out. A missing
 //! component (SoftHSM, pkcs11-tool, swtpm, tpm2-tools, openssl, cc) fails the tests; nothing is skipped.
 //! `cargo test -p holdfast-hsm --test devices -- WORD` runs the tests whose name holds it.
 
 mod bus;
 mod confinement;
 mod conformance;
+mod export;
 mod helpers;
 mod modules;
 mod softhsm;
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
     if argument == helper::SUBCOMMAND {
         return helper::main(holdfast_tpm::open);
     }
+    if argument == export::ATTEMPT {
+        return export::attempt(std::env::args().skip(2));
+    }
     if std::env::var_os(softhsm::CONF).is_none() {
         return run_again_with_tokens();
     }
@@ -75,6 +79,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         helpers::TESTS,
         confinement::TESTS,
         modules::TESTS,
+        export::TESTS,
         wrapping::TESTS,
         tpm::TESTS,
         bus::TESTS,

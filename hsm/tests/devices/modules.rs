@@ -1,7 +1,7 @@
 //! The PKCS#11 modules beside SoftHSM, each started by its test: opencryptoki's soft token, NSS's, and tpm2-pkcs11 on swtpm.
 
 use super::suite::{Cell, Matrix, class, conformance};
-use super::{Bench, Test};
+use super::{Bench, Test, softhsm};
 use holdfast_hsm::device::{
     CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput, SignMechanism,
 };
@@ -10,12 +10,12 @@ use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::{DeviceClient, Spawner, WrapKeyConfig};
 use holdfast_tests::nss::{self, Database};
 use holdfast_tests::opencryptoki::{self, Opencryptoki};
-use holdfast_tests::process::{lives, signal};
+use holdfast_tests::process::{descendants, lives, signal};
 use holdfast_tests::program::run;
 use holdfast_tests::tpm2_pkcs11::{self, TpmToken};
 use holdfast_tests::until;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub const TESTS: &[Test] = &[
         let token = TpmToken::start(folder.path());
         trouble(&bench.spawner, || tpm_config(&token));
     }),
+    ("a_database_of_nss_without_a_password_wants_no_pin", no_password),
+    ("what_stands_before_a_token_may_be_started_anew", proxy),
     ("a_tpm_that_is_off_and_on_again_is_a_token_again_without_a_restart", off_and_on),
 ];
 
@@ -45,18 +47,18 @@ fn with_pin(lib: &Path, label: &str, pin: &str) -> Pkcs11Config {
     }
 }
 
-fn nss_config(database: &Database) -> Pkcs11Config {
+pub fn nss_config(database: &Database) -> Pkcs11Config {
     Pkcs11Config { parameters: Some(database.parameters()), ..with_pin(&nss::library(), nss::LABEL, nss::PIN) }
 }
 
-fn tpm_config(token: &TpmToken) -> Pkcs11Config {
+pub fn tpm_config(token: &TpmToken) -> Pkcs11Config {
     Pkcs11Config {
         environment: token.environment().to_vec(),
         ..with_pin(&tpm2_pkcs11::library(), tpm2_pkcs11::LABEL, tpm2_pkcs11::PIN)
     }
 }
 
-fn opencryptoki_config() -> Pkcs11Config {
+pub fn opencryptoki_config() -> Pkcs11Config {
     with_pin(&opencryptoki::library(), opencryptoki::LABEL, opencryptoki::PIN)
 }
 
@@ -82,7 +84,7 @@ pub fn opencryptoki_matrix(_: &Bench) -> Matrix {
 }
 
 /// Starts a token of opencryptoki, and this program where it is seen.
-fn inside(what: &str) -> String {
+pub fn inside(what: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let token = Opencryptoki::start(folder.path());
     let mut again = Command::new(std::env::current_exe().expect("own path"));
@@ -97,6 +99,7 @@ pub fn inside_opencryptoki(spawner: &Arc<Spawner>) -> ExitCode {
                 println!("{what}\t{}", if cell == Cell::Works { "works" } else { "not supported" });
             }
         }
+        Some("export") => super::export::opencryptoki(spawner),
         _ => trouble(spawner, opencryptoki_config),
     }
     ExitCode::SUCCESS
@@ -154,6 +157,64 @@ fn trouble(spawner: &Arc<Spawner>, config: impl Fn() -> Pkcs11Config) {
     let error = DeviceClient::spawned(Arc::clone(spawner), elsewhere).info().unwrap_err();
     assert_eq!(error.class, Class::Gone);
     assert!(error.text.contains("'elsewhere'") && error.text.contains("'holdfast'"), "{error}");
+}
+
+/// The one real token here that wants no login.
+fn no_password(bench: &Bench) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::make_open(folder.path());
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), Pkcs11Config { pin: None, ..nss_config(&database) });
+    assert!(!device.info().unwrap().login_required);
+    let wrapping = WrapKeyConfig { key_label: Some("root".into()), generate_key: true, ..WrapKeyConfig::default() };
+    let key = device.ensure_wrapping_key(&wrapping).unwrap();
+    let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
+    assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), b"root key");
+}
+
+/// SoftHSM behind p11-kit's server: when that is another process than before, session and handles are found anew.
+fn proxy(bench: &Bench) {
+    const CLIENT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
+    softhsm::token("proxied");
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let serve = || {
+        let mut server = Command::new("p11-kit");
+        server.args(["server", "--foreground", "--provider", softhsm::MODULE, "--name"]).arg(&socket);
+        let child = server
+            .arg("pkcs11:token=proxied")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("p11-kit: make setup");
+        until(Duration::from_secs(10), "p11-kit's socket", || socket.exists().then_some(()));
+        child
+    };
+    let mut first = serve();
+    let config = Pkcs11Config {
+        environment: vec![("P11_KIT_SERVER_ADDRESS".into(), format!("unix:path={}", socket.display()))],
+        ..with_pin(Path::new(CLIENT), "proxied", softhsm::PIN)
+    };
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config);
+    let spec = KeySpec { label: "root".into(), id: None, kind: KeyKind::Rsa(2048), usage: KeyUsage::Sign };
+    let key = device.generate(spec).unwrap();
+    let sign = || device.sign(key.key_ref(), SignMechanism::RsaPkcs1(Hash::Sha256), SignInput::Message(b"m".to_vec()));
+    let before = sign().unwrap();
+    end(&mut first);
+    let _ = std::fs::remove_file(&socket);
+    let mut second = serve();
+    // One call may fail by it, no more.
+    let after = sign().or_else(|_| sign()).unwrap();
+    assert_eq!(before, after);
+    device.log_out();
+    end(&mut second);
+}
+
+/// With what it has started for its connections.
+fn end(server: &mut Child) {
+    let below = descendants(server.id());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    below.into_iter().for_each(|pid| signal(pid, rustix::process::Signal::KILL));
 }
 
 fn off_and_on(bench: &Bench) {

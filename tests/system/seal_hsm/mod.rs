@@ -3,6 +3,7 @@
 mod device;
 mod helper;
 mod locks;
+mod modules;
 mod pin;
 mod recovery;
 
