@@ -14,6 +14,24 @@ pub struct Token {
     folder: PathBuf,
 }
 
+/// A token beside another one of the same SoftHSM.
+#[derive(Debug)]
+pub struct Beside {
+    pub label: String,
+    folder: PathBuf,
+    out: PathBuf,
+}
+
+impl Beside {
+    pub fn pull_out(&self) {
+        fs::rename(&self.folder, &self.out).expect("the token is in");
+    }
+
+    pub fn put_back(&self) {
+        fs::rename(&self.out, &self.folder).expect("the token is out");
+    }
+}
+
 /// SoftHSM's library.
 pub fn library() -> PathBuf {
     let found = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
@@ -35,6 +53,31 @@ impl Token {
         init.args(["--init-token", "--free", "--label", LABEL, "--pin", PIN, "--so-pin", "security-officer"]);
         run(init.env("SOFTHSM2_CONF", token.conf())).good();
         token
+    }
+
+    /// Another token beside this one, which SoftHSM offers too, with the same PIN.
+    pub fn another(&self, label: &str) -> Beside {
+        let tokens = self.folder.join("tokens");
+        let entries = || {
+            let entries = fs::read_dir(&tokens).expect("the folder of tokens").map(|e| e.expect("an entry").path());
+            entries.collect::<std::collections::BTreeSet<PathBuf>>()
+        };
+        let before = entries();
+        let mut init = command("softhsm2-util");
+        init.args(["--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "security-officer"]);
+        run(init.env("SOFTHSM2_CONF", self.conf())).good();
+        let made = entries().difference(&before).next().expect("a folder of the new token").clone();
+        Beside { out: self.folder.join(format!("out-{label}")), folder: made, label: label.to_owned() }
+    }
+
+    /// The keys of a seal by the token of this label, which makes its key there.
+    pub fn keys(&self, label: &str) -> String {
+        format!(
+            " lib = \"{}\"\n token_label = \"{label}\"\n key_label = \"holdfast-root\"\n generate_key = true\n \
+             pin = \"{PIN}\"\n helper_write_paths = [\"{}\"]\n",
+            library().display(),
+            self.folder.display()
+        )
     }
 
     /// The value of `SOFTHSM2_CONF`.

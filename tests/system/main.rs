@@ -35,5 +35,6 @@ mod seal_static;
 mod seal_tpm;
 mod seal_yubihsm;
 mod secrets_at_rest;
+mod several_seals;
 mod start;
 mod stores;

@@ -9,8 +9,10 @@ mod engines;
 mod inspect;
 mod migrate;
 mod named_devices;
+mod plan;
 mod recover;
 mod seal_device;
+mod seals;
 mod server;
 mod static_key;
 mod validate;
@@ -48,6 +50,11 @@ fn main() -> ExitCode {
         }
         Some("operator") if args.get(2).is_some_and(|a| a == "diagnose") && !validate::asks_help(&args[3..]) => {
             diagnose::main(&args[3..])
+        }
+        Some("operator")
+            if args.get(2..4).is_some_and(|words| words == ["seal", "plan"]) && compact::names_files(&args[4..]) =>
+        {
+            plan::main(&args[4..])
         }
         _ => {
             let code = holdfast_cli_client::run(args.into_iter().skip(1).collect());

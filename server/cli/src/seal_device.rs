@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal, YubiHsm, YubiHsmSeal};
-use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo};
+use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo, PinTries};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::yubihsm::YubiHsmConfig;
 use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
-use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped};
+use holdfast_seal::device::{TRIAL, unwrap_step};
+use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Step, Wrapped};
 
 /// The wrapping key of a stanza that names none.
 const USUAL_LABEL: &str = "holdfast-root";
@@ -159,6 +160,62 @@ impl WrappingDevice {
     }
 }
 
+impl WrappingDevice {
+    /// Try it step by step, up to the one that fails. No key is made.
+    fn tried(&self) -> Result<Vec<Step>, Vec<Step>> {
+        let mut steps = Vec::new();
+        fn ended<T>(steps: &mut Vec<Step>, what: &'static str, said: Result<T, String>) -> Result<T, Vec<Step>> {
+            said.map_err(|why| {
+                steps.push(Step { what, said: Err(why) });
+                std::mem::take(steps)
+            })
+        }
+        let good = |steps: &mut Vec<Step>, what, said: String| steps.push(Step { what, said: Ok(said) });
+        let ready = self.ready().map_err(|e| e.text);
+        let (client, key) = ended(&mut steps, "stanza", ready)?;
+        let info = ended(&mut steps, "library", client.info().map_err(|e| e.text))?;
+        good(&mut steps, "library", info.library.trim().to_owned());
+        good(&mut steps, "token", format!("{:?}, serial {}", info.token_label, info.serial.trim()));
+        let spent = match info.pin_tries {
+            PinTries::Locked => Err("its PIN is locked: unlock it with the security officer's PIN".to_owned()),
+            PinTries::Last => {
+                Err("one more wrong PIN locks it: log in once with the vendor's tool and the right PIN".into())
+            }
+            PinTries::Fewer => Err("a wrong PIN was tried since the last right one, so none is tried here".to_owned()),
+            PinTries::All => Ok(()),
+        };
+        ended(&mut steps, "pin", spent)?;
+        let wraps: Vec<&str> = info.capabilities.cipher.iter().map(|m| m.name()).collect();
+        let can =
+            if wraps.is_empty() { Err("it can wrap with nothing that this program knows".into()) } else { Ok(()) };
+        ended(&mut steps, "mechanisms", can)?;
+        good(&mut steps, "mechanisms", wraps.join(", "));
+        // A key is looked for, which takes a login, and not made.
+        let looked_for = WrapKeyConfig { generate_key: false, ..key.clone() };
+        let found = match client.ensure_wrapping_key(&looked_for) {
+            Ok(found) => found,
+            Err(e) if e.class == DeviceErrorClass::KeyMissing && key.generate_key => {
+                good(&mut steps, "key", "it is not there and would be made; wrapping is tried when it is".to_owned());
+                return Ok(steps);
+            }
+            Err(e) => {
+                let what = match e.class {
+                    DeviceErrorClass::PinWrong | DeviceErrorClass::PinLocked | DeviceErrorClass::NeedsLogin => "pin",
+                    _ => "key",
+                };
+                return ended(&mut steps, what, Err(e.text));
+            }
+        };
+        good(&mut steps, "key", format!("{:?}, id 0x{}", found.key_label, hex::encode(&found.key_id)));
+        let secret = ended(&mut steps, "wrap", Key::random(32).map_err(|e| e.to_string()))?;
+        let wrapped = client.wrap(&found, secret.expose(), TRIAL).map_err(|e| e.text);
+        let wrapped = ended(&mut steps, "wrap", wrapped)?;
+        good(&mut steps, "wrap", format!("with {}", found.mechanism.name()));
+        steps.push(unwrap_step(client.unwrap(&found, &wrapped, TRIAL).map_err(refusal), &secret));
+        Ok(steps)
+    }
+}
+
 /// Ask a device what it is and can do. No PIN is sent to it.
 pub fn look(set_up: &DeviceSetUp, spawner: Arc<Spawner>, within: Duration) -> Result<DeviceInfo, String> {
     let client = match set_up {
@@ -285,6 +342,33 @@ impl SealDevice for WrappingDevice {
         match (label, id) {
             (None, None) => lock.key_label == USUAL_LABEL,
             (label, id) => label.is_none_or(|l| l == lock.key_label) && id.is_none_or(|id| id == lock.key_id),
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.set_up {
+            DeviceSetUp::Software(path) => format!("file {}", path.display()),
+            DeviceSetUp::Pkcs11(p) => {
+                let token = match (&p.token_label, &p.token_serial, p.slot) {
+                    (Some(label), ..) => format!("token {label:?}"),
+                    (None, Some(serial), _) => format!("token with serial {serial:?}"),
+                    (None, None, Some(slot)) => format!("slot {slot}"),
+                    (None, None, None) => "a token".to_owned(),
+                };
+                format!("{token} of {}", p.lib.display())
+            }
+            DeviceSetUp::Tpm(t) => format!("TPM at {}", t.tcti),
+            DeviceSetUp::YubiHsm(y) => format!("YubiHSM 2 at {}", y.hsm.connector),
+        }
+    }
+
+    fn trial(&self) -> Vec<Step> {
+        self.tried().unwrap_or_else(|steps| steps)
+    }
+
+    fn log_out(&self) {
+        if let Some((client, _)) = self.ready.get() {
+            client.log_out();
         }
     }
 

@@ -114,8 +114,6 @@ fn refusal(e: impl ToString) -> DeviceRefusal {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_seal::{LockKind, Scope};
-
     use super::*;
 
     #[test]
@@ -145,28 +143,12 @@ mod tests {
         StaticSeal { current: key(current), previous: previous.map(key) }
     }
 
-    fn lock(wrapped: Wrapped) -> Lock {
-        Lock {
-            id: [0; 16],
-            kind: LockKind::Device { backend: "static".into() },
-            scope: Scope::Cluster,
-            priority: 0,
-            key_label: wrapped.key_label,
-            key_id: wrapped.key_id,
-            mechanism: wrapped.mechanism,
-            public_part: wrapped.public_part,
-            ciphertext: wrapped.ciphertext,
-            proved: true,
-            created: 0,
-        }
-    }
-
     #[test]
     fn the_key_before_still_opens_and_others_say_which_is_needed() {
         holdfast_hsm::memory::allow_unlocked();
         let root = Key::random(32).unwrap();
         let first = StaticKeys::read(&stanza(("k1", 1), None)).unwrap();
-        let lock = lock(first.wrap(&root, b"context").unwrap());
+        let lock = first.wrap(&root, b"context").unwrap().into_lock("static");
         for seal in [stanza(("k1", 1), None), stanza(("k2", 2), Some(("k1", 1)))] {
             assert_eq!(StaticKeys::read(&seal).unwrap().unwrap(&lock, b"context").unwrap().expose(), root.expose());
         }

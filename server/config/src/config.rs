@@ -15,6 +15,8 @@ pub struct Config {
     /// What opens the root key, in the order of the files; none: Shamir's
     /// shares.
     pub seals: Vec<Seal>,
+    /// Whether there may be several seals at once; `None`: as many as there are.
+    pub enable_multiseal: Option<bool>,
     /// Devices that hold keys, by name, in the order of the files.
     pub devices: Vec<Device>,
     /// Audit devices.
@@ -83,6 +85,7 @@ impl Default for Config {
             listeners: Vec::new(),
             storage: None,
             seals: Vec::new(),
+            enable_multiseal: None,
             devices: Vec::new(),
             audit: Vec::new(),
             audit_signing: None,

@@ -60,7 +60,7 @@ pub use pin::{Pin, PinSource};
 pub use seal::{LibrarySettings, Pkcs11Seal, Seal, SealKind};
 pub use seal_static::{StaticKey, StaticSeal};
 pub use seal_tpm::{PcrSelection, TpmSeal};
-pub use seals_in_use::SealsInUse;
+pub use seals_in_use::{MOST_SEALS, SealInUse, SealsInUse};
 pub use size::size;
 pub use storage::{RaftStorage, RetryJoin, Storage};
 pub use telemetry::Telemetry;

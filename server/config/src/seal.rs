@@ -99,6 +99,9 @@ pub struct LibrarySettings {
     pub environment: Vec<(String, String)>,
 }
 
+const MOST_PRIORITY: u64 = 1_000_000;
+const NAME_BYTES: usize = 64;
+
 /// The names of mechanisms that a seal may use.
 const MECHANISMS: [(&str, u64); 4] =
     [("CKM_RSA_PKCS_OAEP", 0x0009), ("CKM_AES_CBC_PAD", 0x1085), ("CKM_AES_GCM", 0x1087), ("CKM_ECDH1_DERIVE", 0x1050)];
@@ -131,16 +134,35 @@ pub(crate) fn read(
     };
     let seal = Seal {
         kind,
-        name: s.text("name")?,
+        name: name(&mut s, block)?,
         priority: s.number("priority")?,
         disabled: s.bool("disabled")?.unwrap_or(false),
         place: Some(s.place("")),
     };
-    if seal.priority == Some(0) {
-        return Err(s.wrong("priority", "0", "a number of at least 1; 1 opens first"));
+    if let Some(priority) = seal.priority.filter(|p| *p == 0 || *p > MOST_PRIORITY) {
+        let expected = format!("a number from 1 to {MOST_PRIORITY}; 1 opens first");
+        return Err(s.wrong("priority", &priority.to_string(), expected));
     }
     s.finish(warnings);
     Ok(seal)
+}
+
+/// Its name, as `name` or as the second label.
+fn name(s: &mut Stanza<'_>, block: &Block<'_>) -> Result<Option<String>, ConfigError> {
+    let label = block.labels.get(1).map(|label| label.text.clone());
+    let name = match (label, s.text("name")?) {
+        (Some(label), Some(name)) if label != name => {
+            return Err(s.wrong("name", &name, format!("the name that the stanza has already: {label:?}")));
+        }
+        (label, name) => label.or(name),
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    match name.filter(|n| !n.is_empty()) {
+        Some(name) if name.len() > NAME_BYTES || !name.bytes().all(plain) => {
+            Err(s.wrong("name", &name, format!("a name of letters, digits, -, _ and ., at most {NAME_BYTES}")))
+        }
+        name => Ok(name),
+    }
 }
 
 fn not_offered(s: &Stanza<'_>, block: &Block<'_>, offer: &Offer<'_>) -> ConfigError {

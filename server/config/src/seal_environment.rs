@@ -24,7 +24,7 @@ pub(crate) fn complete(seals: &mut Vec<Seal>, offer: &Offer<'_>) -> Result<(), C
     let tokens = seals.iter().filter(|seal| matches!(seal.kind, SealKind::Pkcs11(_))).count();
     for seal in seals {
         if let SealKind::Pkcs11(pkcs11) = &mut seal.kind {
-            fill(pkcs11, tokens, offer)?;
+            fill(pkcs11, tokens, seal.name.as_deref(), offer)?;
             if let Some((key, next)) = missing(pkcs11) {
                 let stanza = "seal \"pkcs11\"".to_owned();
                 return Err(ConfigError {
@@ -48,14 +48,19 @@ fn kind_of(variable: &str, kind: &str, offer: &Offer<'_>) -> Result<SealKind, Co
     }
 }
 
-/// Takes what the environment has. Variables cannot say to which of several
-/// tokens they belong, and a PIN sent to the wrong token may lock it.
-fn fill(pkcs11: &mut Pkcs11Seal, tokens: usize, offer: &Offer<'_>) -> Result<(), ConfigError> {
-    let read = |suffix: &str| match offer.variable(suffix) {
-        Some((name, _)) if tokens > 1 => {
-            Err(ConfigError::without_place(ConfigErrorKind::EnvironmentAmbiguous { name, count: tokens }))
+/// Takes what the environment has. Of several tokens a variable has to say to which one it belongs, by the seal's name
+/// at its end (`HOLDFAST_HSM_PIN_main`): a PIN sent to the wrong token may lock it.
+fn fill(pkcs11: &mut Pkcs11Seal, tokens: usize, seal: Option<&str>, offer: &Offer<'_>) -> Result<(), ConfigError> {
+    let read = |suffix: &str| {
+        if let Some(named) = seal.and_then(|seal| offer.variable(&format!("{suffix}_{seal}"))) {
+            return Ok(Some(named));
         }
-        variable => Ok(variable),
+        match offer.variable(suffix) {
+            Some((name, _)) if tokens > 1 => {
+                Err(ConfigError::without_place(ConfigErrorKind::EnvironmentAmbiguous { name, count: tokens }))
+            }
+            variable => Ok(variable),
+        }
     };
     let wrong = |name: String, expected: &str| {
         let expected = expected.to_owned();

@@ -1,6 +1,7 @@
 //! Reading one stanza: each key is taken by name and type, and what nobody
 //! took is warned of.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,18 @@ impl<'a> Stanza<'a> {
         self.known.push(name);
         self.object
             .blocks(name, labels)
+            .map_err(|error| self.error(error.position, ConfigErrorKind::Syntax(error.kind)))
+    }
+
+    /// The same where a second label may be left out. In JSON labels are objects: there the fewer are meant.
+    pub(crate) fn blocks_of(
+        &mut self,
+        name: &'static str,
+        labels: RangeInclusive<usize>,
+    ) -> Result<Vec<Block<'a>>, ConfigError> {
+        self.known.push(name);
+        self.object
+            .blocks_of(name, labels)
             .map_err(|error| self.error(error.position, ConfigErrorKind::Syntax(error.kind)))
     }
 

@@ -57,7 +57,7 @@ fn stanzas(top: &mut Stanza<'_>, draft: &mut Draft, offer: &Offer<'_>) -> Result
         }
         config.storage = Some(storage);
     }
-    let mut seals = top.blocks("seal", 1)?;
+    let mut seals = top.blocks_of("seal", 1..=2)?;
     seals.extend(top.blocks("hsm", 1)?);
     for block in seals {
         config.seals.push(seal::read(top, &block, offer, warnings)?);
@@ -141,6 +141,9 @@ fn switches(top: &mut Stanza<'_>, draft: &mut Draft) -> Result<(), ConfigError> 
     ] {
         *switch |= top.bool(key)?.unwrap_or(false);
     }
+    if let Some(allowed) = top.bool("enable_multiseal")? {
+        config.enable_multiseal = Some(allowed || config.enable_multiseal.unwrap_or(false));
+    }
     // Of two files the stricter one counts.
     if let Some(allowed) = top.bool("unsafe_allow_api_audit_creation")? {
         config.unsafe_allow_api_audit_creation =
@@ -185,7 +188,6 @@ fn without_effect(top: &mut Stanza<'_>, draft: &mut Draft) {
             "sentinel",
             "reporting",
             "experiments",
-            "enable_multiseal",
             "disable_performance_standby",
             "disable_sealwrap",
             "disable_indexing",

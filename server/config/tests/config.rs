@@ -303,6 +303,45 @@ fn wrong_variables_are_refused_without_showing_them() {
 }
 
 #[test]
+fn several_seals_have_names_and_an_order() {
+    let seals = |text: &str| {
+        let config = parse(text);
+        let seals = config.seals_in_use().unwrap();
+        let present = seals.present.iter().map(|s| (s.shown().to_owned(), s.name.is_some(), s.priority)).collect();
+        (present, seals.former.map(|s| s.shown().to_owned()))
+    };
+    let token = "lib = \"/l\" token_label = \"t\" key_label = \"k\"";
+    let (present, former): (Vec<_>, _) = seals(&format!(
+        "enable_multiseal = true\nseal \"pkcs11\" \"second\" {{ {token} priority = 2 }}\n\
+         seal \"pkcs11\" {{ {token} name = \"first\" priority = \"1\" }}\nseal \"tpm\" {{ priority = 3 }}\n\
+         seal \"software\" \"old\" {{ key_file = \"/k\" disabled = \"true\" }}"
+    ));
+    let expected = [("first", 1), ("second", 2), ("tpm", 3)].map(|(name, priority)| (name.to_owned(), true, priority));
+    assert_eq!((present.as_slice(), former.as_deref()), (expected.as_slice(), Some("old")));
+    // One alone is as it was.
+    assert_eq!(seals("seal \"tpm\" {}"), (vec![("tpm".to_owned(), false, 0)], None));
+    assert_eq!(seals("seal \"shamir\" {}"), (Vec::new(), None));
+    assert_eq!(seals("seal \"tpm\" \"chip\" {}").0, vec![("chip".to_owned(), true, 0)]);
+}
+
+#[test]
+fn a_variable_says_by_the_seals_name_which_of_several_it_is_for() {
+    let token = |name: &str, priority: u8| {
+        format!(
+            "seal \"pkcs11\" {name:?} {{ lib = \"/l\" token_label = \"t\" key_label = \"k\" priority = {priority} }}\n"
+        )
+    };
+    let two = token("a", 1) + &token("b", 2);
+    let config = with_environment(&two, &[("HOLDFAST_HSM_PIN_b", "4711"), ("VAULT_HSM_SLOT_a", "3")]).unwrap();
+    let of = |at: usize| match &config.seals[at].kind {
+        SealKind::Pkcs11(token) => (token.slot, token.pin.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(0), (Some(3), None));
+    assert_eq!(of(1), (None, Some(PinSource::Given(Pin::new("4711".to_owned())))));
+}
+
+#[test]
 fn a_folder_is_read_in_the_order_of_names_and_merged() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -402,3 +402,29 @@ fn a_device_that_is_not_said_rightly_is_refused_with_its_line() {
         "c.hcl:3:1: a second device named \"a\"; only one is used, so remove the others",
     );
 }
+
+#[test]
+fn seals_that_cannot_be_told_apart_are_refused_with_their_place() {
+    let refused = |second: &str, more: &str| {
+        let text = format!("seal \"tpm\" {{ priority = 1 }}\n{second}\n{more}");
+        let (config, _) = Config::parse(Path::new("c.hcl"), &text, &OFFER).unwrap();
+        config.seals_in_use().unwrap_err().to_string()
+    };
+    let software = |keys: &str| format!("seal \"software\" {{ key_file = \"/k\" {keys} }}");
+    assert_eq!(
+        refused(&software("priority = 1"), ""),
+        "c.hcl:2:1: the seals \"tpm\" and \"software\" have the same priority (1): the lower is asked first, so each needs its own"
+    );
+    assert!(refused(&software(""), "").starts_with("c.hcl:2:1: there are several seals: say with priority"));
+    assert!(
+        refused(&software("name = \"tpm\" priority = 2"), "").starts_with("c.hcl:2:1: two seals are called \"tpm\"")
+    );
+    assert!(refused("seal \"shamir\" { priority = 2 }", "").starts_with("c.hcl:2:1: shares cannot be one of several"));
+    assert!(refused(&software("priority = 2"), "enable_multiseal = false").contains("enable_multiseal = false"));
+    let wrong = |text: &str| Config::parse(Path::new("c.hcl"), text, &OFFER).unwrap_err().to_string();
+    let four = [3, 4].map(|n| software(&format!("name = \"s{n}\" priority = {n}"))).join("\n");
+    assert!(refused(&software("priority = 2"), &four).starts_with("c.hcl:4:1: there are more than 3 seals"));
+    assert!(wrong(&software("name = \"a b\"")).contains("is not a name of letters"));
+    assert!(wrong("seal \"tpm\" \"a\" { name = \"b\" }").contains("the name that the stanza has already"));
+    assert!(wrong(&software("priority = 0")).contains("priority of seal \"software\" \"0\" is not a number from 1"));
+}

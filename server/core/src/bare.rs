@@ -119,8 +119,8 @@ impl Core {
             set("cluster_name", name.into());
             set("cluster_id", id.into());
         }
-        set("recovery_seal", self.options.device.is_some().into());
-        if self.options.device.is_some() {
+        set("recovery_seal", self.has_device().into());
+        if self.has_device() {
             set("recovery_seal_type", "shamir".into());
         }
         set("storage_type", self.options.storage_type.clone().into());
@@ -233,6 +233,10 @@ impl Core {
         if failing > 0 {
             set("audit_devices_failing", failing.into());
         }
+        let failing = self.failing_seals();
+        if failing > 0 {
+            set("seals_failing", failing.into());
+        }
         set("version", VERSION.into());
         if let Some((name, id)) = cluster {
             set("cluster_name", name.into());
@@ -254,7 +258,7 @@ impl Core {
     }
 
     async fn init(self: &Arc<Self>, body: &[u8]) -> Answer {
-        let request = match parse_init(body, self.options.device.is_some()) {
+        let request = match parse_init(body, self.has_device()) {
             Ok(r) => r,
             Err(text) => return Answer::error(400, &text),
         };
@@ -270,7 +274,7 @@ impl Core {
                 };
                 m.insert("keys".into(), hex(&made.keys));
                 m.insert("keys_base64".into(), base64(&made.keys));
-                if self.options.device.is_some() {
+                if self.has_device() {
                     m.insert("recovery_keys".into(), hex(&made.recovery_keys));
                     m.insert("recovery_keys_base64".into(), base64(&made.recovery_keys));
                 }

@@ -50,7 +50,7 @@ mod here {
         "failed",
     ];
 
-    /// Those of a change of seal.
+    /// Those of a change of seal, which wrapping anew by several seals reaches without the first.
     pub const SEAL_POINTS: [&str; 4] = ["agreed", "wrapped", "proposed", "committed"];
 
     type Hook = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;

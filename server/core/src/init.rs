@@ -15,6 +15,7 @@ use crate::ceremony::authority;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
 use crate::router::{self, MountEntry};
 use crate::seal_state::{Refusal, add_missing_mounts, failed, refuse};
+use crate::seals::Seal;
 use crate::tokens::{self, Issue, TokenEntry};
 use crate::tx::Tx;
 use crate::{Core, clock, policies, random};
@@ -76,8 +77,11 @@ impl Core {
                 recipients.seal(Initialised { keys, recovery_keys: Vec::new(), root_token })
             }
             Plan::Device { shares, threshold, form } => {
-                let (lock, root) = self.device_lock(root, cluster_id, now).await?;
-                list.locks.push(lock);
+                for seal in &self.seals().present {
+                    // A store is not begun with a way to it that does not open.
+                    let lock = self.device_lock(seal, &root, cluster_id, now).await?;
+                    list.locks.push(lock);
+                }
                 let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
                 let root_token = self.write_first(&root, &list, verifier, now).await?;
                 self.unlock(root, None, "the store was initialised").await?;
@@ -136,7 +140,7 @@ impl Core {
     }
 
     fn check_init(&self, r: &InitRequest) -> Result<Plan, Refusal> {
-        let Some(_) = &self.options.device else {
+        if !self.has_device() {
             if r.recovery_form.is_some() {
                 return refuse("parameters recovery_form not applicable to seal type shamir");
             }
@@ -145,7 +149,7 @@ impl Core {
             }
             let (n, t) = check_shares(r.secret_shares, r.secret_threshold)?;
             return Ok(Plan::Shares(n, t));
-        };
+        }
         if r.secret_shares != 0 || r.secret_threshold != 0 {
             let kind = self.seal_type();
             return refuse(format!("parameters secret_shares,secret_threshold not applicable to seal type {kind}"));
@@ -162,26 +166,29 @@ impl Core {
         Ok(Plan::Device { shares, threshold, form })
     }
 
-    /// Let the device wrap the root key, and open it again to prove it.
+    /// Let a seal's device wrap the root key, and open it again to prove it.
     pub(crate) async fn device_lock(
         &self,
-        root: Key,
+        seal: &Seal,
+        root: &Key,
         cluster_id: [u8; 16],
         now: Timestamp,
-    ) -> Result<(Lock, Key), Refusal> {
-        let Some(device) = self.options.device.clone() else { return Err(failed("no device")) };
+    ) -> Result<Lock, Refusal> {
         let id: [u8; 16] = random::bytes().map_err(failed)?;
-        let worked = tokio::task::spawn_blocking(move || {
-            let lock = locks::lock_with_device(&root, &*device, &cluster_id, id, now.secs())?;
+        let root = root.try_clone().map_err(failed)?;
+        let worked = seal.ask(move |device| {
+            let lock = locks::lock_with_device(&root, device, &cluster_id, id, now.secs())?;
             let again = device.unwrap(&lock, &locks::wrap_context(&cluster_id, &id))?;
-            let lock = Lock { proved: true, ..lock };
-            Ok::<_, holdfast_seal::DeviceRefusal>((lock, root, again))
+            Ok(again.ct_eq(root.expose()).then_some(lock))
         });
-        let (lock, root, again) = worked.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?;
-        if !again.ct_eq(root.expose()) {
-            return Err(failed("the device does not give back what it wrapped; it is not used"));
+        let named = |text: String| match &seal.name {
+            Some(name) => format!("seal {name:?}: {text}"),
+            None => text,
+        };
+        match worked.await.map_err(|e| Refusal(500, named(e.text)))? {
+            Some(lock) => Ok(Lock { proved: true, name: seal.name.clone(), priority: seal.priority, ..lock }),
+            None => Err(failed(named("the device does not give back what it wrapped; it is not used".into()))),
         }
-        Ok((lock, root))
     }
 
     /// Everything a fresh store holds, in one commit.

@@ -26,6 +26,7 @@ use crate::bare::{strict_bool, strict_object, strict_text};
 use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, JoinSecret, Member, Peer};
 use crate::join_token::JoinToken;
 use crate::seal_state::{Refusal, failed, refuse};
+use crate::seals::Seal;
 use crate::{Answer, Core, auto_join, clock, feature_level, random};
 
 /// Challenges that wait for their answer at most, and for how long each counts.
@@ -35,6 +36,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(120);
 /// Waits between two tries to join.
 const RETRY: Duration = Duration::from_secs(2);
+/// Seals of a node at most.
+const MOST_SEALS: usize = 3;
 /// Bytes of a node's name at most.
 const NAME_BYTES: usize = 128;
 
@@ -92,6 +95,9 @@ struct Proof {
     /// The lock of the newcomer's own device, CBOR in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock: Option<String>,
+    /// Those of its other seals, in the same form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more_locks: Vec<String>,
 }
 
 /// What a newcomer with a join token asks for before it has a lock.
@@ -137,10 +143,11 @@ const PROOF: &str = "holdfast join proof";
 const WELCOME: &str = "holdfast join welcome";
 const ROOT: &str = "holdfast join root";
 
-fn proven(server_id: &str, peer: &Peer, lock: Option<&String>) -> Result<Vec<u8>, Refusal> {
+fn proven(server_id: &str, peer: &Peer, lock: Option<&String>, more: &[String]) -> Result<Vec<u8>, Refusal> {
     match lock {
         None => serde_json::to_vec(&(server_id, peer)).map_err(failed),
-        Some(lock) => serde_json::to_vec(&(server_id, peer, lock)).map_err(failed),
+        Some(lock) if more.is_empty() => serde_json::to_vec(&(server_id, peer, lock)).map_err(failed),
+        Some(lock) => serde_json::to_vec(&(server_id, peer, lock, more)).map_err(failed),
     }
 }
 
@@ -250,8 +257,9 @@ impl Core {
         }
         let challenge = self.challenge(&from, None).await?;
         let joining = Joining { from, non_voter, kind: challenge.0.kind };
-        match (&joining.kind, &self.options.device) {
-            (LockKind::Device { backend }, Some(device)) if backend == device.backend() => {
+        let seals = self.seals();
+        match (&joining.kind, seals.present.first()) {
+            (LockKind::Device { backend }, _) if seals.present.iter().any(|s| s.device.backend() == backend) => {
                 *lock(&self.joins.joining) = Some(joining);
                 let joined = self.prove(None).await;
                 *lock(&self.joins.joining) = None;
@@ -264,11 +272,11 @@ impl Core {
                     "the cluster is sealed by {backend:?}, and this node has no such device: correct the seal stanza"
                 ),
             )),
-            (_, Some(device)) => Err(Refusal(
+            (_, Some(seal)) => Err(Refusal(
                 400,
                 format!(
                     "the cluster is sealed by shares, and this node by {:?}: correct the seal stanza",
-                    device.backend()
+                    seal.device.backend()
                 ),
             )),
             _ => {
@@ -286,7 +294,7 @@ impl Core {
         token: &JoinToken,
         non_voter: bool,
     ) -> Result<(), Refusal> {
-        if self.options.device.is_none() {
+        if !self.has_device() {
             return refuse("a join token is for a node with a device of its own: this one has no seal stanza for it");
         }
         let cluster = self.own_cluster()?;
@@ -302,9 +310,25 @@ impl Core {
                 .map_err(failed)?;
         let root = minicbor::decode(&STANDARD.decode(&answer.root).map_err(failed)?).map_err(failed)?;
         let root = locks::open_with_key(&root, &cluster_id, &key).map_err(failed)?;
-        let (lock, _root) = self.device_lock(root, cluster_id, clock::now()).await?;
-        let lock = Lock { scope: Scope::Node(server_id), ..lock };
-        self.introduce(from, non_voter, &key, Some(in_base64(&lock)?)).await?;
+        let mut made = Vec::new();
+        let mut refused = None;
+        for seal in &self.seals().present {
+            match self.device_lock(seal, &root, cluster_id, clock::now()).await {
+                Ok(lock) => made.push(in_base64(&Lock { scope: Scope::Node(server_id.clone()), ..lock })?),
+                Err(refusal) => {
+                    // One is enough to open the store alone.
+                    tracing::warn!(
+                        seal = seal.shown(),
+                        "this seal has no lock yet, operator seal rewrap makes it: {}",
+                        refusal.1
+                    );
+                    refused.get_or_insert(refusal);
+                }
+            }
+        }
+        let mut made = made.into_iter();
+        let Some(lock) = made.next() else { return Err(refused.unwrap_or_else(|| failed("there is no seal"))) };
+        self.introduce(from, non_voter, &key, Some((lock, made.collect()))).await?;
         self.retry_device();
         Ok(())
     }
@@ -336,19 +360,41 @@ impl Core {
         let Some(joining) = self.joining() else { return refuse("Vault is not initialized") };
         // A fresh one: people may have taken their time.
         let (closed, cluster_id) = self.challenge(&joining.from, None).await?;
-        let key = match (shares_key, &self.options.device) {
-            (Some(key), _) => locks::open_with_key(&closed, &cluster_id, key)
+        let key = match shares_key {
+            Some(key) => locks::open_with_key(&closed, &cluster_id, key)
                 .map_err(|e| Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")))?,
-            (None, Some(device)) => {
-                let device = device.clone();
-                let opened = tokio::task::spawn_blocking(move || {
-                    device.unwrap(&closed, &locks::wrap_context(&cluster_id, &closed.id))
-                });
-                opened.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?
-            }
-            (None, None) => return Err(failed("neither shares nor a device")),
+            None => self.open_challenge(&closed, &cluster_id).await?,
         };
         self.introduce(&joining.from, joining.non_voter, &key, None).await
+    }
+
+    /// Open a challenge with the device that it was closed with, which is one of the cluster's.
+    async fn open_challenge(&self, closed: &Lock, cluster_id: &[u8; 16]) -> Result<Key, Refusal> {
+        let (seals, mut refused) = (self.seals(), None);
+        let is_named = |seal: &&Arc<Seal>| closed.name.is_some() && seal.name == closed.name;
+        let named = seals.present.iter().filter(is_named);
+        for seal in named.chain(seals.present.iter().filter(|seal| !is_named(seal))) {
+            if closed.backend() != Some(seal.device.backend()) {
+                continue;
+            }
+            match seal.open(closed, cluster_id).await {
+                Ok(key) => return Ok(key),
+                Err(refusal) => drop(refused.get_or_insert(Refusal(500, refusal.text))),
+            }
+        }
+        Err(refused.unwrap_or_else(|| failed("neither shares nor a device")))
+    }
+
+    /// Close a challenge's key with a device of the cluster's.
+    async fn close_challenge(&self, key: &Key, cluster_id: [u8; 16]) -> Result<Lock, Refusal> {
+        let mut refused = None;
+        for seal in &self.seals().present {
+            match self.device_lock(seal, key, cluster_id, clock::now()).await {
+                Ok(lock) => return Ok(lock),
+                Err(refusal) => drop(refused.get_or_insert(refusal)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| failed("this node has no key with which it could ask for proof")))
     }
 
     /// Say who this node is, under the challenge's key, and wait for what the cluster holds.
@@ -357,13 +403,14 @@ impl Core {
         from: &JoinFrom,
         non_voter: bool,
         key: &Key,
-        lock: Option<String>,
+        locks: Option<(String, Vec<String>)>,
     ) -> Result<(), Refusal> {
         let cluster = self.own_cluster()?;
         let server_id = cluster.node_id().to_owned();
         let peer = Peer { never_votes: non_voter, ..cluster.own_peer() };
-        let answer = mac(key, PROOF, &proven(&server_id, &peer, lock.as_ref())?)?.finalize().into_bytes();
-        let proof = Proof { server_id, peer, answer: STANDARD.encode(answer), lock };
+        let (lock, more_locks) = locks.map_or((None, Vec::new()), |(lock, more)| (Some(lock), more));
+        let answer = mac(key, PROOF, &proven(&server_id, &peer, lock.as_ref(), &more_locks)?)?.finalize().into_bytes();
+        let proof = Proof { server_id, peer, answer: STANDARD.encode(answer), lock, more_locks };
         let body = serde_json::to_value(&proof).map_err(failed)?;
         let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/answer", body).await;
         let answer = answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?;
@@ -441,24 +488,16 @@ impl Core {
         let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("there are no locks")) };
         let cluster_id = read.list.cluster_id;
         let key = Key::random(32).map_err(failed)?;
-        let closed = match (&self.options.device, read.list.shares_lock(), &*open.shares_key.load()) {
-            (Some(_), ..) if let Some(id) = &token => {
+        let closed = match (self.has_device(), read.list.shares_lock(), &*open.shares_key.load()) {
+            (true, ..) if let Some(id) = &token => {
                 let token_key = self.join_token_key(&open, id)?;
                 locks::lock_with_key(&key, &token_key, &cluster_id, (1, 1), 0, 0).map_err(failed)?
             }
             _ if token.is_some() => return refuse("join tokens are for clusters that are sealed by devices"),
-            (None, Some(Lock { kind: LockKind::Shares { shares, threshold }, .. }), Some(shares_key)) => {
+            (false, Some(Lock { kind: LockKind::Shares { shares, threshold }, .. }), Some(shares_key)) => {
                 locks::lock_with_key(&key, shares_key, &cluster_id, (*shares, *threshold), 0, 0).map_err(failed)?
             }
-            (Some(device), _, _) => {
-                let (device, id) = (device.clone(), random::bytes::<16>().map_err(failed)?);
-                let again = key.try_clone().map_err(failed)?;
-                let now = clock::now().secs();
-                let wrapping = tokio::task::spawn_blocking(move || {
-                    locks::lock_with_device(&again, &*device, &cluster_id, id, now)
-                });
-                wrapping.await.map_err(failed)?.map_err(|e| Refusal(500, e.text))?
-            }
+            (true, _, _) => self.close_challenge(&key, cluster_id).await?,
             _ => return Err(failed("this node has no key with which it could ask for proof")),
         };
         self.has_room_for_a_challenge(&server_id)?
@@ -522,7 +561,7 @@ impl Core {
         let cluster = self.own_cluster()?;
         let proof: Proof =
             serde_json::from_slice(body).map_err(|e| Refusal(400, format!("no answer to a challenge: {e}")))?;
-        let Proof { server_id, peer, answer, lock: own_lock } = proof;
+        let Proof { server_id, peer, answer, lock: own_lock, more_locks } = proof;
         // It counts once, right or wrong.
         let challenge = lock(&self.joins.challenges).remove(&server_id);
         let now = self.clock.boot();
@@ -531,7 +570,7 @@ impl Core {
         else {
             return refuse("no challenge was made for this server id, or it is too old");
         };
-        if !is_mac(&key, PROOF, &proven(&server_id, &peer, own_lock.as_ref())?, &answer)? {
+        if !is_mac(&key, PROOF, &proven(&server_id, &peer, own_lock.as_ref(), &more_locks)?, &answer)? {
             return refuse("invalid answer given");
         }
         let level = self.feature_level();
@@ -552,8 +591,14 @@ impl Core {
         };
         match (&token, &own_lock) {
             (Some(token), Some(own_lock)) => {
-                let own_lock = STANDARD.decode(own_lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
-                self.add_node_lock(&server_id, &own_lock, token, given).await?;
+                if more_locks.len() >= MOST_SEALS {
+                    return refuse(format!("a node has at most {MOST_SEALS} seals"));
+                }
+                let decoded =
+                    |lock: &String| STANDARD.decode(lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")));
+                let own_locks = std::iter::once(own_lock).chain(&more_locks).map(decoded);
+                let own_locks = own_locks.collect::<Result<Vec<Vec<u8>>, Refusal>>()?;
+                self.add_node_locks(&server_id, &own_locks, token, given).await?;
             }
             (None, None) => {}
             _ => return refuse("a join token and a lock of the node's own belong together"),

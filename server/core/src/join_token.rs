@@ -108,22 +108,27 @@ impl Core {
         Key::from_slice(&mut key).map_err(failed)
     }
 
-    /// Keep a newcomer's lock of the root key that it was given, and use its token up.
-    pub(crate) async fn add_node_lock(
+    /// Keep a newcomer's locks of the root key that it was given, and use its token up.
+    pub(crate) async fn add_node_locks(
         &self,
         node: &str,
-        lock: &[u8],
+        locks: &[Vec<u8>],
         token: &str,
         given: Option<Arc<Key>>,
     ) -> std::result::Result<(), Refusal> {
-        let lock: Lock = minicbor::decode(lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
-        if lock.scope != Scope::Node(node.to_owned()) || !matches!(lock.kind, LockKind::Device { .. }) {
-            return refuse("the lock is not one of this node's device");
-        }
+        let scope = Scope::Node(node.to_owned());
+        let decoded = |lock: &Vec<u8>| {
+            let lock: Lock = minicbor::decode(lock).map_err(|e| Refusal(400, format!("this is no lock: {e}")))?;
+            match lock.scope == scope && matches!(lock.kind, LockKind::Device { .. }) && lock.stale_since.is_none() {
+                true => Ok(lock),
+                false => refuse("the lock is not one of this node's device"),
+            }
+        };
+        let locks = locks.iter().map(decoded).collect::<std::result::Result<Vec<Lock>, Refusal>>()?;
         let Some(given) = given else { return refuse("this node was not given the root key") };
         self.change_list(Some((token, given)), |list| {
-            list.locks.retain(|l| l.scope != lock.scope);
-            list.locks.push(lock.clone());
+            list.locks.retain(|l| l.scope != scope);
+            list.locks.extend(locks);
             true
         })
         .await

@@ -8,6 +8,7 @@
 mod answer;
 pub mod audit;
 pub mod auto_join;
+mod auto_unseal;
 mod autopilot;
 mod background;
 mod backups;
@@ -36,6 +37,7 @@ mod join_token;
 mod last_use;
 pub mod layout;
 mod leases;
+mod lock_owners;
 mod lockout;
 pub mod log;
 mod logins;
@@ -57,7 +59,9 @@ mod reading;
 mod router;
 mod seal_health;
 mod seal_migration;
+mod seal_plan;
 mod seal_state;
+mod seals;
 pub mod settings;
 mod snapshot;
 mod standing;
@@ -82,6 +86,7 @@ pub use old_routes::OldRoutes;
 pub use router::Lockout;
 pub use router::{EngineTable, Factory, MountEntry};
 pub use seal_state::Refusal;
+pub use seals::{Seal, SealSource, Seals};
 pub use snapshot::inspect as inspect_snapshot;
 pub use standing::{Standing, free_bytes};
 pub use sys::raft::ARCHIVE;
@@ -93,7 +98,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Backend, Error, Map, Place, Result, Timestamp, Transaction, Value};
-use holdfast_seal::{Barrier, SealDevice};
+use holdfast_seal::Barrier;
 use holdfast_storage::{CommitError, Proposal, Store, View, Write};
 
 use crate::cache::Cache;
@@ -113,10 +118,10 @@ const ATTEMPTS: usize = 64;
 pub struct Options {
     pub store: Store,
     pub engines: EngineTable,
-    /// The device of the seal stanza; `None`: shares open the store.
-    pub device: Option<Arc<dyn SealDevice>>,
-    /// The device that opened the store before, where its stanza says that it is disabled.
-    pub former: Option<Arc<dyn SealDevice>>,
+    /// What opens the store, by the configuration.
+    pub seals: Seals,
+    /// Reads that part of the configuration again.
+    pub seal_source: Option<Arc<dyn SealSource>>,
     /// Devices that hold keys, by name.
     pub devices: Vec<devices::Declared>,
     /// `inmem`, `file`, `raft`.
@@ -166,6 +171,8 @@ pub struct Core {
     /// What a node that stands by reads with.
     pub(crate) readers: reading::Readers,
     pub(crate) seal: seal_state::SealState,
+    /// The seals that the configuration names now.
+    seals: ArcSwap<Seals>,
     pub(crate) seal_health: seal_health::SealHealth,
     pub devices: Arc<devices::Devices>,
     pub(crate) recovery_mode: Option<ceremony::RecoveryMode>,
@@ -207,8 +214,7 @@ pub struct Node {
 /// [`Options`] without the store.
 pub struct Settings {
     pub engines: EngineTable,
-    pub device: Option<Arc<dyn SealDevice>>,
-    pub former: Option<Arc<dyn SealDevice>>,
+    pub seal_source: Option<Arc<dyn SealSource>>,
     pub storage_type: String,
     pub cluster: Option<Arc<dyn cluster::Cluster>>,
     /// Devices that the configuration declares now.
@@ -262,8 +268,7 @@ impl Core {
     pub fn with_clocks(options: Options, clocks: Arc<dyn Clocks>) -> Arc<Core> {
         let settings = Settings {
             engines: options.engines,
-            device: options.device,
-            former: options.former,
+            seal_source: options.seal_source,
             storage_type: options.storage_type,
             cluster: options.cluster,
             audit: ArcSwap::from_pointee(options.audit),
@@ -281,6 +286,7 @@ impl Core {
             open: ArcSwapOption::empty(),
             readers: reading::Readers::default(),
             seal: seal_state::SealState::default(),
+            seals: ArcSwap::from_pointee(options.seals),
             seal_health: seal_health::SealHealth::default(),
             devices: Arc::new(devices::Devices::new(options.devices)),
             recovery_mode: options.recovery_mode.map(ceremony::RecoveryMode::new),
@@ -314,6 +320,44 @@ impl Core {
             }
         }));
         core
+    }
+
+    /// The seals that the configuration names now.
+    pub fn seals(&self) -> Arc<Seals> {
+        self.seals.load_full()
+    }
+
+    /// The configuration names these seals by now. From shares to a device or back goes by a restart alone.
+    pub fn declare_seals(&self, seals: Seals) {
+        let present = self.seals();
+        let same = |a: &Option<Arc<Seal>>, b: &Option<Arc<Seal>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        let is_same = seals.present.len() == present.present.len()
+            && seals.present.iter().zip(&present.present).all(|(a, b)| Arc::ptr_eq(a, b))
+            && same(&seals.former, &present.former);
+        if is_same {
+            return;
+        }
+        if present.present.is_empty() || seals.present.is_empty() {
+            tracing::warn!(
+                "whether shares or a device open the store is another in the configuration: it counts at a restart"
+            );
+            return;
+        }
+        let names: Vec<&str> = seals.present.iter().map(|seal| seal.shown()).collect();
+        tracing::info!(
+            seals = names.join(", "),
+            "the configuration names other seals: operator seal rewrap brings the locks in line"
+        );
+        self.seals.store(Arc::new(seals));
+    }
+
+    /// Whether a device opens the store, by the configuration.
+    pub(crate) fn has_device(&self) -> bool {
+        self.seals.load().have_a_device()
     }
 
     /// Say where this node is reached; the first word counts.

@@ -14,6 +14,7 @@ pub use self::times::Times;
 
 use self::page::Page;
 use crate::audit;
+use crate::seals::Seen;
 use crate::usage::{Counts, Usage};
 
 /// A number that only rises.
@@ -197,8 +198,10 @@ pub struct Members {
 /// Figures of other parts at this moment.
 pub struct Now {
     pub unsealed: bool,
-    /// The seal's device, once it was asked.
-    pub(crate) seal_device: Option<crate::seal_health::Seen>,
+    /// The seals' devices that were asked.
+    pub(crate) seals: Vec<(Option<String>, Seen)>,
+    /// Whether each seal has a lock around the present root key.
+    pub(crate) fully_wrapped: Option<bool>,
     pub devices: Arc<Vec<Arc<crate::devices::Device>>>,
     pub applied_index: u64,
     pub feature_level: u64,
@@ -230,20 +233,12 @@ impl Metrics {
         let mut one = |name: &str, kind: &str, help: &str, value: f64| page.one(name, kind, help, value);
         one("vault_core_unsealed", "gauge", "1 while the server is unsealed.", f64::from(u8::from(now.unsealed)));
         one("vault_core_active", "gauge", "1 while the server is active.", f64::from(u8::from(now.active)));
-        if let Some(device) = &now.seal_device {
-            let healthy = f64::from(u8::from(device.unhealthy.is_none()));
+        if let Some(wrapped) = now.fully_wrapped {
             one(
-                "holdfast_seal_device_healthy",
+                "holdfast_seal_fully_wrapped",
                 "gauge",
-                "1 if the seal's device opened its lock when asked last.",
-                healthy,
-            );
-            let took = device.took.as_secs_f64();
-            one(
-                "holdfast_seal_device_check_seconds",
-                "gauge",
-                "How long the last check of the seal's device took.",
-                took,
+                "1 if each seal has a lock around the present root key, and no lock is without its seal.",
+                f64::from(u8::from(wrapped)),
             );
         }
         one("vault_core_in_flight_requests", "gauge", "Requests being handled.", self.in_flight.get() as f64);
@@ -361,6 +356,7 @@ impl Metrics {
         });
         self.request_times(&mut page);
         audit_devices(&mut page, &now.audit);
+        seals(&mut page, &now.seals);
         devices(&mut page, &now.devices.iter().map(|device| device.figures()).collect::<Vec<_>>());
         if let Some(members) = &now.members {
             cluster(&mut page, members);
@@ -433,6 +429,21 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     let syncs = named.iter().map(|(labels, d)| (borrowed(labels), &d.figures.syncs));
     let syncs = syncs.filter(|(_, times)| times.count.get() > 0);
     page.times_of(("holdfast_audit_device_sync", "Milliseconds until the disk has what was written."), syncs);
+}
+
+/// How the seals' devices are. The only seal's has no label where it has no name.
+fn seals(page: &mut Page, all: &[(Option<String>, Seen)]) {
+    let labels = |name: &Option<String>| name.iter().map(|name| ("seal", name.clone())).collect::<Vec<_>>();
+    let named: Vec<(Vec<(&'static str, String)>, &Seen)> =
+        all.iter().map(|(name, seen)| (labels(name), seen)).collect();
+    page.series(
+        ("holdfast_seal_device_healthy", "gauge", "1 if the seal's device opened its lock when asked last."),
+        named.iter().map(|(labels, seen)| (borrowed(labels), f64::from(u8::from(seen.unhealthy.is_none())))),
+    );
+    page.series(
+        ("holdfast_seal_device_check_seconds", "gauge", "How long the last check of the seal's device took."),
+        named.iter().map(|(labels, seen)| (borrowed(labels), seen.took.as_secs_f64())),
+    );
 }
 
 fn devices(page: &mut Page, all: &[Device<'_>]) {

@@ -6,14 +6,16 @@
 //! its own answers with the lock that this device has made of the new key.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_hsm::memory::Key;
+use holdfast_seal::Lock;
 use holdfast_seal::locks::{self, LockKind, LockList, ReadList, Scope};
-use holdfast_seal::{Lock, SealDevice};
 use minicbor::{Decode, Encode};
 
+use crate::ceremony::Away;
 use crate::cluster::Cluster;
+use crate::lock_owners::{OfSeal, Owner};
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::{Core, Open, clock};
 
@@ -34,6 +36,9 @@ struct Offer {
     /// Present locks that the active node cannot make anew.
     #[n(3)]
     wanted: Vec<Lock>,
+    /// Locks around this root key: each of the node's seals is to have one of them, or to make one.
+    #[n(4)]
+    complete: Option<Vec<Lock>>,
 }
 
 /// What another node answers.
@@ -44,6 +49,9 @@ struct Taken {
     /// Why it did not take the keys, or could not make its lock.
     #[n(1)]
     trouble: Option<String>,
+    /// What its seals have and have made, where that was asked; of an earlier program: nothing.
+    #[n(2)]
+    seals: Option<Vec<OfSeal>>,
 }
 
 #[derive(Encode, Decode)]
@@ -91,14 +99,16 @@ impl Offered {
 }
 
 impl Core {
-    /// Tell the other members the keys that the store is about to have. Returns the locks that only they could make:
-    /// the change must not go on without them. The caller holds the lock of acts.
+    /// Tell the other members the keys that the store is about to have. Returns the locks that only they could make: the
+    /// change must not go on without them, save those that are `away` already, and those of a node that has made another
+    /// one, which come to them. The caller holds the lock of acts.
     pub(crate) async fn tell_new_keys(
         &self,
         open: &Open,
         list: &LockList,
         (root, shares_key): (&Key, Option<&Key>),
         wanted: Vec<Lock>,
+        away: &mut Away,
     ) -> Result<Vec<([u8; 16], Lock)>, Refusal> {
         let Some(cluster) = &self.options.cluster else {
             return match wanted.first() {
@@ -113,6 +123,7 @@ impl Core {
             root: close(root)?,
             shares_key: shares_key.map(close).transpose()?,
             wanted,
+            complete: None,
         };
         let answers = cluster.offer_keys(minicbor::to_vec(&offer).map_err(failed)?).await;
         let (mut made, mut troubles) = (Vec::new(), BTreeMap::new());
@@ -131,8 +142,18 @@ impl Core {
             }
         }
         for lock in &offer.wanted {
-            if !made.iter().any(|(of, _)| *of == lock.id) {
-                return refuse(not_made(lock, list, &**cluster, &troubles));
+            if made.iter().any(|(of, _)| *of == lock.id) {
+                away.remove(&lock.id);
+                continue;
+            }
+            let its_node_opens = lock.scope != Scope::Cluster && made.iter().any(|(_, m)| m.scope == lock.scope);
+            match (&lock.scope, its_node_opens) {
+                _ if away.contains_key(&lock.id) => {}
+                (Scope::Node(id), true) => {
+                    let why = troubles.get(id).map_or("its device did not make its lock", String::as_str);
+                    away.insert(lock.id, format!("{id}: {why}"));
+                }
+                _ => return refuse(not_made(lock, list, &**cluster, &troubles)),
             }
         }
         // Should the store not say whether it took the change, this node may find it applied later.
@@ -143,12 +164,19 @@ impl Core {
 
     /// Take the keys that the active node tells, and make the locks that only this node can.
     pub async fn take_new_keys(&self, offer: &[u8]) -> Vec<u8> {
+        if let Some(answer) = self.answer_plan(offer).await {
+            return answer;
+        }
         let taken = match self.take_namespace_keys(offer) {
-            Some(taken) => taken.map(|()| Taken { made: Vec::new(), trouble: None }),
+            Some(taken) => taken.map(|()| Taken { made: Vec::new(), trouble: None, seals: None }),
             None => self.take_offer(offer).await,
         };
-        minicbor::to_vec(taken.unwrap_or_else(|trouble| Taken { made: Vec::new(), trouble: Some(trouble) }))
-            .unwrap_or_default()
+        minicbor::to_vec(taken.unwrap_or_else(|trouble| Taken {
+            made: Vec::new(),
+            trouble: Some(trouble),
+            seals: None,
+        }))
+        .unwrap_or_default()
     }
 
     async fn take_offer(&self, offer: &[u8]) -> Result<Taken, String> {
@@ -157,56 +185,66 @@ impl Core {
         let opened = |lock: &Lock| {
             locks::open_with_key(lock, &offer.cluster_id, &present).map_err(|_| "it holds another root key".to_owned())
         };
-        let mut root = opened(&offer.root)?;
+        let root = opened(&offer.root)?;
         let shares_key = offer.shares_key.as_ref().map(opened).transpose()?;
+        let Some(mut list) = self.lock_list()?.map(|read| read.list) else { return Err("it has no locks".into()) };
+        if let Some(locks) = offer.complete {
+            list.locks = locks;
+            let seals = self.complete_locks(&present, &list).await.map_err(|Refusal(_, e)| e)?;
+            return Ok(Taken { made: Vec::new(), trouble: None, seals: Some(seals) });
+        }
         let (mut made, mut trouble) = (Vec::new(), None);
+        let seals = self.seals();
         for wanted in &offer.wanted {
-            match self.is_of_own_device(wanted, &offer.cluster_id).await {
-                Ok(false) => continue,
-                Ok(true) => {}
-                Err(e) => {
-                    trouble = Some(e);
-                    continue;
-                }
+            let is_own = self.node_id().is_some_and(|id| wanted.scope == Scope::Node(id.to_owned()));
+            let lock = match self.owner_of(&seals, &list, wanted).await {
+                Owner::Here(seal) => self.device_lock(&seal, &root, offer.cluster_id, clock::now()).await,
+                Owner::Away(why) if is_own => Err(Refusal(500, why)),
+                Owner::Nobody => Err(Refusal(500, format!("no seal stanza names the lock {}", wanted.shown()))),
+                Owner::Away(_) | Owner::Elsewhere => continue,
+            };
+            match lock {
+                Ok(lock) => made.push(Made { of: wanted.id, lock }),
+                Err(Refusal(_, why)) => trouble = Some(why),
             }
-            let lock;
-            (lock, root) = self.device_lock(root, offer.cluster_id, clock::now()).await.map_err(|Refusal(_, e)| e)?;
-            made.push(Made { of: wanted.id, lock });
         }
         self.standings.offered.keep(root, shares_key);
-        Ok(Taken { made, trouble })
+        Ok(Taken { made, trouble, seals: None })
     }
 
-    /// Whether a lock is one of this node's device. Err: it is, and the device does not open it at present.
-    pub(crate) async fn is_of_own_device(&self, lock: &Lock, cluster_id: &[u8; 16]) -> Result<bool, String> {
-        let LockKind::Device { backend } = &lock.kind else { return Ok(false) };
-        let Some(device) = self.options.device.clone() else { return Ok(false) };
-        let own = match &lock.scope {
-            Scope::Node(id) if Some(id.as_str()) != self.node_id() => return Ok(false),
-            Scope::Node(_) => true,
-            Scope::Cluster => false,
+    /// Ask the other members to have a lock around the root key for each of their seals. What each has and has made; or why
+    /// it cannot be asked.
+    pub(crate) async fn complete_others(
+        &self,
+        open: &Open,
+        list: &LockList,
+    ) -> Result<BTreeMap<String, Result<Vec<OfSeal>, String>>, Refusal> {
+        let Some(cluster) = &self.options.cluster else { return Ok(BTreeMap::new()) };
+        let present = open.root.load_full();
+        let offer = Offer {
+            cluster_id: list.cluster_id,
+            // It stands for nothing but that this node holds the root key.
+            root: locks::lock_with_key(&Key::random(32).map_err(failed)?, &present, &list.cluster_id, (1, 1), 0, 0)
+                .map_err(failed)?,
+            shares_key: None,
+            wanted: Vec::new(),
+            complete: Some(list.locks.iter().filter(|lock| lock.backend().is_some()).cloned().collect()),
         };
-        if device.backend() != backend {
-            let other = format!("its lock is of the device {backend:?}, and it has {:?}", device.backend());
-            return if own { Err(other) } else { Ok(false) };
-        }
-        match opens(device, lock.clone(), *cluster_id).await? {
-            Ok(_) => Ok(true),
-            // A lock of the cluster's may be of another node's device.
-            Err(e) if e.retry && !own => Ok(false),
-            Err(e) => Err(e.text),
-        }
+        let answers = cluster.offer_keys(minicbor::to_vec(&offer).map_err(failed)?).await;
+        let read = |answer: Vec<u8>| {
+            let taken: Taken = minicbor::decode(&answer).map_err(|e| e.to_string())?;
+            match (taken.seals, taken.trouble) {
+                (Some(seals), _) => Ok(seals),
+                (None, Some(trouble)) => Err(trouble),
+                (None, None) => Err("its program does not know several seals".to_owned()),
+            }
+        };
+        let asked = answers.into_iter().map(|(id, answer)| {
+            let answer = answer.map_err(|e| format!("it is away: {e}"));
+            (id, answer.and_then(read))
+        });
+        Ok(asked.collect())
     }
-}
-
-async fn opens(
-    device: Arc<dyn SealDevice>,
-    lock: Lock,
-    cluster_id: [u8; 16],
-) -> Result<Result<Key, holdfast_seal::DeviceRefusal>, String> {
-    let opening =
-        tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
-    opening.await.map_err(|e| e.to_string())
 }
 
 /// A lock as it goes into the list, if it is one that was asked of this node.
@@ -217,7 +255,7 @@ fn as_wanted(offer: &Offer, node: &str, made: Made) -> Option<Lock> {
         Scope::Cluster => true,
     };
     let is_device = matches!(made.lock.kind, LockKind::Device { .. });
-    (may && is_device).then(|| Lock { scope: wanted.scope.clone(), priority: wanted.priority, ..made.lock })
+    (may && is_device).then(|| Lock { scope: wanted.scope.clone(), ..made.lock })
 }
 
 fn whose(lock: &Lock) -> String {

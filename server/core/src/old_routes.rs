@@ -51,9 +51,7 @@ impl Core {
             Err(text) => return Some(Answer::error(400, &text)),
         };
         let shown = match target {
-            Some(Target::Recovery) if self.options.device.is_none() => {
-                Err(Refusal(400, "recovery rekeying not supported".into()))
-            }
+            Some(Target::Recovery) if !self.has_device() => Err(Refusal(400, "recovery rekeying not supported".into())),
             Some(target) => self.rekey(target, (verb, tail), &body).await,
             None => self.old_generation((verb, tail), &body).await,
         };
@@ -159,18 +157,18 @@ pub(crate) fn given(body: &Map<String, Value>) -> Result<(String, Secret<Vec<u8>
 }
 
 fn outcome(outcome: Outcome, more: fn(&Progress) -> Map<String, Value>) -> Map<String, Value> {
-    let (mut m, doubt) = match outcome {
+    let (mut m, warnings) = match outcome {
         Outcome::More(progress) => return more(&progress),
-        Outcome::Complete { progress, keys, doubt } => (complete(&progress, &keys), doubt),
-        Outcome::Verified { nonce, doubt } => {
+        Outcome::Complete { progress, keys, warnings } => (complete(&progress, &keys), warnings),
+        Outcome::Verified { nonce, warnings } => {
             let mut m = Map::new();
             m.insert("nonce".into(), nonce.into());
             m.insert("complete".into(), true.into());
-            (m, doubt)
+            (m, warnings)
         }
     };
-    if let Some(why) = doubt {
-        m.insert("warnings".into(), vec![ceremony::doubt(&why)].into());
+    if !warnings.is_empty() {
+        m.insert("warnings".into(), warnings.into());
     }
     m
 }

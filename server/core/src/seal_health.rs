@@ -1,76 +1,38 @@
-//! Whether the seal's device would open the store now: it is asked from time to time, by the very act that an unseal
-//! needs, so that one which has gone is known before the next start.
+//! Whether the devices of the seals would open the store now: they are asked from time to time, by the very act that an
+//! unseal needs, so that one which has gone is known before the next start.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_sdk::{Error, Map, Timestamp, Value};
 use holdfast_seal::Lock;
-use holdfast_seal::locks::{self, LockKind, Scope};
+use holdfast_seal::locks::{LockKind, LockList, Scope};
 
-use crate::{Core, Open, clock, random};
+use crate::seals::{Seal, Seals};
+use crate::{Core, Open, random};
 
-/// Between two checks of a device that is well, of one that is not, and until there is something to check.
+/// Between two checks of devices that are well, of one that is not, and until there is something to check.
 const EVERY: Duration = Duration::from_secs(600);
 const EVERY_IF_NOT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What is known of this node's device.
+/// When the next check is.
 #[derive(Default)]
 pub(crate) struct SealHealth {
-    seen: Mutex<Seen>,
     /// Check now.
     now: tokio::sync::Notify,
 }
 
-/// The last check of the device.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// When it opened its lock last.
-    pub opened: Option<Timestamp>,
-    pub checked: Option<Timestamp>,
-    /// How long it took.
-    pub took: Duration,
-    /// Since when it does not, and why.
-    pub unhealthy: Option<(Timestamp, String)>,
-}
-
 impl SealHealth {
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub fn check_now(&self) {
         self.now.notify_one();
-    }
-
-    /// What came of asking the device.
-    pub fn note(&self, outcome: Result<(), String>, took: Duration) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::now();
-        (seen.checked, seen.took) = (Some(now), took);
-        match outcome {
-            Ok(()) => {
-                if seen.unhealthy.take().is_some() {
-                    tracing::info!("the seal's device is well again");
-                }
-                seen.opened = Some(now);
-            }
-            Err(why) => {
-                if seen.unhealthy.as_ref().is_none_or(|(_, before)| *before != why) {
-                    tracing::error!("the seal's device would not open the store: {why}");
-                }
-                let since = seen.unhealthy.as_ref().map_or(now, |(since, _)| *since);
-                seen.unhealthy = Some((since, why));
-            }
-        }
     }
 }
 
 impl Core {
-    /// Check the device again and again, while this node holds the root key. Runs for as long as the process.
+    /// Check the devices again and again, while this node holds the root key. Runs for as long as the process.
     pub async fn watch_device(self: Arc<Self>) {
-        while self.options.device.is_some() {
+        while self.has_device() {
             let wait = match self.check_device().await {
                 None => LOOK_AGAIN,
                 Some(Ok(())) => EVERY,
@@ -83,55 +45,136 @@ impl Core {
         }
     }
 
-    /// Let the device open its lock, and hold what comes out against the root key. None: there is nothing to check:
-    /// no device, no lock of it, or the node is sealed.
+    /// Let each seal's device open its lock, and hold what comes out against the root key. The first that does not, if one
+    /// does not. None: there is nothing to check: no device, no lock of one, or the node is sealed.
     pub async fn check_device(&self) -> Option<Result<(), String>> {
-        let device = self.options.device.clone()?;
+        let seals = self.seals();
         let list = self.lock_list().ok()??.list;
-        let wanted = list.device_lock_of(self.node_id())?.clone();
         if self.seal_migration(&list).is_some() {
-            // It is the lock of the device before.
+            // They are the locks of the device before.
             return None;
         }
-        let root = self.present_root().ok()??;
-        let cluster_id = list.cluster_id;
-        let began = Instant::now();
-        let opened =
-            tokio::task::spawn_blocking(move || device.unwrap(&wanted, &locks::wrap_context(&cluster_id, &wanted.id)));
-        let outcome = match opened.await {
-            Ok(Ok(found)) if found.ct_eq(root.expose()) => Ok(()),
-            // The root key may have changed meanwhile: the next check tells.
-            Ok(Ok(_)) if self.present_root().ok().flatten().is_some_and(|now| !now.ct_eq(root.expose())) => {
-                return None;
+        let mut outcome = None;
+        for seal in &seals.present {
+            let checked = self.check_seal(&seals, seal, &list).await;
+            if !matches!(outcome, Some(Err(_))) {
+                outcome = checked.or(outcome);
             }
-            Ok(Ok(_)) => Err("its lock holds another root key".to_owned()),
-            Ok(Err(refusal)) => Err(refusal.text),
-            Err(e) => Err(e.to_string()),
-        };
-        self.seal_health.note(outcome.clone(), began.elapsed());
-        Some(outcome)
+        }
+        outcome
     }
 
-    /// Each lock of the store, and how the one of this node's device is.
+    async fn check_seal(&self, seals: &Seals, seal: &Seal, list: &LockList) -> Option<Result<(), String>> {
+        let root = self.present_root().ok()??;
+        let began = Instant::now();
+        let mut refused = None;
+        for lock in seals.locks_of(seal, list, self.node_id()) {
+            let why = match seal.open(lock, &list.cluster_id).await {
+                // One that holds a former root key is opened by its device all the same.
+                Ok(found) if lock.stale_since.is_some() || found.ct_eq(root.expose()) => {
+                    seal.note(Ok(lock.id), began);
+                    return Some(Ok(()));
+                }
+                // The root key may have changed meanwhile: the next check tells.
+                Ok(_) if self.present_root().ok().flatten().is_none_or(|now| !now.ct_eq(root.expose())) => return None,
+                Ok(_) => "its lock holds another root key".to_owned(),
+                Err(refusal) => refusal.text,
+            };
+            refused.get_or_insert(why);
+        }
+        let why = refused?;
+        if seals.present.len() > 1 && seals.known_lock(seal, list, self.node_id()).is_none() {
+            // It has no lock yet, and was asked for those that may be another one's.
+            return None;
+        }
+        seal.note(Err(why.clone()), began);
+        Some(Err(why))
+    }
+
+    /// How many seals' devices did not open the store when they were asked last.
+    pub(crate) fn failing_seals(&self) -> usize {
+        self.seals().present.iter().filter(|seal| seal.seen().unhealthy.is_some()).count()
+    }
+
+    /// Whether each seal of the configuration has a lock around the present root key, and there are no others. None:
+    /// nothing is locked by devices.
+    pub(crate) fn is_fully_wrapped(&self) -> Option<bool> {
+        let list = self.lock_list().ok()??.list;
+        list.device_lock()?;
+        Some(self.are_fully_wrapped(&self.seals(), &list))
+    }
+
+    fn are_fully_wrapped(&self, seals: &Seals, list: &LockList) -> bool {
+        let node = self.node_id();
+        let has_lock = |seal: &Arc<Seal>| seals.known_lock(seal, list, node).is_some();
+        // A lock that was never opened by its device is not proved to open the store.
+        let are_good = list.locks.iter().all(|lock| lock.proved && lock.stale_since.is_none());
+        are_good && seals.present.iter().all(has_lock) && self.strays(seals, list).is_empty()
+    }
+
+    /// Locks of this node that no seal of the configuration can open.
+    pub(crate) fn strays<'l>(&self, seals: &Seals, list: &'l LockList) -> Vec<&'l Lock> {
+        let node = self.node_id();
+        let known: Vec<_> =
+            seals.present.iter().filter_map(|s| seals.known_lock(s, list, node)).map(|l| l.id).collect();
+        let mut locks = list.device_locks_of(node);
+        locks.retain(|lock| {
+            let may_be_ours = seals.present.iter().any(|seal| {
+                let has_another = seals.known_lock(seal, list, node).is_some_and(|own| own.id != lock.id);
+                seals.may_open(seal, lock, node) && !has_another
+            });
+            lock.scope.is_surely_of(node) && !known.contains(&lock.id) && !may_be_ours
+        });
+        locks
+    }
+
+    /// Each lock of the store, and how the seals of this node are.
     pub(crate) fn seal_backends(&self, open: &Open) -> Result<Map<String, Value>, Error> {
-        let list = self.own_locks(open)?;
-        let own = list.device_lock_of(self.node_id()).map(|lock| lock.id);
-        let seen = self.seal_health.seen();
-        let backends: Vec<Value> =
-            list.locks.iter().map(|lock| Value::Object(shown(lock, (own == Some(lock.id)).then_some(&seen)))).collect();
+        let (list, seals, node) = (self.own_locks(open)?, self.seals(), self.node_id());
+        let seal_of = |lock: &Lock| {
+            let is_its = |seal: &&Arc<Seal>| seals.known_lock(seal, &list, node).is_some_and(|own| own.id == lock.id);
+            seals.present.iter().find(is_its)
+        };
+        let strays: Vec<[u8; 16]> = self.strays(&seals, &list).iter().map(|lock| lock.id).collect();
+        let mut backends: Vec<Value> = Vec::new();
+        for lock in &list.locks {
+            let mut m = shown(lock);
+            match seal_of(lock) {
+                // Shares are with people, and other nodes' devices are theirs: nothing is known of them here.
+                None => drop(m.insert("checked_here".into(), false.into())),
+                Some(seal) => add_health(&mut m, seal),
+            }
+            if strays.contains(&lock.id) {
+                m.insert("configured".into(), false.into());
+            }
+            backends.push(Value::Object(m));
+        }
+        for seal in &seals.present {
+            if seals.known_lock(seal, &list, node).is_none() {
+                let mut m = Map::new();
+                m.insert("name".into(), seal.shown().into());
+                m.insert("type".into(), seal.device.backend().into());
+                m.insert("priority".into(), seal.priority.into());
+                m.insert("wrapped".into(), false.into());
+                add_health(&mut m, seal);
+                backends.push(Value::Object(m));
+            }
+        }
+        let mut unhealthy: Vec<Timestamp> =
+            seals.present.iter().filter_map(|seal| seal.seen().unhealthy).map(|(since, _)| since).collect();
+        unhealthy.sort();
         let mut m = Map::new();
-        m.insert("healthy".into(), seen.unhealthy.is_none().into());
-        if let Some((since, _)) = &seen.unhealthy {
+        m.insert("healthy".into(), unhealthy.is_empty().into());
+        if let Some(since) = unhealthy.first() {
             m.insert("unhealthy_since".into(), since.rfc3339().into());
         }
-        // A lock that was never opened by its device is not proved to open the store.
-        m.insert("fully_wrapped".into(), list.locks.iter().all(|lock| lock.proved).into());
+        m.insert("fully_wrapped".into(), self.are_fully_wrapped(&seals, &list).into());
         m.insert("backends".into(), backends.into());
         Ok(m)
     }
 }
 
-fn shown(lock: &Lock, seen: Option<&Seen>) -> Map<String, Value> {
+fn shown(lock: &Lock) -> Map<String, Value> {
     let mut m = Map::new();
     let mut set = |name: &str, value: Value| {
         m.insert(name.into(), value);
@@ -144,31 +187,48 @@ fn shown(lock: &Lock, seen: Option<&Seen>) -> Map<String, Value> {
             "shamir"
         }
     };
-    set("name", if lock.key_label.is_empty() { kind.into() } else { lock.key_label.clone().into() });
+    let name = lock.name.as_deref().unwrap_or(if lock.key_label.is_empty() { kind } else { &lock.key_label });
+    set("name", name.into());
     set("type", kind.into());
     set("id", random::uuid_text(&lock.id).into());
     set("priority", lock.priority.into());
     set("mechanism", lock.mechanism.clone().into());
+    if !lock.key_label.is_empty() || !lock.key_id.is_empty() {
+        set("key_label", lock.key_label.clone().into());
+        set("key_id", lock.key_id.clone().into());
+    }
     set("created", Timestamp::from_secs(lock.created).rfc3339().into());
     set("proved", lock.proved.into());
+    set("wrapped", lock.stale_since.is_none().into());
+    if let Some(since) = lock.stale_since {
+        set("stale_since", Timestamp::from_secs(since).rfc3339().into());
+    }
     if let Scope::Node(node) = &lock.scope {
         set("node", node.clone().into());
     }
-    match seen {
-        // Shares are with people, and other nodes' devices are theirs: nothing is known of them here.
-        None => set("checked_here", false.into()),
-        Some(seen) => {
-            let time = |t: Option<Timestamp>| t.map_or(Value::Null, |t| t.rfc3339().into());
-            set("checked_here", true.into());
-            set("healthy", seen.unhealthy.is_none().into());
-            set("last_opened", time(seen.opened));
-            set("last_checked", time(seen.checked));
-            set("last_check_ms", (seen.took.as_micros() as f64 / 1000.0).into());
-            if let Some((since, why)) = &seen.unhealthy {
-                set("unhealthy_since", since.rfc3339().into());
-                set("last_error", why.clone().into());
-            }
-        }
-    }
     m
+}
+
+/// How a seal of this node's configuration is.
+fn add_health(m: &mut Map<String, Value>, seal: &Seal) {
+    let seen = seal.seen();
+    let time = |t: Option<Timestamp>| t.map_or(Value::Null, |t| t.rfc3339().into());
+    let mut set = |name: &str, value: Value| {
+        m.insert(name.into(), value);
+    };
+    set("checked_here", true.into());
+    set("configured", true.into());
+    set("disabled", false.into());
+    set("healthy", seen.unhealthy.is_none().into());
+    set("last_opened", time(seen.opened));
+    set("last_checked", time(seen.checked));
+    set("last_check_ms", (seen.took.as_micros() as f64 / 1000.0).into());
+    let place = seal.device.place();
+    if !place.is_empty() {
+        set("place", place.into());
+    }
+    if let Some((since, why)) = &seen.unhealthy {
+        set("unhealthy_since", since.rfc3339().into());
+        set("last_error", why.clone().into());
+    }
 }

@@ -14,7 +14,7 @@ use holdfast_seal::Lock;
 use holdfast_seal::locks::{LockKind, LockList, ReadList};
 
 use crate::Core;
-use crate::ceremony::authority::{self, open_with};
+use crate::ceremony::authority;
 use crate::seal_state::{Refusal, refuse};
 
 /// What shares are called beside the devices' types.
@@ -48,34 +48,44 @@ impl fmt::Display for Migration {
 impl Core {
     /// The change of seal that the configuration asks for, if it is not done yet.
     pub(crate) fn seal_migration(&self, list: &LockList) -> Option<Migration> {
-        let (device, former) = (self.options.device.as_ref(), self.options.former.as_ref());
-        let to = device.map(|d| d.backend());
-        let from = match list.device_lock_of(self.node_id()).map(|lock| (lock, &lock.kind)) {
-            Some((lock, LockKind::Device { backend })) => {
-                let former = former.filter(|f| f.backend() == backend)?;
-                let is_of_new = device.is_some_and(|d| {
-                    // Where both name its key, only trying them tells whose it is.
-                    let is_named = d.names(lock) || !former.names(lock);
-                    d.backend() == backend
-                        && is_named
-                        && self.seal.former_opened.load(Ordering::SeqCst) != list.generation
-                });
-                (!is_of_new).then_some(backend.as_str())
+        let (seals, node) = (self.seals(), self.node_id());
+        let from = match list.device_locks_of(node)[..] {
+            [] if list.device_lock().is_some() => return None,
+            [] => seals.have_a_device().then_some(SHARES),
+            ref locks => {
+                let former = seals.former.as_ref()?;
+                let of_former = locks.iter().find(|lock| lock.backend() == Some(former.device.backend()))?;
+                let former_opened = self.seal.former_opened.load(Ordering::SeqCst) == list.generation;
+                let is_of_new = |lock: &&&Lock| {
+                    seals.present.iter().any(|seal| {
+                        if let Some(name) = &lock.name
+                            && (former.name.is_some() || seals.present.len() > 1)
+                        {
+                            return seal.name.as_ref() == Some(name) && seals.may_open(seal, lock, node);
+                        }
+                        // Where both name its key, only trying them tells whose it is.
+                        let is_named = seal.device.names(lock) || !former.device.names(lock);
+                        seals.may_open(seal, lock, node) && is_named && !former_opened
+                    })
+                };
+                let opens_by_new = locks.iter().filter(|lock| lock.stale_since.is_none()).any(|lock| is_of_new(&lock));
+                (!opens_by_new).then(|| of_former.backend().unwrap_or_default())
             }
-            _ if list.device_lock().is_none() => to.is_some().then_some(SHARES),
-            _ => None,
         }?;
-        Some(Migration { from: from.to_owned(), to: to.unwrap_or(SHARES).to_owned() })
+        let to = if seals.have_a_device() { self.seal_type() } else { SHARES.to_owned() };
+        Some(Migration { from: from.to_owned(), to })
     }
 
-    /// The device of the configuration does not open the store: whether the one before it does, which is of its kind.
-    pub(crate) async fn former_opens(&self, list: &LockList, lock: &Lock) -> bool {
-        let (Some(former), LockKind::Device { backend }) = (&self.options.former, &lock.kind) else { return false };
-        if former.backend() != backend || open_with(former.clone(), list, lock).await.is_err() {
-            return false;
+    /// The devices of the configuration do not open the store: whether the one before them does.
+    pub(crate) async fn former_opens_one(&self, list: &LockList) -> bool {
+        let Some(former) = self.seals().former.clone() else { return false };
+        for lock in list.device_locks_of(self.node_id()) {
+            if lock.backend() == Some(former.device.backend()) && former.open(lock, &list.cluster_id).await.is_ok() {
+                self.seal.former_opened.store(list.generation, Ordering::SeqCst);
+                return true;
+            }
         }
-        self.seal.former_opened.store(list.generation, Ordering::SeqCst);
-        true
+        false
     }
 
     /// Take a share of the old seal's holders. When enough of them agree, the node opens, and the one that is active
@@ -110,9 +120,15 @@ impl Core {
             Ok(Some(read)) => read.list,
             Ok(None) | Err(_) => return,
         };
-        match (list.device_lock_of(self.node_id()), list.shares_lock().map(|l| &l.kind)) {
-            (Some(Lock { kind: LockKind::Device { backend }, key_label, .. }), _) => {
+        match (&list.device_locks_of(self.node_id())[..], list.shares_lock().map(|l| &l.kind)) {
+            ([Lock { kind: LockKind::Device { backend }, key_label, name: None, .. }], _) => {
                 tracing::info!(seal = %backend, key = %key_label, generation = list.generation, "a device opens the store");
+            }
+            (locks @ [_, ..], _) => {
+                for lock in locks {
+                    let is_stale = lock.stale_since.is_some();
+                    tracing::info!(seal = %lock.shown(), generation = list.generation, is_stale, "a device opens the store");
+                }
             }
             (_, Some(LockKind::Shares { shares, threshold })) => {
                 tracing::info!(seal = SHARES, shares, threshold, generation = list.generation, "shares open the store")

@@ -16,13 +16,9 @@ use crate::audit::Act;
 use crate::layout::{KEYRING, LOCKS};
 use crate::namespaces;
 use crate::router;
-use crate::seal_migration::Migration;
 use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
-
-/// Waits between two tries of a device that does not answer.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// As the reference says it.
 const NO_MIGRATION: &str = "can't perform a seal migration, no migration seal found";
@@ -34,16 +30,18 @@ pub struct SealState {
     /// One initialisation, unseal or seal at a time.
     pub(crate) act: tokio::sync::Mutex<()>,
     /// Why the device does not open the store at present.
-    device_trouble: Mutex<Option<String>>,
-    /// The device loop was told to try again.
-    retry: tokio::sync::Notify,
+    pub(crate) device_trouble: Mutex<Option<String>>,
+    /// The loop of devices was told to try again.
+    pub(crate) retry: tokio::sync::Notify,
     /// Somebody sealed the server: the device waits until it is asked.
-    sealed_by_hand: AtomicBool,
+    pub(crate) sealed_by_hand: AtomicBool,
     /// Enough holders agreed to the change of seal that the configuration asks for.
     pub(crate) migrating: AtomicBool,
     /// The generation of the lock list that the device before has opened, where the present one is of its kind and
     /// does not.
     pub(crate) former_opened: AtomicU64,
+    /// Wrapping anew that goes on, or went on last.
+    pub(crate) rewrap: Mutex<crate::ceremony::Rewrap>,
 }
 
 #[derive(Default)]
@@ -64,7 +62,7 @@ pub(crate) fn failed(e: impl std::fmt::Display) -> Refusal {
     Refusal(500, e.to_string())
 }
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -131,7 +129,7 @@ impl Core {
     /// What is wrong if the store has a device's lock and the configuration no device.
     fn foreign_device(&self, list: &LockList) -> Option<String> {
         let LockKind::Device { backend } = &list.device_lock()?.kind else { return None };
-        self.options.device.is_none().then(|| {
+        (!self.has_device()).then(|| {
             format!(
                 "the store is sealed by {backend:?}, and the configuration has no such seal: correct the seal stanza (to \
                  move the store away from it, keep its stanza with disabled = \"true\")"
@@ -144,9 +142,13 @@ impl Core {
         self.options.cluster.as_ref().map(|c| c.node_id())
     }
 
-    /// The type that seal-status shows.
+    /// The type that seal-status shows; of several seals the reference's word for that.
     pub fn seal_type(&self) -> String {
-        self.options.device.as_ref().map_or_else(|| "shamir".into(), |d| d.backend().to_owned())
+        match &self.seals().present[..] {
+            [] => "shamir".into(),
+            [only] => only.device.backend().to_owned(),
+            _ => "multiseal".into(),
+        }
     }
 
     /// `sys/unseal`: take one share.
@@ -196,7 +198,7 @@ impl Core {
                  bring the device back, or restore the store where it is"
             ));
         };
-        if self.options.device.is_some()
+        if self.has_device()
             && lock(&self.seal.device_trouble).is_none()
             && !self.seal.sealed_by_hand.load(Ordering::SeqCst)
         {
@@ -378,101 +380,6 @@ impl Core {
         self.sign_the_last(&open.audit).await;
         open.audit.seal();
         open.audit.drain().await;
-    }
-
-    /// Ask the device until it opens the store. Runs for as long as the process.
-    pub async fn unseal_with_device(self: Arc<Self>) {
-        let Some(device) = self.options.device.clone() else {
-            if let Some(migration) = self.waits_for_migration() {
-                tracing::warn!("{migration}");
-            }
-            return;
-        };
-        let (mut wait, mut said) = (RETRY.0, None);
-        loop {
-            if let Some(migration) = self.waits_for_migration() {
-                // Holders have to agree first; the new device is asked when they have.
-                if said.as_ref() != Some(&migration) {
-                    tracing::warn!("{migration}");
-                    *lock(&self.seal.device_trouble) = None;
-                    said = Some(migration);
-                }
-            } else if !self.is_unsealed() && !self.seal.sealed_by_hand.load(Ordering::SeqCst) {
-                match self.try_device(&device).await {
-                    Ok(()) => wait = RETRY.0,
-                    Err((text, retry)) => {
-                        if lock(&self.seal.device_trouble).as_deref() != Some(text.as_str()) {
-                            tracing::error!("{text}");
-                        }
-                        *lock(&self.seal.device_trouble) = Some(text);
-                        if !retry {
-                            // A wrong PIN is not tried again by itself: tokens lock.
-                            self.seal.retry.notified().await;
-                            continue;
-                        }
-                    }
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.seal.retry.notified() => wait = RETRY.0,
-            }
-            wait = (wait * 2).min(RETRY.1);
-        }
-    }
-
-    /// The device may be asked again (a share route or SIGHUP says so).
-    pub fn retry_device(&self) {
-        self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
-        self.seal.retry.notify_one();
-        self.seal_health.check_now();
-    }
-
-    /// The change of seal that a sealed node waits for.
-    fn waits_for_migration(&self) -> Option<Migration> {
-        let read = self.lock_list().ok().flatten().filter(|_| !self.is_unsealed())?;
-        self.seal_migration(&read.list)
-    }
-
-    async fn try_device(self: &Arc<Self>, device: &Arc<dyn holdfast_seal::SealDevice>) -> Result<(), (String, bool)> {
-        let Some(read) = self.lock_list().map_err(|e| (e, true))? else { return Ok(()) };
-        let Some(wanted) = read.list.device_lock_of(self.node_id()).cloned() else {
-            return Err((
-                "the store has no lock of a device: unseal it with its shares, or configure seal \"shamir\"".into(),
-                true,
-            ));
-        };
-        let LockKind::Device { backend } = &wanted.kind else {
-            return Err(("the lock is not a device's".into(), true));
-        };
-        if backend != device.backend() {
-            return Err((
-                format!(
-                    "the store is sealed by {backend:?}, the configuration says {:?}: correct the seal stanza, or keep the \
-                     former one too, with disabled = \"true\", to move the store",
-                    device.backend()
-                ),
-                true,
-            ));
-        }
-        let (device, cluster_id, lock) = (device.clone(), read.list.cluster_id, wanted.clone());
-        let began = Instant::now();
-        let opened =
-            tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
-        let root = opened.await.map_err(|e| (e.to_string(), true))?.map_err(|e| (e.text, e.retry));
-        if root.is_err() && self.former_opens(&read.list, &wanted).await {
-            // It is looked at as a migration from here on.
-            return Ok(());
-        }
-        self.seal_health.note(root.as_ref().map(drop).map_err(|(text, _)| text.clone()), began.elapsed());
-        let root = root?;
-        let _one = self.seal.act.lock().await;
-        if self.is_unsealed() {
-            return Ok(());
-        }
-        self.unlock(root, None, "the device of the seal opened the store")
-            .await
-            .map_err(|Refusal(_, text)| (text, true))
     }
 
     /// A new keyring term seals from now on.

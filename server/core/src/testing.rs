@@ -14,8 +14,8 @@ pub(crate) fn new_core() -> Arc<Core> {
     Core::new(Options {
         store: holdfast_storage::Store::open_on(None, 1 << 20).unwrap(),
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
-        device: None,
-        former: None,
+        seals: crate::Seals::default(),
+        seal_source: None,
         devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,

@@ -5,7 +5,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use holdfast_core::bare::BareRequest;
-use holdfast_core::{Core, InitRequest, OldRoutes, Options, ceremony};
+use holdfast_core::{Core, InitRequest, OldRoutes, Options, Seals, ceremony};
 use holdfast_hsm::memory::{Key, Secret, allow_unlocked};
 use holdfast_sdk::{Operation, Value};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
@@ -79,8 +79,10 @@ impl Server {
     }
 
     async fn with_device(device: Arc<KeyInMemory>, form: &str) -> Server {
-        let core =
-            Core::new(Options { device: Some(device), ..support::options(Store::open_on(None, 1 << 20).unwrap()) });
+        let core = Core::new(Options {
+            seals: Seals::only(device),
+            ..support::options(Store::open_on(None, 1 << 20).unwrap())
+        });
         let request = InitRequest {
             recovery_shares: 3,
             recovery_threshold: 2,

@@ -44,7 +44,7 @@ const RULES: &[(&str, Rule)] = &[
     ("sys/storage", Rule::OfRootAlone), ("sys/jobs", Rule::OfRootAlone), ("sys/intents", Rule::OfRootAlone),
     ("=sys/health", Rule::OfRootAlone), ("=sys/init", Rule::OfRootAlone), ("=sys/unseal", Rule::OfRootAlone),
     ("=sys/seal", Rule::OfRootAlone), ("=sys/seal-backend-status", Rule::OfRootAlone), ("=sys/step-down", Rule::OfRootAlone),
-    ("sys/devices", Rule::OfRootAlone),
+    ("sys/devices", Rule::OfRootAlone), ("sys/seal/", Rule::OfRootAlone), ("sys/sealwrap/", Rule::OfRootAlone),
     ("auth/up/login/", Rule::Open), ("sys/mfa/validate", Rule::Open), ("=sys/decode-token", Rule::Open),
     ("identity/oidc/.well-known/", Rule::Open), ("=sys/internal/ui/mounts", Rule::Open),
     ("sys/internal/ui/mounts/", Rule::Hidden),

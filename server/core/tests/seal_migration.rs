@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use holdfast_core::bare::BareRequest;
 use holdfast_core::failpoint::SEAL_POINTS;
-use holdfast_core::{Core, InitRequest, OldRoutes, Options};
+use holdfast_core::{Core, InitRequest, OldRoutes, Options, Seal};
 use holdfast_hsm::memory::{Key, allow_unlocked};
 use holdfast_sdk::{Operation, Value};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
@@ -90,11 +90,13 @@ struct Server(Arc<Core>, tokio::task::JoinHandle<()>);
 
 impl Server {
     fn start(folder: &Path, seals: &Seals) -> Server {
-        let as_seal = |d: &Device| d.clone().map(|d| d as Arc<dyn SealDevice>);
+        let as_seal = |d: &Device| d.clone().map(|d| Seal::alone(d));
         let store = Store::open_on(Some(Arc::new(RealDisk::open(folder).unwrap())), 1 << 20).unwrap();
         let core = Core::new(Options {
-            device: as_seal(&seals.present),
-            former: as_seal(&seals.former),
+            seals: holdfast_core::Seals {
+                present: as_seal(&seals.present).into_iter().collect(),
+                former: as_seal(&seals.former),
+            },
             ..support::options(store)
         });
         let asking = tokio::spawn(core.clone().unseal_with_device());

@@ -38,8 +38,8 @@ async fn server(audit: Vec<DeviceConfig>) -> Server {
     let core = Core::new(Options {
         store: Store::open_on(None, 1 << 20).unwrap(),
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
-        device: None,
-        former: None,
+        seals: holdfast_core::Seals::default(),
+        seal_source: None,
         devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,

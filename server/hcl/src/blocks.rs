@@ -4,6 +4,8 @@
 //! `{"listener": {"tcp": {…}}}`, `{"listener": [{"tcp": {…}}]}` and
 //! `{"listener": {"tcp": [{…}, {…}]}}`.
 
+use std::ops::RangeInclusive;
+
 use crate::{Error, ErrorKind, Key, Node, Object, Position, Syntax, Value};
 
 /// One block: its labels and what stands in it.
@@ -33,10 +35,22 @@ impl Object {
     /// # Errors
     /// Another number of labels, or a value that is no block.
     pub fn blocks(&self, name: &str, labels: usize) -> Result<Vec<Block<'_>>, Error> {
+        self.blocks_of(name, labels..=labels)
+    }
+
+    /// The same where the last labels may be left out. In JSON, where a label looks like a key, the fewest are meant.
+    ///
+    /// # Errors
+    /// As [`Object::blocks`].
+    pub fn blocks_of(&self, name: &str, range: RangeInclusive<usize>) -> Result<Vec<Block<'_>>, Error> {
         let mut found = Vec::new();
         for item in self.items.iter().filter(|item| item.name() == name) {
-            let search = Search { name, labels, syntax: self.syntax, position: item.position() };
             let given: Vec<&Key> = item.keys[1..].iter().collect();
+            let labels = match self.syntax {
+                Syntax::Json => *range.start(),
+                _ => given.len().clamp(*range.start(), *range.end()),
+            };
+            let search = Search { name, labels, syntax: self.syntax, position: item.position() };
             if let Some(extra) = given.get(labels) {
                 return Err(Error::new(
                     extra.position,
@@ -114,6 +128,18 @@ mod tests {
         ] {
             assert_eq!(listeners(source), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn a_last_label_may_be_left_out_where_that_is_allowed() {
+        let seals = |source: &str| {
+            let document = parse(source).unwrap();
+            let blocks = document.blocks_of("seal", 1..=2).map_err(|e| e.kind)?;
+            Ok::<_, super::ErrorKind>(blocks.iter().map(|b| b.labels.len()).collect::<Vec<_>>())
+        };
+        assert_eq!(seals("seal \"a\" {}\nseal \"a\" \"b\" {}"), Ok(vec![1, 2]));
+        assert_eq!(seals(r#"{"seal": [{"a": {"name": "b"}}, {"c": {}}]}"#), Ok(vec![1, 1]));
+        assert!(seals("seal {}").is_err() && seals("seal \"a\" \"b\" \"c\" {}").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use holdfast_hsm::memory::{Key, Secret};
 
-use crate::Lock;
+use crate::{Lock, LockKind, Scope};
 
 /// What a device made of the root key.
 pub struct Wrapped {
@@ -13,6 +13,47 @@ pub struct Wrapped {
     pub mechanism: String,
     /// SubjectPublicKeyInfo of the wrapping key, where it has one.
     pub public_part: Option<Vec<u8>>,
+}
+
+impl Wrapped {
+    /// As a lock of no store, by which the device opens it again.
+    pub fn into_lock(self, backend: &str) -> Lock {
+        Lock {
+            id: [0; 16],
+            kind: LockKind::Device { backend: backend.to_owned() },
+            scope: Scope::Cluster,
+            priority: 0,
+            key_label: self.key_label,
+            key_id: self.key_id,
+            mechanism: self.mechanism,
+            public_part: self.public_part,
+            ciphertext: self.ciphertext,
+            proved: false,
+            created: 0,
+            name: None,
+            stale_since: None,
+        }
+    }
+}
+
+/// What binds a secret that is wrapped for trial: it can stand in for no root key.
+pub const TRIAL: &[u8] = b"holdfast seal trial";
+
+/// One step of a trial.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub what: &'static str,
+    pub said: Result<String, String>,
+}
+
+/// What came of opening again what was wrapped.
+pub fn unwrap_step(opened: Result<Key, DeviceRefusal>, key: &Key) -> Step {
+    let said = match opened {
+        Ok(again) if again.ct_eq(key.expose()) => Ok("opens what it has wrapped".to_owned()),
+        Ok(_) => Err("the device does not give back what it wrapped; it cannot be used".to_owned()),
+        Err(e) => Err(e.text),
+    };
+    Step { what: "unwrap", said }
 }
 
 /// Why a device does not do what is asked; `text` is one line with the next step in it.
@@ -34,6 +75,26 @@ pub trait SealDevice: Send + Sync {
     fn names(&self, _lock: &Lock) -> bool {
         true
     }
+    /// Where it is, in a few words, without secrets: `token "main" of /usr/lib/…`.
+    fn place(&self) -> String {
+        String::new()
+    }
+    /// Try what an unseal and a new root key need of it, without making anything in it: what it did, in order. The last
+    /// step may have failed.
+    fn trial(&self) -> Vec<Step> {
+        let wrapping = || {
+            let key = Key::random(32).map_err(|e| e.to_string())?;
+            self.wrap(&key, TRIAL).map(|wrapped| (key, wrapped)).map_err(|e| e.text)
+        };
+        let (key, wrapped) = match wrapping() {
+            Ok(made) => made,
+            Err(why) => return vec![Step { what: "wrap", said: Err(why) }],
+        };
+        let wraps = Step { what: "wrap", said: Ok(format!("with {}", wrapped.mechanism)) };
+        vec![wraps, unwrap_step(self.unwrap(&wrapped.into_lock(self.backend()), TRIAL), &key)]
+    }
+    /// It is not wanted for a while.
+    fn log_out(&self) {}
     /// So many bytes of the device's own generator. None: it has none.
     fn random(&self, _bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
         None

@@ -21,7 +21,7 @@ mod siv;
 pub mod xaes;
 
 pub use barrier::Barrier;
-pub use device::{DeviceRefusal, SealDevice, Wrapped};
+pub use device::{DeviceRefusal, SealDevice, Step, Wrapped};
 pub use keyring::Keyring;
 pub use locks::{Lock, LockKind, LockList, Recovery, RecoveryForm, Scope};
 pub use own::OwnRing;

@@ -25,6 +25,16 @@ pub enum Scope {
     Node(#[n(0)] String),
 }
 
+impl Scope {
+    /// Whether it is this node's alone, which is so of all of a store that is no cluster's.
+    pub fn is_surely_of(&self, node: Option<&str>) -> bool {
+        match self {
+            Scope::Node(id) => Some(id.as_str()) == node,
+            Scope::Cluster => node.is_none(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum LockKind {
     /// Shamir shares of a key that wraps the root key.
@@ -74,6 +84,41 @@ pub struct Lock {
     /// Unix time in seconds.
     #[n(10)]
     pub created: u64,
+    /// The name of the seal in the configuration, where it has one.
+    #[n(11)]
+    pub name: Option<String>,
+    /// Since when it holds a former root key, in Unix seconds: its device was away when the key was made anew. It opens
+    /// nothing until its device has wrapped the present one.
+    #[n(12)]
+    pub stale_since: Option<u64>,
+}
+
+impl Lock {
+    /// The type of the device, if it is one's.
+    pub fn backend(&self) -> Option<&str> {
+        match &self.kind {
+            LockKind::Device { backend } => Some(backend),
+            LockKind::Shares { .. } => None,
+        }
+    }
+
+    /// Whether this node can have its device: its own, or one of the cluster's.
+    pub fn may_be_of(&self, node: Option<&str>) -> bool {
+        match &self.scope {
+            Scope::Node(id) => Some(id.as_str()) == node,
+            Scope::Cluster => true,
+        }
+    }
+
+    /// What it is called where people read it.
+    pub fn shown(&self) -> String {
+        let kind = self.backend().unwrap_or("shamir");
+        match (&self.name, self.key_label.as_str()) {
+            (Some(name), _) => format!("{name:?} ({kind})"),
+            (None, "") => kind.to_owned(),
+            (None, key) => format!("{kind} (key {key:?})"),
+        }
+    }
 }
 
 /// What recovery shares of a device-sealed store are good for.
@@ -178,15 +223,17 @@ impl LockList {
         self.locks.iter().filter(|l| matches!(l.kind, LockKind::Device { .. })).min_by_key(|l| l.priority)
     }
 
-    /// The lock of a device that this node can have: its own before one of the cluster's, never another node's.
+    /// The locks of devices that this node can have: its own before those of the cluster's, never another node's; each
+    /// by its priority.
+    pub fn device_locks_of(&self, node: Option<&str>) -> Vec<&Lock> {
+        let mut locks: Vec<&Lock> = self.locks.iter().filter(|l| l.backend().is_some() && l.may_be_of(node)).collect();
+        locks.sort_by_key(|l| (l.scope == Scope::Cluster, l.priority));
+        locks
+    }
+
+    /// The first of them.
     pub fn device_lock_of(&self, node: Option<&str>) -> Option<&Lock> {
-        let rank = |lock: &Lock| match &lock.scope {
-            Scope::Node(id) if Some(id.as_str()) == node => Some(0),
-            Scope::Node(_) => None,
-            Scope::Cluster => Some(1),
-        };
-        let devices = self.locks.iter().filter(|l| matches!(l.kind, LockKind::Device { .. }));
-        devices.filter_map(|l| Some(((rank(l)?, l.priority), l))).min_by_key(|(rank, _)| *rank).map(|(_, lock)| lock)
+        self.device_locks_of(node).first().copied()
     }
 }
 
@@ -244,6 +291,8 @@ pub fn lock_with_key(
         ciphertext,
         proved: true,
         created: now,
+        name: None,
+        stale_since: None,
     })
 }
 
@@ -268,6 +317,8 @@ pub fn lock_with_device(
         ciphertext: wrapped.ciphertext,
         proved: false,
         created: now,
+        name: None,
+        stale_since: None,
     })
 }
 
@@ -340,6 +391,47 @@ mod tests {
         assert_eq!(of(&list, None), Some(1));
         list.locks.retain(|l| l.scope != Scope::Cluster);
         assert_eq!(of(&list, Some("n1")), None);
+    }
+
+    /// A lock as programs wrote it that knew one seal alone.
+    #[derive(Encode, Decode)]
+    struct LockOfBefore {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        id: [u8; 16],
+        #[n(1)]
+        kind: LockKind,
+        #[n(2)]
+        scope: Scope,
+        #[n(3)]
+        priority: u32,
+        #[n(4)]
+        key_label: String,
+        #[n(5)]
+        key_id: String,
+        #[n(6)]
+        mechanism: String,
+        #[cbor(n(7), with = "minicbor::bytes")]
+        public_part: Option<Vec<u8>>,
+        #[cbor(n(8), with = "minicbor::bytes")]
+        ciphertext: Vec<u8>,
+        #[n(9)]
+        proved: bool,
+        #[n(10)]
+        created: u64,
+    }
+
+    #[test]
+    fn a_lock_without_a_name_is_written_as_before_and_one_of_before_is_read() {
+        allow_unlocked();
+        let (lock, _) = lock_with_shares(&Key::random(32).unwrap(), &[5; 16], 3, 2, 0, 1).unwrap();
+        let bytes = minicbor::to_vec(&lock).unwrap();
+        let before: LockOfBefore = minicbor::decode(&bytes).unwrap();
+        assert_eq!(minicbor::to_vec(&before).unwrap(), bytes);
+        let named = Lock { name: Some("a".into()), stale_since: Some(7), ..lock };
+        let read: Lock = minicbor::decode(&minicbor::to_vec(&named).unwrap()).unwrap();
+        assert_eq!((read.name.as_deref(), read.stale_since), (Some("a"), Some(7)));
+        let read: Lock = minicbor::decode(&bytes).unwrap();
+        assert_eq!((read.name, read.stale_since), (None, None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod nodes;
 mod own_tokens;
 mod recover;
 mod seal_migration;
+mod several_seals;
 mod snapshots;
 mod snapshots_s3;
 mod standby_reads;

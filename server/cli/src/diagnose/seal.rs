@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{Config, PinSource, SealKind};
+use holdfast_config::{Config, PinSource, SealInUse, SealKind};
 use holdfast_hsm::device::{CipherMechanism, DeviceInfo, PinTries};
 use holdfast_hsm::{Spawner, memory};
 
@@ -21,11 +21,12 @@ pub fn check(config: &Config) -> Check {
         Ok(seals) => seals,
         Err(e) => return Check::fail(NAME, e.to_string(), "Correct the seal stanzas."),
     };
-    let mut all = vec![match seals.present {
-        None => Check::ok("Seal", "shares open the store: operator unseal"),
-        Some(kind) => one("Seal", kind),
-    }];
-    if let Some(kind) = seals.former {
+    let mut all: Vec<Check> = match &seals.present[..] {
+        [] => vec![Check::ok("Seal", "shares open the store: operator unseal")],
+        [only] => vec![one("Seal", only.kind)],
+        several => several.iter().map(|seal| one(&format!("Seal {:?}", seal.shown()), seal.kind)).collect(),
+    };
+    if let Some(SealInUse { kind, .. }) = &seals.former {
         all.push(Check::warn(
             "Seal Migration",
             format!("seal {:?} is disabled", kind.word()),

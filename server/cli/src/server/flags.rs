@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_config::{LogFormat, LogLevel, LogSettings};
 use holdfast_sdk::duration;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Flags {
     pub config: Vec<PathBuf>,
     /// Repair the store, and nothing else.

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, SealKind, Storage};
+use holdfast_config::{AuditKind, Config, Listener, LockoutScope, Offer, Storage};
 use holdfast_core::audit::{DeviceConfig, Kind, Rules, SigningKey};
 use holdfast_core::log::Log;
 use holdfast_core::{Core, Endpoints, Node, Options, TtlLimits};
 use holdfast_hsm::device::KeyRef;
 use holdfast_hsm::memory;
-use holdfast_seal::SealDevice;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,8 +19,8 @@ use super::storage::{self, Opened};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::named_devices::NamedDevices;
-use crate::seal_device::{DeviceSetUp, WrappingDevice};
-use crate::static_key::StaticKeys;
+use crate::seal_device::DeviceSetUp;
+use crate::seals::ConfiguredSeals;
 
 /// How often changed certificate files are looked for.
 const RELOAD_EVERY: Duration = Duration::from_secs(10);
@@ -32,7 +31,7 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     flags.apply_log(&mut config.log)?;
     let seals = config.seals_in_use().map_err(|e| e.to_string())?;
     // Before any thread: afterwards this process neither forks nor execs.
-    let of_seals = [seals.present, seals.former].into_iter().flatten().any(DeviceSetUp::is_needed_for);
+    let of_seals = seals.present.iter().chain(&seals.former).any(|seal| DeviceSetUp::is_needed_for(seal.kind));
     let spawner = match of_seals || !config.devices.is_empty() {
         true => {
             Some(Arc::new(holdfast_hsm::Spawner::start().map_err(|e| format!("the device helper's spawner: {e}"))?))
@@ -56,24 +55,6 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
     runtime.block_on(serve(flags, &config, log, spawner))
-}
-
-/// A seal of the configuration, set up.
-struct Device {
-    seal: Arc<dyn SealDevice>,
-    /// The same, where it has a helper.
-    wrapping: Option<Arc<WrappingDevice>>,
-}
-
-impl Device {
-    fn new(kind: &SealKind, spawner: Option<&Arc<holdfast_hsm::Spawner>>) -> Result<Option<Device>, String> {
-        if let SealKind::Static(seal) = kind {
-            return Ok(Some(Device { seal: Arc::new(StaticKeys::read(seal)?), wrapping: None }));
-        }
-        let Some(set_up) = DeviceSetUp::of(kind) else { return Ok(None) };
-        let wrapping = Arc::new(WrappingDevice::new(set_up, spawner.cloned())?);
-        Ok(Some(Device { seal: wrapping.clone(), wrapping: Some(wrapping) }))
-    }
 }
 
 fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
@@ -166,11 +147,9 @@ async fn serve(
         false => (storage::open(config, &planned, &addresses).await?, None),
     };
     let Opened { store, storage_type, max_entry_bytes, member } = opened;
-    let seals = config.seals_in_use().map_err(|e| e.to_string())?;
-    let set_up = |kind: Option<&SealKind>| kind.map_or(Ok(None), |kind| Device::new(kind, spawner.as_ref()));
-    let (present, former) = (set_up(seals.present)?, set_up(seals.former)?);
-    let with_helper: Vec<Arc<WrappingDevice>> =
-        [&present, &former].into_iter().flatten().filter_map(|d| d.wrapping.clone()).collect();
+    let read_again = flags.clone();
+    let read_again = move || read_config(&read_again).map(|(config, _)| config);
+    let seals = Arc::new(ConfiguredSeals::new(spawner.clone(), Box::new(read_again)));
     let named_devices = NamedDevices::new(spawner.clone());
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
@@ -180,8 +159,8 @@ async fn serve(
     let core = Core::new(Options {
         store,
         engines: ENGINES,
-        device: present.map(|d| d.seal),
-        former: former.map(|d| d.seal),
+        seals: seals.of(config)?,
+        seal_source: Some(seals.clone()),
         devices: named_devices.declared(config)?,
         storage_type: storage_type.into(),
         cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
@@ -246,8 +225,8 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    let read_again = ReadAgain { audit_rules: &audit_rules, planned: &planned, devices: &named_devices };
-    wait_for_signals(signals, &core, flags, &read_again, &with_helper).await;
+    let read_again = ReadAgain { audit_rules: &audit_rules, planned: &planned, devices: &named_devices, seals: &seals };
+    wait_for_signals(signals, &core, flags, &read_again).await;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
     core.log.end_watches();
@@ -333,11 +312,12 @@ struct ReadAgain<'a> {
     audit_rules: &'a Rules,
     planned: &'a [Planned],
     devices: &'a NamedDevices,
+    seals: &'a ConfiguredSeals,
 }
 
-/// What the configuration says by now of devices, audit devices and the headers of answers; what cannot be read changes nothing.
+/// What the configuration says by now of seals, devices, audit devices and the headers of answers; what cannot be read changes nothing.
 async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain<'_>) {
-    let ReadAgain { audit_rules: rules, planned, devices } = again;
+    let ReadAgain { audit_rules: rules, planned, devices, seals } = again;
     let config = match read_config(flags) {
         Ok((config, _)) => config,
         Err(e) => {
@@ -351,6 +331,10 @@ async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain
         Err(e) => tracing::error!(error = %e, "the devices stay as they are"),
     }
     core.sign_audit_by(audit_signing(&config));
+    match seals.of(&config) {
+        Ok(seals) => core.declare_seals(seals),
+        Err(e) => tracing::error!(error = %e, "the seals stay as they are"),
+    }
     match declared_audit(&config, rules) {
         Ok(devices) => core.declare_audit(devices).await,
         Err(e) => tracing::error!(error = %e, "the audit devices stay as they are"),
@@ -375,15 +359,9 @@ impl Signals {
     }
 }
 
-/// SIGHUP reads certificates, device and audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
+/// SIGHUP reads certificates, seal, device and audit stanzas and `custom_response_headers` again, opens the log and audit files anew, and asks the seal's device
 /// again, with the PIN that its file has now; SIGTERM and Ctrl-C end the server.
-async fn wait_for_signals(
-    mut signals: Signals,
-    core: &Arc<Core>,
-    flags: &Flags,
-    again: &ReadAgain<'_>,
-    devices: &[Arc<WrappingDevice>],
-) {
+async fn wait_for_signals(mut signals: Signals, core: &Arc<Core>, flags: &Flags, again: &ReadAgain<'_>) {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return,
@@ -392,7 +370,7 @@ async fn wait_for_signals(
                 core.log.reopen();
                 follow_configuration(core, flags, again).await;
                 core.reopen_audit();
-                devices.iter().for_each(|device| device.read_pin_again());
+                again.seals.read_pins_again();
                 core.retry_device();
                 reload(again.planned);
             }

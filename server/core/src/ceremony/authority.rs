@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::{Place, Transaction};
 use holdfast_seal::locks::{self, LockKind, LockList, ReadList, RecoveryForm};
-use holdfast_seal::{Barrier, DeviceRefusal, Keyring, Lock, SealDevice, SealError, shares};
+use holdfast_seal::{Barrier, Keyring, SealError, shares};
 
 use crate::layout::{KEYRING, SETTINGS, STORE};
 use crate::seal_state::{Refusal, failed};
@@ -71,20 +71,20 @@ impl Core {
         Ok((root, key))
     }
 
-    /// Let that device of the configuration open this node's lock which can: the one before comes first.
+    /// Let that device of the configuration open one of this node's locks which can: the one before comes first.
     async fn open_with_a_device(&self, list: &LockList) -> Result<Key, Refusal> {
-        let lock = list.device_lock_of(self.node_id());
-        let Some((lock, LockKind::Device { backend })) = lock.map(|lock| (lock, &lock.kind)) else {
+        let locks = list.device_locks_of(self.node_id());
+        let Some(backend) = locks.first().and_then(|lock| lock.backend()) else {
             return Err(failed("the store has no lock of this node's device"));
         };
-        let mut said = format!("the configuration has no seal {backend:?}: give its stanza");
-        for device in [&self.options.former, &self.options.device].into_iter().flatten() {
-            if device.backend() != backend {
-                continue;
-            }
-            match open_with(device.clone(), list, lock).await {
-                Ok(root) => return Ok(root),
-                Err(e) => said = e.text,
+        let (seals, mut said) = (self.seals(), format!("the configuration has no seal {backend:?}: give its stanza"));
+        for seal in seals.former.iter().chain(&seals.present) {
+            let own = locks.iter().filter(|l| l.stale_since.is_none() && l.backend() == Some(seal.device.backend()));
+            for lock in own {
+                match seal.open(lock, &list.cluster_id).await {
+                    Ok(root) => return Ok(root),
+                    Err(e) => said = e.text,
+                }
             }
         }
         Err(Refusal(503, format!("the seal {backend:?} that locks the store does not open it: {said}")))
@@ -98,12 +98,4 @@ impl Core {
         let is_it = kept.ct_eq(verifier(barrier, key).map_err(failed)?);
         Ok(if is_it { Ok(()) } else { Err(SealError::WrongShares) })
     }
-}
-
-/// Let a device open a lock.
-pub(crate) async fn open_with(device: Arc<dyn SealDevice>, list: &LockList, lock: &Lock) -> Result<Key, DeviceRefusal> {
-    let (lock, cluster_id) = (lock.clone(), list.cluster_id);
-    let opening =
-        tokio::task::spawn_blocking(move || device.unwrap(&lock, &locks::wrap_context(&cluster_id, &lock.id)));
-    opening.await.map_err(|e| DeviceRefusal { text: e.to_string(), retry: true })?
 }

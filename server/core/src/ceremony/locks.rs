@@ -1,18 +1,20 @@
 //! Changing the locks of a store, in one commit: a lock that is replaced gets a new root key with it, and all
 //! others are wrapped anew, so that who kept an old share opens nothing that is written from now on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Place, Transaction, record};
-use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm};
+use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm, Scope};
 use holdfast_seal::{Barrier, Lock};
-use holdfast_storage::{CommitError, Proposal, Write};
+use holdfast_storage::{CommitError, Proposal, Write, level};
 
 use super::authority::{VERIFIER, verifier};
 use super::rotation::{Backup, Target};
 use crate::failpoint::failpoint;
 use crate::layout::{KEYRING, LOCKS, SETTINGS, STORE};
+use crate::lock_owners::Owner;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::tx::Tx;
 use crate::{Core, Open, clock};
@@ -37,6 +39,22 @@ pub struct Fresh {
 /// The store did not say whether the change is in it.
 pub struct Doubt(pub String);
 
+/// What came of a change of locks.
+#[derive(Default)]
+pub struct Changed {
+    /// The store did not say whether the change is in it: why.
+    pub doubt: Option<String>,
+    /// Seals whose devices were away: their locks hold the root key of before.
+    pub left: Vec<String>,
+}
+
+impl Changed {
+    /// What holders are to know of it.
+    pub fn warnings(self) -> Vec<String> {
+        self.doubt.map(|why| super::doubt(&why)).into_iter().chain(self.left).collect()
+    }
+}
+
 impl Core {
     /// Whoever calls holds the lock of acts, so that nothing else changes a lock or the keyring.
     pub(super) async fn change_locks(
@@ -44,7 +62,7 @@ impl Core {
         open: &Arc<Open>,
         mut list: LockList,
         mut change: Change,
-    ) -> Result<Option<Doubt>, Refusal> {
+    ) -> Result<Changed, Refusal> {
         let barrier = Barrier::clone(&open.barrier.load());
         let view = self.store.view();
         let (index, mut tx) = (view.index(), Tx::new(view, barrier.clone()));
@@ -63,21 +81,24 @@ impl Core {
         }
         // Recovery shares that are no lock open nothing: the root key may stay.
         let new_root = !(change.target == Target::Recovery && only_authorises);
-        let (mut root, mut shares_key) = (None, None);
+        let (mut root, mut shares_key, mut left) = (None, None, Vec::new());
         if new_root {
             let fresh_root = Key::random(32).map_err(failed)?;
-            let (wrapped, kept) = self.wrap_again(open, &list, &mut change, fresh_root).await?;
+            let (wrapped, kept) = self.wrap_again(open, &list, &mut change, &fresh_root).await?;
             list.locks = wrapped.locks;
-            (root, shares_key) = (Some(wrapped.root), kept);
+            (root, shares_key, left) = (Some(fresh_root), kept, wrapped.left);
         }
-        if let Some(doubt) = self.commit_locks(open, tx, index, &mut list, root).await? {
-            return Ok(Some(doubt));
+        if let Some(Doubt(why)) = self.commit_locks(open, tx, index, &mut list, root).await? {
+            return Ok(Changed { doubt: Some(why), left });
         }
         if let Some(key) = shares_key {
             open.shares_key.store(Some(Arc::new(key)));
         }
         tracing::info!(target = ?change.target, generation = list.generation, "the locks of the store were changed");
-        Ok(None)
+        for why in &left {
+            tracing::warn!("{why}");
+        }
+        Ok(Changed { doubt: None, left })
     }
 
     /// Commit a list, with the keyring under a new root key, and what else hangs on it. `index`: of the view that `tx`
@@ -123,24 +144,45 @@ impl Core {
         open: &Open,
         list: &LockList,
         change: &mut Change,
-        mut root: Key,
+        root: &Key,
     ) -> Result<(Wrapped, Option<Key>), Refusal> {
-        let now = clock::now();
+        let (now, seals) = (clock::now(), self.seals());
         let (mut locks, mut shares_key) = (Vec::with_capacity(list.locks.len()), None);
-        let mut of_others = Vec::new();
+        let (mut of_others, mut away, mut own) = (Vec::new(), Away::new(), 0);
         for lock in &list.locks {
             let made = match &lock.kind {
-                LockKind::Device { .. } => match self.is_of_own_device(lock, &list.cluster_id).await.map_err(failed)? {
-                    true => {
-                        let made;
-                        (made, root) = self.device_lock(root, list.cluster_id, now).await?;
-                        Lock { priority: lock.priority, scope: lock.scope.clone(), ..made }
+                LockKind::Device { .. } => {
+                    let made = match self.owner_of(&seals, list, lock).await {
+                        Owner::Here(seal) => self.device_lock(&seal, root, list.cluster_id, now).await,
+                        Owner::Away(why) => Err(Refusal(500, why)),
+                        Owner::Elsewhere => {
+                            of_others.push(lock.clone());
+                            locks.push(lock.clone());
+                            continue;
+                        }
+                        Owner::Nobody => {
+                            return refuse(format!(
+                                "no seal stanza names the lock {}, so it cannot be made anew: operator seal rewrap takes it \
+                                 away; or give its stanza back",
+                                lock.shown()
+                            ));
+                        }
+                    };
+                    match made {
+                        Ok(made) => {
+                            own += 1;
+                            Lock { scope: lock.scope.clone(), ..made }
+                        }
+                        Err(Refusal(_, why)) => {
+                            away.insert(lock.id, why);
+                            if lock.scope == Scope::Cluster && self.options.cluster.is_some() {
+                                // Another node may have it.
+                                of_others.push(lock.clone());
+                            }
+                            lock.clone()
+                        }
                     }
-                    false => {
-                        of_others.push(lock.clone());
-                        lock.clone()
-                    }
-                },
+                }
                 LockKind::Shares { shares, threshold } => {
                     let replaced = list.recovery.is_none() || change.target == Target::Recovery;
                     let (key, shares, threshold) = match change.fresh.take_if(|_| replaced) {
@@ -148,7 +190,7 @@ impl Core {
                         None => (present_key(open, change)?, *shares, *threshold),
                     };
                     let made = locks::lock_with_key(
-                        &root,
+                        root,
                         &key,
                         &list.cluster_id,
                         (shares, threshold),
@@ -166,19 +208,50 @@ impl Core {
             };
             locks.push(made);
         }
-        for (of, made) in self.tell_new_keys(open, list, (&root, shares_key.as_ref()), of_others).await? {
+        if let (0, Some(why)) = (own, away.values().next()) {
+            // What is left would open nothing.
+            return Err(Refusal(500, why.clone()));
+        }
+        for (of, made) in self.tell_new_keys(open, list, (root, shares_key.as_ref()), of_others, &mut away).await? {
             // Those that were wanted still have their former names.
             if let Some(lock) = locks.iter_mut().find(|l| l.id == of) {
                 *lock = made;
             }
         }
-        Ok((Wrapped { locks, root }, shares_key))
+        if !away.is_empty() {
+            self.knows_several_seals()?;
+        }
+        let mut left = Vec::new();
+        for lock in &mut locks {
+            let Some(why) = away.get(&lock.id) else { continue };
+            lock.stale_since.get_or_insert(now.secs());
+            left.push(format!(
+                "the seal {} has not wrapped the new root key and opens nothing until operator seal rewrap: {why}",
+                lock.shown()
+            ));
+        }
+        Ok((Wrapped { locks, left }, shares_key))
+    }
+
+    /// Refuse to write what a member's earlier program would not understand.
+    pub(crate) fn knows_several_seals(&self) -> Result<(), Refusal> {
+        match self.feature_level() >= level::SEVERAL_SEALS {
+            true => Ok(()),
+            false => Err(Refusal(
+                503,
+                "several seals are possible when all nodes of the cluster run a version that knows them".into(),
+            )),
+        }
     }
 }
 
+/// Locks that could not be made anew, and why.
+pub(crate) type Away = BTreeMap<[u8; 16], String>;
+
 pub(super) struct Wrapped {
     pub locks: Vec<Lock>,
-    pub root: Key,
+    /// Seals that have not wrapped the key, in words for operators.
+    pub left: Vec<String>,
 }
 
 fn present_key(open: &Open, change: &mut Change) -> Result<Key, Refusal> {

@@ -27,11 +27,8 @@ impl Core {
         list: LockList,
     ) -> Result<Option<Migration>, Refusal> {
         let Some(migration) = self.seal_migration(&list) else {
-            if let Some(former) = &self.options.former {
-                tracing::warn!(
-                    seal = former.backend(),
-                    "the seal that is disabled is not needed: take its stanza away"
-                );
+            if let Some(former) = &self.seals().former {
+                tracing::warn!(seal = former.shown(), "the seal that is disabled is not needed: take its stanza away");
             }
             return Ok(None);
         };
@@ -65,31 +62,29 @@ impl Core {
         self.are_still_theirs(open, &list, &key)?;
         let key = || key.try_clone().map_err(failed);
         let former = list.device_lock_of(self.node_id()).cloned();
-        let (now, mut root) = (clock::now(), Key::random(32).map_err(failed)?);
+        let (now, root) = (clock::now(), Key::random(32).map_err(failed)?);
         failpoint!(self, "agreed");
-        let made = match &self.options.device {
-            Some(_) => {
-                // It is opened again before it counts.
-                let made;
-                (made, root) = self.device_lock(root, list.cluster_id, now).await?;
-                let (scope, priority) = former.as_ref().map_or((Scope::Cluster, 0), |l| (l.scope.clone(), l.priority));
-                Some(Lock { scope, priority, ..made })
-            }
-            None => None,
-        };
+        let scope = former.as_ref().map_or(Scope::Cluster, |lock| lock.scope.clone());
+        let mut made = Vec::new();
+        for seal in &self.seals().present {
+            // Each is opened again before it counts.
+            let lock = self.device_lock(seal, &root, list.cluster_id, now).await?;
+            made.push(Lock { scope: scope.clone(), ..lock });
+        }
         failpoint!(self, "wrapped");
-        match (&made, &former) {
+        match (made.is_empty(), &former) {
             // Shares are a lock no longer: they authorise.
-            (Some(_), None) => {
+            (false, None) => {
                 list.locks.clear();
                 list.recovery = Some(Recovery { form: RecoveryForm::Authorise, shares: counts.0, threshold: counts.1 });
                 let check = verifier(&barrier, &key()?).map_err(failed)?;
                 tx.put(Place::Ordered(SETTINGS, VERIFIER), check).map_err(failed)?;
                 move_backup(&mut tx, Target::Root, Target::Recovery)?;
             }
-            (Some(_), Some(former)) => list.locks.retain(|lock| lock.id != former.id),
+            // All that this node's devices before could open.
+            (false, Some(_)) => list.locks.retain(|lock| lock.backend().is_none() || lock.scope != scope),
             // Shares open the store, and no device does.
-            (None, _) => {
+            (true, _) => {
                 let lock = locks::lock_with_key(&root, &key()?, &list.cluster_id, counts, 0, now.secs());
                 list.locks = vec![lock.map_err(failed)?];
                 list.recovery = None;
@@ -98,11 +93,11 @@ impl Core {
             }
         }
         let mut change = Change { target: Target::Root, fresh: None, known: Some(key()?), backup: None };
-        let (wrapped, shares_key) = self.wrap_again(open, &list, &mut change, root).await?;
+        let (wrapped, shares_key) = self.wrap_again(open, &list, &mut change, &root).await?;
         list.locks = wrapped.locks;
         list.locks.splice(0..0, made);
         assert!(!list.locks.is_empty(), "a store without a lock is lost");
-        if let Some(Doubt(why)) = self.commit_locks(open, tx, index, &mut list, Some(wrapped.root)).await? {
+        if let Some(Doubt(why)) = self.commit_locks(open, tx, index, &mut list, Some(root)).await? {
             return Err(Refusal(
                 503,
                 format!("the store has not confirmed it ({why}): look at the next start's log for which seal opens it"),

@@ -11,10 +11,13 @@ mod locks;
 mod migration;
 mod own_seals;
 mod recovery_mode;
+mod rewrap;
 mod rotation;
 
 pub use generation::{Attempt, covered};
+pub(crate) use locks::Away;
 pub(crate) use recovery_mode::RecoveryMode;
+pub use rewrap::{Became, Rewrap};
 pub use rotation::{Asked, Backup, Outcome, Progress, Target};
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use holdfast_sdk::{Place, record};
 use holdfast_seal::Barrier;
 use holdfast_storage::{CommitError, Proposal};
 
-use super::locks::{Change, Doubt};
+use super::locks::{Change, Changed};
 use crate::layout::{SETTINGS, SYSTEM};
 use crate::namespaces::{self, Namespace, seal};
 use crate::seal_state::{Refusal, failed};
@@ -23,7 +23,7 @@ impl Core {
         open: &Arc<Open>,
         namespace: &Namespace,
         change: Change,
-    ) -> Result<Option<Doubt>, Refusal> {
+    ) -> Result<Changed, Refusal> {
         let barrier = Barrier::clone(&open.barrier.load());
         let (present, cluster_id) = (seal::sealable(namespace)?, barrier.keyring().cluster_id());
         self.allows_own_seals()?;
@@ -60,9 +60,11 @@ impl Core {
             match committed {
                 Ok(_) => {
                     tracing::info!(namespace = %namespace.path, "the seal of a namespace was changed");
-                    return Ok(None);
+                    return Ok(Changed::default());
                 }
-                Err(CommitError::Unknown(why)) => return Ok(Some(Doubt(why.to_string()))),
+                Err(CommitError::Unknown(why)) => {
+                    return Ok(Changed { doubt: Some(why.to_string()), left: Vec::new() });
+                }
                 Err(CommitError::Conflict(_) | CommitError::Retry) => {}
                 Err(e) => {
                     keys.keep(number, former, told_at);

@@ -9,7 +9,7 @@ use holdfast_seal::shares;
 use minicbor::{Decode, Encode};
 
 use super::holders::Holders;
-use super::locks::{Change, Doubt, Fresh};
+use super::locks::{Change, Changed, Fresh};
 use super::{Gathering, State, unsealed};
 use crate::init::counts;
 use crate::layout::{NamespaceId, SETTINGS, SYSTEM};
@@ -80,15 +80,16 @@ pub struct Progress {
 /// What a share brought about.
 pub enum Outcome {
     More(Progress),
-    /// The new shares, and what the store said if it did not confirm them.
+    /// The new shares.
     Complete {
         progress: Progress,
         keys: Vec<Secret<Vec<u8>>>,
-        doubt: Option<String>,
+        /// That the store did not confirm them; seals that have not wrapped the new root key.
+        warnings: Vec<String>,
     },
     Verified {
         nonce: String,
-        doubt: Option<String>,
+        warnings: Vec<String>,
     },
 }
 
@@ -223,19 +224,19 @@ impl Core {
             (rotation.progress(required), made, rotation.verify)
         };
         let New { change, keys } = made;
-        let doubt = if verify {
+        let changed = if verify {
             let gathering = Gathering::new()?;
             progress.verification_nonce = gathering.nonce.clone();
             if let Some(rotation) = open.ceremonies.state().rotation(of, target) {
                 rotation.made = Some(Made { gathering, change });
             }
-            None
+            Changed::default()
         } else {
-            let doubt = self.change(&open, holders, change).await?;
+            let changed = self.change(&open, holders, change).await?;
             *open.ceremonies.state().rotation(of, target) = None;
-            doubt.map(|Doubt(why)| why)
+            changed
         };
-        Ok(Outcome::Complete { progress, keys, doubt })
+        Ok(Outcome::Complete { progress, keys, warnings: changed.warnings() })
     }
 
     /// Take a new share back. When enough of them are there, the new ones count.
@@ -272,8 +273,8 @@ impl Core {
             }
         };
         *open.ceremonies.state().rotation(of, target) = None;
-        let doubt = self.change(&open, holders, change).await?;
-        Ok(Outcome::Verified { nonce: nonce.to_owned(), doubt: doubt.map(|Doubt(why)| why) })
+        let changed = self.change(&open, holders, change).await?;
+        Ok(Outcome::Verified { nonce: nonce.to_owned(), warnings: changed.warnings() })
     }
 
     /// Begin the verification anew, with another nonce.
@@ -289,21 +290,16 @@ impl Core {
     }
 
     /// A new root key under the present locks.
-    pub async fn replace_root_key(self: &Arc<Self>, of: NamespaceId) -> Result<Option<String>, Refusal> {
+    pub async fn replace_root_key(self: &Arc<Self>, of: NamespaceId) -> Result<Changed, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
         let holders = self.holders(&open, of)?;
         let change = Change { target: Target::Root, fresh: None, known: None, backup: None };
-        Ok(self.change(&open, holders, change).await?.map(|Doubt(why)| why))
+        self.change(&open, holders, change).await
     }
 
     /// Bring a change about, of the store's locks or of a namespace's seal.
-    async fn change(
-        self: &Arc<Self>,
-        open: &Arc<Open>,
-        holders: Holders,
-        change: Change,
-    ) -> Result<Option<Doubt>, Refusal> {
+    async fn change(self: &Arc<Self>, open: &Arc<Open>, holders: Holders, change: Change) -> Result<Changed, Refusal> {
         match holders {
             Holders::Store(list) => self.change_locks(open, list, change).await,
             Holders::Namespace(namespace) => self.change_own_seal(open, &namespace, change).await,

@@ -235,6 +235,7 @@ pub fn is_of_root_alone(path: &str) -> bool {
         "init",
         "seal",
         "seal-backend-status",
+        "sealwrap",
         "devices",
         "unseal",
         "config",

@@ -29,6 +29,7 @@ pub(crate) mod raft;
 pub(crate) mod raw;
 mod remount;
 pub(crate) mod rotate;
+mod seal;
 mod snapshot_auto;
 mod snapshot_auto_s3;
 mod status;
@@ -93,6 +94,7 @@ fn routes(clustered: bool) -> Routes<System, Tx> {
     let routes = counters::routes(routes);
     let routes = devices::routes(routes);
     let routes = managed_keys::routes(routes);
+    let routes = seal::routes(routes);
     let routes = host::routes(routes);
     let routes = inspect::routes(routes);
     let routes = log::routes(routes);

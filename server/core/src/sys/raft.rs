@@ -144,7 +144,7 @@ fn changed(cluster: Arc<dyn Cluster>, changes: Vec<Change>) -> Result<Option<Pre
 
 fn join_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Joining) -> Result<Response> {
     cluster(sys)?;
-    if sys.core()?.options.device.is_none() {
+    if !sys.core()?.has_device() {
         return Err(Error::bad_request("join tokens are for clusters that are sealed by devices"));
     }
     let ttl = match p.ttl {

@@ -41,7 +41,7 @@ parameters! {
 
 pub fn routes(mut routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes = routes.path("rotate/root", "Make a new root key under the present locks.", |p| {
-        p.update(done).prepared(Operation::Update, replace).root_protected()
+        p.update(replaced).prepared(Operation::Update, replace).root_protected()
     });
     for target in ["root", "recovery"] {
         let at = |what: &str| format!("rotate/{target}/{what}");
@@ -78,19 +78,28 @@ fn target(path: &str) -> Target {
 }
 
 /// An answer that was made before the transaction.
-fn prepared(answer: Map<String, Value>, warning: Option<String>) -> Prepared {
-    Arc::new((answer, warning))
+fn prepared(answer: Map<String, Value>, warnings: Vec<String>) -> Prepared {
+    Arc::new((answer, warnings))
 }
 
 /// Answers what was prepared.
 fn begun<P: Parameters>(_: &System, _: &mut Tx, call: &Call<'_>, _: P) -> Result<Response> {
-    let made = call.prepared.and_then(|p| p.downcast_ref::<(Map<String, Value>, Option<String>)>());
-    let (answer, warning) = made.ok_or_else(|| Error::Internal("nothing was prepared".into()))?;
-    let response = Response::data(answer.clone());
-    Ok(match warning {
-        Some(text) => response.warn(text.clone()),
-        None => response,
-    })
+    let made = call.prepared.and_then(|p| p.downcast_ref::<(Map<String, Value>, Vec<String>)>());
+    let (answer, warnings) = made.ok_or_else(|| Error::Internal("nothing was prepared".into()))?;
+    Ok(warnings.iter().fold(Response::data(answer.clone()), |response, text| response.warn(text.clone())))
+}
+
+/// Nothing, or which seals have not wrapped the new key.
+fn replaced(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let made = call.prepared.and_then(|p| p.downcast_ref::<(Map<String, Value>, Vec<String>)>());
+    match made {
+        Some((_, left)) if !left.is_empty() => {
+            let mut m = Map::new();
+            m.insert("seals_left".into(), left.clone().into());
+            Ok(left.iter().fold(Response::data(m), |response, text| response.warn(text.clone())))
+        }
+        _ => Ok(Response::empty()),
+    }
 }
 
 fn done(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
@@ -100,8 +109,9 @@ fn done(_: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
 fn replace(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
     let (core, of) = (sys.core()?, tx.namespace());
     Ok(Some(Box::pin(async move {
-        match core.replace_root_key(of).await? {
-            None => Ok(prepared(Map::new(), None)),
+        let changed = core.replace_root_key(of).await?;
+        match changed.doubt {
+            None => Ok(prepared(Map::new(), changed.left)),
             Some(why) => Err(Error::Unavailable(why)),
         }
     })))
@@ -116,14 +126,14 @@ fn begin(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Option
         backup: p.backup.unwrap_or(false),
         verify: p.require_verification.unwrap_or(false),
     };
-    Ok(Some(Box::pin(async move { Ok(prepared(shown(&core.begin_rotation(of, target, &asked).await?), None)) })))
+    Ok(Some(Box::pin(async move { Ok(prepared(shown(&core.begin_rotation(of, target, &asked).await?), Vec::new())) })))
 }
 
 fn cancel(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
     let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
     Ok(Some(Box::pin(async move {
         core.cancel_rotation(of, target).await?;
-        Ok(prepared(Map::new(), None))
+        Ok(prepared(Map::new(), Vec::new()))
     })))
 }
 
@@ -155,21 +165,20 @@ fn verify(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Given) -> Result<Option
 
 fn restart(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
     let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
-    Ok(Some(Box::pin(
-        async move { Ok(prepared(verification_shown(&core.restart_verification(of, target).await?), None)) },
-    )))
+    Ok(Some(Box::pin(async move {
+        Ok(prepared(verification_shown(&core.restart_verification(of, target).await?), Vec::new()))
+    })))
 }
 
 fn answer(outcome: Outcome, more: fn(&Progress) -> Map<String, Value>) -> Prepared {
-    let doubt = |why: Option<String>| why.map(|why| ceremony::doubt(&why));
     match outcome {
-        Outcome::More(progress) => prepared(more(&progress), None),
-        Outcome::Complete { progress, keys, doubt: why } => prepared(complete(&progress, &keys), doubt(why)),
-        Outcome::Verified { nonce, doubt: why } => {
+        Outcome::More(progress) => prepared(more(&progress), Vec::new()),
+        Outcome::Complete { progress, keys, warnings } => prepared(complete(&progress, &keys), warnings),
+        Outcome::Verified { nonce, warnings } => {
             let mut m = Map::new();
             m.insert("complete".into(), true.into());
             m.insert("nonce".into(), nonce.into());
-            prepared(m, doubt(why))
+            prepared(m, warnings)
         }
     }
 }
@@ -228,7 +237,7 @@ pub(crate) fn verification_shown(p: &Progress) -> Map<String, Value> {
 
 fn status(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let (core, of, target) = (sys.core()?, tx.namespace(), target(&call.request.path));
-    if target == Target::Recovery && (of != ROOT || core.options.device.is_none()) {
+    if target == Target::Recovery && (of != ROOT || !core.has_device()) {
         return Err(Error::bad_request("recovery not supported: shares open this store"));
     }
     Ok(Response::data(match core.rotation(of, target)? {

@@ -113,7 +113,8 @@ impl crate::Core {
         let arena = holdfast_hsm::memory::arena_usage();
         metrics::Now {
             unsealed: self.open().is_some(),
-            seal_device: Some(self.seal_health.seen()).filter(|seen| seen.checked.is_some()),
+            seals: self.seals_seen(),
+            fully_wrapped: self.is_fully_wrapped(),
             devices: self.devices.all(),
             applied_index: store.applied_index,
             feature_level: self.feature_level(),
@@ -135,6 +136,12 @@ impl crate::Core {
             members: self.members_now(),
             usage: self.open().and_then(|open| open.usage.load_full()),
         }
+    }
+
+    fn seals_seen(&self) -> Vec<(Option<String>, crate::seals::Seen)> {
+        let seals = self.seals();
+        let seen = seals.present.iter().map(|seal| (seal.name.clone(), seal.seen()));
+        seen.filter(|(_, seen)| seen.checked.is_some()).collect()
     }
 
     fn audit_devices_now(&self) -> Vec<metrics::AuditDevice> {

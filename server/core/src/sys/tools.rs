@@ -81,13 +81,21 @@ fn asked<'c>(call: &'c Call<'_>, p: &Random) -> Result<(&'c str, usize)> {
 fn draw(sys: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Option<Preparation>> {
     let (source, bytes) = asked(call, &p)?;
     let core = sys.core()?;
-    let Some(device) = core.options.device.clone().filter(|_| matches!(source, "seal" | "all")) else {
+    let seals = core.seals();
+    if !seals.have_a_device() || !matches!(source, "seal" | "all") {
         return Ok(None);
-    };
+    }
     Ok(Some(Box::pin(async move {
-        let drawn = tokio::task::spawn_blocking(move || device.random(bytes as u32)).await.map_err(Error::internal)?;
-        // A device that does not answer is no reason to take another source than was asked for.
-        let drawn = drawn.transpose().map_err(|refusal| Error::Unreachable(refusal.text))?;
+        // A device that does not answer is no reason to take another source than was asked for: of several seals, the
+        // device of another one is none.
+        let mut drawn = Ok(None);
+        for seal in &seals.present {
+            drawn = seal.ask(move |device| device.random(bytes as u32).transpose()).await;
+            if matches!(drawn, Ok(Some(_))) {
+                break;
+            }
+        }
+        let drawn: Option<Secret<Vec<u8>>> = drawn.map_err(|refusal| Error::Unreachable(refusal.text))?;
         if drawn.as_ref().is_some_and(|d| d.expose().len() != bytes) {
             return Err(Error::Internal("the device gave another number of bytes than was asked for".into()));
         }

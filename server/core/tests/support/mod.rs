@@ -105,8 +105,8 @@ pub fn options(store: Store) -> Options {
     Options {
         store,
         engines: EngineTable { secrets: &[], auth: &[], databases: &[] },
-        device: None,
-        former: None,
+        seals: holdfast_core::Seals::default(),
+        seal_source: None,
         devices: Vec::new(),
         storage_type: "inmem".into(),
         cluster: None,

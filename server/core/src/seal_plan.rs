@@ -1,0 +1,305 @@
+//! `sys/seal/plan`: what the seals that the configuration names by now would do, tried beforehand on each node. Nothing is
+//! changed: neither a lock, nor a key in a device, nor which seals are in use.
+
+use std::collections::BTreeMap;
+
+use holdfast_hsm::memory::Key;
+use holdfast_sdk::{Map, Value};
+use holdfast_seal::locks;
+use holdfast_seal::{Lock, LockList};
+use minicbor::{Decode, Encode};
+
+use crate::seal_state::{Refusal, failed};
+use crate::seals::{Seal, Seals};
+use crate::{Core, Open};
+
+/// Tells the question from others that the active node asks.
+const WORD: &str = "holdfast seal plan";
+
+#[derive(Encode, Decode)]
+struct Question {
+    #[n(0)]
+    word: String,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    cluster_id: [u8; 16],
+    /// Any key, closed with the root key: who asks holds that.
+    #[n(2)]
+    proof: Lock,
+}
+
+/// What a node says of its configuration.
+#[derive(Encode, Decode, Default)]
+struct Planned {
+    /// Why nothing could be tried.
+    #[n(0)]
+    error: Option<String>,
+    #[n(1)]
+    seals: Vec<PlannedSeal>,
+    #[n(2)]
+    locks: Vec<PlannedLock>,
+    /// What a restart would do.
+    #[n(3)]
+    would: String,
+    /// The store would open.
+    #[n(4)]
+    opens: bool,
+}
+
+#[derive(Encode, Decode)]
+struct PlannedSeal {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    backend: String,
+    #[n(2)]
+    priority: u32,
+    #[n(3)]
+    place: String,
+    /// It is in use already.
+    #[n(4)]
+    is_in_use: bool,
+    #[n(5)]
+    steps: Vec<PlannedStep>,
+    #[n(6)]
+    would: String,
+}
+
+#[derive(Encode, Decode)]
+struct PlannedStep {
+    #[n(0)]
+    what: String,
+    #[n(1)]
+    is_good: bool,
+    #[n(2)]
+    said: String,
+}
+
+/// What would become of a present lock of the node.
+#[derive(Encode, Decode)]
+struct PlannedLock {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    would: String,
+}
+
+impl PlannedSeal {
+    fn works(&self) -> bool {
+        self.steps.iter().all(|step| step.is_good)
+    }
+
+    fn shown(&self) -> Value {
+        let step = |step: &PlannedStep| {
+            let mut m = Map::new();
+            m.insert("what".into(), step.what.clone().into());
+            m.insert("works".into(), step.is_good.into());
+            m.insert(if step.is_good { "said" } else { "error" }.into(), step.said.clone().into());
+            Value::Object(m)
+        };
+        let mut m = Map::new();
+        m.insert("name".into(), self.name.clone().into());
+        m.insert("type".into(), self.backend.clone().into());
+        m.insert("priority".into(), self.priority.into());
+        m.insert("place".into(), self.place.clone().into());
+        m.insert("in_use".into(), self.is_in_use.into());
+        m.insert("works".into(), self.works().into());
+        m.insert("steps".into(), self.steps.iter().map(step).collect::<Vec<_>>().into());
+        m.insert("would".into(), self.would.clone().into());
+        Value::Object(m)
+    }
+}
+
+impl Planned {
+    fn failed(why: impl Into<String>) -> Planned {
+        Planned { error: Some(why.into()), ..Planned::default() }
+    }
+
+    fn is_possible(&self) -> bool {
+        self.error.is_none() && self.opens && self.seals.iter().all(PlannedSeal::works)
+    }
+
+    fn shown(&self, node: Option<&str>) -> Value {
+        let mut m = Map::new();
+        if let Some(node) = node {
+            m.insert("node".into(), node.into());
+        }
+        m.insert("possible".into(), self.is_possible().into());
+        if let Some(why) = &self.error {
+            m.insert("error".into(), why.clone().into());
+        }
+        m.insert("would".into(), self.would.clone().into());
+        m.insert("seals".into(), self.seals.iter().map(PlannedSeal::shown).collect::<Vec<_>>().into());
+        let lock = |lock: &PlannedLock| {
+            let mut m = Map::new();
+            m.insert("name".into(), lock.name.clone().into());
+            m.insert("would".into(), lock.would.clone().into());
+            Value::Object(m)
+        };
+        m.insert("locks".into(), self.locks.iter().map(lock).collect::<Vec<_>>().into());
+        Value::Object(m)
+    }
+}
+
+impl Core {
+    /// Try the seals that the configurations of this node and the others name by now.
+    pub(crate) async fn plan_seals(&self, open: &Open) -> Result<Map<String, Value>, Refusal> {
+        let list = self.own_locks(open)?;
+        let mut all: BTreeMap<Option<String>, Planned> = BTreeMap::new();
+        all.insert(self.node_id().map(str::to_owned), self.plan_here().await);
+        if let Some(cluster) = &self.options.cluster {
+            let proof = Key::random(32).map_err(failed)?;
+            let question = Question {
+                word: WORD.to_owned(),
+                cluster_id: list.cluster_id,
+                proof: locks::lock_with_key(&proof, &open.root.load(), &list.cluster_id, (1, 1), 0, 0)
+                    .map_err(failed)?,
+            };
+            for (node, answer) in cluster.offer_keys(minicbor::to_vec(&question).map_err(failed)?).await {
+                let planned = match answer.map(|bytes| minicbor::decode::<Planned>(&bytes)) {
+                    Ok(Ok(planned)) => planned,
+                    Ok(Err(_)) => Planned::failed("its program does not know several seals"),
+                    Err(e) => Planned::failed(format!("it is away: {e}")),
+                };
+                all.insert(Some(node), planned);
+            }
+        }
+        let mut m = Map::new();
+        m.insert("possible".into(), all.values().all(Planned::is_possible).into());
+        m.insert("nodes".into(), all.iter().map(|(node, p)| p.shown(node.as_deref())).collect::<Vec<_>>().into());
+        Ok(m)
+    }
+
+    /// The answer to the active node's question; none: it has asked something else.
+    pub(crate) async fn answer_plan(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let question: Question = minicbor::decode(message).ok().filter(|q: &Question| q.word == WORD)?;
+        let planned = match self.present_root() {
+            Ok(Some(root)) if locks::open_with_key(&question.proof, &question.cluster_id, &root).is_ok() => {
+                self.plan_here().await
+            }
+            Ok(Some(_)) => Planned::failed("it holds another root key"),
+            Ok(None) => Planned::failed("it is sealed"),
+            Err(e) => Planned::failed(e.to_string()),
+        };
+        minicbor::to_vec(&planned).ok()
+    }
+
+    /// Try what this node's configuration names by now.
+    async fn plan_here(&self) -> Planned {
+        let Some(source) = self.options.seal_source.clone() else {
+            return Planned::failed("this server was started without a configuration that could be read again");
+        };
+        let seals = match tokio::task::spawn_blocking(move || source.read()).await {
+            Ok(Ok(seals)) => seals,
+            Ok(Err(why)) => return Planned::failed(why),
+            Err(e) => return Planned::failed(e.to_string()),
+        };
+        let planned = match (self.lock_list(), self.present_root()) {
+            (Ok(Some(read)), Ok(Some(root))) => self.plan_with(&seals, &read.list, &root).await,
+            _ => Planned::failed("it is sealed"),
+        };
+        let in_use = self.seals();
+        for seal in seals.present.iter().chain(&seals.former).filter(|seal| !in_use.has(seal)) {
+            // It is not wanted before the change.
+            let rested = seal.ask(|device| Ok(device.log_out())).await;
+            rested.unwrap_or_default();
+        }
+        planned
+    }
+
+    async fn plan_with(&self, seals: &Seals, list: &LockList, root: &Key) -> Planned {
+        let (in_use, node) = (self.seals(), self.node_id());
+        let mut planned = Planned::default();
+        let (mut opened, mut opening): (Vec<[u8; 16]>, Vec<&str>) = (Vec::new(), Vec::new());
+        for seal in &seals.present {
+            let tried = seal.ask(|device| Ok(device.trial())).await;
+            let steps = match tried {
+                Ok(steps) => steps.into_iter().map(|step| (step.what, step.said)).collect(),
+                Err(refusal) => vec![("ask", Err(refusal.text))],
+            };
+            let steps: Vec<PlannedStep> = steps
+                .into_iter()
+                .map(|(what, said)| PlannedStep {
+                    what: what.to_owned(),
+                    is_good: said.is_ok(),
+                    said: said.unwrap_or_else(|why| why),
+                })
+                .collect();
+            let works = steps.iter().all(|step| step.is_good);
+            let its = if works { its_lock(seals, seal, list, node, root).await } else { None };
+            let would = match &its {
+                _ if !works => "it would not open the store".to_owned(),
+                Some((lock, true)) if lock.name == seal.name => {
+                    format!("it opens the store, by the lock {}", lock.shown())
+                }
+                Some((lock, true)) => {
+                    format!(
+                        "it opens the store, by the lock {}, which operator seal rewrap gives its name",
+                        lock.shown()
+                    )
+                }
+                Some((_, false)) => {
+                    "operator seal rewrap makes its lock anew, which holds a former root key".to_owned()
+                }
+                None => "operator seal rewrap makes a lock for it".to_owned(),
+            };
+            if let Some((lock, opens)) = its {
+                opened.push(lock.id);
+                opening.extend(opens.then_some(seal.shown()));
+            }
+            planned.seals.push(PlannedSeal {
+                name: seal.shown().to_owned(),
+                backend: seal.device.backend().to_owned(),
+                priority: seal.priority,
+                place: seal.device.place(),
+                is_in_use: in_use.has(seal),
+                steps,
+                would,
+            });
+        }
+        let all_work = planned.seals.iter().all(PlannedSeal::works);
+        for lock in list.device_locks_of(node).into_iter().filter(|l| l.scope.is_surely_of(node)) {
+            let would = match opened.contains(&lock.id) {
+                true => "stays",
+                false if all_work => "is taken away by operator seal rewrap, with a new root key",
+                false => "stays until each seal works",
+            };
+            planned.locks.push(PlannedLock { name: lock.shown(), would: would.to_owned() });
+        }
+        planned.opens = !opening.is_empty();
+        planned.would = match (opening.is_empty(), &seals.former) {
+            (false, _) => format!("after a restart the store opens by {}", opening.join(", ")),
+            (true, Some(former)) => format!(
+                "after a restart the store waits for its holders to move it away from the seal {:?}: operator unseal -migrate",
+                former.shown()
+            ),
+            (true, None) if seals.present.is_empty() => {
+                "after a restart the store would stay sealed: the configuration names no device. To move it to shares, keep \
+                 the stanza with disabled = \"true\" and run operator unseal -migrate"
+                    .to_owned()
+            }
+            (true, None) => "after a restart the store would stay sealed: none of these seals opens a lock of it. Keep the \
+                             stanza of one that does until operator seal rewrap has made the new locks"
+                .to_owned(),
+        };
+        planned
+    }
+}
+
+/// The lock that a seal's device opens, and whether what comes out is the present root key.
+async fn its_lock<'l>(
+    seals: &Seals,
+    seal: &Seal,
+    list: &'l LockList,
+    node: Option<&str>,
+    root: &Key,
+) -> Option<(&'l Lock, bool)> {
+    let mut stale = None;
+    for lock in seals.locks_of(seal, list, node) {
+        match seal.open(lock, &list.cluster_id).await {
+            Ok(found) if found.ct_eq(root.expose()) => return Some((lock, true)),
+            Ok(_) => stale = stale.or(Some((lock, false))),
+            Err(_) => {}
+        }
+    }
+    stale
+}

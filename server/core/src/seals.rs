@@ -1,0 +1,178 @@
+//! The seals of the configuration: the order in which they are asked, and which locks of the store are whose.
+//!
+//! A lock knows the name of its seal. One that was made before there were names is tried by each seal of its type that
+//! has no lock of its name: a token does not open another one's.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use holdfast_hsm::memory::Key;
+use holdfast_sdk::Timestamp;
+use holdfast_seal::locks::{LockList, Scope, wrap_context};
+use holdfast_seal::{DeviceRefusal, Lock, SealDevice};
+use tokio::sync::Semaphore;
+
+use crate::clock;
+
+/// Calls of one seal's device that may be under way: of one that hangs, no more threads than these wait.
+const CALLS: usize = 4;
+
+/// One seal of the configuration, and how its device is.
+pub struct Seal {
+    /// `None`: it is the only one, and its stanza has no name.
+    pub name: Option<String>,
+    /// The lower is asked first.
+    pub priority: u32,
+    pub device: Arc<dyn SealDevice>,
+    calls: Arc<Semaphore>,
+    seen: Mutex<Seen>,
+}
+
+/// What came of asking a seal's device last.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// When it opened its lock last, and which one that is.
+    pub opened: Option<Timestamp>,
+    pub lock: Option<[u8; 16]>,
+    pub checked: Option<Timestamp>,
+    /// How long it took.
+    pub took: Duration,
+    /// Since when it does not, and why.
+    pub unhealthy: Option<(Timestamp, String)>,
+}
+
+/// Those that the configuration names.
+#[derive(Default)]
+pub struct Seals {
+    /// What opens the store, in the order in which it is asked; none: shares.
+    pub present: Vec<Arc<Seal>>,
+    /// What opened it before, where its stanza says that it is disabled.
+    pub former: Option<Arc<Seal>>,
+}
+
+/// Who reads the configuration again.
+pub trait SealSource: Send + Sync {
+    /// The seals that it names by now. Those whose stanzas are as they were are the same.
+    ///
+    /// # Errors
+    /// What cannot be read or followed, with its place.
+    fn read(&self) -> Result<Seals, String>;
+}
+
+impl Seal {
+    pub fn new(name: Option<String>, priority: u32, device: Arc<dyn SealDevice>) -> Arc<Seal> {
+        Arc::new(Seal { name, priority, device, calls: Arc::new(Semaphore::new(CALLS)), seen: Mutex::default() })
+    }
+
+    /// A seal beside which there is no other.
+    pub fn alone(device: Arc<dyn SealDevice>) -> Arc<Seal> {
+        Seal::new(None, 0, device)
+    }
+
+    /// Its name, or its type where it has none.
+    pub fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.device.backend())
+    }
+
+    /// Let the device do something, on a thread where it may block.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + 'static,
+    ) -> Result<T, DeviceRefusal> {
+        let waits = |text: String| DeviceRefusal { text, retry: true };
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            return Err(waits(format!("the device of the seal {:?} has not answered to earlier calls", self.shown())));
+        };
+        let device = self.device.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let done = work(&*device);
+            drop(permit);
+            done
+        });
+        asked.await.map_err(|e| waits(e.to_string()))?
+    }
+
+    /// Let the device open a lock.
+    pub(crate) async fn open(&self, lock: &Lock, cluster_id: &[u8; 16]) -> Result<Key, DeviceRefusal> {
+        let (lock, cluster_id) = (lock.clone(), *cluster_id);
+        self.ask(move |device| device.unwrap(&lock, &wrap_context(&cluster_id, &lock.id))).await
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What came of asking the device: the lock that it opened, or why it opens none.
+    pub(crate) fn note(&self, outcome: Result<[u8; 16], String>, began: Instant) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        (seen.checked, seen.took) = (Some(now), began.elapsed());
+        match outcome {
+            Ok(lock) => {
+                if seen.unhealthy.take().is_some() {
+                    tracing::info!(seal = self.shown(), "the seal's device is well again");
+                }
+                (seen.opened, seen.lock) = (Some(now), Some(lock));
+            }
+            Err(why) => {
+                if seen.unhealthy.as_ref().is_none_or(|(_, before)| *before != why) {
+                    tracing::error!(seal = self.shown(), "the seal's device would not open the store: {why}");
+                }
+                let since = seen.unhealthy.as_ref().map_or(now, |(since, _)| *since);
+                seen.unhealthy = Some((since, why));
+            }
+        }
+    }
+}
+
+impl Seals {
+    /// One seal, beside which there is no other.
+    pub fn only(device: Arc<dyn SealDevice>) -> Seals {
+        Seals { present: vec![Seal::alone(device)], former: None }
+    }
+
+    /// Whether this very seal is one of them.
+    pub(crate) fn has(&self, seal: &Arc<Seal>) -> bool {
+        self.present.iter().chain(&self.former).any(|other| Arc::ptr_eq(other, seal))
+    }
+
+    /// Whether a device opens the store, by the configuration.
+    pub fn have_a_device(&self) -> bool {
+        !self.present.is_empty()
+    }
+
+    /// The locks that one of them may open on this node, the likeliest first.
+    pub(crate) fn locks_of<'l>(&self, seal: &Seal, list: &'l LockList, node: Option<&str>) -> Vec<&'l Lock> {
+        let mut locks = list.device_locks_of(node);
+        locks.retain(|lock| self.may_open(seal, lock, node));
+        let is_its_by_name = |lock: &&Lock| seal.name.is_some() && lock.name == seal.name;
+        if locks.iter().any(|lock| is_its_by_name(lock) && lock.scope.is_surely_of(node)) {
+            locks.retain(is_its_by_name);
+        }
+        let is_of_other_name = |lock: &Lock| seal.name.is_some() && lock.name != seal.name;
+        locks.sort_by_key(|lock| (is_of_other_name(lock), lock.scope == Scope::Cluster, !seal.device.names(lock)));
+        locks
+    }
+
+    /// Whether a lock is one that a seal's device should be asked to open: of its type, of this node or the cluster, and
+    /// not by its name that of another seal.
+    pub(crate) fn may_open(&self, seal: &Seal, lock: &Lock, node: Option<&str>) -> bool {
+        let is_anothers = lock.name.is_some()
+            && lock.name != seal.name
+            && self
+                .present
+                .iter()
+                .any(|other| other.name == lock.name && lock.backend() == Some(other.device.backend()));
+        lock.backend() == Some(seal.device.backend()) && lock.may_be_of(node) && !is_anothers
+    }
+
+    /// The lock that is known to be a seal's: by its name, because its device opened it, or because there is no other
+    /// seal.
+    pub(crate) fn known_lock<'l>(&self, seal: &Seal, list: &'l LockList, node: Option<&str>) -> Option<&'l Lock> {
+        let locks = self.locks_of(seal, list, node);
+        let opened = seal.seen().lock;
+        let named = locks.iter().find(|lock| seal.name.is_some() && lock.name == seal.name);
+        let known = named.or_else(|| locks.iter().find(|lock| opened == Some(lock.id)));
+        known.or_else(|| locks.first().filter(|_| self.present.len() == 1)).copied()
+    }
+}
