@@ -196,7 +196,7 @@ fn configurations_that_nobody_can_follow_are_refused_with_what_to_do() {
     let house = House::build();
     for (stanzas, words) in [
         (Stanzas::BothDisabled, ["two seals are disabled", "take away"]),
-        (Stanzas::BothEnabled, ["two seals are called \"pkcs11\"", "a name of its own"]),
+        (Stanzas::BothEnabled, ["there are several seals", "disabled = \"true\""]),
     ] {
         house.say(stanzas);
         let said = house.site.start_in_vain();

@@ -106,7 +106,8 @@ impl Config {
                 return refused(
                     seal,
                     format!(
-                        "there are several seals: say with priority which is asked first, also for {:?}",
+                        "there are several seals: say with priority which is asked first, also for {:?} (or write disabled = \"true\" \
+                         into the one that the store is migrated from)",
                         name(seal)
                     ),
                 );

@@ -200,8 +200,13 @@ impl Core {
         let in_use = self.seals();
         for seal in seals.present.iter().chain(&seals.former).filter(|seal| !in_use.has(seal)) {
             // It is not wanted before the change.
-            let rested = seal.ask(|device| Ok(device.log_out())).await;
-            rested.unwrap_or_default();
+            let resting = seal.ask(|device| {
+                device.log_out();
+                Ok(())
+            });
+            if let Err(refusal) = resting.await {
+                tracing::warn!(seal = seal.shown(), "its device does not rest after the plan: {refusal}");
+            }
         }
         planned
     }

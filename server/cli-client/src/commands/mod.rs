@@ -213,13 +213,19 @@ pub fn find(args: &[String]) -> Option<(Entry, usize)> {
     all().filter_map(|entry| begins(&entry).map(|count| (entry, count))).max_by_key(|(_, count)| *count)
 }
 
-/// Names and summaries of what is directly below a group (`""`: the program), in order.
+/// Names and summaries of what is directly below a group (`""`: the program), in order; what is below a command of it
+/// (`seal rewrap`) is among them.
 pub fn below(group: &str) -> Vec<(&'static str, &'static str)> {
     let mut entries: Vec<(&str, &str)> = all()
         .filter_map(|entry| {
             let words = entry.words();
             let name = if group.is_empty() { words } else { words.strip_prefix(group)?.strip_prefix(' ')? };
-            (!name.contains(' ')).then_some((name, entry.summary()))
+            let is_below_a_command = || {
+                let (first, rest) = name.split_once(' ').unwrap_or_default();
+                let command = format!("{group} {first}");
+                !rest.contains(' ') && COMMANDS.iter().copied().flatten().any(|c| c.words == command)
+            };
+            (!name.contains(' ') || is_below_a_command()).then_some((name, entry.summary()))
         })
         .filter(|(name, _)| *name != "version")
         .collect();

@@ -117,7 +117,7 @@ fn candidates(line: &Line, environment: &Environment) -> Vec<Candidate> {
     let below = line.before[..used].join(" ");
     let mut words = Vec::new();
     if used == line.before.len() {
-        let entries = commands::below(&below).into_iter();
+        let entries = commands::below(&below).into_iter().filter(|(name, _)| !name.contains(' '));
         words.extend(entries.map(|(name, about)| Candidate { text: name.to_string(), about, is_whole: true }));
     }
     if let Some(command) = command {
