@@ -31,7 +31,12 @@ impl Writer {
                     if self.unsaved > 0 || *lock(&member.checkpointed) != lock(&member.state).0 {
                         self.checkpoint();
                     }
-                    let _nobody_waits = answer.send(Ok(*lock(&member.checkpointed)));
+                    let (applied, durable) = (lock(&member.state).0, *lock(&member.checkpointed));
+                    // Whoever asks is about to forget the entries: one that failed is no checkpoint of before.
+                    let _nobody_waits = answer.send(match durable == applied {
+                        true => Ok(durable),
+                        false => Err(StoreError::State("it could not be brought to the disk".into())),
+                    });
                 }
                 Work::Snapshot(answer) => {
                     let (mark, members) = lock(&member.state).clone();

@@ -165,6 +165,24 @@ async fn a_member_that_takes_over_is_behind_what_others_had_in_the_log_and_finds
     assert!(agreement.2.lock().unwrap().iter().all(|term| *term == 3), "each is agreed on in the term of taking over");
 }
 
+// Found by the simulation (seed 538): entries were forgotten that no disk had in another form.
+#[tokio::test]
+async fn a_checkpoint_that_fails_is_none_and_the_log_keeps_what_it_should_have_held() {
+    let disk = SimDisk::default();
+    let (_store, replica) = open(&disk);
+    replica.apply(vec![foreign(1, 1), foreign(2, 2)]).await.unwrap();
+    assert_eq!(replica.checkpoint().await.unwrap().index, 2);
+    replica.apply(vec![foreign(3, 3)]).await.unwrap();
+    disk.fail_sync(true);
+    assert!(replica.checkpoint().await.is_err());
+    disk.fail_sync(false);
+    // Not later either: what the failed sync should have written is lost.
+    assert!(replica.checkpoint().await.is_err());
+    assert_eq!(replica.checkpointed().index, 2);
+    let (_store, again) = open(&disk.power_cut(|| false));
+    assert_eq!(again.state().unwrap().0.index, 2);
+}
+
 #[tokio::test]
 async fn what_was_read_before_a_member_took_over_is_void() {
     let (store, replica) = open(&SimDisk::default());
