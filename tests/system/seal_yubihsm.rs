@@ -143,6 +143,7 @@ fn a_yubihsm_is_a_device_that_is_listed_and_tried() {
         assert!(rows.iter().any(|row| row["what"] == what && row["outcome"] == outcome), "{what}: {tried}");
     };
     has("EC P-384: sign, ECDSA with SHA384", "works");
+    has("EC P-521: sign, ECDSA with SHA512", "works");
     has("RSA-2048: sign, RSA PSS with SHA512", "works");
     has("Ed25519: sign, Ed25519", "works");
     has("AES-256-CCM: encrypt and decrypt, YUBIHSM_WRAP_DATA/AES-CCM", "works");
@@ -161,6 +162,7 @@ fn managed_keys_are_in_a_yubihsm_and_end_with_it() {
         ("rsa", "CKM_RSA_PKCS", json!({"key_bits": 2048})),
         ("ed", "CKM_EDDSA", json!({})),
         ("p384", "CKM_ECDSA", json!({"curve": "P384"})),
+        ("p521", "CKM_ECDSA", json!({"curve": "P521"})),
     ] {
         let mut wanted =
             json!({"library": "hsm", "key_label": name, "mechanism": mechanism, "allow_generate_key": true});

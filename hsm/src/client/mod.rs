@@ -11,7 +11,7 @@ mod wrapping;
 
 use crate::config::DeviceConfig;
 use crate::device::{Answer, Call, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
-use crate::device::{DeviceInfo, KeyDevice, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism, dispatch};
+use crate::device::{DeviceInfo, Hash, KeyDevice, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism, dispatch};
 use crate::memory::Secret;
 use crate::spawner::Spawner;
 use std::fmt;
@@ -195,6 +195,22 @@ impl DeviceClient {
     /// [`Call::Derive`].
     pub fn derive(&self, key: KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
         self.secret(Call::Derive { key, peer_point: peer_point.to_vec() })
+    }
+
+    /// [`Call::Mac`].
+    pub fn mac(&self, key: KeyRef, hash: Hash, message: Vec<u8>) -> Result<Vec<u8>, DeviceError> {
+        match self.call(Call::Mac { key, hash, message })? {
+            Answer::Bytes(tag) => Ok(tag),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// [`Call::VerifyMac`].
+    pub fn verify_mac(&self, key: KeyRef, hash: Hash, message: Vec<u8>, tag: Vec<u8>) -> Result<bool, DeviceError> {
+        match self.call(Call::VerifyMac { key, hash, message, tag })? {
+            Answer::Verified(good) => Ok(good),
+            other => Err(mismatch(&other)),
+        }
     }
 
     /// [`Call::Random`].

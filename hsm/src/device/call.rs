@@ -1,7 +1,7 @@
 //! The messages: what is asked and what is answered.
 
 use super::wire::secret_bytes;
-use super::{CipherMechanism, DeviceInfo, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
+use super::{CipherMechanism, DeviceInfo, Hash, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 
@@ -107,6 +107,35 @@ pub enum Call {
     /// Destroys a key, all halves of it. → [`Answer::Done`]
     #[n(11)]
     Destroy(#[n(0)] KeyRef),
+    /// The tag of a message (HMAC). → [`Answer::Bytes`]
+    #[n(12)]
+    Mac {
+        /// With which key.
+        #[n(0)]
+        key: KeyRef,
+        /// The key's hash.
+        #[n(1)]
+        hash: Hash,
+        /// Of what.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        message: Vec<u8>,
+    },
+    /// Checks the tag of a message. → [`Answer::Verified`]
+    #[n(13)]
+    VerifyMac {
+        /// With which key.
+        #[n(0)]
+        key: KeyRef,
+        /// The key's hash.
+        #[n(1)]
+        hash: Hash,
+        /// Of what.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        message: Vec<u8>,
+        /// The tag.
+        #[cbor(n(3), with = "minicbor::bytes")]
+        tag: Vec<u8>,
+    },
 }
 
 impl Call {
@@ -134,6 +163,8 @@ impl Call {
             Self::Derive { .. } => "derive",
             Self::Random(_) => "random",
             Self::Destroy(_) => "destroy",
+            Self::Mac { .. } => "mac",
+            Self::VerifyMac { .. } => "verify mac",
         }
     }
 }
@@ -150,10 +181,10 @@ pub enum Answer {
     /// To `Find`.
     #[n(2)]
     Keys(#[n(0)] Vec<KeyInfo>),
-    /// To `PublicKey` and `Sign`.
+    /// To `PublicKey`, `Sign` and `Mac`.
     #[n(3)]
     Bytes(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// To `Verify`.
+    /// To `Verify` and `VerifyMac`.
     #[n(4)]
     Verified(#[n(0)] bool),
     /// To `Encrypt`.

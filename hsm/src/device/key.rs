@@ -1,6 +1,6 @@
 //! How keys are named and described.
 
-use super::{Capabilities, DeviceError};
+use super::{Capabilities, DeviceError, Hash};
 use minicbor::{Decode, Encode};
 use std::fmt;
 
@@ -98,6 +98,9 @@ pub enum KeyKind {
     /// EC on NIST P-521.
     #[n(8)]
     EcP521,
+    /// A key for HMAC with this hash.
+    #[n(9)]
+    Hmac(#[n(0)] Hash),
 }
 
 impl fmt::Display for KeyKind {
@@ -112,6 +115,7 @@ impl fmt::Display for KeyKind {
             Self::TpmStorage => f.write_str("TPM storage"),
             Self::AesCcm(bits) => write!(f, "AES-{bits}-CCM"),
             Self::EcP521 => f.write_str("EC P-521"),
+            Self::Hmac(hash) => write!(f, "HMAC-{hash}"),
         }
     }
 }
@@ -123,7 +127,7 @@ pub enum KeyUsage {
     /// Encryption and decryption (AES, RSA).
     #[n(0)]
     Encrypt,
-    /// Signatures (RSA, EC, Ed25519).
+    /// Signatures (RSA, EC, Ed25519), tags (HMAC).
     #[n(1)]
     Sign,
     /// Key agreement (EC).

@@ -215,6 +215,9 @@ pub struct Capabilities {
     /// Ways it decrypts only, and leaves it to the public key's holder to encrypt.
     #[n(7)]
     pub decrypt_only: Vec<CipherMechanism>,
+    /// Hashes that it makes and checks tags of HMAC with.
+    #[n(8)]
+    pub mac: Vec<Hash>,
 }
 
 #[cfg(test)]

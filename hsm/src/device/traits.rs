@@ -1,7 +1,7 @@
 //! The driver's side: what a backend implements, and how a call reaches it.
 
 use super::{Answer, Call, CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo};
-use super::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
+use super::{Hash, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use crate::memory::Secret;
 
 /// A device that holds keys. Calls come from several threads at once and may block.
@@ -74,6 +74,16 @@ pub trait KeyDevice: Send + Sync {
         Err(unsupported("derive (ECDH)"))
     }
 
+    /// The tag of a message by HMAC.
+    fn mac(&self, _key: &KeyRef, hash: Hash, _message: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        Err(unsupported(&format!("do HMAC-{hash}")))
+    }
+
+    /// Whether a tag is the message's.
+    fn verify_mac(&self, _key: &KeyRef, hash: Hash, _message: &[u8], _tag: &[u8]) -> Result<bool, DeviceError> {
+        Err(unsupported(&format!("check HMAC-{hash}")))
+    }
+
     /// Random bytes from the device.
     fn random(&self, _len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {
         Err(unsupported("give random bytes"))
@@ -122,6 +132,10 @@ pub(crate) fn dispatch(device: &dyn KeyDevice, call: &Call) -> Result<Answer, De
         ))),
         Call::Random(len) => device.random(*len as usize).map(Answer::Secret),
         Call::Destroy(key) => device.destroy(key).map(|()| Answer::Done),
+        Call::Mac { key, hash, message } => device.mac(key, *hash, message).map(Answer::Bytes),
+        Call::VerifyMac { key, hash, message, tag } => {
+            device.verify_mac(key, *hash, message, tag).map(Answer::Verified)
+        }
     }
 }
 

@@ -71,6 +71,9 @@ enum Plan {
 }
 
 fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
+    if matches!(spec.kind, KeyKind::EcP521 | KeyKind::AesCcm(_) | KeyKind::Hmac(_)) {
+        return Err(not_made(spec.kind));
+    }
     let fits = match spec.usage {
         KeyUsage::Encrypt => matches!(spec.kind, KeyKind::Aes(_) | KeyKind::Rsa(_)),
         KeyUsage::Sign => matches!(spec.kind, KeyKind::Rsa(_) | KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Ed25519),
@@ -90,12 +93,14 @@ fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
         KeyKind::Ed25519 => {
             Plan::Pair(Mechanism::EccEdwardsKeyPairGen, vec![Attribute::EcParams(OID_ED25519.to_vec())])
         }
-        other => {
-            return Err(DeviceError::unsupported(format!(
-                "{other} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384 or Ed25519"
-            )));
-        }
+        other => return Err(not_made(other)),
     })
+}
+
+fn not_made(kind: KeyKind) -> DeviceError {
+    DeviceError::unsupported(format!(
+        "{kind} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384 or Ed25519"
+    ))
 }
 
 /// The template of a secret key, without its length or value.

@@ -77,6 +77,15 @@ impl Plan {
                 capabilities: C::WRAP_DATA.and(C::UNWRAP_DATA),
             });
         }
+        if let (KeyKind::Hmac(_), KeyUsage::Sign) = (spec.kind, spec.usage) {
+            return Ok(Self {
+                command: Command::GenerateHmacKey,
+                of: ObjectType::Hmac,
+                algorithm,
+                right: C::GENERATE_HMAC_KEY,
+                capabilities: C::SIGN_HMAC.and(C::VERIFY_HMAC),
+            });
+        }
         let capabilities = match (spec.kind, spec.usage) {
             (KeyKind::Rsa(_), KeyUsage::Sign) => C::SIGN_PKCS.and(C::SIGN_PSS),
             (KeyKind::Rsa(_), KeyUsage::Encrypt) => C::DECRYPT_OAEP,

@@ -68,6 +68,12 @@ fn capabilities(algorithms: &[u8], rights: Rights) -> Capabilities {
     if rights.has(Rights::SIGN_EDDSA) && does(KeyKind::Ed25519) {
         can.sign.push(SignMechanism::Ed25519);
     }
+    if rights.has(Rights::SIGN_HMAC.and(Rights::VERIFY_HMAC)) {
+        can.mac.extend(HASHES.into_iter().filter(|hash| does(KeyKind::Hmac(*hash))));
+    }
+    if rights.has(Rights::GENERATE_HMAC_KEY) {
+        can.generate.extend(can.mac.iter().map(|hash| KeyKind::Hmac(*hash)));
+    }
     if rights.has(Rights::WRAP_DATA.and(Rights::UNWRAP_DATA)) {
         can.cipher.push(CipherMechanism::YubiHsmWrap);
     }

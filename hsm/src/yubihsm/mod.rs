@@ -17,6 +17,7 @@ mod find;
 mod generate;
 mod info;
 mod log;
+mod mac;
 mod object;
 mod protocol;
 mod public_key;
@@ -24,7 +25,7 @@ mod random;
 mod session;
 mod sign;
 
-use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceInfo, KeyDevice};
+use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceInfo, Hash, KeyDevice};
 use crate::device::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use crate::memory::Secret;
 use session::YubiHsm;
@@ -89,6 +90,14 @@ impl KeyDevice for YubiHsmDevice {
 
     fn derive(&self, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
         derive::derive(&self.hsm, key, peer_point)
+    }
+
+    fn mac(&self, key: &KeyRef, hash: Hash, message: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        mac::mac(&self.hsm, key, hash, message)
+    }
+
+    fn verify_mac(&self, key: &KeyRef, hash: Hash, message: &[u8], tag: &[u8]) -> Result<bool, DeviceError> {
+        mac::verify(&self.hsm, key, hash, message, tag)
     }
 
     fn random(&self, len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {

@@ -18,13 +18,16 @@ pub(super) enum Command {
     GetLogEntries = 0x4d,
     GetObjectInfo = 0x4e,
     GetPseudoRandom = 0x51,
+    SignHmac = 0x53,
     GetPublicKey = 0x54,
     SignPss = 0x55,
     SignEcdsa = 0x56,
     DeriveEcdh = 0x57,
     DeleteObject = 0x58,
     DecryptOaep = 0x59,
+    GenerateHmacKey = 0x5a,
     GenerateWrapKey = 0x5b,
+    VerifyHmac = 0x5c,
     SetLogIndex = 0x67,
     WrapData = 0x68,
     UnwrapData = 0x69,
@@ -232,7 +235,7 @@ pub(super) fn algorithm_name(algorithm: u8) -> Option<&'static str> {
 }
 
 /// Kinds of keys and the algorithms that they are.
-const KINDS: [(KeyKind, u8); 10] = [
+const KINDS: [(KeyKind, u8); 13] = [
     (KeyKind::Rsa(2048), 9),
     (KeyKind::Rsa(3072), 10),
     (KeyKind::Rsa(4096), 11),
@@ -243,6 +246,9 @@ const KINDS: [(KeyKind, u8); 10] = [
     (KeyKind::AesCcm(128), 29),
     (KeyKind::AesCcm(192), 41),
     (KeyKind::AesCcm(256), 42),
+    (KeyKind::Hmac(Hash::Sha256), 20),
+    (KeyKind::Hmac(Hash::Sha384), 21),
+    (KeyKind::Hmac(Hash::Sha512), 22),
 ];
 
 pub(super) fn kind_of(algorithm: u8) -> KeyKind {
@@ -256,7 +262,7 @@ pub(super) fn kind_of(algorithm: u8) -> KeyKind {
 pub(super) fn algorithm_of(kind: KeyKind) -> Result<u8, DeviceError> {
     KINDS.iter().find(|(known, _)| *known == kind).map(|(_, code)| *code).ok_or_else(|| {
         DeviceError::unsupported(format!(
-            "a YubiHSM makes RSA, EC, Ed25519 and AES-CCM wrap keys for use here, not {kind}"
+            "a YubiHSM makes RSA, EC, Ed25519, HMAC and AES-CCM wrap keys for use here, not {kind}"
         ))
     })
 }

@@ -49,6 +49,13 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
     matrix.extend(signs(device, &info.capabilities.sign, verifies));
     let does = verifies && !info.capabilities.sign.is_empty();
     matrix.push(("verify, by the device itself".to_owned(), cell(does)));
+    macs(device, &info.capabilities.mac);
+    matrix.push(("HMAC with SHA256, SHA384, SHA512".to_owned(), cell(info.capabilities.mac.len() == 3)));
+    let makes = info.capabilities.generate.contains(&KeyKind::EcP521);
+    if makes {
+        signs_on_p521(device);
+    }
+    matrix.push(("sign: ECDSA on P-521".to_owned(), cell(makes)));
     derives(device, info.capabilities.derive);
     matrix.push(("ECDH: P-256, P-384".to_owned(), cell(info.capabilities.derive)));
     let can = info.capabilities.import.contains(&KeyKind::Aes(256));
@@ -107,20 +114,25 @@ fn does(error: Option<&DeviceError>, listed: bool, still_listed: impl Fn() -> bo
     }
 }
 
-const KINDS: [KeyKind; 7] = [
+const KINDS: [KeyKind; 10] = [
     KeyKind::Aes(256),
+    KeyKind::AesCcm(256),
+    KeyKind::Hmac(Hash::Sha256),
     KeyKind::Rsa(2048),
     KeyKind::Rsa(3072),
     KeyKind::Rsa(4096),
     KeyKind::EcP256,
     KeyKind::EcP384,
+    KeyKind::EcP521,
     KeyKind::Ed25519,
 ];
 
 fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) -> Matrix {
     let mut matrix = Matrix::new();
     for kind in KINDS {
-        let usage = if kind == KeyKind::Aes(256) { KeyUsage::Encrypt } else { KeyUsage::Sign };
+        let secret = matches!(kind, KeyKind::Aes(_) | KeyKind::AesCcm(_) | KeyKind::Hmac(_));
+        let encrypts = secret && kind != KeyKind::Hmac(Hash::Sha256);
+        let usage = if encrypts { KeyUsage::Encrypt } else { KeyUsage::Sign };
         let spec = spec("suite-made", kind, usage);
         let made = device.generate(spec.clone());
         let does = does(made.as_ref().err(), can.contains(&kind), || {
@@ -133,7 +145,7 @@ fn makes_what_it_says_and_nothing_else(device: &DeviceClient, can: &[KeyKind]) -
         let key = made.unwrap();
         assert_eq!((key.kind, key.label.as_str()), (kind, "suite-made"));
         assert!(key.private && !key.extractable && !key.id.is_empty(), "{key:?}");
-        assert_eq!(key.public, kind != KeyKind::Aes(256));
+        assert_eq!(key.public, !secret);
         for name in [KeyRef::label("suite-made"), KeyRef::id(key.id.clone()), key.key_ref()] {
             assert_eq!(device.find(name).unwrap(), std::slice::from_ref(&key));
         }
@@ -256,6 +268,42 @@ fn signs(device: &DeviceClient, can: &[SignMechanism], verifies: bool) -> Matrix
         device.destroy(key.key_ref()).unwrap();
     }
     matrix
+}
+
+fn signs_on_p521(device: &DeviceClient) {
+    let mechanism = SignMechanism::Ecdsa(Hash::Sha512);
+    let key = device.generate(spec("suite-p521", KeyKind::EcP521, KeyUsage::Sign)).unwrap();
+    let message = SignInput::Message(b"to be signed".to_vec());
+    let signature = device.sign(key.key_ref(), mechanism, message).unwrap();
+    openssl_agrees(&device.public_key(key.key_ref()).unwrap(), mechanism, b"to be signed", &signature);
+    device.destroy(key.key_ref()).unwrap();
+}
+
+fn macs(device: &DeviceClient, can: &[Hash]) {
+    let name = || KeyRef::label("suite-mac");
+    let mac = |hash, message: &[u8]| device.mac(name(), hash, message.to_vec());
+    for hash in [Hash::Sha256, Hash::Sha384, Hash::Sha512] {
+        let verify = |message: &[u8], tag: &[u8]| device.verify_mac(name(), hash, message.to_vec(), tag.to_vec());
+        if !can.contains(&hash) {
+            assert_eq!(class(mac(hash, b"message")), Class::Unsupported);
+            assert_eq!(class(verify(b"message", &[7; 32])), Class::Unsupported);
+            continue;
+        }
+        assert_eq!(class(mac(hash, b"message")), Class::KeyMissing);
+        let key = device.generate(spec("suite-mac", KeyKind::Hmac(hash), KeyUsage::Sign)).unwrap();
+        assert!(!key.extractable && !key.public);
+        let tag = mac(hash, b"message").unwrap();
+        assert_eq!((tag.len(), mac(hash, b"message").unwrap()), (hash.digest_bytes(), tag.clone()));
+        assert_ne!(mac(hash, b"another").unwrap(), tag);
+        assert!(verify(b"message", &tag).unwrap());
+        for (message, tag) in [(&b"another"[..], &tag[..]), (b"message", &tag[1..]), (b"emessage", b"")] {
+            assert!(!verify(message, tag).unwrap());
+        }
+        let other = if hash == Hash::Sha256 { Hash::Sha512 } else { Hash::Sha256 };
+        assert_eq!(class(mac(other, b"message")), Class::Invalid);
+        assert_eq!(class(mac(hash, &[0; 5000])), Class::Invalid);
+        device.destroy(key.key_ref()).unwrap();
+    }
 }
 
 /// A second opinion on signature and public key.

@@ -30,6 +30,8 @@ impl Device {
         let key = self.objects.find(kind, id, authority.domains)?;
         match key.capabilities & capability == capability {
             true => Ok((key, rest)),
+            // As firmware before 2.5 says it of a wrap key, by Yubico's own tests of the device.
+            false if kind == WRAP_KEY => Err(Refusal::InvalidData),
             false => Err(Refusal::InsufficientPermissions),
         }
     }

@@ -34,13 +34,14 @@ pub enum Outcome {
 }
 
 /// The kinds that are tried. Larger RSA keys are like the smallest, and take their time.
-const KINDS: [(KeyKind, KeyUsage); 7] = [
+const KINDS: [(KeyKind, KeyUsage); 8] = [
     (KeyKind::Aes(256), KeyUsage::Encrypt),
     (KeyKind::AesCcm(256), KeyUsage::Encrypt),
     (KeyKind::Rsa(2048), KeyUsage::Sign),
     (KeyKind::Rsa(2048), KeyUsage::Encrypt),
     (KeyKind::EcP256, KeyUsage::Sign),
     (KeyKind::EcP384, KeyUsage::Sign),
+    (KeyKind::EcP521, KeyUsage::Sign),
     (KeyKind::Ed25519, KeyUsage::Sign),
 ];
 
@@ -178,7 +179,8 @@ fn fits(kind: KeyKind, mechanism: SignMechanism) -> bool {
     match mechanism {
         // A hash that is longer than the curve adds nothing, and some devices refuse it.
         SignMechanism::Ecdsa(hash) => {
-            matches!((kind, hash), (KeyKind::EcP256, Hash::Sha256) | (KeyKind::EcP384, Hash::Sha384))
+            use {Hash as H, KeyKind as K};
+            matches!((kind, hash), (K::EcP256, H::Sha256) | (K::EcP384, H::Sha384) | (K::EcP521, H::Sha512))
         }
         SignMechanism::RsaPkcs1(_) | SignMechanism::RsaPss(_) => matches!(kind, KeyKind::Rsa(_)),
         SignMechanism::Ed25519 => kind == KeyKind::Ed25519,

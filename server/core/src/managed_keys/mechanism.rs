@@ -73,7 +73,7 @@ impl Mechanism {
     pub fn fits(self, kind: KeyKind) -> bool {
         match self {
             Mechanism::RsaPkcs | Mechanism::RsaPss | Mechanism::RsaOaep => matches!(kind, KeyKind::Rsa(_)),
-            Mechanism::Ecdsa => matches!(kind, KeyKind::EcP256 | KeyKind::EcP384),
+            Mechanism::Ecdsa => matches!(kind, KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521),
             Mechanism::Eddsa => kind == KeyKind::Ed25519,
             Mechanism::AesGcm => matches!(kind, KeyKind::Aes(_)),
         }
@@ -114,11 +114,16 @@ impl Mechanism {
                 Some(bits) => Err(Error::bad_request(format!("key_bits {bits} is not 2048, 3072 or 4096"))),
             },
             Mechanism::Ecdsa => match curve.map(|curve| curve.to_ascii_uppercase().replace('-', "")).as_deref() {
-                None if bits.is_some() => Err(Error::bad_request("'key_bits' is for RSA; set 'curve' to P256 or P384")),
+                None if bits.is_some() => {
+                    Err(Error::bad_request("'key_bits' is for RSA; set 'curve' to P256, P384 or P521"))
+                }
                 None => Ok(None),
                 Some("P256") => Ok(Some(KeyKind::EcP256)),
                 Some("P384") => Ok(Some(KeyKind::EcP384)),
-                Some(_) => Err(Error::bad_request("'curve' is P256 or P384: others are not used in devices here")),
+                Some("P521") => Ok(Some(KeyKind::EcP521)),
+                Some(_) => {
+                    Err(Error::bad_request("'curve' is P256, P384 or P521: others are not used in devices here"))
+                }
             },
             Mechanism::Eddsa => only(KeyKind::Ed25519, 256),
             Mechanism::AesGcm => only(KeyKind::Aes(256), 256),
@@ -150,6 +155,8 @@ mod tests {
     fn a_kind_that_does_not_fit_is_refused() {
         assert_eq!(Mechanism::RsaPkcs.wanted(Some(3072), None).unwrap(), Some(KeyKind::Rsa(3072)));
         assert_eq!(Mechanism::Ecdsa.wanted(None, Some("p-384")).unwrap(), Some(KeyKind::EcP384));
+        assert_eq!(Mechanism::Ecdsa.wanted(None, Some("P521")).unwrap(), Some(KeyKind::EcP521));
+        assert!(Mechanism::Ecdsa.wanted(None, Some("P224")).is_err());
         assert_eq!(Mechanism::Eddsa.wanted(None, None).unwrap(), Some(KeyKind::Ed25519));
         assert!(Mechanism::RsaPkcs.wanted(Some(1024), None).is_err());
         assert!(Mechanism::Ecdsa.wanted(Some(256), None).is_err());

@@ -56,7 +56,7 @@ pub fn generate(kind: KeyKind) -> Result<Made> {
             let private: Pkcs8V1Der<'_> = made.as_der().map_err(not_made)?;
             pair(private.as_ref(), made.public_key().as_der().map_err(not_made)?)
         }
-        KeyKind::EcP256 | KeyKind::EcP384 => {
+        KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521 => {
             let made = EcdsaKeyPair::generate(ec_of(kind)?).map_err(not_made)?;
             pair(made.to_pkcs8v1().map_err(not_made)?.as_ref(), made.public_key().as_der().map_err(not_made)?)
         }
@@ -77,6 +77,7 @@ fn ec_of(kind: KeyKind) -> Result<&'static EcdsaSigningAlgorithm> {
     match kind {
         KeyKind::EcP256 => Ok(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
         KeyKind::EcP384 => Ok(&signature::ECDSA_P384_SHA384_ASN1_SIGNING),
+        KeyKind::EcP521 => Ok(&signature::ECDSA_P521_SHA512_ASN1_SIGNING),
         _ => Err(unsupported(kind, &"ECDSA")),
     }
 }
@@ -87,6 +88,7 @@ pub fn check_scheme(kind: KeyKind, scheme: SignMechanism) -> Result<()> {
         (KeyKind::Rsa(_), SignMechanism::RsaPkcs1(_) | SignMechanism::RsaPss(_)) => true,
         (KeyKind::EcP256, SignMechanism::Ecdsa(hash)) => hash == Hash::Sha256,
         (KeyKind::EcP384, SignMechanism::Ecdsa(hash)) => hash == Hash::Sha384,
+        (KeyKind::EcP521, SignMechanism::Ecdsa(hash)) => hash == Hash::Sha512,
         (kind, scheme) => (kind, scheme) == (KeyKind::Ed25519, SignMechanism::Ed25519),
     };
     if is { Ok(()) } else { Err(unsupported(kind, &scheme)) }
@@ -106,7 +108,7 @@ pub fn sign(kind: KeyKind, private: &Secret<Vec<u8>>, scheme: SignMechanism, inp
             .map_err(unused)?;
             Ok(signed)
         }
-        (KeyKind::EcP256 | KeyKind::EcP384, Some(hash)) => {
+        (KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521, Some(hash)) => {
             let pair = EcdsaKeyPair::from_pkcs8(ec_of(kind)?, private.expose()).map_err(unreadable)?;
             let signed = match input {
                 SignInput::Message(message) => pair.sign(&SystemRandom::new(), message),
@@ -214,11 +216,12 @@ mod tests {
     use super::super::verify::verify;
     use super::*;
 
-    const SCHEMES: [(KeyKind, SignMechanism); 5] = [
+    const SCHEMES: [(KeyKind, SignMechanism); 6] = [
         (KeyKind::Rsa(2048), SignMechanism::RsaPkcs1(Hash::Sha384)),
         (KeyKind::Rsa(2048), SignMechanism::RsaPss(Hash::Sha512)),
         (KeyKind::EcP256, SignMechanism::Ecdsa(Hash::Sha256)),
         (KeyKind::EcP384, SignMechanism::Ecdsa(Hash::Sha384)),
+        (KeyKind::EcP521, SignMechanism::Ecdsa(Hash::Sha512)),
         (KeyKind::Ed25519, SignMechanism::Ed25519),
     ];
 

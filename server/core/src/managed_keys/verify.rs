@@ -47,6 +47,9 @@ fn algorithm(kind: KeyKind, mechanism: SignMechanism) -> Result<&'static dyn Ver
         (KeyKind::EcP384, M::Ecdsa(Hash::Sha256)) => &signature::ECDSA_P384_SHA256_ASN1,
         (KeyKind::EcP384, M::Ecdsa(Hash::Sha384)) => &signature::ECDSA_P384_SHA384_ASN1,
         (KeyKind::EcP384, M::Ecdsa(Hash::Sha512)) => &signature::ECDSA_P384_SHA512_ASN1,
+        (KeyKind::EcP521, M::Ecdsa(Hash::Sha256)) => &signature::ECDSA_P521_SHA256_ASN1,
+        (KeyKind::EcP521, M::Ecdsa(Hash::Sha384)) => &signature::ECDSA_P521_SHA384_ASN1,
+        (KeyKind::EcP521, M::Ecdsa(Hash::Sha512)) => &signature::ECDSA_P521_SHA512_ASN1,
         (KeyKind::Ed25519, M::Ed25519) => &signature::ED25519,
         _ => return Err(Error::bad_request(format!("a key of {kind} does not sign with {mechanism}"))),
     })

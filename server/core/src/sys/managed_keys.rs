@@ -29,7 +29,7 @@ parameters! {
         mechanism: Option<String>,
         /// Bits of an RSA key that is made or expected: 2048, 3072 or 4096.
         key_bits: Option<i64>,
-        /// The curve of an EC key that is made or expected: P256 or P384.
+        /// The curve of an EC key that is made or expected: P256, P384 or P521.
         curve: Option<String>,
         /// Make the key if it is not there.
         allow_generate_key: Option<bool>,
@@ -326,8 +326,11 @@ async fn in_software(plan: &Plan) -> Result<Found> {
 
 /// What is missing to make a key.
 fn which(key: &Record) -> Error {
-    let what =
-        if key.mechanism == Mechanism::Ecdsa { "'curve' (P256 or P384)" } else { "'key_bits' (2048, 3072 or 4096)" };
+    let what = if key.mechanism == Mechanism::Ecdsa {
+        "'curve' (P256, P384 or P521)"
+    } else {
+        "'key_bits' (2048, 3072 or 4096)"
+    };
     Error::bad_request(format!("a key for {} is to be made: set {what}", key.mechanism.name()))
 }
 
@@ -489,6 +492,7 @@ fn scheme(key: &Record, p: &TestSign) -> Result<SignMechanism> {
     let hash = match p.hash_algorithm.as_deref().filter(|h| !h.is_empty()) {
         // The curve's own.
         None if key.seen.kind == holdfast_hsm::device::KeyKind::EcP384 => Hash::Sha384,
+        None if key.seen.kind == holdfast_hsm::device::KeyKind::EcP521 => Hash::Sha512,
         None | Some("sha2-256") => Hash::Sha256,
         Some("sha2-384") => Hash::Sha384,
         Some("sha2-512") => Hash::Sha512,
