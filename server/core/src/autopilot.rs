@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Act;
 use crate::cluster::{Change, Cluster, Lead, Member};
 use crate::layout::{SETTINGS, STORE};
+use crate::seal_state::Refusal;
 use crate::tx::Tx;
 use crate::{Core, Open};
 
@@ -144,8 +145,19 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         if let Some(change) = due(&all, &settings, core.clock.cluster()) {
             tracing::info!(?change, "the members change");
             let act = told(&change);
+            let gone = match &change {
+                Change::Remove(id) => Some(id.clone()),
+                _ => None,
+            };
             let act = match cluster.change(change).await {
-                Ok(()) => act,
+                Ok(()) => {
+                    if let Some(id) = gone
+                        && let Err(Refusal(_, why)) = core.node_left(&id).await
+                    {
+                        tracing::warn!(node = %id, "the lock of the member that was removed is still there: {why}");
+                    }
+                    act
+                }
                 Err(e) => {
                     tracing::warn!(error = %e, "the members could not be changed; it is tried again");
                     act.failed(&e.to_string())

@@ -134,17 +134,8 @@ impl Core {
         .await
     }
 
-    /// A node is a member no longer: its lock goes.
-    pub(crate) async fn forget_node_lock(&self, node: &str) -> std::result::Result<(), Refusal> {
-        self.change_list(None, |list| {
-            let before = list.locks.len();
-            list.locks.retain(|l| l.scope != Scope::Node(node.to_owned()));
-            list.locks.len() < before
-        })
-        .await
-    }
-
-    async fn change_list(
+    /// Change the list of locks, if `change` says that it has.
+    pub(crate) async fn change_list(
         &self,
         token: Option<(&str, Arc<Key>)>,
         change: impl FnOnce(&mut LockList) -> bool,

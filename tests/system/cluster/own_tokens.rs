@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
+use holdfast_tests::process::{helpers, signal};
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::token::Token;
 use holdfast_tests::{Client, until};
@@ -134,6 +136,44 @@ fn a_new_root_key_is_locked_by_each_nodes_own_token_and_not_while_one_is_away() 
 }
 
 #[test]
+fn the_root_key_that_a_removed_node_knew_is_changed_also_if_it_was_the_first_one() {
+    let (mut nodes, tokens) = start(3);
+    nodes.until_all_vote();
+    nodes.put(1, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(1, "kv/a", json!({"v": 1}));
+    if nodes.until_led() == 0 {
+        nodes.change_lead();
+    }
+    let leader = nodes.until_led();
+    let other = 3 - leader;
+    // Its lock says that it is the cluster's, and the other node's token cannot lock a new root key now.
+    nodes.kill(0);
+    tokens.tokens[other].pull_out();
+    for pid in helpers(nodes.server(other).pid()) {
+        signal(pid, Signal::KILL);
+    }
+    let removed = nodes.ask(leader, "sys/storage/raft/remove-peer", json!({"server_id": "n0"}), 200);
+    let warning = removed.text_at("/warnings/0");
+    assert!(warning.contains("the root key that n0 knew is still in use") && warning.contains(&format!("n{other}")));
+    tokens.tokens[other].put_back();
+    // The first node's token is not asked for any more.
+    until(WITHIN, "a new root key", || {
+        let root = nodes.root(nodes.led_now()?);
+        root.try_call("POST", "sys/rotate/root", Some(&json!({}))).ok().filter(|r| r.status == 204)
+    });
+    for n in [leader, other] {
+        nodes.kill(n);
+    }
+    for n in [leader, other] {
+        nodes.launch(n);
+    }
+    for n in [leader, other] {
+        until_unsealed(&nodes, n);
+        assert_eq!(nodes.read(n, "kv/a").at("/data/v"), 1, "node {n}");
+    }
+}
+
+#[test]
 fn a_join_token_counts_once_and_ends_with_its_time() {
     let (nodes, tokens) = start(2);
     nodes.until_all_vote();
@@ -174,6 +214,7 @@ fn a_join_token_counts_once_and_ends_with_its_time() {
     });
     // Removed, it has no lock any more.
     nodes.ask(0, "sys/storage/raft/remove-peer", json!({"server_id": "x"}), 204);
+    assert!((0..2).any(|n| nodes.server(n).log().contains("the locks of the store were changed: target=Root")));
     let mut list = command(holdfast());
     list.args(["operator", "raft", "list-peers"]).env("HOLDFAST_ADDR", format!("http://127.0.0.1:{}", nodes.port(0)));
     let listed = run(list.env("HOLDFAST_TOKEN", nodes.root(0).token())).good();

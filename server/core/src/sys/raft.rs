@@ -15,7 +15,7 @@ use crate::autopilot::{self, Settings};
 use crate::cluster::{Change, ChangeError, Cluster, Member, Peer};
 use crate::seal_state::Refusal;
 use crate::tx::Tx;
-use crate::{Open, join_token, snapshot};
+use crate::{Core, Open, join_token, snapshot};
 
 parameters! {
     pub struct Server {
@@ -58,7 +58,9 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
         .path("storage/raft/configuration", "The members of the cluster.", |p| p.read(configuration).root_protected())
         .path("storage/raft/remove-peer", "Remove a member.", |p| {
-            p.update(done).prepared(Operation::Update, remove).root_protected()
+            p.update(removed).prepared(Operation::Update, remove).root_protected().describe(
+                "Where the member had a lock of its own, that goes with it, and the root key is changed.",
+            )
         })
         .path("storage/raft/join-token", "Let a node with a device of its own join.", |p| {
             p.update(join_token).root_protected().describe(
@@ -162,10 +164,10 @@ fn join_token(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Joining) -> Result<
     Ok(Response::data(m))
 }
 
-/// One that is not there is removed already.
+/// One that is not there is removed already; its lock may still be there.
 fn remove(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Preparation>> {
     let (core, cluster, id) = (sys.core()?, cluster(sys)?, named(p)?);
-    let Some(found) = member(&*cluster, &id) else { return Ok(None) };
+    let Some(found) = member(&*cluster, &id) else { return Ok(Some(Box::pin(left(core, id)))) };
     let voters = cluster.members().0.iter().filter(|m| m.votes).count();
     if found.votes && voters == 1 {
         return Err(Error::bad_request("the last member with a vote cannot be removed"));
@@ -173,11 +175,21 @@ fn remove(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Pr
     let removed = changed(cluster, vec![Change::Remove(id.clone())])?;
     Ok(removed.map(|removed| -> Preparation {
         Box::pin(async move {
-            let nothing = removed.await?;
-            core.forget_node_lock(&id).await.map_err(|Refusal(_, text)| Error::Internal(text))?;
-            Ok(nothing)
+            removed.await?;
+            left(core, id).await
         })
     }))
+}
+
+async fn left(core: Arc<Core>, id: String) -> Result<Prepared> {
+    let warnings = core.node_left(&id).await.map_err(|Refusal(_, text)| Error::Internal(text))?;
+    let warnings: Prepared = Arc::new(warnings);
+    Ok(warnings)
+}
+
+fn removed(_: &System, _: &mut Tx, call: &Call<'_>, _: Server) -> Result<Response> {
+    let warnings = call.prepared.and_then(|p| p.downcast_ref::<Vec<String>>()).cloned().unwrap_or_default();
+    Ok(Response { warnings, ..Response::empty() })
 }
 
 /// A member whose vote is given or taken by hand keeps it so.
