@@ -13,3 +13,16 @@ pub(super) fn set(variables: &[(String, String)]) {
 fn is_settable(name: &str, value: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_c_library_would_not_take_is_passed_over() {
+        assert!(is_settable("TPM2_PKCS11_STORE", "/a=b"));
+        for (name, value) in [("", "a"), ("A=B", "a"), ("A\0", "a"), ("A", "a\0b")] {
+            assert!(!is_settable(name, value), "{name:?} {value:?}");
+        }
+    }
+}

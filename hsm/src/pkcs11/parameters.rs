@@ -25,3 +25,20 @@ impl Parameters {
         unsafe { CInitializeArgs::new_with_reserved(flags, text) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cryptoki_sys::CK_C_INITIALIZE_ARGS;
+
+    #[test]
+    fn a_library_reads_the_text_up_to_its_first_nul() {
+        for (given, read) in [("configdir='sql:/a'", "configdir='sql:/a'"), ("a\0b", "a"), ("", "")] {
+            let parameters = Parameters::new(given);
+            assert_eq!(parameters.0.to_str().unwrap(), read);
+            // It points there, and nowhere else, for as long as it lives.
+            let arguments = CK_C_INITIALIZE_ARGS::from(parameters.arguments(CInitializeFlags::OS_LOCKING_OK));
+            assert_eq!(arguments.pReserved.cast_const().cast(), parameters.0.as_ptr());
+        }
+    }
+}
