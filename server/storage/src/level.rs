@@ -22,6 +22,8 @@ pub const MOVES: u64 = 4;
 pub const MANAGED_KEYS: u64 = 5;
 /// Locks of several seals, of which one may hold a former root key.
 pub const SEVERAL_SEALS: u64 = 6;
+/// Managed keys on P-521. It came with several seals.
+pub const P521: u64 = SEVERAL_SEALS;
 /// What this program knows. 2: the level itself.
 const KNOWN: u64 = SEVERAL_SEALS;
 

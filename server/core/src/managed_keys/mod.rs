@@ -43,6 +43,16 @@ pub fn are_known_to_all(core: &Core) -> Result<()> {
     }
 }
 
+/// The same for the kind of a key.
+pub fn kind_is_known_to_all(core: &Core, kind: KeyKind) -> Result<()> {
+    match kind {
+        KeyKind::EcP521 if core.feature_level() < level::P521 => Err(Error::Unavailable(
+            "managed keys on P-521 are offered when all nodes of the cluster run a version that knows them".into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A managed key as it is stored.
 #[derive(Clone, Encode, Decode)]
 pub struct Record {

@@ -205,7 +205,9 @@ fn plan(sys: &System, tx: &mut Tx, call: &Call<'_>, p: &Wanted) -> Result<Plan> 
         Some(given) => Mechanism::parse(given)?,
         None => before.as_ref().map(|b| b.mechanism).ok_or_else(|| Error::bad_request("'mechanism' is required"))?,
     };
-    mechanism.wanted(key_bits, curve.as_deref())?;
+    if let Some(kind) = mechanism.wanted(key_bits, curve.as_deref())? {
+        managed_keys::kind_is_known_to_all(&*sys.core()?, kind)?;
+    }
     let usages = p.usages.clone().or_else(|| before.as_ref().map(|b| b.usages.clone())).unwrap_or_default();
     if let Some(other) = usages.iter().find(|usage| !mechanism::USAGES.contains(&usage.as_str())) {
         let text = format!("usage {other:?} is not one of {}", mechanism::USAGES.join(", "));
@@ -428,6 +430,7 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Respon
     if found.revision != key.revision {
         return Err(changed());
     }
+    managed_keys::kind_is_known_to_all(&*sys.core()?, found.seen.kind)?;
     let mut response = Response::empty();
     for warning in warnings {
         response = response.warn(warning);
