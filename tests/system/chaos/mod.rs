@@ -9,6 +9,7 @@ mod faults;
 
 use std::env;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -17,6 +18,7 @@ use serde_json::json;
 use holdfast_tests::until;
 
 use crate::cluster::disturbed;
+use crate::cluster::network::{Network, namespaces};
 use crate::cluster::nodes::WITHIN;
 use clients::Clients;
 use faults::{Fault, Trouble};
@@ -28,16 +30,36 @@ fn number(name: &str) -> Option<u64> {
 
 /// Let each of these faults happen once at least, in an order that follows from the seed.
 fn suffer(count: usize, seed: u64, faults: &[Fault]) {
-    suffer_with((count, "", None), seed, faults);
+    suffer_with(count, seed, faults, With::default());
 }
 
-/// The same with more in the storage stanza of each node; nodes that stand by may be behind by so much.
-fn suffer_with((count, storage, stale): (usize, &'static str, Option<Duration>), seed: u64, faults: &[Fault]) {
+/// The same where each node has a network namespace of its own, on a machine that lets us make some.
+fn suffer_in_namespaces(count: usize, seed: u64, faults: &[Fault]) {
+    namespaces::within(count, |made| {
+        let network = made.map_err(|why| eprintln!("no network namespaces here, so by proxies: {why}")).ok();
+        let network = network.map(|network| Arc::new(network) as Arc<dyn Network>);
+        suffer_with(count, seed, faults, With { network, ..With::default() });
+    });
+}
+
+/// How a cluster is started.
+#[derive(Default)]
+struct With {
+    /// What is between the nodes, where it is not proxies.
+    network: Option<Arc<dyn Network>>,
+    /// More in the storage stanza of each node.
+    storage: &'static str,
+    /// By so much nodes that stand by may be behind.
+    stale: Option<Duration>,
+}
+
+fn suffer_with(count: usize, seed: u64, faults: &[Fault], with: With) {
+    let With { network, storage, stale } = with;
     let length = Duration::from_secs(60 * number("HOLDFAST_CHAOS_MINUTES").unwrap_or(0));
     let seed = number("HOLDFAST_CHAOS_SEED").unwrap_or(seed);
     eprintln!("{count} nodes, HOLDFAST_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
-    let mut trouble = Trouble::start(count, storage);
+    let mut trouble = Trouble::start(count, network, storage);
     let clients = Clients::start(trouble.nodes(), seed, stale);
     loop {
         let mut round = faults.to_vec();
@@ -65,8 +87,19 @@ fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
 }
 
 #[test]
+fn three_nodes_in_network_namespaces_answer_as_one_and_lose_nothing() {
+    suffer_in_namespaces(3, 1_732_050, Fault::OF_THE_NETWORK);
+}
+
+#[test]
+fn five_nodes_in_network_namespaces_answer_as_one_and_lose_nothing() {
+    suffer_in_namespaces(5, 2_236_067, Fault::OF_THE_NETWORK);
+}
+
+#[test]
 fn nodes_that_stand_by_are_not_staler_than_they_may_be() {
-    suffer_with((3, "stale_reads = \"2s\"", Some(Duration::from_secs(2))), 1_414_213, Fault::OF_STANDBYS);
+    let with = With { storage: "stale_reads = \"2s\"", stale: Some(Duration::from_secs(2)), ..With::default() };
+    suffer_with(3, 1_414_213, Fault::OF_STANDBYS, with);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,7 @@ use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, holdfast, repository, run};
 
 use super::network::Network;
+use super::network::proxies::Proxies;
 use super::nodes::{Between, Nodes};
 
 /// Numbers of 8 bytes in the file that a server's faults are in; see `faults.c`.
@@ -71,7 +73,7 @@ impl Faults {
 
 /// Members that are started so that things can go wrong around them.
 struct Disturbed {
-    network: Arc<Network>,
+    network: Arc<dyn Network>,
     folder: TempDir,
     library: PathBuf,
     binary: PathBuf,
@@ -79,19 +81,25 @@ struct Disturbed {
 }
 
 impl Between for Disturbed {
-    fn front(&self, n: usize, _port: u16) -> u16 {
-        self.network.front(n)
+    fn hosts(&self, n: usize) -> (Ipv4Addr, Ipv4Addr) {
+        self.network.hosts(n)
     }
 
-    fn finds(&self, _n: usize, others: &[u16]) -> String {
-        let one = |port: &u16| format!("retry_join {{\n leader_api_addr = \"http://127.0.0.1:{port}\"\n}}\n");
-        others.iter().map(one).collect::<String>() + self.storage
+    fn front(&self, n: usize, port: u16) -> u16 {
+        self.network.front(n, port)
+    }
+
+    fn finds(&self, n: usize, others: &[u16]) -> String {
+        let joins = self.network.others(n).zip(others).map(|(other, port)| {
+            let host = self.network.hosts(other).0;
+            format!("retry_join {{\n leader_api_addr = \"http://{host}:{port}\"\n}}\n")
+        });
+        joins.collect::<String>() + self.storage
     }
 
     fn command(&self, n: usize, _folder: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.env("LD_PRELOAD", &self.library).env("CHAOS_SOURCE", Network::source(n).to_string());
-        command.env("CHAOS_FAULTS", faults_of(self.folder.path(), n));
+        let mut command = self.network.command(n, &self.binary);
+        command.env("LD_PRELOAD", &self.library).env("CHAOS_FAULTS", faults_of(self.folder.path(), n));
         command
     }
 }
@@ -101,12 +109,17 @@ fn faults_of(folder: &Path, n: usize) -> PathBuf {
 }
 
 /// So many members of one cluster, the network between them, and the faults around each.
-pub fn start(count: usize) -> (Nodes, Arc<Network>, Vec<Faults>) {
-    start_with(count, "")
+pub type Disordered = (Nodes, Arc<dyn Network>, Vec<Faults>);
+
+/// Members on the loopback, with proxies between them.
+pub fn start(count: usize) -> Disordered {
+    start_with(count, None, "")
 }
 
-/// The same with more in the storage stanza of each.
-pub fn start_with(count: usize, storage: &'static str) -> (Nodes, Arc<Network>, Vec<Faults>) {
+/// Members in the network that is given, or with proxies between them; with more in the storage stanza of each.
+pub fn start_with(count: usize, network: Option<Arc<dyn Network>>, storage: &'static str) -> Disordered {
+    let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+    let network = network.unwrap_or_else(|| Arc::new(Proxies::before(&ports.iter().map(|p| p.1).collect::<Vec<_>>())));
     let folder = tempfile::Builder::new().prefix("holdfast-chaos-").tempdir().expect("a temporary folder");
     let library = folder.path().join("faults.so");
     let source = repository().join("tests/system/cluster/faults.c");
@@ -123,8 +136,6 @@ pub fn start_with(count: usize, storage: &'static str) -> (Nodes, Arc<Network>, 
         faults
     });
     let faults = faults.collect();
-    let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
-    let network = Arc::new(Network::before(&ports.iter().map(|p| p.1).collect::<Vec<_>>()));
     let disturbed = Disturbed { network: network.clone(), folder, library, binary, storage };
     (Nodes::start_with(ports, Box::new(disturbed)), network, faults)
 }

@@ -25,7 +25,9 @@ static struct in_addr source;
 
 __attribute__((constructor)) static void map_faults(void) {
     const char *address = getenv("CHAOS_SOURCE"), *path = getenv("CHAOS_FAULTS");
-    if (!address || !path || !inet_aton(address, &source)) return;
+    if (!path) return;
+    /* Where each member has a network of its own, its connections come from there by themselves. */
+    if (address && !inet_aton(address, &source)) abort();
     int file = open(path, O_RDONLY | O_CLOEXEC);
     void *mapped = mmap(0, sizeof *faults, PROT_READ, MAP_SHARED, file, 0);
     close(file);
@@ -36,7 +38,7 @@ __attribute__((constructor)) static void map_faults(void) {
 int connect(int socket, const struct sockaddr *to, socklen_t length) {
     static int (*real)(int, const struct sockaddr *, socklen_t);
     if (!real) real = dlsym(RTLD_NEXT, "connect");
-    if (faults && to->sa_family == AF_INET) {
+    if (source.s_addr && to->sa_family == AF_INET) {
         struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr = source};
         int later = 1;
         setsockopt(socket, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &later, sizeof later);

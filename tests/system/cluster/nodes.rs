@@ -1,6 +1,7 @@
 //! Nodes of one cluster, opened by one share.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +20,11 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// What lies between the members.
 pub trait Between {
+    /// The address of a member: for clients, and for other members.
+    fn hosts(&self, _n: usize) -> (Ipv4Addr, Ipv4Addr) {
+        (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
+    }
+
     /// The port at which others find a member, which listens on `port`.
     fn front(&self, _n: usize, port: u16) -> u16 {
         port
@@ -145,10 +151,11 @@ impl Nodes {
         let (join, seal) = (self.between.finds(n, &others), self.between.seal(n) + &self.between.top(n));
         let listener = self.between.listens_with(n);
         let front = self.between.front(n, members);
+        let (host, members_host) = self.between.hosts(n);
         let config = format!(
             "storage \"raft\" {{\n path = \"{data}\"\n node_id = \"n{n}\"\n performance_multiplier = 10\n {join}\n}}\n\
-             listener \"tcp\" {{\n address = \"127.0.0.1:{own}\"\n cluster_address = \"127.0.0.1:{members}\"\n tls_disable = true\n {listener}\n}}\n\
-             api_addr = \"http://127.0.0.1:{own}\"\ncluster_addr = \"https://127.0.0.1:{front}\"\ndisable_mlock = true\n{seal}",
+             listener \"tcp\" {{\n address = \"{host}:{own}\"\n cluster_address = \"{members_host}:{members}\"\n tls_disable = true\n {listener}\n}}\n\
+             api_addr = \"http://{host}:{own}\"\ncluster_addr = \"https://{members_host}:{front}\"\ndisable_mlock = true\n{seal}",
             data = folder.join("data").display(),
         );
         fs::write(folder.join("config.hcl"), config).unwrap();
@@ -184,7 +191,7 @@ impl Nodes {
     }
 
     pub fn client(&self, n: usize) -> Client {
-        Client::new(Address::Tcp(([127, 0, 0, 1], self.ports[n].0).into()), None)
+        Client::new(Address::Tcp((self.between.hosts(n).0, self.ports[n].0).into()), None)
     }
 
     pub fn root(&self, n: usize) -> Client {

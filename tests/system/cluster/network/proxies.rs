@@ -1,4 +1,4 @@
-//! The network between the members: a proxy in front of each member's cluster port, which knows who called by the
+//! Members on the loopback: a proxy in front of each member's cluster port, which knows who called by the
 //! address the call comes from, and holds back what goes one way or the other.
 //!
 //! What is held back goes on when the way is open again, as TCP does it; a connection that is reset is lost. Of packets
@@ -6,6 +6,8 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,13 +17,15 @@ use holdfast_tests::connection::free_port;
 
 use holdfast_random::Random;
 
+use super::Network;
+
 const CUT: u64 = u64::MAX;
 /// After so long a piece that was lost is sent again (Linux's shortest wait for a TCP acknowledgement).
 const SENT_AGAIN: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Proxies in front of all members; they end with it.
-pub struct Network {
+pub struct Proxies {
     shared: Arc<Shared>,
     fronts: Vec<u16>,
 }
@@ -40,9 +44,9 @@ struct Shared {
     ended: AtomicBool,
 }
 
-impl Network {
+impl Proxies {
     /// In front of members that listen on these ports.
-    pub fn before(ports: &[u16]) -> Network {
+    pub fn before(ports: &[u16]) -> Proxies {
         let count = ports.len();
         let ways = (0..count * count).map(|_| AtomicU64::new(0)).collect();
         let shared = Arc::new(Shared {
@@ -63,76 +67,68 @@ impl Network {
             let (shared, port) = (shared.clone(), *port);
             thread::spawn(move || shared.accept(&listener, to, port));
         }
-        Network { shared, fronts }
+        Proxies { shared, fronts }
     }
+}
 
-    /// Where other members find this one.
-    pub fn front(&self, n: usize) -> u16 {
+/// From where a member calls.
+fn source(n: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 11 + n as u8)
+}
+
+impl Network for Proxies {
+    fn front(&self, n: usize, _port: u16) -> u16 {
         self.fronts[n]
     }
 
-    /// From where a member calls.
-    pub fn source(n: usize) -> Ipv4Addr {
-        Ipv4Addr::new(127, 0, 0, 11 + n as u8)
+    fn command(&self, n: usize, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("CHAOS_SOURCE", source(n).to_string());
+        command
     }
 
-    /// Let nothing through from one member to another.
     fn cut(&self, from: usize, to: usize) {
         self.shared.way(from, to).store(CUT, Ordering::SeqCst);
     }
 
-    /// Let nothing through that others send to a member.
-    pub fn deafen(&self, one: usize) {
-        (0..self.shared.count).filter(|other| *other != one).for_each(|other| self.cut(other, one));
-    }
-
-    /// Let nothing through between these members and the others.
-    pub fn separate(&self, these: &[usize]) {
-        for one in these {
-            for other in (0..self.shared.count).filter(|n| !these.contains(n)) {
-                self.cut(*one, other);
-                self.cut(other, *one);
-            }
-        }
-    }
-
-    /// Let nothing through that a member sends to others.
-    pub fn mute(&self, one: usize) {
-        (0..self.shared.count).filter(|other| *other != one).for_each(|other| self.cut(one, other));
-    }
-
-    /// Let everything between all members take this time.
-    pub fn delay(&self, takes: Duration) {
+    fn delay(&self, takes: Duration) -> bool {
         for way in &self.shared.ways {
             way.store(takes.as_millis() as u64, Ordering::SeqCst);
         }
+        true
     }
 
-    /// Let so many of a thousand pieces be lost, and sent again when nobody has said that they came.
-    pub fn lose(&self, of_a_thousand: u64) {
+    /// Pieces are sent again when nobody has said that they came.
+    fn lose(&self, of_a_thousand: u64) -> bool {
         self.shared.loss.store(of_a_thousand, Ordering::SeqCst);
+        true
     }
 
-    /// Open all ways.
-    pub fn heal(&self) {
+    fn heal(&self) {
         self.lose(0);
         self.delay(Duration::ZERO);
     }
 
-    /// Close every connection.
-    pub fn reset(&self) {
+    fn reset(&self) {
         for stream in self.shared.open.lock().unwrap().drain(..) {
             let _closed_already = stream.shutdown(Shutdown::Both);
         }
     }
 
+    fn count(&self) -> usize {
+        self.shared.count
+    }
+
     /// Calls of which nobody knows where they came from: faults would not have reached them.
-    pub fn strangers(&self) -> usize {
-        self.shared.strangers.load(Ordering::SeqCst)
+    fn was_used(&self) -> Result<(), String> {
+        match self.shared.strangers.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            calls => Err(format!("{calls} calls came from nobody knows where")),
+        }
     }
 }
 
-impl Drop for Network {
+impl Drop for Proxies {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         self.reset();
@@ -159,7 +155,7 @@ impl Shared {
                 thread::sleep(LOOK);
                 continue;
             };
-            let Some(from) = (0..self.count).find(|n| address.ip() == IpAddr::V4(Network::source(*n))) else {
+            let Some(from) = (0..self.count).find(|n| address.ip() == IpAddr::V4(source(*n))) else {
                 self.strangers.fetch_add(1, Ordering::SeqCst);
                 continue;
             };
