@@ -188,6 +188,16 @@ mod tests {
     use tss_esapi::{Context, TctiNameConf};
 
     #[test]
+    fn a_lockout_is_a_locked_pin_and_says_how_it_ends() {
+        /// TPM_RC_LOCKOUT (Part 2, 6.6.3), as a TPM gives it that was locked between a look and a use.
+        const LOCKED: u32 = 0x921;
+        let error =
+            explain(&TpmConfig::new("swtpm"), "unseal", Fault::from(Error::Tss2Error(Tss2ResponseCode::from(LOCKED))));
+        assert_eq!(error.class, Class::PinLocked, "{error}");
+        assert!(error.text.contains("locked out") && error.text.contains("--clear-lockout"), "{error}");
+    }
+
+    #[test]
     fn a_tpm_that_is_not_there_is_gone_and_worth_another_connection() {
         // Nobody listens on port 1.
         let tcti = "swtpm:host=127.0.0.1,port=1";

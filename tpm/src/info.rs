@@ -50,6 +50,7 @@ pub(crate) fn info(tpm: &Tpm) -> Result<DeviceInfo, DeviceError> {
                 mechanisms: capabilities.cipher.iter().map(|mechanism| mechanism.name().to_owned()).collect(),
                 capabilities: capabilities.clone(),
                 pin_tries: Default::default(),
+                warnings: Vec::new(),
             })
         })
     })

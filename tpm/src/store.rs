@@ -163,9 +163,11 @@ impl Store {
             let beside = file.with_extension("new");
             let _left_by_a_crash = fs::remove_file(&beside);
             let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            new.write_all(&bytes)?;
-            new.sync_all()?;
-            fs::rename(&beside, &file)?;
+            let whole = new.write_all(&bytes).and_then(|()| new.sync_all()).and_then(|()| fs::rename(&beside, &file));
+            if whole.is_err() {
+                let _takes_room_only = fs::remove_file(&beside);
+            }
+            whole?;
             self.sync()
         });
         written.map_err(|error| self.failed("a key cannot be written", &error))
@@ -210,9 +212,13 @@ impl Store {
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> DeviceError {
-        DeviceError::new(
-            Class::Failed,
-            format!("{what} ({error}): {} must be a folder that the device helper's user may write", self.0.display()),
-        )
+        let folder = self.0.display();
+        let step = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                format!("the disk of {folder} is full: make room there, or destroy keys that are not used")
+            }
+            _ => format!("{folder} must be a folder that the device helper's user may write"),
+        };
+        DeviceError::new(Class::Failed, format!("{what} ({error}): {step}"))
     }
 }

@@ -144,7 +144,7 @@ pub struct KeySpec {
     /// CKA_ID; sixteen random bytes if not given.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub id: Option<Vec<u8>>,
-    /// What to make: AES-256, RSA-2048/3072/4096, EC P-256/P-384 or Ed25519.
+    /// What to make: AES-256, RSA-2048/3072/4096, EC P-256/P-384/P-521, Ed25519 or HMAC.
     #[n(2)]
     pub kind: KeyKind,
     /// What it may do.
@@ -221,6 +221,9 @@ pub struct DeviceInfo {
     /// How many wrong PINs it has seen, as far as it tells.
     #[n(10)]
     pub pin_tries: PinTries,
+    /// What an operator should know of it, a line each: it works, and something is not as it should be.
+    #[n(11)]
+    pub warnings: Vec<String>,
 }
 
 /// What a device tells of the tries that are left before it locks its PIN.

@@ -5,12 +5,14 @@
 //! the socket is the end of the helper: it logs out, finalises the module and leaves.
 
 mod environment;
+mod log;
 
 use crate::config::{DeviceConfig, OpenDevice};
 use crate::confinement::confine;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class, KeyDevice, decode, dispatch, encode};
 use crate::frame;
 use crate::memory::{allow_unlocked, harden_process, lock_process};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -28,6 +30,9 @@ pub const SUBCOMMAND: &str = "device-helper";
 const WORKERS: usize = 4;
 /// Calls read ahead. The client has its own, larger bound and answers beyond it.
 const QUEUED: usize = 64;
+/// The memory that a helper may have of its own: more than any library needs. A length that is garbage ends the helper then, and not
+/// the machine.
+const MOST_BYTES: u64 = 1 << 30;
 /// How long the helper takes to log out at its end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -56,6 +61,7 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 /// to the caller as answers.
 pub fn run(socket: OwnedFd, open: OpenDevice) -> Result<(), DeviceError> {
     protect();
+    log::to_stderr();
     let mut reader = UnixStream::from(socket);
     let writer = reader.try_clone().map_err(|error| broken(&error))?;
     let Some((frame::CONFIG_ID, message)) = frame::read(&mut reader).map_err(|error| broken(&error))? else {
@@ -99,6 +105,8 @@ fn protect() {
     allow_unlocked();
     let _ = harden_process();
     let _ = lock_process();
+    let most = Rlimit { current: Some(MOST_BYTES), maximum: Some(MOST_BYTES) };
+    let _ = setrlimit(Resource::Data, most);
     // If the spawner dies, so does this process; the end of the socket would tell as well.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let print = std::panic::take_hook();

@@ -21,13 +21,17 @@ pub(super) enum Ability {
     Sign(SignMechanism),
     Cipher(CipherMechanism),
     Agree,
+    Mac(Hash),
 }
 
 impl Ability {
     fn is_of_secret_keys(self) -> bool {
         matches!(
             self,
-            Self::Make(KeyKind::Aes(_)) | Self::Import(KeyKind::Aes(_)) | Self::Cipher(CipherMechanism::AesGcm)
+            Self::Make(KeyKind::Aes(_) | KeyKind::Hmac(_))
+                | Self::Import(KeyKind::Aes(_))
+                | Self::Cipher(CipherMechanism::AesGcm)
+                | Self::Mac(_)
         )
     }
 
@@ -36,6 +40,7 @@ impl Ability {
         let makes = |info: &MechanismInfo| info.generate() || info.generate_key_pair();
         Some(match self {
             Self::Make(KeyKind::Aes(_)) | Self::Import(KeyKind::Aes(_)) => (MechanismType::AES_KEY_GEN, makes),
+            Self::Make(KeyKind::Hmac(_)) => (MechanismType::GENERIC_SECRET_KEY_GEN, makes),
             Self::Make(KeyKind::Rsa(_)) => (MechanismType::RSA_PKCS_KEY_PAIR_GEN, makes),
             Self::Make(KeyKind::EcP256 | KeyKind::EcP384) => (MechanismType::ECC_KEY_PAIR_GEN, makes),
             Self::Make(KeyKind::Ed25519) => (MechanismType::ECC_EDWARDS_KEY_PAIR_GEN, makes),
@@ -47,6 +52,9 @@ impl Ability {
             Self::Cipher(CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1) => {
                 (MechanismType::RSA_PKCS_OAEP, MechanismInfo::decrypt)
             }
+            Self::Mac(Hash::Sha256) => (MechanismType::SHA256_HMAC, MechanismInfo::sign),
+            Self::Mac(Hash::Sha384) => (MechanismType::SHA384_HMAC, MechanismInfo::sign),
+            Self::Mac(Hash::Sha512) => (MechanismType::SHA512_HMAC, MechanismInfo::sign),
             Self::Agree => (MechanismType::ECDH1_DERIVE, MechanismInfo::derive),
             _ => return None,
         })
@@ -57,7 +65,7 @@ impl Ability {
 #[derive(Debug)]
 pub(super) struct Listed {
     mechanisms: Vec<(MechanismType, MechanismInfo)>,
-    lets_secret_keys_out: bool,
+    lets_keys_out: bool,
 }
 
 impl Listed {
@@ -65,7 +73,7 @@ impl Listed {
     pub(super) fn ask(context: &Pkcs11, slot: Slot, quirks: Quirks) -> Result<Self, Error> {
         let all = context.get_mechanism_list(slot)?.into_iter();
         let mechanisms = all.filter_map(|m| Some((m, context.get_mechanism_info(slot, m).ok()?))).collect();
-        Ok(Self { mechanisms, lets_secret_keys_out: quirks.lets_secret_keys_out })
+        Ok(Self { mechanisms, lets_keys_out: quirks.lets_keys_out })
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -78,12 +86,16 @@ impl Listed {
     /// `Unsupported`, with the mechanism that is not listed.
     pub(super) fn require(&self, ability: Ability) -> Result<(), DeviceError> {
         let Some((mechanism, _)) = ability.needs() else { return Ok(()) };
+        if let Ability::Make(KeyKind::Hmac(hash)) = ability {
+            // Any secret key would be made; this one must be of use.
+            self.require(Ability::Mac(hash))?;
+        }
         if self.has(ability) {
             return Ok(());
         }
-        if self.lets_secret_keys_out && ability.is_of_secret_keys() {
+        if self.lets_keys_out && ability.is_of_secret_keys() {
             return Err(DeviceError::unsupported(
-                "this module lets secret keys out (C_WrapKey), whatever their attributes say: use key pairs, which it keeps",
+                "this module lets secret keys out (C_WrapKey), whatever their attributes say: none is made there",
             ));
         }
         Err(DeviceError::unsupported(format!(
@@ -93,12 +105,13 @@ impl Listed {
 
     fn has(&self, ability: Ability) -> bool {
         let Some((mechanism, fits)) = ability.needs() else { return false };
-        if self.lets_secret_keys_out && ability.is_of_secret_keys() {
+        if self.lets_keys_out && ability.is_of_secret_keys() {
             return false;
         }
         let Some((_, info)) = self.mechanisms.iter().find(|(listed, _)| *listed == mechanism) else { return false };
         let within = match ability {
             Ability::Make(KeyKind::Rsa(bits)) => bits as usize <= info.max_key_size(),
+            Ability::Make(KeyKind::Hmac(hash)) => self.has(Ability::Mac(hash)),
             _ => true,
         };
         fits(info) && within
@@ -115,6 +128,9 @@ impl Listed {
             KeyKind::EcP256,
             KeyKind::EcP384,
             KeyKind::Ed25519,
+            KeyKind::Hmac(Hash::Sha256),
+            KeyKind::Hmac(Hash::Sha384),
+            KeyKind::Hmac(Hash::Sha512),
         ];
         let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
         let mut signs: Vec<_> = hashes.map(SignMechanism::Ecdsa).into();
@@ -128,6 +144,7 @@ impl Listed {
             sign: signs.into_iter().filter(|mechanism| can(Ability::Sign(*mechanism))).collect(),
             cipher: ciphers.into_iter().filter(|mechanism| can(Ability::Cipher(*mechanism))).collect(),
             derive: can(Ability::Agree),
+            mac: hashes.into_iter().filter(|hash| can(Ability::Mac(*hash))).collect(),
             random,
             ..Capabilities::default()
         }

@@ -4,6 +4,7 @@
 use super::Pkcs11Config;
 use super::quirks::Quirks;
 use crate::device::{DeviceError, DeviceErrorClass as Class};
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use std::fmt::Display;
 
@@ -89,7 +90,7 @@ pub(super) fn explain(config: &Pkcs11Config, what: &dyn Display, fault: Fault) -
 }
 
 fn classify(error: &Error) -> (Class, &'static str) {
-    let Error::Pkcs11(rv, _) = error else {
+    let Error::Pkcs11(rv, function) = error else {
         return match error {
             Error::NullFunctionPointer | Error::NotSupported => {
                 (Class::Unsupported, "the module does not have this function")
@@ -97,6 +98,22 @@ fn classify(error: &Error) -> (Class, &'static str) {
             _ => (Class::Failed, "the module answered what the standard does not allow; see its own log"),
         };
     };
+    if matches!(function, Function::GenerateKey | Function::GenerateKeyPair | Function::CreateObject) {
+        match rv {
+            RvError::DeviceMemory => {
+                return (Class::Failed, "the token is full: destroy keys that are not used, or use another token");
+            }
+            // What modules say whose keys are in files, when nothing more can be written.
+            RvError::GeneralError | RvError::FunctionFailed | RvError::DeviceError => {
+                return (
+                    Class::Failed,
+                    "if its other keys can be used, the token or the disk that it is on is full, or may not be written: make room; \
+                     else see the module's own log",
+                );
+            }
+            _ => {}
+        }
+    }
     match rv {
         RvError::SessionCount => (Class::Busy, "all sessions of the token are taken; close other users of it"),
         RvError::HostMemory

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::session::{Repeat, Sessions, Work};
-use crate::device::{DeviceError, DeviceErrorClass as Class, KeyInfo, KeyKind, KeyRef};
+use crate::device::{DeviceError, DeviceErrorClass as Class, Hash, KeyInfo, KeyKind, KeyRef};
 use crate::device::{OID_P256, OID_P384};
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
@@ -13,6 +13,8 @@ use std::sync::PoisonError;
 /// Handles that were found before; emptied whenever they may have changed.
 pub(super) type Handles = HashMap<(KeyRef, Half, Family), ObjectHandle>;
 const MAX_HANDLES: usize = 256;
+/// Of one search: a module that never stops listing is not followed.
+const MAX_OBJECTS: usize = 10_000;
 
 /// Which object of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +31,8 @@ pub(super) enum Family {
     Rsa,
     Ec,
     Edwards,
+    /// A secret that signs, of this hash.
+    Hmac(Hash),
     Other,
 }
 
@@ -123,7 +127,16 @@ fn ensure_logged_in(work: &Work<'_>) -> Result<(), Fault> {
 }
 
 fn search(work: &Work<'_>, by: Attribute) -> Result<Vec<Object>, Fault> {
-    let handles = work.session.find_objects(&[Attribute::Token(true), by])?;
+    let wanted = [Attribute::Token(true), by];
+    // All before the first is read: a session searches or reads.
+    let handles: Vec<_> = work.session.iter_objects(&wanted)?.take(MAX_OBJECTS + 1).collect::<Result<_, _>>()?;
+    if handles.len() > MAX_OBJECTS {
+        return Err(DeviceError::new(
+            Class::Failed,
+            format!("the token lists more than {MAX_OBJECTS} objects at once: name a key, or use a token with fewer"),
+        )
+        .into());
+    }
     let mut objects = Vec::with_capacity(handles.len());
     for handle in handles {
         if let Some(object) = read(work, handle)? {
@@ -153,12 +166,30 @@ pub(super) fn read(work: &Work<'_>, handle: ObjectHandle) -> Result<Option<Objec
             Attribute::KeyType(KeyType::RSA) => family = Family::Rsa,
             Attribute::KeyType(KeyType::EC) => family = Family::Ec,
             Attribute::KeyType(KeyType::EC_EDWARDS) => family = Family::Edwards,
+            // `cryptoki` 0.12 reads CKK_SHA384_HMAC and CKK_SHA512_HMAC as CKK_SHA256_HMAC too.
+            Attribute::KeyType(KeyType::GENERIC_SECRET | KeyType::SHA256_HMAC) if half == Half::Secret => {
+                family = hash_of_secret(work, handle)?.map_or(Family::Other, Family::Hmac);
+            }
             Attribute::Label(bytes) => label = String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned(),
             Attribute::Id(bytes) => id = bytes,
             _ => {}
         }
     }
     Ok(Some(Object { handle, half, family, label, id }))
+}
+
+/// The hash that a secret is for: the one whose tags are as long as it. None if it signs nothing.
+fn hash_of_secret(work: &Work<'_>, handle: ObjectHandle) -> Result<Option<Hash>, Fault> {
+    let (mut signs, mut bytes) = (false, 0);
+    for attribute in work.session.get_attributes(handle, &[AttributeType::Sign, AttributeType::ValueLen])? {
+        match attribute {
+            Attribute::Sign(does) => signs = does,
+            Attribute::ValueLen(length) => bytes = usize::from(length),
+            _ => {}
+        }
+    }
+    let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+    Ok(hashes.into_iter().find(|hash| signs && hash.digest_bytes() == bytes))
 }
 
 /// Objects of one key together: same id and family; without an id, same label.
@@ -184,7 +215,7 @@ pub(super) fn describe(work: &Work<'_>, group: &[Object]) -> Result<KeyInfo, Fau
     let mut info = KeyInfo {
         label: main.label.clone(),
         id: main.id.clone(),
-        kind: KeyKind::Other,
+        kind: if let Family::Hmac(hash) = main.family { KeyKind::Hmac(hash) } else { KeyKind::Other },
         private: main.half != Half::Public,
         public: group.iter().any(|o| o.half == Half::Public),
         extractable: false,
@@ -194,7 +225,7 @@ pub(super) fn describe(work: &Work<'_>, group: &[Object]) -> Result<KeyInfo, Fau
         Family::Rsa => AttributeType::Modulus,
         _ => AttributeType::EcParams,
     };
-    let mut wanted = vec![size];
+    let mut wanted = Vec::from_iter((!matches!(main.family, Family::Hmac(_))).then_some(size));
     if info.private {
         wanted.push(AttributeType::Extractable);
     }

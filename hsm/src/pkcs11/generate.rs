@@ -6,8 +6,9 @@ use super::find::{Half, describe, objects, read};
 use super::session::{Repeat, Sessions, Work};
 use crate::device::{DeviceError, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
 use crate::device::{OID_ED25519, OID_P256, OID_P384};
+use cryptoki::error::Error;
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::Attribute;
+use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::types::Ulong;
 
 pub(super) fn generate(sessions: &Sessions, spec: &KeySpec) -> Result<KeyInfo, DeviceError> {
@@ -19,19 +20,7 @@ pub(super) fn generate(sessions: &Sessions, spec: &KeySpec) -> Result<KeyInfo, D
         Repeat::Never,
         |work| {
             refuse_existing(work, spec, &id)?;
-            let handles = match &plan {
-                Plan::Secret(bytes) => {
-                    let mut template = secret_half(spec, &id);
-                    template.push(Attribute::ValueLen(Ulong::from(*bytes)));
-                    vec![work.session.generate_key(&Mechanism::AesKeyGen, &template)?]
-                }
-                Plan::Pair(mechanism, public) => {
-                    let public = [public_half(spec, &id), public.clone()].concat();
-                    let (public, private) =
-                        work.session.generate_key_pair(mechanism, &public, &private_half(spec, &id))?;
-                    vec![private, public]
-                }
-            };
+            let handles = make(work, spec, &id, &plan).inspect_err(|_| tidy(work, spec, &id))?;
             let mut made = Vec::new();
             for handle in handles {
                 made.extend(read(work, handle)?);
@@ -40,6 +29,32 @@ pub(super) fn generate(sessions: &Sessions, spec: &KeySpec) -> Result<KeyInfo, D
             describe(work, &made)
         },
     )
+}
+
+fn make(work: &Work<'_>, spec: &KeySpec, id: &[u8], plan: &Plan) -> Result<Vec<ObjectHandle>, Error> {
+    match plan {
+        Plan::Secret(mechanism, bytes) => {
+            let mut template = secret_half(spec, id);
+            template.push(Attribute::ValueLen(Ulong::from(*bytes)));
+            Ok(vec![work.session.generate_key(mechanism, &template)?])
+        }
+        Plan::Pair(mechanism, public) => {
+            let public = [public_half(spec, id), public.clone()].concat();
+            let (public, private) = work.session.generate_key_pair(mechanism, &public, &private_half(spec, id))?;
+            Ok(vec![private, public])
+        }
+    }
+}
+
+/// Some modules leave half a pair behind when there is room for one half. Nothing of this name was there before.
+fn tidy(work: &Work<'_>, spec: &KeySpec, id: &[u8]) {
+    let name = KeyRef { label: Some(spec.label.clone()), id: Some(id.to_vec()) };
+    // If that fails too, the device is away.
+    for half in objects(work, &name).unwrap_or_default() {
+        if work.session.destroy_object(half.handle).is_err() {
+            tracing::warn!(label = spec.label, id = hex::encode(id), "half a key is left on the token: destroy it");
+        }
+    }
 }
 
 /// The id that was asked for, or sixteen random bytes.
@@ -66,24 +81,29 @@ pub(super) fn refuse_existing(work: &Work<'_>, spec: &KeySpec, id: &[u8]) -> Res
 }
 
 enum Plan {
-    Secret(u64),
+    Secret(Mechanism<'static>, u64),
     Pair(Mechanism<'static>, Vec<Attribute>),
 }
 
 fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
-    if matches!(spec.kind, KeyKind::EcP521 | KeyKind::AesCcm(_) | KeyKind::Hmac(_)) {
+    if matches!(spec.kind, KeyKind::EcP521 | KeyKind::AesCcm(_)) {
         return Err(not_made(spec.kind));
     }
     let fits = match spec.usage {
         KeyUsage::Encrypt => matches!(spec.kind, KeyKind::Aes(_) | KeyKind::Rsa(_)),
-        KeyUsage::Sign => matches!(spec.kind, KeyKind::Rsa(_) | KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Ed25519),
+        KeyUsage::Sign => matches!(
+            spec.kind,
+            KeyKind::Rsa(_) | KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Ed25519 | KeyKind::Hmac(_)
+        ),
         KeyUsage::Derive => matches!(spec.kind, KeyKind::EcP256 | KeyKind::EcP384),
     };
     if !fits {
         return Err(DeviceError::invalid(format!("a key of {} is not for {:?}", spec.kind, spec.usage)));
     }
     Ok(match spec.kind {
-        KeyKind::Aes(256) => Plan::Secret(32),
+        KeyKind::Aes(256) => Plan::Secret(Mechanism::AesKeyGen, 32),
+        // As long as the tag (RFC 2104, 3): by its length the hash of a key without a type of its own is told.
+        KeyKind::Hmac(hash) => Plan::Secret(Mechanism::GenericSecretKeyGen, hash.digest_bytes() as u64),
         KeyKind::Rsa(bits @ (2048 | 3072 | 4096)) => Plan::Pair(
             Mechanism::RsaPkcsKeyPairGen,
             vec![Attribute::ModulusBits(Ulong::from(u64::from(bits))), Attribute::PublicExponent(vec![1, 0, 1])],
@@ -99,13 +119,17 @@ fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
 
 fn not_made(kind: KeyKind) -> DeviceError {
     DeviceError::unsupported(format!(
-        "{kind} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384 or Ed25519"
+        "{kind} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384, Ed25519 or HMAC"
     ))
 }
 
 /// The template of a secret key, without its length or value.
 pub(super) fn secret_half(spec: &KeySpec, id: &[u8]) -> Vec<Attribute> {
-    [named(spec, id), protected(), vec![Attribute::Encrypt(true), Attribute::Decrypt(true)]].concat()
+    let usage = match spec.usage {
+        KeyUsage::Sign => vec![Attribute::Sign(true), Attribute::Verify(true)],
+        _ => vec![Attribute::Encrypt(true), Attribute::Decrypt(true)],
+    };
+    [named(spec, id), protected(), usage].concat()
 }
 
 fn private_half(spec: &KeySpec, id: &[u8]) -> Vec<Attribute> {

@@ -5,12 +5,16 @@ use super::quirks::Quirks;
 use super::session::Sessions;
 use crate::device::{DeviceError, DeviceInfo, PinTries};
 
+const LETS_KEYS_OUT: &str = "this module gives keys out under a key of whoever asks (C_WrapKey), whatever their attributes say: who \
+    knows the PIN has them; it is for trial";
+
 pub(super) fn info(sessions: &Sessions) -> Result<DeviceInfo, DeviceError> {
     sessions.look(&"ask for information", |opened, slot| {
         let context = &opened.context;
         let library = context.get_library_info()?;
         let token = opened.token_info(slot)?;
-        let listed = Listed::ask(context, slot, Quirks::of(&library, &token))?;
+        let quirks = Quirks::of(&library, &token);
+        let listed = Listed::ask(context, slot, quirks)?;
         Ok(DeviceInfo {
             backend: "pkcs11".to_owned(),
             module: sessions.config.lib.clone(),
@@ -28,6 +32,7 @@ pub(super) fn info(sessions: &Sessions) -> Result<DeviceInfo, DeviceError> {
                 (.., true) => PinTries::Fewer,
                 _ => PinTries::All,
             },
+            warnings: quirks.lets_keys_out.then(|| LETS_KEYS_OUT.to_owned()).into_iter().collect(),
         })
     })
 }

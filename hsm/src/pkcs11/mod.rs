@@ -15,6 +15,7 @@ mod functions;
 mod generate;
 mod import;
 mod info;
+mod mac;
 mod module;
 mod parameters;
 mod public_key;
@@ -24,7 +25,7 @@ mod session;
 mod sign;
 mod token;
 
-use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceInfo, KeyDevice};
+use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceInfo, Hash, KeyDevice};
 use crate::device::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use crate::memory::Secret;
 use session::Sessions;
@@ -109,6 +110,14 @@ impl KeyDevice for Pkcs11Device {
 
     fn derive(&self, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
         derive::derive(&self.sessions, key, peer_point)
+    }
+
+    fn mac(&self, key: &KeyRef, hash: Hash, message: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        mac::mac(&self.sessions, key, hash, message)
+    }
+
+    fn verify_mac(&self, key: &KeyRef, hash: Hash, message: &[u8], tag: &[u8]) -> Result<bool, DeviceError> {
+        mac::verify(&self.sessions, key, hash, message, tag)
     }
 
     fn random(&self, len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {

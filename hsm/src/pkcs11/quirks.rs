@@ -16,8 +16,9 @@ pub(super) struct Quirks {
     pub(super) sessions: usize,
     /// An error of C_Verify is a signature that does not fit, whatever it is called, while the session is well.
     pub(super) bad_signatures_have_any_name: bool,
-    /// C_WrapKey wraps secret keys that are not extractable. So none is made there: it would be one in name only.
-    pub(super) lets_secret_keys_out: bool,
+    /// C_WrapKey wraps keys that are not extractable. So no secret key is made there: it would be one in name only. Pairs are, for
+    /// trial, and it is said what they are worth.
+    pub(super) lets_keys_out: bool,
     /// A key that was used stays loaded in the device until C_Logout, and one with which something failed is in use until
     /// C_Finalize: it cannot be destroyed. So C_Logout comes before the last session is closed, C_Finalize before a key is
     /// destroyed, and CKR_GENERAL_ERROR may be no more than a device without room, which did nothing.
@@ -30,7 +31,7 @@ impl Quirks {
     const NONE: Self = Self {
         sessions: MAX_SESSIONS,
         bad_signatures_have_any_name: false,
-        lets_secret_keys_out: false,
+        lets_keys_out: false,
         keys_stay_in_use: false,
         import_tells_the_length: false,
     };
@@ -71,11 +72,10 @@ const TABLE: &[Entry] = &[
         quirks: Quirks { import_tells_the_length: true, ..Quirks::NONE },
     },
     // NSS 3.87, softokn: C_Verify with CKM_RSA_PKCS says of a signature over something else what the library remembers of
-    // an earlier error (CKR_DEVICE_ERROR, CKR_DATA_LEN_RANGE, …). Its C_WrapKey does not look at CKA_EXTRACTABLE of secret keys;
-    // of private keys it does.
+    // an earlier error (CKR_DEVICE_ERROR, CKR_DATA_LEN_RANGE, …). Its C_WrapKey does not look at CKA_EXTRACTABLE.
     Entry {
         is: |said| said.maker == "Mozilla Foundation",
-        quirks: Quirks { bad_signatures_have_any_name: true, lets_secret_keys_out: true, ..Quirks::NONE },
+        quirks: Quirks { bad_signatures_have_any_name: true, lets_keys_out: true, ..Quirks::NONE },
     },
     // tpm2-pkcs11 1.9: a TPM and the kernel's resource manager have room for three keys in use, and neither the end of the last
     // session nor a failed C_Decrypt lets go of one. It does one thing at a time in any case, so one session will do.

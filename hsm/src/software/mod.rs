@@ -65,6 +65,7 @@ impl KeyDevice for SoftwareDevice {
                 ..Capabilities::default()
             },
             pin_tries: PinTries::All,
+            warnings: Vec::new(),
         })
     }
 

@@ -37,6 +37,7 @@ pub(super) fn info(hsm: &YubiHsm) -> Result<DeviceInfo, DeviceError> {
         mechanisms: device.algorithms.iter().filter_map(|code| algorithm_name(*code)).map(str::to_owned).collect(),
         capabilities: capabilities(&device.algorithms, rights),
         pin_tries: PinTries::All,
+        warnings: hsm.doubts.said().into_iter().collect(),
     })
 }
 

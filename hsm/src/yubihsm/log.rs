@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 const ENTRY_BYTES: usize = 32;
@@ -30,6 +31,23 @@ pub(super) struct Log {
     /// Number and digest of the last entry that was kept; `None`: not yet looked up.
     last: Option<Option<Last>>,
     until_due: u32,
+    doubts: Doubts,
+}
+
+/// What is to be said of a log that does not hold together, for as long as the device is open; sessions share it.
+#[derive(Clone, Default)]
+pub(super) struct Doubts(Arc<Mutex<Option<String>>>);
+
+impl Doubts {
+    /// The first of them.
+    pub(super) fn said(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn say(&self, text: String) {
+        tracing::warn!("{text}");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,8 +57,8 @@ struct Last {
 }
 
 impl Log {
-    pub(super) fn new(file: &str, serial: u32) -> Self {
-        Self { file: PathBuf::from(file), serial, last: None, until_due: OFTEN }
+    pub(super) fn new(file: &str, serial: u32, doubts: Doubts) -> Self {
+        Self { file: PathBuf::from(file), serial, last: None, until_due: OFTEN, doubts }
     }
 
     /// Counts a command, and says whether it is time to look.
@@ -78,6 +96,7 @@ impl Log {
         let unlogged = [u16::from_be_bytes([*b0, *b1]), u16::from_be_bytes([*a0, *a1])];
         if unlogged != [0, 0] {
             let [boots, logins] = unlogged;
+            self.doubt(&format!("it was full, and {boots} starts and {logins} logins are not in it"));
             let _infallible = writeln!(
                 text,
                 "{{\"device\":{},\"unlogged_boots\":{boots},\"unlogged_authentications\":{logins}}}",
@@ -86,14 +105,68 @@ impl Log {
         }
         let mut last = before;
         for entry in new {
-            line(&mut text, self.serial, entry, last);
-            last = Some(Last::of(entry));
+            let own = Last::of(entry);
+            let chain = Chain::of(entry, last);
+            line(&mut text, self.serial, entry, chain);
+            match chain {
+                Chain::Begins | Chain::Holds => {}
+                Chain::Gap => self.doubt(&format!("entries before number {} are missing", own.number)),
+                Chain::Broken => {
+                    self.doubt(&format!(
+                        "entry {} does not follow from the one before: one of them was changed",
+                        own.number
+                    ));
+                }
+            }
+            last = Some(own);
         }
         if !text.is_empty() {
             append(&self.file, &text).map_err(failed)?;
         }
         self.last = Some(last);
         Ok(entries.last().map(|entry| Last::of(entry).number))
+    }
+
+    fn doubt(&self, what: &str) {
+        let (serial, file) = (self.serial, self.file.display());
+        self.doubts.say(format!(
+            "the audit log of the YubiHSM {serial} does not hold together: {what}; see {file}, who else reads the device's log, and \
+             who had the device"
+        ));
+    }
+}
+
+/// How an entry follows the one that was kept before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    Begins,
+    Holds,
+    Gap,
+    Broken,
+}
+
+impl Chain {
+    fn of(entry: &[u8], before: Option<Last>) -> Self {
+        let Last { number, digest } = Last::of(entry);
+        match before {
+            None => Self::Begins,
+            Some(before) if before.number.wrapping_add(1) != number => Self::Gap,
+            Some(before) => {
+                let mut hash = Sha256::new();
+                hash.update(&entry[..ENTRY_BYTES - DIGEST_BYTES]);
+                hash.update(before.digest);
+                if hash.finalize()[..DIGEST_BYTES] == digest { Self::Holds } else { Self::Broken }
+            }
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Begins => "begins",
+            Self::Holds => "holds",
+            Self::Gap => "gap",
+            Self::Broken => "broken",
+        }
     }
 }
 
@@ -106,20 +179,11 @@ impl Last {
 }
 
 /// One entry as a line of JSON.
-fn line(text: &mut String, serial: u32, entry: &[u8], before: Option<Last>) {
+fn line(text: &mut String, serial: u32, entry: &[u8], chain: Chain) {
     let number =
         |at: usize, bytes: usize| entry[at..at + bytes].iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
     let Last { number: own, digest } = Last::of(entry);
-    let chain = match before {
-        None => "begins",
-        Some(before) if before.number.wrapping_add(1) != own => "gap",
-        Some(before) => {
-            let mut hash = Sha256::new();
-            hash.update(&entry[..ENTRY_BYTES - DIGEST_BYTES]);
-            hash.update(before.digest);
-            if hash.finalize()[..DIGEST_BYTES] == digest { "holds" } else { "broken" }
-        }
-    };
+    let chain = chain.word();
     let kept = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let _infallible = writeln!(
         text,
@@ -190,7 +254,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let read = || std::fs::read_to_string(&path).unwrap();
-        let mut log = Log::new(path.to_str().unwrap(), 77);
+        let doubts = Doubts::default();
+        let mut log = Log::new(path.to_str().unwrap(), 77, doubts.clone());
         let first = entries(9, 3, [5; DIGEST_BYTES]);
         assert_eq!(log.keep(&answer(&first)).unwrap(), Some(11));
         assert_eq!(log.keep(&answer(&first)).unwrap(), Some(11), "asked again, since the device may not have heard it");
@@ -198,15 +263,17 @@ mod tests {
         assert_eq!(read().lines().count(), 3);
         assert!(read().contains("\"command\":\"0x56\",\"length\":34,\"session_key\":2,\"target_key\":7"), "{}", read());
 
-        let mut again = Log::new(path.to_str().unwrap(), 77);
+        let mut again = Log::new(path.to_str().unwrap(), 77, doubts.clone());
         let last = Last::of(&first[2]);
         again.keep(&answer(&entries(12, 1, last.digest))).unwrap();
+        assert_eq!(doubts.said(), None);
         again.keep(&answer(&entries(13, 1, [0; DIGEST_BYTES]))).unwrap();
         again.keep(&answer(&entries(20, 1, [0; DIGEST_BYTES]))).unwrap();
         let text = read();
         let chains: Vec<&str> =
             text.lines().map(|l| l.split("\"chain\":\"").nth(1).unwrap().split('"').next().unwrap()).collect();
         assert_eq!(chains, ["begins", "holds", "holds", "holds", "broken", "gap"]);
+        assert!(doubts.said().unwrap().contains("entry 13 does not follow"), "the first is what is said");
         assert!(again.keep(&[0, 0, 0, 0, 1]).is_err());
     }
 }

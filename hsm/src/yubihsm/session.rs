@@ -5,7 +5,7 @@ use super::channel::{AuthenticationKey, Beginning, CHALLENGE_BYTES, Channel, con
 use super::config::YubiHsmConfig;
 use super::connector::Connector;
 use super::fault::{Fault, explain};
-use super::log::Log;
+use super::log::{Doubts, Log};
 use super::object::{Known, Object};
 use super::protocol::{Capabilities, Command, ObjectType, Refusal};
 use crate::device::{DeviceError, DeviceErrorClass as Class};
@@ -32,6 +32,7 @@ pub(super) enum Repeat {
 /// A YubiHSM as configured.
 pub(super) struct YubiHsm {
     pub(super) config: YubiHsmConfig,
+    pub(super) doubts: Doubts,
     key: OnceLock<AuthenticationKey>,
     state: Mutex<State>,
     free: Condvar,
@@ -72,7 +73,13 @@ pub(super) struct Session {
 impl YubiHsm {
     pub(super) fn new(config: YubiHsmConfig) -> Result<Self, DeviceError> {
         config.address()?;
-        Ok(Self { config, key: OnceLock::new(), state: Mutex::default(), free: Condvar::new() })
+        Ok(Self {
+            config,
+            doubts: Doubts::default(),
+            key: OnceLock::new(),
+            state: Mutex::default(),
+            free: Condvar::new(),
+        })
     }
 
     /// Runs `act` in a session. If connector, device or session were away, another session is opened, once; what may not
@@ -172,7 +179,7 @@ impl YubiHsm {
         self.is_the_one_that_is_meant(&device)?;
         let key = self.key.get_or_init(|| AuthenticationKey::from_password(password));
         let channel = authenticate(config, &mut connector, key, &device)?;
-        let log = config.log_file.as_deref().map(|file| Log::new(file, device.serial));
+        let log = config.log_file.as_deref().map(|file| Log::new(file, device.serial, self.doubts.clone()));
         let authority = Object::nothing(config.auth_key, ObjectType::Authentication);
         let last_used = Instant::now();
         let mut session = Session { connector, channel, last_used, device, authority, known: Known::default(), log };

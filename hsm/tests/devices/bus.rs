@@ -2,14 +2,15 @@
 
 use super::swtpm::SwTpm;
 use super::{Bench, Test};
-use holdfast_hsm::DeviceClient;
 use holdfast_hsm::device::{
     CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeySpec, KeyUsage, SignInput, SignMechanism,
     ec_point_of_spki,
 };
 use holdfast_hsm::memory::Secret;
-use holdfast_hsm::tpm::TpmConfig;
+use holdfast_hsm::tpm::{PcrBank, PcrHash, TpmConfig};
+use holdfast_hsm::{DeviceClient, WrapKeyConfig, gcm};
 use holdfast_tests::tpm::free_ports;
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use std::thread;
 
 pub const TESTS: &[Test] = &[
     ("nothing_secret_passes_the_bus_to_a_tpm_in_the_clear", listened),
+    ("what_passes_the_bus_opens_nothing_that_a_tpm_sealed", listened_to_the_seal),
     ("an_answer_that_was_changed_on_the_bus_is_refused", changed),
 ];
 
@@ -110,6 +112,64 @@ fn listened(bench: &Bench) {
     let message = SignInput::Message(b"m".to_vec());
     device.sign(signing.key_ref(), SignMechanism::Ecdsa(Hash::Sha256), message).unwrap();
     assert!(bus.has_heard(&spki[spki.len() - 32..]), "half of a public point");
+}
+
+/// The seal, with a PIN alone and with measurements too: neither the PIN nor what a TPM makes of it is heard, nor a key that opens
+/// what was sealed.
+fn listened_to_the_seal(bench: &Bench) {
+    const PIN: &str = "the PIN of a seal";
+    const ROOT_KEY: &[u8] = b"the root key of a whole cluster.";
+    for indices in [vec![], vec![0, 7]] {
+        let tpm = SwTpm::start();
+        let bus = Bus::before(&tpm);
+        let mut config = TpmConfig::new(bus.tcti());
+        config.pin = Some(Secret::new(PIN.to_owned()));
+        if !indices.is_empty() {
+            config.pcrs = vec![PcrBank { hash: PcrHash::Sha256, indices }];
+        }
+        let wrapping = WrapKeyConfig::from(&config);
+        let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config);
+        let key = device.ensure_wrapping_key(&wrapping).unwrap();
+        let wrapped = device.wrap(&key, ROOT_KEY, b"cluster").unwrap();
+        assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), ROOT_KEY);
+
+        assert!(!bus.has_heard(ROOT_KEY) && !bus.has_heard(PIN.as_bytes()));
+        // The TPM is given the PIN's hash, with a last bit that is set.
+        assert!(!bus.has_heard(&Sha256::digest(PIN)[..31]), "who hears it needs no PIN");
+        let heard = bus.heard.lock().unwrap().clone();
+        assert!(bus.has_heard(&public_area(&wrapped)), "what is no secret is heard");
+        assert!(!opens(&heard, &wrapped), "a key that opens it was heard");
+        // Such a key would be found.
+        let known = *heard[100..].first_chunk().unwrap();
+        let header = &wrapped[..2 + header_bytes(&wrapped)];
+        let aad = aad_of(&wrapped);
+        let sealed = gcm::seal(&known, [0; gcm::IV_BYTES], ROOT_KEY, &aad);
+        assert!(opens(&heard, &[header, &sealed].concat()));
+    }
+}
+
+/// Format and way of the client, then length, header and ciphertext of the TPM's driver.
+fn header_bytes(wrapped: &[u8]) -> usize {
+    2 + usize::from(u16::from_be_bytes([wrapped[2], wrapped[3]]))
+}
+
+fn aad_of(wrapped: &[u8]) -> Vec<u8> {
+    [&wrapped[2..2 + header_bytes(wrapped)], &wrapped[..2], b"cluster"].concat()
+}
+
+/// Of the sealed object, the second field of the header.
+fn public_area(wrapped: &[u8]) -> Vec<u8> {
+    let mut header = minicbor::Decoder::new(&wrapped[4..]);
+    header.array().unwrap();
+    header.bytes().unwrap();
+    header.bytes().unwrap().to_vec()
+}
+
+/// Whether any 32 bytes that were heard are the key.
+fn opens(heard: &[u8], wrapped: &[u8]) -> bool {
+    let (aad, sealed) = (aad_of(wrapped), &wrapped[2 + header_bytes(wrapped)..]);
+    let mut keys = heard.windows(gcm::KEY_BYTES).filter_map(|key| key.try_into().ok());
+    keys.any(|key| gcm::open(key, [0; gcm::IV_BYTES], sealed, &aad).is_some())
 }
 
 fn changed(bench: &Bench) {

@@ -8,7 +8,8 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
-use holdfast_hsm::device::{KeyKind, KeySpec, KeyUsage};
+use cryptoki::types::Ulong;
+use holdfast_hsm::device::{DeviceErrorClass as Class, Hash, KeyKind, KeySpec, KeyUsage};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::{DeviceClient, Spawner};
 use holdfast_tests::nss::Database;
@@ -21,11 +22,19 @@ use std::sync::Arc;
 
 /// The argument with which this program is started to try. Library, PIN and parameters follow.
 pub const ATTEMPT: &str = "export-attempt";
-const LABELS: [&str; 2] = ["kept-secret", "kept-pair"];
+/// What is made as the server makes it, and must stay.
+const KEPT: [(&str, KeyKind, KeyUsage); 4] = [
+    ("kept-secret", KeyKind::Aes(256), KeyUsage::Encrypt),
+    ("kept-pair", KeyKind::Rsa(2048), KeyUsage::Encrypt),
+    ("kept-curve", KeyKind::EcP256, KeyUsage::Sign),
+    ("kept-mac", KeyKind::Hmac(Hash::Sha256), KeyUsage::Sign),
+];
+/// What is made so that it comes out, that the attempts are known to be good ones: read, and wrapped alone.
+const OPEN: [(&str, bool); 2] = [("open-read", false), ("open-wrap", true)];
 
 pub const TESTS: &[Test] = &[
     ("softhsm_lets_no_key_out", |bench| attempts(&bench.spawner, || softhsm::token("kept"))),
-    ("nss_lets_no_key_out", |bench| {
+    ("nss_lets_keys_out_and_it_is_said", |bench| {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::make(folder.path());
         attempts(&bench.spawner, || nss_config(&database));
@@ -42,20 +51,40 @@ pub fn opencryptoki(spawner: &Arc<Spawner>) {
     attempts(spawner, opencryptoki_config);
 }
 
-/// Keys are made as the server makes them, and then asked for.
+/// Keys are made as the server makes them, and then asked for. A TPM behind PKCS#11 makes no secret keys: nothing that it has
+/// comes out.
 fn attempts(spawner: &Arc<Spawner>, config: impl Fn() -> Pkcs11Config) {
     let config = config();
     let mut again = Command::new(std::env::current_exe().expect("own path"));
     let pin = config.pin.as_ref().map(|pin| pin.expose().clone()).expect("a PIN");
     again.args([ATTEMPT, &config.lib, &pin]).args(&config.parameters).envs(config.environment.iter().cloned());
     let device = DeviceClient::spawned(Arc::clone(spawner), config);
-    let spec = |label: &str, kind, usage| KeySpec { label: label.to_owned(), id: None, kind, usage };
-    // Not every token makes secret keys; each makes pairs.
-    let _ = device.generate(spec(LABELS[0], KeyKind::Aes(256), KeyUsage::Encrypt));
-    device.generate(spec(LABELS[1], KeyKind::Rsa(2048), KeyUsage::Encrypt)).unwrap();
+    let mut made = Vec::new();
+    for (label, kind, usage) in KEPT {
+        match device.generate(KeySpec { label: label.to_owned(), id: None, kind, usage }) {
+            Ok(_) => made.push(label),
+            Err(error) => assert_eq!(error.class, Class::Unsupported, "{error}"),
+        }
+    }
+    assert!(made.contains(&"kept-pair"), "each makes pairs: {made:?}");
+    let info = device.info().unwrap();
+    let is_tpm = info.library.starts_with("TPM2");
+    assert!(!info.model.starts_with("SoftHSM") || made.len() == KEPT.len(), "SoftHSM makes all: {made:?}");
     device.log_out();
     let said = run(&mut again).good();
-    assert!(said.contains("kept-pair: refused") && !said.contains("OUT"), "{said}");
+    // What a module lets out is said of it, so that nobody trusts it with more.
+    let lets_out = !info.warnings.is_empty();
+    for label in &made {
+        let wanted = if lets_out { format!("{label}: OUT, wrapped") } else { format!("{label}: refused") };
+        assert!(said.contains(&wanted), "{label}: {said}");
+    }
+    assert!(lets_out || said.lines().all(|line| !line.starts_with("kept") || line.ends_with("refused")), "{said}");
+    assert!(!lets_out || info.warnings[0].contains("who knows the PIN has them"), "{:?}", info.warnings);
+    if !is_tpm {
+        for line in ["open-read: OUT, read", "open-wrap: OUT, wrapped"] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+    }
 }
 
 /// What the program does then.
@@ -84,23 +113,57 @@ fn try_slot(module: &Pkcs11, slot: Slot, pin: &str) {
     if session.login(UserType::User, Some(&pin.to_owned().into())).is_err() {
         return;
     }
-    let public = [Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Label(LABELS[1].into())];
-    let public = session.find_objects(&public).expect("a search").first().copied();
-    for label in LABELS {
+    let under = wrapping_keys(&session);
+    for (label, ..) in KEPT {
         for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
             let wanted = [Attribute::Class(class), Attribute::Label(label.into())];
             for key in session.find_objects(&wanted).expect("a search") {
-                println!(
-                    "{label}: {}",
-                    comes_out(&session, key, public).map_or("refused".into(), |how| format!("OUT, {how}"))
-                );
+                println!("{label}: {}", said(comes_out(&session, key, &under)));
             }
+        }
+    }
+    for (label, sensitive) in OPEN {
+        let template = [
+            Attribute::Token(false),
+            Attribute::Extractable(true),
+            Attribute::Sensitive(sensitive),
+            Attribute::ValueLen(Ulong::from(32_u64)),
+        ];
+        match session.generate_key(&Mechanism::AesKeyGen, &template) {
+            Ok(key) => println!("{label}: {}", said(comes_out(&session, key, &under))),
+            Err(error) => println!("{label}: not made ({error})"),
         }
     }
 }
 
+fn said(how: Option<&str>) -> String {
+    how.map_or_else(|| "refused".to_owned(), |how| format!("OUT, {how}"))
+}
+
+/// What keys are wrapped under: our own pair's public half, and AES keys of this session.
+fn wrapping_keys(session: &Session) -> Vec<(Mechanism<'static>, ObjectHandle)> {
+    let public = [Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Label("kept-pair".into())];
+    let public = session.find_objects(&public).expect("a search").first().copied();
+    let mut under: Vec<_> = public.into_iter().map(|public| (Mechanism::RsaPkcs, public)).collect();
+    let template = [
+        Attribute::Token(false),
+        Attribute::Wrap(true),
+        Attribute::Encrypt(true),
+        Attribute::ValueLen(Ulong::from(32_u64)),
+    ];
+    if let Ok(secret) = session.generate_key(&Mechanism::AesKeyGen, &template) {
+        let ways = [Mechanism::AesKeyWrap, Mechanism::AesKeyWrapPad, Mechanism::AesCbcPad([0; 16])];
+        under.extend(ways.into_iter().map(|way| (way, secret)));
+    }
+    under
+}
+
 /// How, if it does: read, wrapped under another key, or after it was made one that may be let out.
-fn comes_out(session: &Session, key: ObjectHandle, public: Option<ObjectHandle>) -> Option<&'static str> {
+fn comes_out(
+    session: &Session,
+    key: ObjectHandle,
+    under: &[(Mechanism<'static>, ObjectHandle)],
+) -> Option<&'static str> {
     let secrets = [AttributeType::Value, AttributeType::PrivateExponent, AttributeType::Prime1];
     let is_read = |key| {
         let each = secrets.iter().map(|secret| session.get_attributes(key, &[*secret]).unwrap_or_default());
@@ -109,7 +172,7 @@ fn comes_out(session: &Session, key: ObjectHandle, public: Option<ObjectHandle>)
             _ => false,
         })
     };
-    let is_wrapped = |key| public.is_some_and(|public| session.wrap_key(&Mechanism::RsaPkcs, public, key).is_ok());
+    let is_wrapped = |key| under.iter().any(|(way, wrapping)| session.wrap_key(way, *wrapping, key).is_ok());
     if is_read(key) {
         return Some("read");
     }

@@ -9,6 +9,7 @@ mod bus;
 mod confinement;
 mod conformance;
 mod export;
+mod full;
 mod helpers;
 mod modules;
 mod softhsm;
@@ -17,6 +18,7 @@ mod suite;
 mod swtpm;
 mod tokens;
 mod tpm;
+mod watched;
 mod wrapping;
 mod yubihsm;
 
@@ -79,6 +81,8 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         helpers::TESTS,
         confinement::TESTS,
         modules::TESTS,
+        watched::TESTS,
+        full::TESTS,
         export::TESTS,
         wrapping::TESTS,
         tpm::TESTS,

@@ -80,7 +80,7 @@ pub fn tpm2_pkcs11_matrix(bench: &Bench) -> Matrix {
 pub fn opencryptoki_matrix(_: &Bench) -> Matrix {
     let text = inside("suite");
     let rows = text.lines().filter_map(|line| line.split_once('\t'));
-    rows.map(|(what, cell)| (what.to_owned(), if cell == "works" { Cell::Works } else { Cell::NotSupported })).collect()
+    rows.map(|(what, cell)| (what.to_owned(), Cell::from(cell))).collect()
 }
 
 /// Starts a token of opencryptoki, and this program where it is seen.
@@ -96,7 +96,7 @@ pub fn inside_opencryptoki(spawner: &Arc<Spawner>) -> ExitCode {
     match std::env::args().nth(2).as_deref() {
         Some("suite") => {
             for (what, cell) in conformance(&DeviceClient::spawned(Arc::clone(spawner), opencryptoki_config())) {
-                println!("{what}\t{}", if cell == Cell::Works { "works" } else { "not supported" });
+                println!("{what}\t{cell}");
             }
         }
         Some("export") => super::export::opencryptoki(spawner),

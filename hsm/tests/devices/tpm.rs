@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("approved_measurements_open_without_a_new_seal", approved),
     ("approvals_by_another_key_open_nothing", approved_by_another),
     ("a_wrong_tpm_pin_is_tried_once_and_the_last_try_is_not_risked", wrong_pin),
+    ("a_tpm_that_is_locked_out_still_serves_what_needs_no_pin", locked_out),
     ("a_pin_is_asked_for_beside_measurements_and_approvals", pin_and_pcrs),
     ("the_storage_root_key_may_be_one_that_is_there", root_handle),
     ("an_authorisation_of_the_hierarchy_is_used_and_its_lack_is_said", hierarchy_auth),
@@ -310,6 +311,50 @@ fn wrong_pin(bench: &Bench) {
     tpm.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
     with_pin("1234");
     assert_eq!(open().unwrap().expose(), b"root key");
+}
+
+fn locked_out(bench: &Bench) {
+    let tpm = SwTpm::start();
+    let keys = tempfile::tempdir().unwrap();
+    let with_pin = |text: &str| TpmConfig { pin: pin(text), ..tpm.config() };
+    let device = spawned(bench, with_pin("1234"));
+    let root = root_of(&device);
+    let wrapped = device.wrap(&root, b"root key", b"").unwrap();
+    device.log_out();
+    let without = spawned(bench, tpm.config_with_keys(keys.path()));
+    let plain = without.wrap(&root, b"root key", b"").unwrap();
+    let spec = KeySpec { label: "key".into(), id: None, kind: KeyKind::EcP256, usage: KeyUsage::Sign };
+    let signing = without.generate(spec).unwrap().key_ref();
+    without.log_out();
+
+    // A TPM that allows one wrong try, and has it.
+    let times = ["--recovery-time=1000", "--lockout-recovery-time=1000"];
+    tpm.tool("tpm2_dictionarylockout", &[&["--setup-parameters", "--max-tries=1"][..], &times].concat());
+    device.reconfigure(with_pin("4321")).unwrap();
+    assert_eq!(class(device.unwrap(&root, &wrapped, b"")), Class::PinWrong);
+    device.log_out();
+    assert_eq!(failed_tries(&tpm), "0x1");
+    device.reconfigure(with_pin("1234")).unwrap();
+    for _ in 0..3 {
+        let error = device.unwrap(&root, &wrapped, b"").err().unwrap();
+        assert_eq!(error.class, Class::PinLocked, "{error}");
+        for word in ["locked out", "recovery interval", "tpm2_dictionarylockout --clear-lockout"] {
+            assert!(error.text.contains(word), "{word}: {error}");
+        }
+        assert!(!error.text.contains("1234"), "{error}");
+    }
+    device.log_out();
+    assert_eq!(failed_tries(&tpm), "0x1");
+
+    // What can be guessed by nobody counts no tries.
+    assert_eq!(without.unwrap(&root, &plain, b"").unwrap().expose(), b"root key");
+    let sign = || without.sign(signing.clone(), SignMechanism::Ecdsa(Hash::Sha256), SignInput::Message(b"m".to_vec()));
+    sign().expect("a key counts no tries");
+    without.log_out();
+
+    tpm.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
+    device.reconfigure(with_pin("1234")).unwrap();
+    assert_eq!(device.unwrap(&root, &wrapped, b"").unwrap().expose(), b"root key");
 }
 
 fn pin_and_pcrs(bench: &Bench) {

@@ -24,7 +24,9 @@ pub const TESTS: &[Test] = &[
     ("yubihsm_a_copy_of_the_wrap_key_opens_what_the_first_wrapped", copied),
     ("yubihsm_a_missing_capability_or_domain_is_named", missing),
     ("yubihsm_a_full_device_says_so", full),
+    ("yubihsm_lets_no_key_of_ours_out", not_exported),
     ("yubihsm_a_full_log_is_kept_before_it_is_forgotten", log),
+    ("yubihsm_a_log_that_lost_an_entry_is_told_of", lost_entry),
     ("yubihsm_a_changed_answer_is_noticed", tampered),
     ("yubihsm_its_other_curve_and_every_digest_work", further_kinds),
     ("yubihsm_its_helper_is_confined_and_wraps_the_root_key", confined),
@@ -301,6 +303,62 @@ fn full(_: &Bench) {
     );
 }
 
+/// EXPORT WRAPPED, by a session and under a wrap key that may export all there is.
+fn not_exported(_: &Bench) {
+    const GENERATE_ASYMMETRIC_KEY: u8 = 0x46;
+    const EXPORT_WRAPPED: u8 = 0x4a;
+    const GENERATE_WRAP_KEY: u8 = 0x5b;
+    const INSUFFICIENT_PERMISSIONS: u8 = 0x09;
+    const OBJECT_NOT_FOUND: u8 = 0x0b;
+    const EC_P256: u8 = 12;
+    const AES256_CCM_WRAP: u8 = 42;
+    let simulator = Simulator::start();
+    let device = here(config(&simulator));
+    let header = |id: u16, label: &[u8], capabilities: u64, algorithm: u8| {
+        let mut data = id.to_be_bytes().to_vec();
+        data.extend_from_slice(label);
+        data.resize(2 + 40, 0);
+        data.extend_from_slice(&[0xff, 0xff]);
+        data.extend_from_slice(&capabilities.to_be_bytes());
+        data.push(algorithm);
+        data
+    };
+    let exporting = header(0x77, b"exporting", capability::EXPORT_WRAPPED, AES256_CCM_WRAP);
+    let delegated = capability::ALL.to_be_bytes();
+    simulator.command(1, GENERATE_WRAP_KEY, &[&exporting[..], &delegated].concat()).unwrap();
+    let export = |kind: u8, id: &[u8]| simulator.command(1, EXPORT_WRAPPED, &[&[0, 0x77, kind], id].concat());
+
+    use KeyUsage::{Derive, Encrypt, Sign};
+    let ours = [
+        (KeyKind::Rsa(2048), Sign),
+        (KeyKind::Rsa(2048), Encrypt),
+        (KeyKind::EcP256, Sign),
+        (KeyKind::EcP256, Derive),
+        (KeyKind::EcP384, Sign),
+        (KeyKind::EcP521, Sign),
+        (KeyKind::Ed25519, Sign),
+        (KeyKind::Hmac(Hash::Sha256), Sign),
+        (KeyKind::AesCcm(256), Encrypt),
+    ];
+    for (at, (kind, usage)) in ours.into_iter().enumerate() {
+        let made = device.generate(&spec(&format!("ours-{at}"), kind, usage)).unwrap();
+        assert!(!made.extractable);
+        let object_type = match kind {
+            KeyKind::AesCcm(_) => 4,
+            KeyKind::Hmac(_) => 5,
+            _ => 3,
+        };
+        assert_eq!(export(object_type, &made.id), Err(INSUFFICIENT_PERMISSIONS), "{kind} for {usage:?}");
+    }
+    assert_eq!(export(3, &[0x12, 0x34]), Err(OBJECT_NOT_FOUND), "what is refused is there");
+
+    // The attempt is a real one: a key that was made to be exported comes out, and is known for what it is.
+    let may = capability::SIGN_ECDSA | capability::EXPORTABLE_UNDER_WRAP;
+    simulator.command(1, GENERATE_ASYMMETRIC_KEY, &header(0x88, b"open", may, EC_P256)).unwrap();
+    assert!(export(3, &[0, 0x88]).unwrap().len() > 32);
+    assert!(device.find(&KeyRef::label("open")).unwrap()[0].extractable);
+}
+
 fn log(bench: &Bench) {
     let simulator = Simulator::start();
     let plain = here(config(&simulator));
@@ -338,6 +396,28 @@ fn log(bench: &Bench) {
     let error = here(lost).random(1).unwrap_err();
     assert!(error.class == Class::Failed && error.text.contains("/nowhere/log"), "{error}");
     assert!(simulator.log_used() >= used);
+}
+
+fn lost_entry(bench: &Bench) {
+    let simulator = Simulator::start();
+    simulator.force_audit();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log");
+    let keeps = YubiHsmConfig { log_file: Some(file.display().to_string()), ..config(&simulator) };
+    let device = spawned(bench, keeps);
+    let key = device.generate(spec("logged", KeyKind::EcP256, KeyUsage::Sign)).unwrap().key_ref();
+    let sign = || device.sign(key.clone(), ECDSA, message()).unwrap();
+    (0..40).for_each(|_| drop(sign()));
+    assert_eq!(device.info().unwrap().warnings, [] as [String; 0]);
+    simulator.lose_log_entry();
+    (0..40).for_each(|_| drop(sign()));
+    let warnings = device.info().unwrap().warnings;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    for word in ["does not hold together", "are missing", &simulator.serial().to_string(), &file.display().to_string()]
+    {
+        assert!(warning.contains(word), "{word}: {warning}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap().matches("\"chain\":\"gap\"").count(), 1);
 }
 
 fn tampered(_: &Bench) {

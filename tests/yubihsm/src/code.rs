@@ -12,6 +12,7 @@ pub const PUT_AUTHENTICATION_KEY: u8 = 0x44;
 pub const GENERATE_ASYMMETRIC_KEY: u8 = 0x46;
 pub const SIGN_PKCS1: u8 = 0x47;
 pub const LIST_OBJECTS: u8 = 0x48;
+pub const EXPORT_WRAPPED: u8 = 0x4a;
 pub const PUT_WRAP_KEY: u8 = 0x4c;
 pub const GET_LOG_ENTRIES: u8 = 0x4d;
 pub const GET_OBJECT_INFO: u8 = 0x4e;
@@ -72,6 +73,7 @@ pub mod capability {
     pub const SIGN_EDDSA: u64 = 1 << 0x08;
     pub const DECRYPT_OAEP: u64 = 1 << 0x0a;
     pub const DERIVE_ECDH: u64 = 1 << 0x0b;
+    pub const EXPORT_WRAPPED: u64 = 1 << 0x0c;
     pub const PUT_WRAP_KEY: u64 = 1 << 0x0e;
     pub const GENERATE_WRAP_KEY: u64 = 1 << 0x0f;
     pub const EXPORTABLE_UNDER_WRAP: u64 = 1 << 0x10;

@@ -219,6 +219,11 @@ impl Device {
         answered.map_or_else(error, |answer| framed(command | ANSWER, &answer))
     }
 
+    /// A command as a session of an authentication key would bring it.
+    pub fn command_of(&mut self, authority: u16, command: u8, data: &[u8]) -> Vec<u8> {
+        self.inner(0, authority, &framed(command, data))
+    }
+
     fn carry_out(&mut self, session: u8, by: &Authority, command: u8, data: &[u8]) -> Result<Vec<u8>, Refusal> {
         match command {
             code::ECHO => Ok(data.to_vec()),
@@ -237,6 +242,7 @@ impl Device {
             code::GENERATE_ASYMMETRIC_KEY => self.generate_asymmetric_key(by, data),
             code::GENERATE_WRAP_KEY => self.generate_wrap_key(by, data),
             code::PUT_WRAP_KEY => self.put_wrap_key(by, data),
+            code::EXPORT_WRAPPED => self.export_wrapped(by, data),
             code::GENERATE_HMAC_KEY => self.generate_hmac_key(by, data),
             code::PUT_HMAC_KEY => self.put_hmac_key(by, data),
             code::LIST_OBJECTS => self.list_objects(by, data),

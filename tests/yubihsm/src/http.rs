@@ -97,6 +97,24 @@ impl Simulator {
         self.shared.unplugged.store(unplugged, Ordering::SeqCst);
     }
 
+    /// Carries a command out as a session of an authentication key would have it.
+    ///
+    /// # Errors
+    /// The number of the refusal.
+    pub fn command(&self, authority: u16, command: u8, data: &[u8]) -> Result<Vec<u8>, u8> {
+        let answer = self.shared.device().command_of(authority, command, data);
+        match answer.as_slice() {
+            [code::ERROR, _, _, refusal] => Err(*refusal),
+            [_, _, _, data @ ..] => Ok(data.to_vec()),
+            _ => Err(0),
+        }
+    }
+
+    /// The log loses its newest entry, as no device does by itself.
+    pub fn lose_log_entry(&self) {
+        self.shared.device().log.lose_newest();
+    }
+
     /// The device loses its power and has it again: sessions are gone, objects stay.
     pub fn power_cycle(&self) {
         let mut device = self.shared.device();

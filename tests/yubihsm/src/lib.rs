@@ -7,7 +7,7 @@
 //!
 //! What it is not: its keys are in the memory of a test, its timing is a computer's, and where the reference leaves a choice
 //! it may choose otherwise than the device does. It lacks: templates and SSH certificates, OTP, symmetric keys for ECB and
-//! CBC, opaque objects, attestation, export and import under wrap, RSA wrap keys, asymmetric authentication, PKCS#1 v1.5
+//! CBC, opaque objects, attestation, import under wrap (and what it exports has a form of its own), RSA wrap keys, asymmetric authentication, PKCS#1 v1.5
 //! decryption, Brainpool and secp256k1 curves, FIPS mode, toggled algorithms. PSS takes a salt as long as the digest alone, and
 //! OAEP no label.
 //!

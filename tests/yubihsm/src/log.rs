@@ -122,6 +122,11 @@ impl Log {
         self.entries.push_back(entry);
     }
 
+    /// Takes an entry out, as somebody would who has got at it.
+    pub fn lose_newest(&mut self) {
+        self.entries.pop_back();
+    }
+
     /// The answer to GET LOG ENTRIES.
     pub fn read(&mut self) -> Vec<u8> {
         let mut answer = Vec::new();

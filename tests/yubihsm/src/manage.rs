@@ -1,5 +1,6 @@
 //! Commands that make, describe, list and delete objects, and those for options and the log.
 
+use crate::ccm;
 use crate::code::{ASYMMETRIC_KEY, AUTHENTICATION_KEY, HMAC_KEY, Refusal, WRAP_KEY, algorithm as a, capability as c};
 use crate::device::{Authority, Device, split_id};
 use crate::keys;
@@ -102,6 +103,25 @@ impl Device {
         authority.must(c::PUT_HMAC_KEY)?;
         let (of, secret) = header(data)?;
         self.make(authority, of, HMAC_KEY, 0, IMPORTED, secret.to_vec())
+    }
+
+    /// EXPORT WRAPPED: if the session, the wrap key and the object itself all allow it.
+    pub fn export_wrapped(&self, authority: &Authority, data: &[u8]) -> Answer {
+        authority.must(c::EXPORT_WRAPPED)?;
+        let (wrap, rest) = split_id(data)?;
+        let [kind, i0, i1] = rest else { return Err(Refusal::WrongLength) };
+        let wrap = self.objects.find(WRAP_KEY, wrap, authority.domains)?;
+        let object = self.objects.find(*kind, u16::from_be_bytes([*i0, *i1]), authority.domains)?;
+        let may = wrap.capabilities & c::EXPORT_WRAPPED != 0
+            && object.capabilities & c::EXPORTABLE_UNDER_WRAP != 0
+            && object.capabilities & !wrap.delegated == 0;
+        if !may {
+            return Err(Refusal::InsufficientPermissions);
+        }
+        let mut nonce = [0; ccm::NONCE_BYTES];
+        getrandom::fill(&mut nonce).expect("random bytes");
+        // A limit of the simulator: what is inside has a form of its own.
+        Ok(ccm::seal(&wrap.secret, nonce, &[object.info(), object.secret.clone()].concat()))
     }
 
     pub fn put_authentication_key(&mut self, authority: &Authority, data: &[u8]) -> Answer {
