@@ -113,10 +113,16 @@ impl Server {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// kill -9, and nothing else.
+    /// kill -9 of the server alone; the kernel ends its device helpers then, which takes a moment. Until then they still
+    /// write to their token's files.
+    #[track_caller]
     pub fn kill(mut self) {
+        let helpers = process::helpers(self.pid());
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
+        until(END, "the end of the killed server's device helpers", || {
+            helpers.iter().all(|helper| !process::lives(*helper)).then_some(())
+        });
     }
 
     /// SIGTERM; the server must end by itself with success.
