@@ -11,7 +11,7 @@ use crate::{PublicKey, PublicKeys, Signer};
 pub struct Checkpoint {
     /// The incarnation of the chain.
     pub id: String,
-    /// Whose log it is: cluster, node, device.
+    /// Whose log it is: node and device. Whose cluster, the key says that signs it.
     pub log: String,
     pub seq: u64,
     /// The hash of line `seq`.

@@ -6,7 +6,7 @@
 //! `"chain":{"seq":N,"prev":HASH}`: the number of the line, and SHA-256 (hex) of the bytes of line `N-1`, without its
 //! line end and with whatever stands before the object. A checkpoint seals the line before it, or an earlier one if a
 //! device took its time to sign. The first line that a server writes after it has opened a log
-//! has `"id"` too, the name of this incarnation, and `"torn"`, the number of bytes before it that are no whole line.
+//! or gone on in another file has `"id"` too, the name of this incarnation, and `"torn"`, the number of bytes before it that are no whole line.
 
 mod checkpoint;
 mod key;

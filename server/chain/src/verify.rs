@@ -19,6 +19,10 @@ pub struct Report {
     pub before: u64,
     /// Lines behind the last checkpoint: whether they were changed is not known yet.
     pub unsealed: u64,
+    /// Where the first of them is: a file and its line.
+    pub unsealed_from: Option<(String, u64)>,
+    /// Whose log it is, as its last checkpoint says: node and device.
+    pub log: Option<String>,
     pub checkpoints: u64,
     /// Numbers of the first line and the last.
     pub first: u64,
@@ -66,6 +70,8 @@ pub fn verify<'f>(
         sealed: 0,
         waiting: VecDeque::new(),
         unsealed: 0,
+        unsealed_from: None,
+        files: Vec::new(),
         id: None,
         ids: BTreeSet::new(),
         log: None,
@@ -75,6 +81,7 @@ pub fn verify<'f>(
     let mut at = At::default();
     for (name, file) in files {
         at = At { file: name.to_owned(), line: 0 };
+        reader.files.push(name.to_owned());
         reader.file(&mut at, file)?;
     }
     reader.finish(&at, exported)
@@ -92,7 +99,11 @@ struct Waiting {
     seq: u64,
     hash: String,
     is_checkpoint: bool,
+    place: Place,
 }
+
+/// The number of a file, and a line in it.
+type Place = (usize, u64);
 
 /// Bytes that are no line of the chain.
 struct Torn {
@@ -114,6 +125,9 @@ struct Reader<'v> {
     waiting: VecDeque<Waiting>,
     /// Those of them, and of lines before them, that are no checkpoints.
     unsealed: u64,
+    unsealed_from: Option<Place>,
+    /// The names of those that were begun.
+    files: Vec<String>,
     /// The incarnation, as far as it is known.
     id: Option<String>,
     ids: BTreeSet<String>,
@@ -182,7 +196,10 @@ impl Reader<'_> {
                     self.report.first = link.seq;
                     // The line before it is in a file that was not given; a checkpoint may seal it.
                     let (seq, hash) = (link.seq.saturating_sub(1), link.prev.clone());
-                    self.waiting.push_back(Waiting { seq, hash, is_checkpoint: true });
+                    if self.wanted.contains(&seq) {
+                        self.seen.insert(seq, (hash.clone(), at.clone()));
+                    }
+                    self.waiting.push_back(Waiting { seq, hash, is_checkpoint: true, place: self.place(at) });
                 }
             },
             Some(last) if link.seq == last.seq + 1 && link.prev == last.hash => {}
@@ -208,13 +225,18 @@ impl Reader<'_> {
         }
         match checkpoint {
             Some(checkpoint) => self.checkpoint(at, checkpoint, link.seq)?,
-            None => self.unsealed += 1,
+            None => {
+                self.unsealed += 1;
+                let place = self.place(at);
+                self.unsealed_from.get_or_insert(place);
+            }
         }
         let hash = hash(bytes);
         if self.waiting.len() == WAITING {
             self.waiting.pop_front();
         }
-        self.waiting.push_back(Waiting { seq: link.seq, hash: hash.clone(), is_checkpoint: checkpoint.is_some() });
+        let (seq, place, is_checkpoint) = (link.seq, self.place(at), checkpoint.is_some());
+        self.waiting.push_back(Waiting { seq, hash: hash.clone(), is_checkpoint, place });
         if self.wanted.contains(&link.seq) {
             self.seen.insert(link.seq, (hash.clone(), at.clone()));
         }
@@ -263,22 +285,35 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn place(&self, at: &At) -> Place {
+        (self.files.len() - 1, at.line)
+    }
+
     /// All lines up to this one are sealed.
     fn seal_to(&mut self, seq: u64) {
         self.sealed = self.sealed.max(seq);
         let sealed = self.waiting.iter().take_while(|line| line.seq <= seq).count();
         self.waiting.drain(..sealed);
-        self.unsealed = self.waiting.iter().filter(|line| !line.is_checkpoint).count() as u64;
+        let mut unsealed = self.waiting.iter().filter(|line| !line.is_checkpoint);
+        self.unsealed_from = unsealed.next().map(|line| line.place);
+        self.unsealed = unsealed.count() as u64 + u64::from(self.unsealed_from.is_some());
     }
 
     fn finish(mut self, end: &At, exported: &[Checkpoint]) -> Result<Report, Fault> {
-        let last = self.last.as_ref().map_or(0, |l| l.seq);
-        let end = self.last.as_ref().map_or(end, |l| &l.at).clone();
+        let Some(last) = &self.last else {
+            let whole = At { line: 0, ..end.clone() };
+            return Err(self.before.unwrap_or(whole).fault("there is no line of a chain here"));
+        };
+        let (last, end) = (last.seq, last.at.clone());
         let kept = At { file: "checkpoints".into(), line: 0 };
+        let mut of_this = false;
         for checkpoint in exported {
-            if !(self.ids.contains(&checkpoint.id) || self.log.as_ref() == Some(&checkpoint.log)) {
+            let line = self.seen.get(&checkpoint.seq);
+            let is_line = line.is_some_and(|(hash, _)| *hash == checkpoint.head);
+            if !(is_line || self.ids.contains(&checkpoint.id) || self.log.as_ref() == Some(&checkpoint.log)) {
                 continue;
             }
+            of_this = true;
             if !checkpoint.is_signed_by(self.keys) {
                 return Err(
                     kept.fault(format!("the checkpoint of line {} is not signed by a given key", checkpoint.seq))
@@ -291,16 +326,23 @@ impl Reader<'_> {
                 );
                 return Err(end.fault(what));
             }
-            match self.seen.get(&checkpoint.seq) {
-                Some((hash, at)) if *hash != checkpoint.head => {
-                    return Err(at.fault("it is not the line that was sealed"));
-                }
+            match line {
+                Some((_, at)) if !is_line => return Err(at.fault("it is not the line that was sealed")),
                 Some(_) => self.seal_to(checkpoint.seq),
                 // It is in a file that was not given.
                 None => {}
             }
         }
+        // Lines that no checkpoint knows may be anybody's, though they name each other.
+        if !of_this && !exported.is_empty() {
+            return Err(end.fault(
+                "none of the given checkpoints is of this log: it is another one, or lines behind these are gone;                  give the files behind it too, if there are any",
+            ));
+        }
+        let files = &self.files;
         self.report.unsealed = self.unsealed;
+        self.report.unsealed_from = self.unsealed_from.and_then(|(file, line)| Some((files.get(file)?.clone(), line)));
+        self.report.log = self.log;
         Ok(self.report)
     }
 }

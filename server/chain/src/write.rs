@@ -64,8 +64,12 @@ impl Chain {
     pub fn link(&self, line: Unlinked, ahead: Option<&Linked>, out: &mut Vec<u8>) -> Linked {
         let (seq, head) = ahead.map_or((self.seq, self.head.as_str()), |l| (l.seq, l.head.as_str()));
         let start = out.len();
+        out.extend_from_slice(b",\"chain\":{\"seq\":");
+        write_number(seq + 1, out);
+        out.extend_from_slice(b",\"prev\":\"");
+        out.extend_from_slice(head.as_bytes());
+        out.push(b'"');
         // A vector takes all that it is given.
-        let _cannot_fail = write!(out, ",\"chain\":{{\"seq\":{},\"prev\":\"{head}\"", seq + 1);
         if ahead.is_none() && self.begins {
             let _cannot_fail = write!(out, ",\"id\":\"{}\"", self.id);
         }
@@ -105,9 +109,11 @@ impl Chain {
         }
     }
 
-    /// The next line goes to another file, whose end is so many bytes of no whole line.
+    /// The next line goes to another file, whose end is so many bytes of no whole line. It names the incarnation again,
+    /// so that the file shows whose it is before its first checkpoint.
     pub fn moves(&mut self, torn: u64) {
         self.torn = torn;
+        self.begins = true;
     }
 
     /// A checkpoint of line `seq` was written, as the last line.
@@ -132,6 +138,21 @@ impl Chain {
     pub fn head(&self) -> &str {
         &self.head
     }
+}
+
+/// In decimal digits; `write!` takes as long as hashing a block.
+fn write_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// A line that is to become part of a chain, hashed as far as it does not depend on the lines before it.

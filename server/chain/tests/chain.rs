@@ -121,7 +121,16 @@ fn fault(files: &[Vec<u8>], exported: &[Checkpoint]) -> (String, u64) {
 fn an_intact_log_is_good_and_tells_how_much_of_it_is_sealed() {
     let log = sealed_log();
     let report = check(std::slice::from_ref(&log.text), &[]).unwrap();
-    let wanted = Report { lines: 22, unsealed: 3, checkpoints: 2, first: 1, last: 22, ..Report::default() };
+    let wanted = Report {
+        lines: 22,
+        unsealed: 3,
+        unsealed_from: Some(("f0".into(), 20)),
+        log: Some(LOG.into()),
+        checkpoints: 2,
+        first: 1,
+        last: 22,
+        ..Report::default()
+    };
     assert_eq!(report, wanted);
     assert_eq!(check(std::slice::from_ref(&log.text), &log.checkpoints).unwrap(), wanted);
 }
@@ -146,6 +155,7 @@ fn a_checkpoint_may_seal_a_line_that_is_not_the_last_one() {
     // Those behind the line that the last one seals, and not the checkpoint itself.
     let report = check(std::slice::from_ref(&log.text), &[]).unwrap();
     assert_eq!((report.lines, report.unsealed, report.checkpoints), (21, 3, 2));
+    assert_eq!(report.unsealed_from, Some(("f0".into(), 18)));
     assert_eq!(log.chain.unsealed(), 4);
     log.seal(&signer(1));
     assert_eq!(log.chain.unsealed(), 0);
@@ -153,7 +163,7 @@ fn a_checkpoint_may_seal_a_line_that_is_not_the_last_one() {
     // Cut anywhere, with what was exported.
     let lines = log.split();
     for end in 0..lines.len() - 1 {
-        assert!(check(&[lines[..end].concat()], &log.checkpoints).is_err() || end == 0, "cut behind line {end}");
+        assert!(check(&[lines[..end].concat()], &log.checkpoints).is_err(), "cut behind line {end}");
     }
     // The older files are not there: a checkpoint of a line in them says nothing of these.
     for begin in 1..lines.len() {
@@ -301,13 +311,65 @@ fn with_the_exported_checkpoints_a_cut_anywhere_before_the_last_is_found() {
     let log = sealed_log();
     let lines = log.split();
     // Line 18 is the last one that is sealed.
-    for keep in 1..=22 {
+    for keep in 0..=22 {
         let found = check(&[lines[..keep].concat()], &log.checkpoints);
         assert_eq!(found.is_ok(), keep >= 18, "{keep} lines: {found:?}");
     }
     // Inside of a line too: what is left of it does not count.
     let cut = lines[..18].concat();
     assert!(check(&[cut[..cut.len() - 10].to_vec()], &log.checkpoints).is_err());
+}
+
+#[test]
+fn lines_that_no_exported_checkpoint_is_of_are_not_called_intact() {
+    let mut log = sealed_log();
+    let before = log.split().len();
+    // Rotated: the newer file shows whose it is, so that a cut before its first checkpoint is found.
+    log.chain.moves(0);
+    log.lines(6);
+    log.seal(&signer(1));
+    let lines = log.split();
+    let newest = &log.checkpoints[2..];
+    assert_eq!(check(&[lines[before..].concat()], newest).unwrap().unsealed, 0);
+    for keep in 0..6 {
+        let found = check(&[lines[before..before + keep].concat()], newest);
+        assert!(found.is_err(), "{keep} lines of the newer file: {found:?}");
+    }
+    // What is before it is known by the line that it names, though no checkpoint of this incarnation was kept.
+    let mut later = Log::new();
+    later.lines(3);
+    later.seal(&signer(1));
+    later.crash(b"");
+    later.lines(2);
+    let text = later.split()[4..].concat();
+    let behind = later.unsigned();
+    let end_of_before = Checkpoint { seq: 4, head: holdfast_chain::hash(later.split()[3].trim_ascii_end()), ..behind };
+    let end_of_before = Checkpoint { id: "incarnation-1".into(), ..end_of_before }.signed(&signer(1));
+    assert_eq!(check(std::slice::from_ref(&text), &[end_of_before]).unwrap().unsealed, 2);
+    assert!(check(&[text], &later.checkpoints).is_err());
+
+    // Without what makes them lines of a chain they are nothing; the first of them is named.
+    let stripped: Vec<u8> = sealed_log()
+        .split()
+        .iter()
+        .flat_map(|line| {
+            let text = String::from_utf8(line.clone()).unwrap();
+            (text[..text.rfind(",\"chain\"").unwrap()].to_owned() + "}\n").into_bytes()
+        })
+        .collect();
+    for exported in [&log.checkpoints[..], &[]] {
+        assert_eq!(fault(std::slice::from_ref(&stripped), exported), ("f0".into(), 1));
+        assert_eq!(fault(&[Vec::new()], exported), ("f0".into(), 0));
+    }
+    // Forged from the first line on, under a name of its own and without checkpoints.
+    let mut forged = Log::new();
+    forged.chain = Chain::after("another".into(), None, 0);
+    forged.lines(12);
+    let found = check(std::slice::from_ref(&forged.text), &log.checkpoints).unwrap_err();
+    assert!(found.what.contains("none of the given checkpoints"), "{found}");
+    // With the public key alone it is told that nothing seals them.
+    let report = check(&[forged.text], &[]).unwrap();
+    assert_eq!((report.checkpoints, report.unsealed, report.log), (0, 12, None));
 }
 
 #[test]

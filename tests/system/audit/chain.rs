@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast_tests::program::{holdfast, run};
+use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::{Running, Setup, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -45,7 +45,9 @@ fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_do
     let running = running.restart(|server| drop(server.stop()));
     let key = keep(&running, "public-key");
     let checkpoints = keep(&running, "checkpoints");
-    assert_eq!(verify(&running, &key, Some(&checkpoints), &[&log]).0, Some(0));
+    let (code, text) = verify(&running, &key, Some(&checkpoints), &[&log]);
+    let sealed = text.contains("The chain of ") && text.contains("\n0 lines are not sealed yet.");
+    assert!(code == Some(0) && sealed, "{text}");
 
     // Whoever has the file alone can cut it, and the exported checkpoint shows it.
     let whole = fs::read_to_string(&log).expect("a file");
@@ -59,6 +61,18 @@ fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_do
     let wrong = 1 + all_lines(&log).iter().position(|l| l["request"]["path"] == "secret/data/2").expect("a line");
     let (code, text) = verify(&running, &key, None, &[&changed]);
     assert!(code == Some(1) && text.contains(&format!("changed.log:{wrong}:")), "{text}");
+
+    // Nothing but the files is needed: no server, no token.
+    let mut alone = command(holdfast());
+    alone.args(["audit", "verify"]).arg(format!("-public-key={}", key.display())).arg(&log);
+    alone.env("VAULT_ADDR", "http://127.0.0.1:1").env_remove("VAULT_TOKEN");
+    let output = run(&mut alone);
+    assert!(output.code == Some(0) && output.stdout.contains("intact"), "{output:?}");
+    // An empty file is not what the server wrote.
+    let empty = running.site.folder().join("empty.log");
+    fs::write(&empty, "").expect("a file");
+    let (code, text) = verify(&running, &key, None, &[&empty]);
+    assert!(code == Some(1) && text.contains("no line of a chain"), "{text}");
 
     // A crash in the middle of a line.
     let running = running.restart(|server| {

@@ -163,11 +163,25 @@ fn verify(call: &Call) -> Outcome {
             call.console.say(format_args!("{count} {what}"));
         }
     };
-    call.console.say(format_args!(
-        "The chain is intact: lines {} to {}, sealed by {} checkpoints.",
-        report.first, report.last, report.checkpoints
-    ));
-    call.console.say(format_args!("{} lines are not sealed yet.", report.unsealed));
+    let (first, last) = (report.first, report.last);
+    match report.log.as_deref() {
+        Some(log) => call.console.say(format_args!(
+            "The chain of {log} is intact: lines {first} to {last}, sealed by {} checkpoints.",
+            report.checkpoints
+        )),
+        None if report.unsealed < report.lines => call
+            .console
+            .say(format_args!("The chain is intact: lines {first} to {last}, sealed by the given checkpoints.")),
+        None => call.console.say(format_args!(
+            "Lines {first} to {last} name each other, and nothing seals them: no checkpoint shows who wrote them."
+        )),
+    }
+    match &report.unsealed_from {
+        Some((file, line)) => {
+            call.console.say(format_args!("{} lines are not sealed yet, from {file}:{line} on.", report.unsealed));
+        }
+        None => call.console.say("0 lines are not sealed yet."),
+    }
     say(report.before, "lines are of before the chain: nothing is known of them.");
     say(report.torn, "times a crash or a full disk has cut a line.");
     Ok(0)

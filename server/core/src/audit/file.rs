@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ pub struct FileDevice {
     /// When it was last tried to open a file that could not be opened.
     tried: Mutex<Option<Instant>>,
     syncer: Option<Arc<Syncer>>,
-    queue: Mutex<Queue>,
+    /// One for each thread that answers, or a few: what one of them writes does not keep the others waiting.
+    queues: [Mutex<Queue>; QUEUES],
 }
 
 /// How far the chain is.
@@ -64,12 +66,14 @@ struct Queue {
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
+/// Queues of a file.
+const QUEUES: usize = 16;
 /// With as many bytes nobody waits for more.
 const FULL_QUEUE: usize = 256 << 10;
 /// The kernel takes no more pieces at once (UIO_MAXIOV).
 const PIECES: usize = 1024;
-/// A checkpoint follows a line after this, at the latest.
-const SEAL_AFTER: Duration = Duration::from_secs(10);
+/// A checkpoint follows a line after this; it is looked for each second, and no more than 10 s shall lie between two.
+const SEAL_AFTER: Duration = Duration::from_secs(9);
 /// As much of a file's end is looked at for its last line.
 const TAIL_BYTES: u64 = 1 << 20;
 /// How often it is tried to open a file that cannot be opened.
@@ -83,6 +87,15 @@ enum Seal {
     Now,
     /// One that a device has signed.
     With(Checkpoint),
+}
+
+/// The queue of this thread.
+fn own_queue() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = THREADS.fetch_add(1, Ordering::Relaxed) % QUEUES;
+    }
+    OWN.with(|own| *own)
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,7 +124,7 @@ impl FileDevice {
             figures,
             tried: Mutex::default(),
             syncer,
-            queue: Mutex::default(),
+            queues: Default::default(),
         })
     }
 
@@ -164,28 +177,29 @@ impl FileDevice {
         };
         let mut unlinked = unlinked(lines)?;
         let (sender, receiver) = oneshot::channel();
+        let own = own_queue();
         let (first, full) = {
-            let mut queue = lock(&self.queue);
+            let mut queue = lock(&self.queues[own]);
             queue.lines.extend_from_slice(lines);
             queue.unlinked.append(&mut unlinked);
             queue.waiting.push(sender);
             (queue.waiting.len() == 1, queue.lines.len() >= FULL_QUEUE)
         };
         if full {
-            self.write_queue(figures);
+            self.write_queue(&self.queues[own], figures);
         } else if first {
             let (device, figures) = (self.clone(), figures.clone());
             runtime.spawn(async move {
                 tokio::task::yield_now().await;
-                device.write_queue(&figures);
+                device.write_queue(&device.queues[own], &figures);
             });
         }
         Ok(Some(receiver))
     }
 
-    fn write_queue(&self, figures: &Figures) {
+    fn write_queue(&self, queue: &Mutex<Queue>, figures: &Figures) {
         let (mut lines, unlinked, waiting) = {
-            let mut queue = lock(&self.queue);
+            let mut queue = lock(queue);
             let spare = std::mem::take(&mut queue.spare);
             let lines = std::mem::replace(&mut queue.lines, spare);
             // The hashes are not kept: the last bytes of lines stand in them.
@@ -205,7 +219,7 @@ impl FileDevice {
         }
         wipe(&mut lines);
         if lines.capacity() <= 2 * FULL_QUEUE {
-            lock(&self.queue).spare = lines;
+            lock(queue).spare = lines;
         }
     }
 
