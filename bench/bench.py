@@ -39,7 +39,7 @@ def arguments():
                    help="how many there are in the parts `leases` and `many-tokens`: at least 200,000")
     p.add_argument("--dir", default=env.get("HOLDFAST_BENCH_DIR", "/var/tmp"),
                    help="where data lives while measuring: a disk, not tmpfs")
-    for name in ("binary", "bare", "fsync", "bao"):
+    for name in ("binary", "bare", "fsync", "raw", "bao"):
         p.add_argument(f"--{name}", required=True, type=lambda path: str(Path(path).absolute()), help=argparse.SUPPRESS)
     o = p.parse_args()
     if unknown := set(o.parts) - set(PARTS):

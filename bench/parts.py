@@ -1,7 +1,9 @@
 """What is measured. Each part is a function that takes the site and gives its rows."""
 import random
 import statistics
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import load
 import users
 from load import Request
 from process import Broken, Process
-from servers import POLICY, SECRET, Bare, Bao, Client, Holdfast, free_port
+from servers import POLICY, SECRET, Bare, Bao, Client, Holdfast, HoldfastWithDevices, free_port, softhsm
 
 READ = Request("GET", "secret/data/read")
 WARM_UP_S = 2
@@ -116,6 +118,61 @@ def read(site):
         yield ratio("kv v2 read / bao", rates["holdfast"], rates["bao"], 8)
         yield cost(site, "read")
         yield Row("memory after the reads", holdfast.process.memory_mib(), "MiB")
+
+
+# What `operator device bench` calls it, and what the raw driver does.
+DEVICE_OPERATIONS = {"sign-p256": ("P-256", "sign"), "sign-rsa2048": ("RSA-2048", "sign"),
+                     "decrypt-rsa2048": ("RSA-2048", "decrypt"), "decrypt-aes256": ("AES-256", "decrypt")}
+DEVICE_USERS = (1, 8)
+# Measurements at a time that keep a device busy: of one and of eight users each.
+BUSY = 4
+
+
+def devices(site):
+    """What a token does for the server, through its helper process, against a tight loop around the same library on the
+    same token; and reads of kv while a device has more to do than it can."""
+    server = HoldfastWithDevices(site.options.binary, site.place("devices"), site.tls)
+    runs = {}
+    with server:
+        root = server.root()
+        for _ in range(site.rounds):
+            for operation in DEVICE_OPERATIONS:
+                for users in DEVICE_USERS:
+                    raw = [site.options.raw, softhsm(), "bench", server.folder / "pin", operation, users, 1]
+                    done = subprocess.run([str(a) for a in raw], env=server.environment, check=True,
+                                          capture_output=True, text=True)
+                    runs.setdefault((operation, users), ([], []))[1].append(float(done.stdout))
+            measured = root.ok("POST", "sys/devices/main/bench", {"seconds": 1})["data"]["measured"]
+            for operation, (kind, verb) in DEVICE_OPERATIONS.items():
+                for users in DEVICE_USERS:
+                    found = [m["per_second"] for m in measured
+                             if m["users"] == users and kind in m["what"] and verb in m["what"]]
+                    if len(found) != 1:
+                        raise Broken(f"{operation} by {users}: {measured}")
+                    runs[operation, users][0].append(float(found[0]))
+        for (operation, users), (ours, raw) in runs.items():
+            yield ratio(f"{operation} by {users} / the library alone", ours, raw, 0.9)
+        site.details["devices"] = {f"{operation} by {users}": [{"rate": a, "raw": b} for a, b in zip(*run)]
+                                   for (operation, users), run in runs.items()}
+        calm, busy = [], []
+        # A measurement of the device lasts for eight seconds.
+        seconds = min(site.seconds, 4)
+        load.run(server, READ, WARM_UP_S)
+        for _ in range(site.rounds):
+            calm.append(load.run(server, READ, seconds)["p99_ms"])
+            with ThreadPoolExecutor(BUSY) as pool:
+                waiting = [pool.submit(server.root().ok, "POST", "sys/devices/slow/bench", {"seconds": 1})
+                           for _ in range(BUSY)]
+                time.sleep(1)
+                busy.append(load.run(server, READ, seconds)["p99_ms"])
+                if any(w.done() for w in waiting):
+                    raise Broken("the device was not busy for as long as the reads went on")
+                for w in waiting:
+                    w.result()
+            server.process.settle()
+        yield Row("p99 of kv reads while a device is busy / while it is not",
+                  statistics.median(busy) / statistics.median(calm), at_most=1.5,
+                  note=f"{statistics.median(busy):.1f} / {statistics.median(calm):.1f} ms")
 
 
 def write(site):
@@ -382,7 +439,7 @@ def started(figure, times_ms, at_most=None):
                note=f"{len(times_ms)} starts, {min(times_ms):.0f}–{max(times_ms):.0f}")
 
 
-PARTS = {"read": read, "audit": audit, "write": write, "one-key": one_key, "token-create": token_create,
+PARTS = {"read": read, "audit": audit, "devices": devices, "write": write, "one-key": one_key, "token-create": token_create,
          "lookup": lookup, "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
          "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure,
          "users": users.measure, "many-tokens": many_tokens}

@@ -175,15 +175,19 @@ class Server:
             raise Broken(f"{self.folder.name} {'writes no' if self.audited else 'writes an'} audit log")
 
 
+def softhsm():
+    libraries = glob.glob("/usr/lib/softhsm/libsofthsm2.so") + glob.glob("/usr/lib/*/softhsm/libsofthsm2.so")
+    if not libraries:
+        raise Broken("libsofthsm2.so is not installed: make setup")
+    return libraries[0]
+
+
 class Holdfast(Server):
     """File storage, the root key in a SoftHSM token: what scripts/run starts."""
 
     INIT = {"recovery_shares": 1, "recovery_threshold": 1}
 
     def configuration(self):
-        libraries = glob.glob("/usr/lib/softhsm/libsofthsm2.so") + glob.glob("/usr/lib/*/softhsm/libsofthsm2.so")
-        if not libraries:
-            raise Broken("libsofthsm2.so is not installed: make setup")
         folder, pin = self.folder, secrets.token_hex(8)
         (folder / "token").mkdir()
         (folder / "softhsm2.conf").write_text(
@@ -191,20 +195,77 @@ class Holdfast(Server):
         (folder / "pin").write_text(pin)
         (folder / "pin").chmod(0o600)
         self.environment = {"SOFTHSM2_CONF": f"{folder}/softhsm2.conf"}
-        make_token = ["softhsm2-util", "--init-token", "--free", "--label", "holdfast", "--pin", pin, "--so-pin", pin]
-        subprocess.run(make_token, env=self.environment, check=True, capture_output=True)
+        self.make_token("holdfast", pin)
         return f"""{self.listener_and_audit()}
 storage "file" {{
   path = "{folder}/data"
 }}
 seal "pkcs11" {{
-  lib          = "{libraries[0]}"
+  lib          = "{softhsm()}"
   token_label  = "holdfast"
   pin_file     = "{folder}/pin"
   key_label    = "holdfast-root"
   generate_key = true
 }}
 """
+
+    def make_token(self, label, pin):
+        command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", pin]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+
+
+# SoftHSM behind a wait of two milliseconds for each signature and decryption, as of a device that is on the network: it is
+# busy while the machine is not. Positions in CK_FUNCTION_LIST (PKCS#11 2.40, pkcs11f.h) are counted from C_Initialize.
+SLOW = r"""
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+typedef unsigned long UL;
+typedef UL (*Call)(UL, void *, UL, void *, void *);
+enum { DECRYPT = 34, SIGN = 43, FUNCTIONS = 68 };
+static struct { unsigned char version[2]; void *functions[FUNCTIONS]; } own;
+static Call sign, decrypt;
+static UL slow_sign(UL session, void *data, UL n, void *out, void *length) {
+    if (out) usleep(2000);
+    return sign(session, data, n, out, length);
+}
+static UL slow_decrypt(UL session, void *data, UL n, void *out, void *length) {
+    if (out) usleep(2000);
+    return decrypt(session, data, n, out, length);
+}
+UL C_GetFunctionList(void **list) {
+    UL (*get)(void **) = dlsym(dlopen("@SOFTHSM@", RTLD_NOW), "C_GetFunctionList");
+    void *real;
+    UL result = get(&real);
+    if (result) return result;
+    memcpy(&own, real, sizeof own);
+    sign = own.functions[SIGN];
+    decrypt = own.functions[DECRYPT];
+    own.functions[SIGN] = slow_sign;
+    own.functions[DECRYPT] = slow_decrypt;
+    *list = &own;
+    return 0;
+}
+"""
+
+
+class HoldfastWithDevices(Holdfast):
+    """The same with two named devices on a token of their own: SoftHSM as it is, and one that takes its time."""
+
+    def configuration(self):
+        text = super().configuration()
+        self.make_token("bench", (self.folder / "pin").read_text())
+        (self.folder / "slow.c").write_text(SLOW.replace("@SOFTHSM@", softhsm()))
+        build = ["cc", "-shared", "-fPIC", "-w", "-o", self.folder / "slow.so", self.folder / "slow.c", "-ldl"]
+        subprocess.run(build, check=True, capture_output=True)
+        for name, library in (("main", softhsm()), ("slow", self.folder / "slow.so")):
+            text += f"""device "pkcs11" "{name}" {{
+  lib         = "{library}"
+  token_label = "bench"
+  pin_file    = "{self.folder}/pin"
+}}
+"""
+        return text
 
 
 class Bao(Server):

@@ -24,23 +24,31 @@ pub(crate) fn write(to: &mut impl Write, id: u64, message: &[u8]) -> io::Result<
     to.write_all(&frame)
 }
 
-/// Reads one frame; `None` at the end of the stream.
+/// Reads one frame; `None` at the end of the stream. `WouldBlock`, of a stream that waits for a limited time, is said
+/// only before a frame: what stops in the middle of one cannot be gone on with.
 pub(crate) fn read(from: &mut impl Read) -> io::Result<Option<(u64, Zeroizing<Vec<u8>>)>> {
-    let mut length = [0; 4];
-    match from.read_exact(&mut length) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let length = u32::from_le_bytes(length) as usize;
+    let mut head = [0; 4 + ID_BYTES];
+    let begun = loop {
+        match from.read(&mut head) {
+            Ok(0) => return Ok(None),
+            Ok(bytes) => break bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    };
+    let cut = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "a frame stops in its middle"),
+        _ => error,
+    };
+    from.read_exact(&mut head[begun..]).map_err(cut)?;
+    let (length, id) = head.split_at(4);
+    let length = u32::from_le_bytes(length.try_into().map_err(io::Error::other)?) as usize;
     if !(ID_BYTES..=ID_BYTES + MAX_MESSAGE_BYTES).contains(&length) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame has an impossible length"));
     }
-    let mut id = [0; ID_BYTES];
-    from.read_exact(&mut id)?;
     let mut message = Zeroizing::new(vec![0; length - ID_BYTES]);
-    from.read_exact(&mut message)?;
-    Ok(Some((u64::from_le_bytes(id), message)))
+    from.read_exact(&mut message).map_err(cut)?;
+    Ok(Some((u64::from_le_bytes(id.try_into().map_err(io::Error::other)?), message)))
 }
 
 #[cfg(test)]

@@ -17,22 +17,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// The name of the subcommand that starts a helper.
 pub const SUBCOMMAND: &str = "device-helper";
 
 /// Calls carried out at once; the PKCS#11 backend has as many sessions.
 const WORKERS: usize = 4;
-/// Calls read ahead. The client has its own, larger bound and answers beyond it.
-const QUEUED: usize = 64;
 /// The memory that a helper may have of its own: more than any library needs. A length that is garbage ends the helper then, and not
 /// the machine.
 const MOST_BYTES: u64 = 1 << 30;
+/// How often it is looked whether the server is still there while nobody reads.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the helper takes to log out at its end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -63,7 +61,10 @@ pub fn run(socket: OwnedFd, open: OpenDevice) -> Result<(), DeviceError> {
     protect();
     log::to_stderr();
     let mut reader = UnixStream::from(socket);
-    let writer = reader.try_clone().map_err(|error| broken(&error))?;
+    let (writer, socket) = match (reader.try_clone(), reader.try_clone()) {
+        (Ok(writer), Ok(socket)) => (writer, socket),
+        (Err(error), _) | (_, Err(error)) => return Err(broken(&error)),
+    };
     let Some((frame::CONFIG_ID, message)) = frame::read(&mut reader).map_err(|error| broken(&error))? else {
         return Err(DeviceError::invalid("this is started by 'holdfast server', not by hand"));
     };
@@ -73,22 +74,20 @@ pub fn run(socket: OwnedFd, open: OpenDevice) -> Result<(), DeviceError> {
     // Before any further thread, and before anything of the vendor's is loaded. A helper that cannot be confined, or a
     // device that cannot be opened, answers each call with why.
     let device = confine(&config).and_then(|()| open(config));
-    let server = Arc::new(Server { device, writer: Mutex::new(writer) });
-
-    let (queue, calls) = sync_channel(QUEUED);
-    let calls = Arc::new(Mutex::new(calls));
+    let server = Arc::new(Server {
+        device,
+        reader: Mutex::new(reader),
+        writer: Mutex::new(writer),
+        state: Mutex::default(),
+        changed: Condvar::new(),
+    });
     let workers: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let (server, calls) = (Arc::clone(&server), Arc::clone(&calls));
-            thread::spawn(move || work(&server, &calls))
+            let server = Arc::clone(&server);
+            thread::spawn(move || server.work())
         })
         .collect();
-    while let Ok(Some(frame)) = frame::read(&mut reader) {
-        if queue.send(frame).is_err() {
-            break;
-        }
-    }
-    drop(queue);
+    server.until_ended(&socket);
     leave_in_time();
     for worker in workers {
         // A worker that panicked has ended the process already.
@@ -117,30 +116,85 @@ fn protect() {
     }));
 }
 
+/// What the workers share. Each reads its next call from the socket itself: a call that is handed from one thread to
+/// another waits for both to be woken.
 struct Server {
     device: Result<Box<dyn KeyDevice>, DeviceError>,
+    reader: Mutex<UnixStream>,
     writer: Mutex<UnixStream>,
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-type Frame = (u64, Zeroizing<Vec<u8>>);
+#[derive(Default)]
+struct State {
+    /// Workers with a call. If all have one, nobody reads.
+    busy: usize,
+    /// The socket has.
+    ended: bool,
+}
 
-fn work(server: &Server, calls: &Mutex<Receiver<Frame>>) {
-    loop {
-        let next = calls.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((id, message)) = next else { return };
-        let result = answer(server, &message);
-        drop(message);
-        let bytes = encode(&result);
-        let mut writer = server.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // If the server is gone, the end of the socket ends this process.
-        let _ = frame::write(&mut *writer, id, &bytes);
+impl Server {
+    fn work(&self) {
+        loop {
+            let next = frame::read(&mut *lock(&self.reader));
+            let Ok(Some((id, message))) = next else {
+                lock(&self.state).ended = true;
+                self.changed.notify_all();
+                return;
+            };
+            self.count(|busy| busy + 1);
+            let result = self.answer(&message);
+            drop(message);
+            let bytes = encode(&result);
+            // If the server is gone, the end of the socket ends this process.
+            let _ = frame::write(&mut *lock(&self.writer), id, &bytes);
+            self.count(|busy| busy - 1);
+        }
+    }
+
+    fn count(&self, change: impl Fn(usize) -> usize) {
+        let mut state = lock(&self.state);
+        let before = std::mem::replace(&mut state.busy, 0);
+        state.busy = change(before);
+        if before.max(state.busy) == WORKERS {
+            self.changed.notify_all();
+        }
+    }
+
+    fn answer(&self, message: &[u8]) -> Result<Answer, DeviceError> {
+        let call: Call = decode(message)?;
+        let device = self.device.as_ref().map_err(DeviceError::clone)?;
+        dispatch(device.as_ref(), &call)
+    }
+
+    /// Waits until the other side has closed the socket. A worker that reads sees it; while all of them have a call, which
+    /// may never end, it is looked for.
+    fn until_ended(&self, socket: &UnixStream) {
+        let mut state = lock(&self.state);
+        while !state.ended {
+            state = if state.busy < WORKERS {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let (state, _) = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner);
+                if state.busy == WORKERS && has_ended(socket) {
+                    return;
+                }
+                state
+            };
+        }
     }
 }
 
-fn answer(server: &Server, message: &[u8]) -> Result<Answer, DeviceError> {
-    let call: Call = decode(message)?;
-    let device = server.device.as_ref().map_err(DeviceError::clone)?;
-    dispatch(device.as_ref(), &call)
+/// Whether the other side has closed the socket. Calls that it wrote before stand before what reading would show; a send
+/// of nothing tells it.
+fn has_ended(socket: &UnixStream) -> bool {
+    use rustix::net::{SendFlags, send};
+    matches!(send(socket, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT), Err(rustix::io::Errno::PIPE))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends the process if a library hangs while everything is closed.

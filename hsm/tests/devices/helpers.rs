@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("a_module_that_hangs_is_ended_in_time", hangs),
     ("calls_beyond_the_bound_are_told_to_come_again", too_many),
     ("logging_out_ends_the_helper", log_out),
+    ("logging_out_ends_a_helper_that_hangs_in_every_thread", log_out_of_what_hangs),
     ("helpers_and_spawner_end_with_the_server", end_with_the_server),
     ("the_pin_is_in_neither_arguments_nor_environment", pin_is_hidden),
     ("the_spawner_refuses_to_start_beside_threads", threads_first),
@@ -159,6 +160,27 @@ fn log_out(bench: &Bench) {
     device.log_out();
     assert!(ends_soon(pid));
     assert_eq!(device.find(key).unwrap().len(), 1, "the next call starts it again");
+}
+
+fn log_out_of_what_hangs(bench: &Bench) {
+    let directory = tempfile::tempdir().unwrap();
+    let module = stub::build(directory.path(), "hangs", stub::HANGS);
+    let (spawner, config) = (Arc::clone(&bench.spawner), Pkcs11Config::new(module));
+    let device = DeviceClient::spawned_with_timeout(spawner, config, Duration::from_secs(30));
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| class(device.info()))).collect();
+        // Nobody in the helper reads any more.
+        thread::sleep(Duration::from_millis(500));
+        let pid = device.helper_pid().expect("a helper runs");
+        device.log_out();
+        assert!(ends_soon(pid), "the helper saw the end of its socket");
+        // What was asked is asked of another one, which hangs too.
+        device.reconfigure(softhsm::token("after-log-out")).unwrap();
+        for call in calls {
+            assert_eq!(call.join().unwrap(), Class::HelperDied);
+        }
+    });
+    assert_eq!(device.info().unwrap().token_label, "after-log-out");
 }
 
 pub const SERVER_TO_KILL: &str = "server-to-kill";
