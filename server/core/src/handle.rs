@@ -562,7 +562,10 @@ impl Way<'_> {
         }
         let mut tx = self.reader_of(mount);
         let call = self.call(&authorised.caller, self.operation, found, None);
-        mount.handler.prepare(found, &mut tx, &call)
+        let preparation = mount.handler.prepare(found, &mut tx, &call)?;
+        // A key that signs is used here, and not in the transaction.
+        self.open.last_uses.of_things(tx.take_uses(), self.now);
+        Ok(preparation)
     }
 
     /// A token's last use ends it before the request is carried out, unless the request is about what

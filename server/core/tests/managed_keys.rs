@@ -102,6 +102,37 @@ fn says(reply: support::Reply, words: &str) {
 }
 
 #[tokio::test]
+async fn a_managed_key_tells_when_a_mount_used_it_and_forgets_it_with_its_end() {
+    let server = server().await;
+    for name in ["one", "idle"] {
+        make(&server, &format!("sys/managed-keys/software/{name}")).await;
+        server.write(&format!("sys/managed-keys/software/{name}"), json!({"any_mount": true})).await.expect(204);
+    }
+    server.write("sys/mounts/a", json!({"type": "signer"})).await.expect(204);
+    let used = |name: &'static str| {
+        let server = &server;
+        async move {
+            let path = format!("sys/last-use/sys/managed-keys/software/{name}");
+            server.read(&path).await.expect(200)["data"]["last_used_time"].clone()
+        }
+    };
+    assert_eq!(used("one").await, json!(null));
+    server.write("a/sign/one", json!({})).await.expect(200);
+    let mut last = json!(null);
+    for _ in 0..400 {
+        last = used("one").await;
+        if last.is_string() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    assert!(last.as_str().is_some_and(|t| t.ends_with(":00:00Z")), "to the hour: {last}");
+    assert_eq!(used("idle").await, json!(null));
+    server.delete("sys/managed-keys/software/one").await.expect(204);
+    assert_eq!(used("one").await, json!(null));
+}
+
+#[tokio::test]
 async fn a_mount_uses_the_keys_that_it_is_allowed() {
     let server = server().await;
     make(&server, "sys/managed-keys/software/One").await;

@@ -204,6 +204,35 @@ async fn roles_and_secret_ids_tell_their_last_use_and_forget_it_with_their_end()
     assert_eq!(of_role["last_used_time"], Value::Null);
 }
 
+#[tokio::test]
+async fn a_key_of_identity_tokens_tells_when_it_signed_and_forgets_it_with_its_end() {
+    let (server, _) = site().await;
+    let hour = Timestamp::from_secs(1_800_000_000 / 3600 * 3600).rfc3339_secs();
+    server.write("sys/auth/approle", json!({"type": "approle"})).await.expect(204);
+    server.write("auth/approle/role/app", json!({"token_ttl": "1h", "token_policies": "all"})).await.expect(204);
+    let all = json!({"policy": "path \"*\" { capabilities = [\"read\"] }"});
+    server.write("sys/policies/acl/all", all).await.expect(204);
+    let role_id = server.read("auth/approle/role/app/role-id").await.expect(200)["data"]["role_id"].clone();
+    let secret = server.write("auth/approle/role/app/secret-id", json!({})).await.expect(200)["data"].clone();
+    let login = json!({"role_id": role_id, "secret_id": secret["secret_id"]});
+    let login = server.ask("", Operation::Update, "auth/approle/login", login).await.expect(200);
+    let token = login["auth"]["client_token"].as_str().unwrap();
+    for name in ["k", "idle"] {
+        let key = json!({"algorithm": "ES256", "allowed_client_ids": "*"});
+        server.write(&format!("identity/oidc/key/{name}"), key).await.expect(204);
+    }
+    server.write("identity/oidc/role/r", json!({"key": "k", "ttl": "1h"})).await.expect(204);
+    server.ask(token, Operation::Read, "identity/oidc/token/r", Value::Null).await.expect(200);
+    until_used(&server, "sys/last-use/identity/oidc/key/k", &hour).await;
+    let all = server.read("sys/last-use/identity").await.expect(200)["data"]["last_used_times"].clone();
+    assert_eq!(all, json!({"identity/oidc/key/k": hour}), "and of no other key");
+
+    server.delete("identity/oidc/role/r").await.expect(204);
+    server.delete("identity/oidc/key/k").await.expect(204);
+    let left = server.read("sys/last-use/identity").await.expect(200)["data"]["last_used_times"].clone();
+    assert_eq!(left, json!({}));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_use_of_a_role_goes_with_its_mount_to_another_namespace() {
     let (server, _) = site().await;

@@ -151,8 +151,11 @@ pub fn save(tx: &mut Tx, key: &Record) -> Result<()> {
     tx.within(SYSTEM, |tx| record::put(tx, Place::Name(MANAGED_KEYS, &key.name), key))
 }
 
-pub fn forget(tx: &mut Tx, name: &str) -> Result<()> {
-    tx.within(SYSTEM, |tx| tx.delete(Place::Name(MANAGED_KEYS, name)))
+pub fn forget(tx: &mut Tx, key: &Record) -> Result<()> {
+    tx.within(SYSTEM, |tx| {
+        tx.forget_use(&use_of(key))?;
+        tx.delete(Place::Name(MANAGED_KEYS, &key.name))
+    })
 }
 
 /// Names of all types.
@@ -201,7 +204,13 @@ pub fn for_mount(tx: &mut Tx, devices: &Devices, mount: &[u8; 16], named: &str) 
             key.name
         )));
     }
+    tx.within(SYSTEM, |tx| tx.note_use(&use_of(&key), Place::Name(MANAGED_KEYS, &key.name)));
     open(tx, devices, key)
+}
+
+/// What `sys/last-use` tells a key by.
+fn use_of(key: &Record) -> String {
+    format!("managed-keys/{}/{}", key.kind, key.name)
 }
 
 fn by_uuid(tx: &mut Tx, uuid: &[u8; 16]) -> Result<Option<Record>> {

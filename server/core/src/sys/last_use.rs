@@ -4,6 +4,8 @@ use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Value, parameters
 
 use super::System;
 use crate::last_use;
+use crate::layout::IDENTITY;
+use crate::router::Handler;
 use crate::tx::Tx;
 
 /// Things of a page, unless it is asked for fewer.
@@ -38,13 +40,18 @@ fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response>
             (mount, path.get(name..).unwrap_or_default())
         }
     };
+    // What is of identities is in a part of its own, wherever their mount is.
+    let scope = match mount.handler {
+        Handler::Identity(..) => IDENTITY.of(tx.namespace()),
+        _ => mount.scope,
+    };
     let full = |name: &str| format!("{}{name}", mount.full_path);
     let mut m = Map::new();
     if let Some(since) = last_use::since(tx)? {
         m.insert("last_uses_since".into(), since.rfc3339_secs().into());
     }
     if !name.is_empty() {
-        let found = tx.within(mount.scope, |tx| last_use::of_thing(tx, name))?;
+        let found = tx.within(scope, |tx| last_use::of_thing(tx, name))?;
         m.insert("path".into(), full(name).into());
         m.insert("last_used_time".into(), found.map_or(Value::Null, |t| t.rfc3339_secs().into()));
         return Ok(Response::data(m));
@@ -52,7 +59,7 @@ fn read(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Page) -> Result<Response>
     let limit = p.limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(PAGE).min(PAGE);
     let after = p.after.unwrap_or_default();
     let after = after.strip_prefix(&*mount.full_path).unwrap_or(&after);
-    let found = tx.within(mount.scope, |tx| last_use::of_things(tx, after, limit))?;
+    let found = tx.within(scope, |tx| last_use::of_things(tx, after, limit))?;
     if let Some(last) = found.last().filter(|_| found.len() == limit) {
         m.insert("next_after".into(), full(&last.name).into());
     }

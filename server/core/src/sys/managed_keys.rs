@@ -461,7 +461,7 @@ fn delete(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
             mount.full_path()
         )));
     }
-    managed_keys::forget(tx, &key.name)?;
+    managed_keys::forget(tx, &key)?;
     Ok(Response::empty())
 }
 

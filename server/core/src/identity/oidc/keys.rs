@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use holdfast_sdk::parameters::Seconds;
-use holdfast_sdk::{Call, Error, Operation, Preparation, Prepared, Response, Result, Table, Timestamp, parameters};
+use holdfast_sdk::{
+    Call, Error, Operation, Place, Preparation, Prepared, Response, Result, Table, Timestamp, Transaction, parameters,
+};
 use minicbor::{Decode, Encode};
 
 use super::algorithm::{Algorithm, Pair};
@@ -14,6 +16,7 @@ use super::roles::Role;
 use super::store::{self, Named};
 use super::{R, map, plain, provider, rotation, seconds};
 use crate::identity::IdentityBackend;
+use crate::layout::IDENTITY;
 use crate::layout::identity::OIDC_KEY;
 use crate::random;
 use crate::tx::Tx;
@@ -161,6 +164,11 @@ impl NamedKey {
         live.chain(retired.map(|r| Public { kid: &r.kid, algorithm: r.algorithm, key: &r.public }))
     }
 
+    /// It is about to sign.
+    pub fn note_use(&self, tx: &mut Tx) {
+        tx.within(IDENTITY, |tx| tx.note_use(&use_of(&self.name), Place::Name(OIDC_KEY, &self.name)));
+    }
+
     pub fn allows(&self, client_id: &str) -> bool {
         self.allowed_client_ids.iter().any(|id| id == "*" || id == client_id)
     }
@@ -192,6 +200,11 @@ impl NamedKey {
         self.due = rotation::schedule(tx, &self, now)?;
         store::save(tx, &self)
     }
+}
+
+/// What `sys/last-use` tells a key by.
+fn use_of(name: &str) -> String {
+    format!("oidc/key/{name}")
 }
 
 /// Keys that are published after their rotation, for each name.
@@ -417,6 +430,7 @@ fn delete(_: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Re
     store::in_use("key", name, "clients", provider::referring_clients(tx, name)?)?;
     if let Some(key) = store::load::<NamedKey>(tx, name)? {
         rotation::forget(tx, &key)?;
+        tx.within(IDENTITY, |tx| tx.forget_use(&use_of(name)))?;
         store::delete::<NamedKey>(tx, name)?;
     }
     Ok(Response::empty())

@@ -56,6 +56,7 @@ fn prepare(backend: &IdentityBackend, tx: &mut Tx, call: &Call<'_>, _: ()) -> Re
         )));
     }
     let who = caller(tx, call)?.ok_or_else(|| refused("no entity associated with the request's token".into()))?;
+    key.note_use(tx);
     let now = call.now.secs();
     // A role that was written before the key's time was shortened.
     let ttl = role.ttl_secs.min(key.verification_secs);

@@ -180,7 +180,10 @@ impl Asked<'_> {
         let key = store::load::<NamedKey>(tx, &self.client.key)?
             .ok_or_else(|| Error::Internal(format!("the key {:?} of a client is gone", self.client.key)))?;
         match key.allows(&self.client.id) {
-            true => Ok(key),
+            true => {
+                key.note_use(tx);
+                Ok(key)
+            }
             false => Err(refuse(INVALID_CLIENT, "client is not authorized to use the key").into()),
         }
     }
