@@ -191,8 +191,18 @@ impl Core {
         let unauthenticated = found.is_some_and(|f| f.unauthenticated);
         // Whether a POST creates or updates is known to the engine alone; the policy needs it.
         let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
+    /// What should not happen from day to day is counted, so that somebody looks.
+    fn count_root(&self, caller: &Caller) {
+        if caller.root {
+            self.metrics.by_root.add(1);
+        }
+    }
+
         let (facts, refused) = match &authorised {
-            Ok(a) => (a.facts.clone(), None),
+            Ok(a) => {
+                self.count_root(&a.caller);
+                (a.facts.clone(), None)
+            }
             Err((facts, e)) => (facts.clone(), Some(e)),
         };
         way.operation = operation;

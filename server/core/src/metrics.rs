@@ -76,6 +76,8 @@ pub struct Metrics {
     by_status: [Counter; 5],
     /// Those that policies or tokens refused.
     pub denied: Counter,
+    /// Requests with a token of the policy `root`.
+    pub by_root: Counter,
     pub reads: Counter,
     pub writes: Counter,
     pub in_flight: Gauge,
@@ -243,6 +245,8 @@ impl Metrics {
         }
         one("vault_core_in_flight_requests", "gauge", "Requests being handled.", self.in_flight.get() as f64);
         one("holdfast_requests_denied", "counter", "Requests that were answered 403.", self.denied.get() as f64);
+        let by_root = self.by_root.get() as f64;
+        one("holdfast_requests_by_root", "counter", "Requests with a root token.", by_root);
         one("holdfast_requests_read", "counter", "Requests that read.", self.reads.get() as f64);
         one("holdfast_requests_write", "counter", "Requests that write.", self.writes.get() as f64);
         let failed = self.commit_failures.get() as f64;

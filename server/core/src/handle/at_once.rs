@@ -54,6 +54,7 @@ impl Core {
         if !authorised.counted {
             return None;
         }
+        self.count_root(&authorised.caller);
         let about = way.request_facts(&headers);
         let facts = &authorised.facts;
         let result = match catch_unwind(AssertUnwindSafe(|| way.read(mount, found, &authorised, None))) {

@@ -148,6 +148,7 @@ impl Core {
         let authorised = if found.unauthenticated { way.nobody() } else { way.authorise_here()? };
         let read = catch_unwind(AssertUnwindSafe(|| way.read_all(&authorised))).ok()?;
         let response = read?;
+        self.count_root(&authorised.caller);
         let about = way.request_facts(&headers);
         let about = audit::RequestFacts { node: self.node_id().unwrap_or_default(), ..about };
         // Keys, or the whole store, may be other ones by now: then the answer is of neither.
