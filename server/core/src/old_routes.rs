@@ -92,7 +92,9 @@ impl Core {
             }
             ("write", "update") => {
                 let (nonce, share) = given(body)?;
-                Some(outcome(self.give_rotation_share(ROOT, target, &nonce, share).await?, shown))
+                let given = self.give_rotation_share(ROOT, target, &nonce, share).await?;
+                self.tell_of_rekey(target, route.1, &given);
+                Some(outcome(given, shown))
             }
             ("read", "verify") => {
                 let progress = self.rotation(ROOT, target)?.0.filter(|p| !p.verification_nonce.is_empty());
@@ -101,11 +103,35 @@ impl Core {
             }
             ("write", "verify") => {
                 let (nonce, share) = given(body)?;
-                Some(outcome(self.verify_rotation_share(ROOT, target, &nonce, share).await?, verification_shown))
+                let given = self.verify_rotation_share(ROOT, target, &nonce, share).await?;
+                self.tell_of_rekey(target, route.1, &given);
+                Some(outcome(given, verification_shown))
             }
             ("delete", "verify") => Some(verification_shown(&self.restart_verification(ROOT, target).await?)),
             _ => return Err(Refusal(405, String::new())),
         })
+    }
+
+    /// The routes leave no line of a request: one of what the server did for the holders of shares says that there are
+    /// new ones.
+    fn tell_of_rekey(self: &Arc<Self>, target: Target, tail: &str, outcome: &Outcome) {
+        let cause = match outcome {
+            Outcome::More(_) => return,
+            Outcome::Complete { progress, .. } if !progress.verification_nonce.is_empty() => {
+                "holders of shares had new shares made, without a token; they count once they are given back"
+            }
+            Outcome::Complete { .. } => "holders of shares replaced them, without a token",
+            Outcome::Verified { .. } => "holders of new shares gave them back, without a token: they count from now on",
+        };
+        let family = match target {
+            Target::Root => "rekey",
+            Target::Recovery => "rekey-recovery-key",
+        };
+        let path = format!("sys/{family}/{tail}");
+        tracing::warn!(%path, "{cause}");
+        if let Some(open) = self.open() {
+            self.did(&open, vec![self.about_node(&path, cause)]);
+        }
     }
 
     async fn old_generation(self: &Arc<Self>, route: (&str, &str), body: &Map<String, Value>) -> Shown {

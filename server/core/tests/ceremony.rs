@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use holdfast_core::audit::DeviceConfig;
 use holdfast_core::bare::BareRequest;
 use holdfast_core::{Core, InitRequest, OldRoutes, Options, Seals, ceremony};
 use holdfast_hsm::memory::{Key, Secret, allow_unlocked};
@@ -70,7 +71,12 @@ fn texts(keys: &[Secret<Vec<u8>>]) -> Vec<String> {
 
 impl Server {
     async fn with_shares(count: i64, threshold: i64) -> Server {
-        let core = Core::new(support::options(Store::open_on(None, 1 << 20).unwrap()));
+        Server::with_shares_and(count, threshold, Vec::new()).await
+    }
+
+    /// The same with audit devices.
+    async fn with_shares_and(count: i64, threshold: i64, audit: Vec<DeviceConfig>) -> Server {
+        let core = Core::new(Options { audit, ..support::options(Store::open_on(None, 1 << 20).unwrap()) });
         let request = InitRequest { secret_shares: count, secret_threshold: threshold, ..InitRequest::default() };
         let made = core.initialise(&request).await.unwrap();
         let server = Server { core, root: made.root_token.expose().clone(), shares: texts(&made.keys) };
@@ -79,8 +85,14 @@ impl Server {
     }
 
     async fn with_device(device: Arc<KeyInMemory>, form: &str) -> Server {
+        Server::with_device_and(device, form, Vec::new()).await
+    }
+
+    /// The same with audit devices.
+    async fn with_device_and(device: Arc<KeyInMemory>, form: &str, audit: Vec<DeviceConfig>) -> Server {
         let core = Core::new(Options {
             seals: Seals::only(device),
+            audit,
             ..support::options(Store::open_on(None, 1 << 20).unwrap())
         });
         let request = InitRequest {
@@ -268,7 +280,8 @@ async fn bare(core: &Arc<Core>, old_routes: OldRoutes, method: &str, path: &str,
 
 #[tokio::test]
 async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_nowhere_else() {
-    let server = Server::with_shares(2, 2).await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::with_shares_and(2, 2, vec![DeviceConfig::file("file/", log.path())]).await;
     let (none, all) = (OldRoutes::default(), OldRoutes { rekey: true, generate_root: true });
     for path in
         ["sys/rekey/init", "sys/rekey-recovery-key/init", "sys/generate-root/attempt", "sys/generate-root/update"]
@@ -291,6 +304,8 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     }
     assert_eq!(last["complete"], true);
     let fresh = keys(&last);
+    let told = until_told(&log, "sys/rekey/update", 1).await;
+    assert_eq!(told, ["holders of shares replaced them, without a token"]);
     let (_, begun) = bare(&server.core, all, "PUT", "sys/generate-root/attempt", json!({})).await;
     for share in &fresh[1..] {
         let body = json!({"key": share, "nonce": begun["nonce"]});
@@ -301,9 +316,105 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     let token = server.write("sys/decode-token", covered).await.expect(200)["data"]["token"].clone();
     let own = ask(&server.core, token.as_str().unwrap(), Operation::Read, "auth/token/lookup-self", Value::Null).await;
     assert_eq!(own.expect(200)["data"]["policies"], json!(["root"]));
+    until_told(&log, "sys/generate-root/update", 1).await;
     server.core.seal_now().await;
     assert_eq!(bare(&server.core, all, "GET", "sys/rekey/init", Value::Null).await.0, 503);
     server.unseal(&fresh[..2]).await.unwrap();
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let shares = server.shares.iter().chain(&fresh);
+    assert!(shares.map(String::as_str).chain(token.as_str()).all(|secret| !text.contains(secret)), "{text}");
+}
+
+/// The causes of the server's own lines of a path, once there are so many.
+async fn until_told(log: &tempfile::NamedTempFile, path: &str, count: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    for _ in 0..400 {
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+        let own = lines.filter(|l| l["actor"] == "system" && l["type"] == "response" && l["request"]["path"] == path);
+        told = own.map(|l| l["cause"].as_str().unwrap().to_owned()).collect();
+        if told.len() >= count {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(told.len(), count, "{path}: {told:?}");
+    told
+}
+
+/// A public key in base64, whose private half nobody has.
+fn public_key() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../pgp/tests/keys");
+    let keys = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let key = keys.filter(|p| p.extension().is_some_and(|e| e == "b64")).min().unwrap();
+    std::fs::read_to_string(key).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn recovery_shares_are_replaced_by_the_old_routes_verified_and_kept_under_pgp_keys() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let audit = vec![DeviceConfig::file("file/", log.path())];
+    let server = Server::with_device_and(KeyInMemory::new(), "authorise", audit).await;
+    server.until_the_device_unseals().await;
+    let all = OldRoutes { rekey: true, generate_root: true };
+    let path = |tail: &str| format!("sys/rekey-recovery-key/{tail}");
+    let ask = |method: &'static str, tail: &'static str, body: Value| {
+        let server = &server;
+        async move { bare(&server.core, all, method, &path(tail), body).await }
+    };
+    let give = |tail: &'static str, nonce: Value, shares: Vec<String>| {
+        let ask = &ask;
+        async move {
+            let mut last = Value::Null;
+            for share in shares {
+                let (status, answer) = ask("PUT", tail, json!({"key": share, "nonce": nonce})).await;
+                assert_eq!(status, 200, "{answer}");
+                last = answer;
+            }
+            last
+        }
+    };
+    assert_eq!(ask("GET", "init", Value::Null).await.1["started"], false);
+    let asked = json!({"secret_shares": 3, "secret_threshold": 2, "require_verification": true});
+    let (status, begun) = ask("PUT", "init", asked).await;
+    assert_eq!((status, &begun["verification_required"]), (200, &json!(true)), "{begun}");
+    let made = give("update", begun["nonce"].clone(), server.shares[..2].to_vec()).await;
+    assert_eq!((&made["complete"], keys(&made).len()), (&json!(true), 3), "{made}");
+    let fresh = keys(&made);
+
+    // Until they were given back the former ones count; a wrong one brings nothing.
+    assert_eq!(ask("GET", "verify", Value::Null).await.1["progress"], 0);
+    let nonce = &made["verification_nonce"];
+    let wrong = json!({"key": server.shares[0], "nonce": nonce});
+    ask("PUT", "verify", wrong.clone()).await;
+    let (status, refused) = ask("PUT", "verify", json!({"key": server.shares[1], "nonce": nonce})).await;
+    assert_eq!(status, 400, "{refused}");
+    let (status, anew) = ask("DELETE", "verify", Value::Null).await;
+    assert!(status == 200 && anew["nonce"] != *nonce, "{anew}");
+    let done = give("verify", anew["nonce"].clone(), fresh[1..].to_vec()).await;
+    assert_eq!(done["complete"], true, "{done}");
+    let told = until_told(&log, "sys/rekey-recovery-key/update", 1).await;
+    assert!(told[0].contains("count once they are given back"), "{told:?}");
+    until_told(&log, "sys/rekey-recovery-key/verify", 1).await;
+
+    // What replaces these is encrypted, and kept.
+    let asked = json!({"secret_shares": 1, "secret_threshold": 1, "pgp_keys": [public_key()], "backup": true});
+    let (status, begun) = ask("PUT", "init", asked).await;
+    assert!(status == 200 && begun["pgp_fingerprints"][0].is_string(), "{begun}");
+    let former = json!({"key": server.shares[0], "nonce": begun["nonce"]});
+    ask("PUT", "update", former).await;
+    let (status, refused) = ask("PUT", "update", json!({"key": server.shares[1], "nonce": begun["nonce"]})).await;
+    assert_eq!(status, 400, "the former shares authorise nothing: {refused}");
+    let done = give("update", begun["nonce"].clone(), fresh[..2].to_vec()).await;
+    assert_eq!((&done["complete"], &done["backup"]), (&json!(true), &json!(true)), "{done}");
+    let encrypted = keys(&done);
+    assert!(encrypted.len() == 1 && encrypted[0].len() > 200, "an OpenPGP message: {done}");
+    let kept = server.read("sys/rekey/recovery-key-backup").await.expect(200);
+    let fingerprint = begun["pgp_fingerprints"][0].as_str().unwrap();
+    assert_eq!(kept["data"]["keys"][fingerprint], json!(encrypted), "{kept}");
+    // The device goes on opening.
+    server.core.seal_now().await;
+    server.until_the_device_unseals().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
