@@ -245,13 +245,14 @@ impl Core {
         Answer::bare(status, &m)
     }
 
-    /// Of the disks of audit files, how full the fullest is, if that is worth a warning.
+    /// Audit devices that refused the last line they were given, on this node: one that stands by and reads writes its own.
     fn failing_audit_devices(&self) -> usize {
-        self.open().map_or(0, |open| open.audit.devices().iter().filter(|d| d.figures.is_failing()).count())
+        self.open_to_read().map_or(0, |open| open.audit.devices().iter().filter(|d| d.figures.is_failing()).count())
     }
 
+    /// Of the disks of audit files, how full the fullest is, if that is worth a warning.
     fn fullest_audit_disk(&self) -> Option<u64> {
-        let open = self.open()?;
+        let open = self.open_to_read()?;
         let devices = open.audit.devices();
         let used = devices.iter().filter_map(|d| d.figures.disk()).map(|disk| disk.used_percent);
         used.max().filter(|used| *used >= crate::audit::watch::WARN_AT[0])
