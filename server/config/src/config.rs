@@ -68,15 +68,10 @@ pub struct Config {
     /// The API may make audit devices of every kind (`true`), or none (`false`); `None`: files in
     /// `audit_directories` alone, and what is no file.
     pub unsafe_allow_api_audit_creation: Option<bool>,
-    /// Where the API may make audit files.
-    pub audit_directories: Vec<PathBuf>,
+    /// Where the API may make audit files; `None`: where servers that speak this API have theirs.
+    pub audit_directories: Option<Vec<PathBuf>>,
     /// Audit devices may have a `prefix`.
     pub allow_audit_log_prefixing: bool,
-}
-
-/// Where `/var/log` has those of servers that speak this API.
-fn usual_audit_directories() -> Vec<PathBuf> {
-    ["/var/log/vault", "/var/log/openbao", "/var/log/holdfast"].into_iter().map(PathBuf::from).collect()
 }
 
 impl Default for Config {
@@ -111,7 +106,7 @@ impl Default for Config {
             cache_size: None,
             disable_clustering: false,
             unsafe_allow_api_audit_creation: None,
-            audit_directories: usual_audit_directories(),
+            audit_directories: None,
             allow_audit_log_prefixing: false,
         }
     }

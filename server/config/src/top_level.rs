@@ -150,10 +150,11 @@ fn switches(top: &mut Stanza<'_>, draft: &mut Draft) -> Result<(), ConfigError> 
             Some(allowed && config.unsafe_allow_api_audit_creation.unwrap_or(true));
     }
     if let Some(folders) = top.strings("audit_directories")? {
-        config.audit_directories = folders.into_iter().map(PathBuf::from).collect();
-        if let Some(relative) = config.audit_directories.iter().find(|folder| !folder.is_absolute()) {
+        let folders: Vec<PathBuf> = folders.into_iter().map(PathBuf::from).collect();
+        if let Some(relative) = folders.iter().find(|folder| !folder.is_absolute()) {
             return Err(top.wrong("audit_directories", &relative.display().to_string(), "absolute paths of folders"));
         }
+        config.audit_directories = Some(folders);
     }
     Ok(())
 }

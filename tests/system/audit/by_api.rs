@@ -41,6 +41,22 @@ fn files_are_made_below_the_audit_directories_alone_and_never_executable() {
 }
 
 #[test]
+fn without_a_setting_files_are_made_in_three_folders_alone() {
+    let running = bare("");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let path = elsewhere.path().join("audit.log");
+    let text = running.root.post("sys/audit/x", file(&path)).refused(400);
+    assert!(text.contains("audit_directories"), "it names the setting: {text}");
+    assert!(!path.exists());
+    // A folder that begins like one of them is another.
+    for path in ["/var/log/holdfast-x/audit.log", "/var/log/audit.log", "/var/log/vault/../x.log"] {
+        let text = running.root.post("sys/audit/x", file(path.as_ref())).refused(400);
+        assert!(text.contains("audit_directories"), "{path}: {text}");
+    }
+    running.root.post("sys/audit/d", json!({ "type": "file", "options": { "file_path": "discard" } })).expect(204);
+}
+
+#[test]
 fn where_the_configuration_forbids_it_the_api_makes_no_device() {
     let running = bare("unsafe_allow_api_audit_creation = false");
     for device in [json!({ "type": "file", "options": { "file_path": "discard" } }), json!({}), json!({ "type": "x" })]

@@ -154,7 +154,7 @@ async fn serve(
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
         prefixes: config.allow_audit_log_prefixing,
-        directories: config.audit_directories.clone().into(),
+        directories: config.audit_directories.clone().map_or(Rules::default().directories, Into::into),
     };
     let core = Core::new(Options {
         store,
