@@ -117,5 +117,6 @@ fn a_check_and_set_is_carried_out_or_refused_but_never_left_out() {
     run(&mut site.cli(&["kv", "delete", "secret/a"])).good();
     let said = run(&mut site.cli(&["kv", "put", "-cas=0", "secret/a", "k=second"])).bad(2);
     assert!(said.contains("check-and-set parameter did not match the current version"), "{said}");
+    assert!(said.contains("The current version is 1, which is deleted"), "{said}");
     run(&mut site.cli(&["kv", "put", "-cas=1", "secret/a", "k=second"])).good();
 }

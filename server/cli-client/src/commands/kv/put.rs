@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Key, print_written};
 use crate::call::Call;
-use crate::client::Error;
+use crate::client::{Client, Error};
 use crate::commands::write::{data_of, finished};
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format, sorted};
@@ -24,7 +24,33 @@ pub fn run(call: &Call) -> Outcome {
     }
     let path = key.route("data");
     let body = if key.is_v2 { json!({ "data": data, "options": options(call) }) } else { data };
-    written(call, &key, &path, client.write(&path, &body))
+    let answer = client.write(&path, &body);
+    let hint = match &answer {
+        Err(Error::Api(e)) if call.flags.int("cas") == Some(0) && e.says("did not match the current version") => {
+            hidden_version(&client, &key)
+        }
+        _ => None,
+    };
+    match (written(call, &key, &path, answer), hint) {
+        (Err(Failure::Stop { code, message }), Some(hint)) => {
+            Err(Failure::Stop { code, message: format!("{message}\n\n{hint}") })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Who sees no value may take a key for one that was never written: which version it has, if that is deleted.
+fn hidden_version(client: &Client, key: &Key) -> Option<String> {
+    let metadata = client.read(&key.route("metadata"), &[]).ok().flatten()?;
+    let current = metadata.get("current_version")?.as_u64()?;
+    let version = metadata.get("versions")?.get(current.to_string())?;
+    let is_deleted = version["deletion_time"].as_str().is_some_and(|t| !t.is_empty()) || version["destroyed"] == true;
+    is_deleted.then(|| {
+        format!(
+            "The current version is {current}, which is deleted. -cas=0 writes only what was never written; -cas={current} \
+             writes the next version."
+        )
+    })
 }
 
 /// `options` of a write: the version that must be the current one, if one is given.
