@@ -73,11 +73,16 @@ impl Chunks for Coming {
 
 impl Node {
     /// Answer a request that another node passed on.
-    pub(crate) async fn serve_request(&self, channel: &mut TlsStream<TcpStream>, question: Question) -> io::Result<()> {
+    pub(crate) async fn serve_request(
+        &self,
+        channel: &mut TlsStream<TcpStream>,
+        from: String,
+        question: Question,
+    ) -> io::Result<()> {
         let front = self.front().ok_or_else(|| io::Error::other("this node does not serve yet"))?;
         let request: Forwarded = serde_json::from_slice(&question.head).map_err(io::Error::other)?;
         let body = question.parts.into_iter().next().map(|b| b.to_vec()).unwrap_or_default();
-        let mut answer = front.answer(request, body).await;
+        let mut answer = front.answer(request, from, body).await;
         let head = Head { status: answer.status, headers: answer.headers };
         frame::send_answer(channel, &serde_json::to_vec(&head).map_err(io::Error::other)?).await?;
         while let Some(chunk) = (Next(&mut *answer.body)).await {

@@ -79,7 +79,7 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
             node.heard(&hash, &question.head);
             continue;
         }
-        answer(node, &mut channel, question).await?;
+        answer(node, &mut channel, (&hash, from), question).await?;
     }
 }
 
@@ -91,7 +91,13 @@ async fn let_in(node: &Node, key_hash: &str, from: SocketAddr) -> io::Result<()>
     Err(io::Error::other("not a member"))
 }
 
-async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: Question) -> io::Result<()> {
+/// `from`: the hash of the member's key, and where its channel comes from.
+async fn answer(
+    node: &Arc<Node>,
+    channel: &mut TlsStream<TcpStream>,
+    from: (&str, SocketAddr),
+    question: Question,
+) -> io::Result<()> {
     match question.kind {
         Kind::Raft => {
             let group = node.group().ok_or_else(|| io::Error::other("this node takes no part yet"))?;
@@ -103,7 +109,10 @@ async fn answer(node: &Arc<Node>, channel: &mut TlsStream<TcpStream>, question: 
             let answer = take_snapshot(&group, channel, &question.head).await?;
             frame::send_answer(channel, &answer).await
         }
-        Kind::Request => node.serve_request(channel, question).await,
+        Kind::Request => {
+            let from = node.cluster_addr_of(from.0).unwrap_or_else(|| from.1.to_string());
+            node.serve_request(channel, from, question).await
+        }
         Kind::Hello => Ok(()),
         Kind::Keys => {
             let front = node.front().ok_or_else(|| io::Error::other("this node is starting"))?;

@@ -187,6 +187,12 @@ impl Node {
             || lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash)
     }
 
+    /// Where the member with a key is, as this node knows.
+    pub(crate) fn cluster_addr_of(&self, key_hash: &str) -> Option<String> {
+        let members = self.group()?.members().0;
+        members.into_iter().find(|m| m.peer.key_hash == key_hash).map(|m| m.peer.cluster_addr)
+    }
+
     /// A node that was off while others joined asks those that it knows. Once in a while only.
     pub(crate) async fn learns_of(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };

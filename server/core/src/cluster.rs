@@ -169,7 +169,8 @@ pub struct ReadPoint {
 
 /// Answers requests that other nodes pass on.
 pub trait Front: Send + Sync + 'static {
-    fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer>;
+    /// `from`: where the node that passes it on is, as this one knows.
+    fn answer(&self, request: Forwarded, from: String, body: Vec<u8>) -> Later<ForwardedAnswer>;
     /// The active node tells keys that the store is about to have; what is answered goes back to it.
     fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
     /// This node's clocks, if it is the active one.

@@ -377,6 +377,8 @@ impl Way<'_> {
             request: self.request,
             caller,
             now: self.now,
+            policy_override: self.request.policy_override,
+            forwarded_from: self.request.forwarded_from.as_deref().unwrap_or(""),
             cluster_now: self.core.clock.cluster(),
             captures: &found.captures,
             prepared: prepared.map(|p| &**p),

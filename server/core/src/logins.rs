@@ -120,6 +120,7 @@ fn issue(
         entity_id = uuid_text(&entity.id);
     }
     let policies = policies_of(&login)?;
+    let no_default_policy = login.no_default_policy;
     let batch = is_batch(&login, &mount.entry.token_type)?;
     let limits = mount.entry.limits(system);
     let ttl_secs = first_ttl(&login, limits, batch, &mut response.warnings);
@@ -144,7 +145,7 @@ fn issue(
     };
     let (token, entry) = tokens::issue(tx, issue, None, now)?;
     let auth = tokens::shown_auth(tx, &entry, token, ttl_secs)?;
-    response.auth = Some(holdfast_sdk::Auth { entity_created: created, ..auth });
+    response.auth = Some(holdfast_sdk::Auth { entity_created: created, no_default_policy, ..auth });
     Ok(response)
 }
 

@@ -26,6 +26,7 @@ fn request(server: &Server, path: &str, headers: Headers) -> Request {
         headers,
         merge_patch: false,
         policy_override: false,
+        forwarded_from: None,
         client_certificate_serial: None,
         presented: Default::default(),
     }

@@ -74,6 +74,7 @@ impl Server {
             headers: Vec::new(),
             merge_patch: false,
             policy_override: false,
+            forwarded_from: None,
             client_certificate_serial: None,
             presented: Default::default(),
         };

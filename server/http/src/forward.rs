@@ -123,9 +123,9 @@ impl Front {
 }
 
 impl Answers for Front {
-    fn answer(&self, request: Forwarded, body: Vec<u8>) -> Later<ForwardedAnswer> {
+    fn answer(&self, request: Forwarded, from: String, body: Vec<u8>) -> Later<ForwardedAnswer> {
         let core = self.core.clone();
-        Box::pin(async move { sent_back(answer(&core, request, body).await) })
+        Box::pin(async move { sent_back(answer(&core, request, &from, body).await) })
     }
 
     fn point_of_read(&self) -> Option<ReadPoint> {
@@ -138,7 +138,7 @@ impl Answers for Front {
     }
 }
 
-async fn answer(core: &Arc<Core>, request: Forwarded, body: Vec<u8>) -> Reply {
+async fn answer(core: &Arc<Core>, request: Forwarded, from: &str, body: Vec<u8>) -> Reply {
     let broken = || reply(Answer::error(400, "a request that was passed on cannot be read"));
     let (Ok(method), Ok(uri)) = (Method::from_bytes(request.method.as_bytes()), request.uri.parse::<Uri>()) else {
         return broken();
@@ -165,6 +165,7 @@ async fn answer(core: &Arc<Core>, request: Forwarded, body: Vec<u8>) -> Reply {
         body: &body,
         address: request.client,
         certificate_serial: request.certificate_serial.as_deref(),
+        forwarded_from: Some(from),
         allows: request.listener,
         // What is redacted is answered by the node that was asked.
         redact: Redact::default(),

@@ -134,6 +134,7 @@ async fn answer(core: &Arc<Core>, options: &ListenerOptions, peer: &Peer, reques
         body: &body,
         address,
         certificate_serial: peer.certificate_serial.as_deref(),
+        forwarded_from: None,
         allows: options.allows(),
         redact: options.redact,
     };
@@ -155,6 +156,8 @@ pub(crate) struct Whole<'r> {
     pub body: &'r [u8],
     pub address: Option<SocketAddr>,
     pub certificate_serial: Option<&'r str>,
+    /// The member that passed it on.
+    pub forwarded_from: Option<&'r str>,
     pub allows: ListenerAllows,
     /// What who shows no token is not told.
     pub redact: Redact,
@@ -384,13 +387,14 @@ pub fn decode(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8])
         body,
         address: None,
         certificate_serial: None,
+        forwarded_from: None,
         allows: ListenerAllows::default(),
         redact: Redact::default(),
     }))
 }
 
 pub(crate) fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
-    let Whole { method, path, pairs, headers, body, address, certificate_serial, .. } = whole;
+    let Whole { method, path, pairs, headers, body, address, certificate_serial, forwarded_from, .. } = whole;
     let bad = |text: &str| Answer::error(400, text);
     let list = query::switch(&pairs, "list").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
     let scan = query::switch(&pairs, "scan").map_err(|()| Answer::errors(400, &[]))?.unwrap_or(false);
@@ -483,7 +487,9 @@ pub(crate) fn sdk_request(whole: Whole<'_>) -> Result<Request, Answer> {
         remote: address,
         headers: Vec::new(),
         merge_patch,
-        policy_override: text_of(headers, "x-vault-policy-override") == Some("true"),
+        policy_override: text_of(headers, "x-vault-policy-override")
+            .is_some_and(|v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True")),
+        forwarded_from: forwarded_from.map(str::to_owned),
         client_certificate_serial: certificate_serial.map(str::to_owned),
         presented: presented(headers),
     })

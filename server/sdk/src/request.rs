@@ -60,7 +60,10 @@ pub struct Request {
     pub headers: Headers,
     /// The content type was that of a merge patch.
     pub merge_patch: bool,
+    /// The client asked to override policies that may be overridden.
     pub policy_override: bool,
+    /// `host:port` of the member of the cluster that passed it on; none: it came from its client.
+    pub forwarded_from: Option<String>,
     /// Serial number of the TLS client certificate.
     pub client_certificate_serial: Option<String>,
     pub presented: Presented,

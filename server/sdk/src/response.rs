@@ -71,6 +71,8 @@ pub struct Auth {
     pub policies: Vec<String>,
     pub token_policies: Vec<String>,
     pub identity_policies: Vec<String>,
+    /// The login was to leave the policy `default` out.
+    pub no_default_policy: bool,
     pub metadata: Map<String, Value>,
     pub display_name: String,
     pub lease_secs: u64,

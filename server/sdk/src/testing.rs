@@ -177,6 +177,7 @@ impl Asking {
             headers: Headers::new(),
             merge_patch: false,
             policy_override: false,
+            forwarded_from: None,
             client_certificate_serial: None,
             presented: Default::default(),
         };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use holdfast_tests::connection::free_port;
+use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::{Running, Setup, until};
 use serde_json::{Value, json};
 
@@ -91,4 +92,36 @@ fn in_a_cluster_the_one_that_leads_writes_and_another_says_when_it_takes_over() 
     until(WITHIN, "the line of the last", || (led(last) > before[last]).then_some(()));
     until(WITHIN, "one line of the second", || (expired("second") > 0).then_some(()));
     assert_eq!(expired("second"), 1);
+
+    // What comes through another node says so in the line of the one that leads.
+    let other = (0..3).find(|n| ![next, last].contains(n)).expect("three nodes");
+    nodes.put(other, "sys/mounts/through", json!({"type": "kv"}));
+    let through = |kind: &str| {
+        let lines = all_lines(&logs[last]);
+        lines.into_iter().find(|l| l["type"] == kind && l["request"]["path"] == "sys/mounts/through")
+    };
+    let asked = through("request").expect("the line of who leads");
+    assert_eq!(asked["forwarded_from"], format!("127.0.0.1:{}", nodes.member_port(other)), "{asked}");
+    assert_eq!(through("response").expect("its answer")["forwarded"], true);
+
+    // One stepped down, one was killed, one leads: each log is whole by what the last leader exports.
+    let folder = tempfile::tempdir().expect("a folder");
+    let cli = |words: &[&str]| {
+        let mut cli = command(holdfast());
+        cli.env("HOME", folder.path()).env("VAULT_ADDR", format!("http://127.0.0.1:{}", nodes.port(last)));
+        run(cli.env("VAULT_TOKEN", nodes.root(last).token()).arg("audit").args(words))
+    };
+    let (key, checkpoints) = (folder.path().join("key.pem"), folder.path().join("checkpoints"));
+    std::fs::write(&key, cli(&["public-key"]).good()).expect("a file");
+    std::fs::write(&checkpoints, cli(&["checkpoints"]).good()).expect("a file");
+    for (n, log) in logs.iter().enumerate() {
+        // Cut to whole lines: the one that leads writes on.
+        let copy = folder.path().join(format!("{n}.log"));
+        let text = std::fs::read_to_string(log).expect("a file");
+        std::fs::write(&copy, &text[..=text.rfind('\n').expect("a line")]).expect("a copy");
+        let (key, checkpoints) =
+            (format!("-public-key={}", key.display()), format!("-checkpoints={}", checkpoints.display()));
+        let output = cli(&["verify", &key, &checkpoints, &copy.display().to_string()]);
+        assert_eq!(output.code, Some(0), "node {n} of {leader}, {next}, {last}: {output:?}");
+    }
 }

@@ -227,6 +227,10 @@ pub struct RequestFacts<'a> {
     pub certificate_serial: Option<&'a str>,
     pub plain_request_keys: &'a [String],
     pub plain_response_keys: &'a [String],
+    /// The client asked to override policies that may be overridden. There are none here: that it did is told.
+    pub policy_override: bool,
+    /// `host:port` of the member that passed the request on; empty: it came from its client.
+    pub forwarded_from: &'a str,
     /// The node that answers, where that is one that stands by.
     pub node: &'a str,
 }
@@ -313,7 +317,8 @@ fn auth(device: &Device, a: &AuthFacts, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The policies of a request: all of them, the token's own, its entity's.
+/// The policies of a request: all of them, the token's own, its entity's. An entity has those of its own namespace and no
+/// other, so that `external_namespace_policies`, which processors of Vault's lines know, is never there.
 fn policies(token: &KnownToken, of_entity: &[String], out: &mut Vec<u8>) {
     let mut o = Object { out, first: false };
     if of_entity.is_empty() {
@@ -353,6 +358,9 @@ fn request(device: &Device, a: &AuthFacts, r: &RequestFacts<'_>, out: &mut Vec<u
     o.text("path", r.path);
     if !r.data.is_empty() {
         h.map(r.data, r.plain_request_keys, o.key("data"));
+    }
+    if r.policy_override {
+        o.key("policy_override").extend_from_slice(b"true");
     }
     if let Some(remote) = r.remote {
         o.text("remote_address", &remote.ip().to_string());
@@ -417,11 +425,19 @@ impl Common {
 }
 
 /// The line before a request is handled, with its line end.
-pub fn request_line(device: &Device, now: Timestamp, common: &Common, error: Option<&Error>, out: &mut Vec<u8>) {
+pub fn request_line(
+    device: &Device,
+    now: Timestamp,
+    common: &Common,
+    r: &RequestFacts<'_>,
+    error: Option<&Error>,
+    out: &mut Vec<u8>,
+) {
     let mut o = head(device, "request", now, out);
     o.key("auth").extend_from_slice(common.auth());
     o.key("request").extend_from_slice(common.request());
     o.text("error", &error.and_then(class).unwrap_or_default());
+    o.text("forwarded_from", r.forwarded_from);
     o.close();
     out.push(b'\n');
 }
@@ -439,7 +455,7 @@ pub fn response_line(
     let mut o = head(device, "response", now, out);
     match answer.ok().and_then(|response| response.auth.as_ref()).filter(|_| a.token.is_none()) {
         // Who has logged in is known now.
-        Some(of_login) => new_auth(h, of_login, o.key("auth")),
+        Some(of_login) => new_auth(h, of_login, of_login.entity_created, o.key("auth")),
         None => o.key("auth").extend_from_slice(common.auth()),
     }
     o.key("request").extend_from_slice(common.request());
@@ -465,6 +481,10 @@ pub fn response_line(
     shown.close();
     if let Err(e) = answer {
         o.text("error", &class(e).unwrap_or_default());
+    }
+    if !r.forwarded_from.is_empty() {
+        // By whom, the request's line says.
+        o.key("forwarded").extend_from_slice(b"true");
     }
     o.close();
     out.push(b'\n');
@@ -573,8 +593,8 @@ fn class(e: &Error) -> Option<Cow<'static, str>> {
     }
 }
 
-/// A token that the answer hands out.
-fn new_auth(h: &Hasher, auth: &Auth, out: &mut Vec<u8>) {
+/// A token that the answer hands out; where it stands for the caller, that the entity is new is told too.
+fn new_auth(h: &Hasher, auth: &Auth, entity_created: bool, out: &mut Vec<u8>) {
     let mut a = Object::open(out);
     h.secret(auth.client_token.expose(), a.key("client_token"));
     if !auth.accessor.is_empty() {
@@ -586,6 +606,9 @@ fn new_auth(h: &Hasher, auth: &Auth, out: &mut Vec<u8>) {
     if !auth.identity_policies.is_empty() {
         let _cannot_fail = serde_json::to_writer(a.key("identity_policies"), &auth.identity_policies);
     }
+    if auth.no_default_policy {
+        a.key("no_default_policy").extend_from_slice(b"true");
+    }
     if !auth.metadata.is_empty() {
         json::write_map(&auth.metadata, a.key("metadata"));
     }
@@ -593,7 +616,7 @@ fn new_auth(h: &Hasher, auth: &Auth, out: &mut Vec<u8>) {
         a.number("num_uses", auth.num_uses.into());
     }
     a.text("entity_id", &auth.entity_id);
-    if auth.entity_created {
+    if entity_created {
         a.key("entity_created").extend_from_slice(b"true");
     }
     a.text("token_type", auth.token_type.word());
@@ -605,7 +628,7 @@ fn new_auth(h: &Hasher, auth: &Auth, out: &mut Vec<u8>) {
 
 fn body(h: &Hasher, r: &RequestFacts<'_>, response: &Response, o: &mut Object<'_>) {
     if let Some(auth) = &response.auth {
-        new_auth(h, auth, o.key("auth"));
+        new_auth(h, auth, false, o.key("auth"));
     }
     if let Some(w) = &response.wrap_info {
         let mut i = Object::open(o.key("wrap_info"));

@@ -208,7 +208,7 @@ impl Entry<'_> {
     }
 
     fn request_line(&self, device: &Device, now: Timestamp, error: Option<&Error>, out: &mut Vec<u8>) {
-        line::request_line(device, now, &self.common(device), error, out);
+        line::request_line(device, now, &self.common(device), self.about, error, out);
     }
 
     fn response_line(&self, device: &Device, now: Timestamp, answer: Result<&Response, &Error>, out: &mut Vec<u8>) {

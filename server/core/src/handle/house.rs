@@ -87,6 +87,8 @@ impl Core {
             certificate_serial: request.client_certificate_serial.as_deref(),
             plain_request_keys: &[],
             plain_response_keys: &[],
+            policy_override: request.policy_override,
+            forwarded_from: request.forwarded_from.as_deref().unwrap_or(""),
             node: "",
         };
         let now = self.clock.now();

@@ -416,6 +416,7 @@ pub fn shown_auth(tx: &mut Tx, e: &TokenEntry, token: String, ttl: u64) -> Resul
         policies,
         token_policies: e.policies.clone(),
         identity_policies: of_entity,
+        no_default_policy: false,
         metadata: match metadata_value(&e.metadata) {
             Value::Object(m) => m,
             _ => Map::new(),

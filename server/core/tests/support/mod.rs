@@ -87,6 +87,7 @@ pub async fn ask_presenting(
         headers: Vec::new(),
         merge_patch: operation == Operation::Patch,
         policy_override: false,
+        forwarded_from: None,
         client_certificate_serial: None,
         presented,
     };
