@@ -81,7 +81,7 @@ async fn expire(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
                             ended.0 += 1;
                         }
                         Due::Lease(namespace, id) => {
-                            let lease = tx.within(SYSTEM.of(*namespace), |tx| leases::expire(tx, id))?;
+                            let lease = tx.within(SYSTEM.of(*namespace), |tx| leases::take_out(tx, id))?;
                             acts.extend(lease.map(|lease| Act::lease_expired(*namespace, &lease)));
                             ended.1 += 1;
                         }

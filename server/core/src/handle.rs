@@ -9,6 +9,7 @@ mod judge;
 mod limits;
 mod login;
 mod standing_by;
+mod withdraw;
 
 use std::borrow::Cow;
 use std::pin::{Pin, pin};
@@ -35,7 +36,7 @@ use crate::namespaces::Space;
 use crate::router::{Handler, Mount, Router};
 use crate::settings::AuditedHeaders;
 use crate::tokens;
-use crate::tx::{Effect, Tx};
+use crate::tx::{Effect, Made, Tx};
 use crate::{Answer, Core, Open, cubbyhole, intents, jobs, leases, logins, moves, random, wrapping};
 
 /// The lease would end with the token, before its answer is read.
@@ -75,6 +76,21 @@ struct Way<'a> {
     now: Timestamp,
     /// The mount table was as found at this index or later.
     routed_at: u64,
+}
+
+/// What carrying a request out has come to.
+struct Outcome {
+    response: Response,
+    effects: Vec<Effect>,
+    /// Tokens and leases that began with it.
+    made: Vec<Made>,
+}
+
+impl Outcome {
+    /// Of what has changed nothing.
+    fn of(response: Response) -> Outcome {
+        Outcome { response, effects: Vec::new(), made: Vec::new() }
+    }
 }
 
 /// A request that was taken up.
@@ -175,6 +191,13 @@ impl Core {
         tokens::find_valid(&mut tx, token.expose(), self.clock.now()).is_ok_and(|t| t.is_some_and(|t| t.id.is_some()))
     }
 
+    /// What should not happen from day to day is counted, so that somebody looks.
+    fn count_root(&self, caller: &Caller) {
+        if caller.root {
+            self.metrics.by_root.add(1);
+        }
+    }
+
     async fn serve(self: &Arc<Self>, open: &Arc<Open>, house: &House, flight: &Flight) -> (Answer, Vec<Effect>) {
         let request = &flight.request;
         let (space, routed_at) = (house.space(open), house.routed_at);
@@ -191,13 +214,6 @@ impl Core {
         let unauthenticated = found.is_some_and(|f| f.unauthenticated);
         // Whether a POST creates or updates is known to the engine alone; the policy needs it.
         let (operation, authorised) = if unauthenticated { (operation, Ok(way.nobody())) } else { way.authorise() };
-    /// What should not happen from day to day is counted, so that somebody looks.
-    fn count_root(&self, caller: &Caller) {
-        if caller.root {
-            self.metrics.by_root.add(1);
-        }
-    }
-
         let (facts, refused) = match &authorised {
             Ok(a) => {
                 self.count_root(&a.caller);
@@ -226,12 +242,13 @@ impl Core {
             return (Answer::failure(&e), Vec::new());
         }
         failpoint!(self, "audited");
-        let (result, effects) = match authorised {
-            Err((_, e)) => (Err(e), Vec::new()),
-            Ok(a) => match caught(pin!(way.carry_out(a))).await {
-                Ok((r, effects)) => (Ok(r), effects),
-                Err(e) => (Err(e), Vec::new()),
-            },
+        let carried_out = match authorised {
+            Err((_, e)) => Err(e),
+            Ok(a) => caught(pin!(way.carry_out(a))).await,
+        };
+        let (result, effects, made) = match carried_out {
+            Ok(Outcome { response, effects, made }) => (Ok(response), effects, made),
+            Err(e) => (Err(e), Vec::new(), Vec::new()),
         };
         let result = match result {
             // Refused or failed, it is a use of its token all the same.
@@ -245,6 +262,7 @@ impl Core {
             // Beside the commit the request's line was on its way to the disk: now it must be there.
             if let Err(e) = audit::accepted(std::mem::take(&mut pending)).await {
                 self.metrics.audit_failures.add(1);
+                Box::pin(way.withdraw(&made)).await;
                 return (Answer::failure(&e), effects);
             }
         }
@@ -255,6 +273,7 @@ impl Core {
         };
         if let Err(e) = written {
             self.metrics.audit_response_failures.add(1);
+            Box::pin(way.withdraw(&made)).await;
             return (Answer::failure(&e), effects);
         }
         failpoint!(self, "answered");
@@ -358,6 +377,8 @@ impl Way<'_> {
             certificate_serial: self.request.client_certificate_serial.as_deref(),
             plain_request_keys: entry.map_or(&[], |e| &e.plain_request_keys),
             plain_response_keys: entry.map_or(&[], |e| &e.plain_response_keys),
+            policy_override: self.request.policy_override,
+            forwarded_from: self.request.forwarded_from.as_deref().unwrap_or(""),
             node: "",
         }
     }
@@ -377,8 +398,6 @@ impl Way<'_> {
             request: self.request,
             caller,
             now: self.now,
-            policy_override: self.request.policy_override,
-            forwarded_from: self.request.forwarded_from.as_deref().unwrap_or(""),
             cluster_now: self.core.clock.cluster(),
             captures: &found.captures,
             prepared: prepared.map(|p| &**p),
@@ -387,7 +406,7 @@ impl Way<'_> {
     }
 
     /// Route, prepare, transaction, commit.
-    async fn carry_out(&self, authorised: Authorised) -> Result<(Response, Vec<Effect>)> {
+    async fn carry_out(&self, authorised: Authorised) -> Result<Outcome> {
         let Some(mount) = self.mount else {
             return Err(Error::Status(
                 404,
@@ -400,7 +419,7 @@ impl Way<'_> {
         if self.operation == Operation::Read && self.request.data.contains_key("help") {
             let pattern = self.found.map(|f| &*f.pattern);
             let text = crate::open_api::help(mount, self.path, pattern).ok_or(Error::UnsupportedPath)?;
-            return Ok((Response::bare(text), Vec::new()));
+            return Ok(Outcome::of(Response::bare(text)));
         }
         let found = self.found.ok_or(Error::UnsupportedPath)?;
         if !found.supported {
@@ -428,7 +447,7 @@ impl Way<'_> {
         found: &Found,
         mut authorised: Authorised,
         login: Option<&str>,
-    ) -> Result<(Response, Vec<Effect>)> {
+    ) -> Result<Outcome> {
         let prepared = match self.preparation(mount, found, &authorised)? {
             Some(work) => Some(work.await?),
             None => None,
@@ -441,7 +460,7 @@ impl Way<'_> {
         let operation = self.operation;
         let mut effects = Vec::new();
         let mut waiting = None;
-        let mut uses = Vec::new();
+        let (mut uses, mut made) = (Vec::new(), Vec::new());
         let mut response =
             if operation.writes() || acted.is_some() || self.request.wrap_ttl.is_some() || !authorised.counted {
                 let (mut first, mut routed_at) = (true, self.routed_at);
@@ -512,6 +531,7 @@ impl Way<'_> {
                         }
                         effects = tx.effects().to_vec();
                         uses = tx.take_uses();
+                        made = tx.take_made();
                         Ok(response)
                     })
                     .await;
@@ -541,7 +561,7 @@ impl Way<'_> {
                 _ => {}
             }
         }
-        Ok((response, effects))
+        Ok(Outcome { response, effects, made })
     }
 
     /// A snapshot as the mount's handler sees it.

@@ -9,7 +9,7 @@ mod listing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_sdk::{Error, LAST_USES, ManagedKey, Place, Result, Table, Timestamp, Transaction};
+use holdfast_sdk::{Error, LAST_USES, ManagedKey, Place, Result, Table, Timestamp, TokenId, Transaction};
 use holdfast_seal::{Barrier, OwnRing, SealError};
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
@@ -67,6 +67,14 @@ pub enum Effect {
     AuditKey,
 }
 
+/// What begins with a commit, and would be left behind if whoever asked never heard of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
+    Token(TokenId),
+    /// Of a namespace, by its id.
+    Lease(NamespaceId, String),
+}
+
 /// Opened entries by storage key; of those that are not large.
 pub type Opened = Cache<Vec<u8>>;
 /// Larger entries are not kept.
@@ -84,6 +92,7 @@ pub struct Tx {
     writes: BTreeMap<Vec<u8>, Pending>,
     effects: Vec<Effect>,
     uses: Vec<Thing>,
+    made: Vec<Made>,
     read_only: bool,
 }
 
@@ -112,6 +121,7 @@ impl Tx {
             writes: BTreeMap::new(),
             effects: Vec::new(),
             uses: Vec::new(),
+            made: Vec::new(),
             read_only: false,
         }
     }
@@ -194,6 +204,16 @@ impl Tx {
     /// Things of mounts that were used.
     pub fn take_uses(&mut self) -> Vec<Thing> {
         std::mem::take(&mut self.uses)
+    }
+
+    /// A token or a lease begins with the commit.
+    pub fn begins(&mut self, made: Made) {
+        self.made.push(made);
+    }
+
+    /// Tokens and leases that begin with the commit.
+    pub fn take_made(&mut self) -> Vec<Made> {
+        std::mem::take(&mut self.made)
     }
 
     pub fn writes_anything(&self) -> bool {

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_core::audit::DeviceConfig;
+use holdfast_core::audit::{DeviceConfig, Kind};
 use holdfast_core::{EngineTable, MountEntry};
 use holdfast_sdk::{Backend, Operation, Value};
 use holdfast_storage::Store;
@@ -206,4 +208,108 @@ async fn what_no_device_ever_took_is_counted_as_lost() {
     site.server.unseal().await;
     assert!(site.metric("holdfast_audit_own_lines_lost").await >= 1);
     assert!(own(&site.file()).iter().all(|l| path(l) != "sys/seal"));
+}
+
+/// An HTTP server that takes lines, and refuses response lines of one path.
+struct Peer {
+    uri: String,
+    refuses: Arc<Mutex<&'static str>>,
+    taken: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Peer {
+    fn start() -> Peer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://{}/in", listener.local_addr().unwrap());
+        let (refuses, taken) = (Arc::new(Mutex::new("")), Arc::<Mutex<Vec<Value>>>::default());
+        let (refused, kept) = (refuses.clone(), taken.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+                while !seen.ends_with(b"}\n") {
+                    match stream.read(&mut buffer).unwrap() {
+                        0 => break,
+                        bytes => seen.extend_from_slice(&buffer[..bytes]),
+                    }
+                }
+                let text = String::from_utf8(seen).unwrap();
+                let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+                let lines: Vec<Value> = body.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+                let is_refused = |l: &Value| {
+                    l["type"] == "response" && l["actor"].is_null() && l["request"]["path"] == *refused.lock().unwrap()
+                };
+                let status = if lines.iter().any(is_refused) { "503 Unavailable" } else { "200 OK" };
+                if status == "200 OK" {
+                    kept.lock().unwrap().extend(lines);
+                }
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Peer { uri, refuses, taken }
+    }
+
+    fn refuses(&self, path: &'static str) {
+        *self.refuses.lock().unwrap() = path;
+    }
+
+    fn device(&self) -> DeviceConfig {
+        let options = vec![("uri".to_owned(), self.uri.clone())];
+        DeviceConfig { kind: Kind::Http, path: "http/".into(), options, ..DeviceConfig::file("http/", Path::new("/x")) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_for_an_answer_that_no_device_takes_is_taken_back() {
+    let site = Site::new("own-withdrawn").await;
+    let peer = Peer::start();
+    let server = &site.server;
+    server.write("n/auth/up/users/ann", json!({"password": "pw"})).await.expect(204);
+    server.core.declare_audit(vec![peer.device()]).await;
+    let accessors = || async { server.list("n/auth/token/accessors/").await.body["data"]["keys"].clone() };
+    let before = accessors().await;
+
+    peer.refuses("auth/token/create");
+    let made = server.write("n/auth/token/create", json!({"policies": ["default"], "ttl": "1h"})).await;
+    assert_eq!((made.status, made.body.get("auth")), (500, None), "nothing is revealed");
+    peer.refuses("auth/up/login/ann");
+    let made = server.ask("", Operation::Update, "n/auth/up/login/ann", json!({"password": "pw"})).await;
+    assert_eq!((made.status, made.body.get("auth")), (500, None));
+    assert_eq!(accessors().await, before, "no token is left");
+
+    peer.refuses("db/leased/a");
+    let made = server.read("n/db/leased/a").await;
+    assert_eq!((made.status, made.body.get("data")), (500, None));
+    assert_eq!(site.world.acts.load(std::sync::atomic::Ordering::SeqCst), 1, "a user was made");
+    for _ in 0..2000 {
+        if site.world.users().is_empty() && server.list("n/db/users/").await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(site.world.users().is_empty(), "no user is left");
+    server.list("n/sys/leases/lookup/db/leased/a/").await.expect(404);
+
+    // What is there is not taken back when an answer about it is refused.
+    peer.refuses("");
+    let kept = server.token(&server.root, "n/auth/token/create", json!({"policies": ["default"], "ttl": "1h"})).await;
+    peer.refuses("auth/token/renew-self");
+    assert_eq!(server.ask(&kept, Operation::Update, "n/auth/token/renew-self", json!({})).await.status, 500);
+    assert!(server.ask(&kept, Operation::Read, "n/auth/token/lookup-self", json!({})).await.status == 200);
+
+    // It is told, as what the server did by itself.
+    let ends = |path: &str| {
+        let lines = peer.taken.lock().unwrap();
+        let own = lines.iter().filter(|l| l["actor"] == "system" && l["type"] == "response");
+        let own = own.filter(|l| l["cause"].as_str().is_some_and(|c| c.starts_with("no audit device took")));
+        own.filter(|l| l["request"]["path"] == path).count()
+    };
+    for _ in 0..1000 {
+        if (ends("auth/token/revoke-accessor"), ends("sys/leases/revoke")) == (2, 1) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} tokens and {} leases are told of", ends("auth/token/revoke-accessor"), ends("sys/leases/revoke"));
 }

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -44,11 +45,30 @@ fn a_peer_that_swallows_everything_holds_nobody_up_beside_a_file() {
     let (_kept, _) = listener.accept().expect("a connection");
     let value = "x".repeat(20_000);
     let before = lines(&log).len();
+    let figure = |name: &str| {
+        let page = running.server.client().with_token(running.root.token()).get("sys/metrics?format=prometheus");
+        let page = page.expect(200).text();
+        let line = page.lines().find(|l| l.starts_with(&format!("{name}{{device=\"slow/\"")));
+        line.and_then(|l| l.rsplit_once(' ')).unwrap_or_else(|| panic!("no {name} in {page}")).1.parse::<f64>().unwrap()
+    };
+    let asked = AtomicUsize::new(0);
     thread::scope(|scope| {
+        // Its queue has a bound, whatever comes.
+        scope.spawn(|| {
+            for _ in 0..1000 {
+                if asked.load(Ordering::SeqCst) >= 400 {
+                    break;
+                }
+                assert!(figure("holdfast_audit_device_queue") <= 4096.0);
+                assert!(figure("holdfast_audit_device_queue_bytes") <= f64::from(9 << 20));
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
         for client in 0..20 {
-            let (root, value) = (running.root.with_token(running.root.token()), &value);
+            let (root, value, asked) = (running.root.with_token(running.root.token()), &value, &asked);
             scope.spawn(move || {
                 for n in 0..20 {
+                    asked.fetch_add(1, Ordering::SeqCst);
                     let headers = [("X-Correlation-Id", value.as_str())];
                     let path = format!("/v1/secret/data/{client}/{n}");
                     let body = json!({ "data": { "a": "b" } }).to_string();
@@ -58,13 +78,17 @@ fn a_peer_that_swallows_everything_holds_nobody_up_beside_a_file() {
             });
         }
     });
-    assert_eq!(lines(&log).len(), before + 2 * 400);
+    let written = lines(&log).into_iter().skip(before);
+    let written = written.filter(|l| l["request"]["path"].as_str().is_some_and(|p| p.starts_with("secret/data/")));
+    assert_eq!(written.count(), 2 * 400);
     running.server.until_logged("an audit device refuses lines");
+    assert!(figure("holdfast_audit_device_failures") >= 1.0);
     // Another line tells whether it still does.
     until(LONG, "it in the health", || {
         running.root.get("secret/data/none").refused(404);
         (running.root.get("sys/health").expect(200).json()["audit_devices_failing"] == 1).then_some(())
     });
+    assert_eq!(figure("holdfast_audit_device_failing"), 1.0);
 }
 
 #[test]
@@ -124,6 +148,84 @@ fn what_an_http_peer_refuses_is_not_answered() {
     say.send("200 OK").expect("it listens");
     say.send("200 OK").expect("it listens");
     running.root.get("secret/data/a").refused(404);
+}
+
+/// An HTTP server that takes lines, and refuses response lines of one path.
+struct Chooser {
+    uri: String,
+    refuses: Arc<Mutex<&'static str>>,
+}
+
+impl Chooser {
+    fn start() -> Chooser {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let uri = format!("http://{}/in", listener.local_addr().expect("an address"));
+        let refuses = Arc::new(Mutex::new(""));
+        let refused = refuses.clone();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+                while !seen.ends_with(b"}\n") {
+                    match stream.read(&mut buffer) {
+                        Ok(bytes @ 1..) => seen.extend_from_slice(&buffer[..bytes]),
+                        _ => break,
+                    }
+                }
+                let text = String::from_utf8_lossy(&seen).into_owned();
+                let refused = *refused.lock().unwrap_or_else(PoisonError::into_inner);
+                let lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+                let mut asked = lines.filter(|l| l["type"] == "response" && l["actor"].is_null());
+                let status = match asked.any(|l| l["request"]["path"] == refused) {
+                    true => "503 Unavailable",
+                    false => "200 OK",
+                };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _left_meanwhile = std::io::Write::write_all(&mut stream, answer.as_bytes());
+            }
+        });
+        Chooser { uri, refuses }
+    }
+
+    fn refuses(&self, path: &'static str) {
+        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+}
+
+#[test]
+fn nothing_is_left_of_what_was_made_for_an_answer_that_no_device_takes() {
+    let running = bare(ALLOWED);
+    let root = &running.root;
+    let peer = Chooser::start();
+    root.post("sys/auth/userpass", json!({ "type": "userpass" })).expect(204);
+    root.post("auth/userpass/users/ann", json!({ "password": "a-long-password" })).expect(204);
+    root.post("secret/data/a", json!({ "data": { "k": "v" } })).expect(200);
+    root.post("sys/audit/http", json!({ "type": "http", "options": { "uri": peer.uri } })).expect(204);
+    let accessors = || root.list("auth/token/accessors").expect(200).at("/data/keys");
+    let before = accessors();
+
+    let refused = |path: &'static str, answer: &dyn Fn() -> holdfast_tests::Reply| {
+        peer.refuses(path);
+        let answer = answer();
+        peer.refuses("");
+        assert_eq!(answer.status, 500, "{path}: {}", answer.text());
+        assert!(!answer.text().contains("hvs."), "{path} reveals a token: {}", answer.text());
+        assert_eq!(accessors(), before, "{path} leaves a token");
+    };
+    let policies = json!({ "policies": ["default"], "ttl": "1h" });
+    refused("auth/token/create", &|| root.post("auth/token/create", policies.clone()));
+    let password = json!({ "password": "a-long-password" });
+    refused("auth/userpass/login/ann", &|| running.server.client().post("auth/userpass/login/ann", password.clone()));
+    refused("secret/data/a", &|| root.raw("GET", "/v1/secret/data/a", &[("X-Vault-Wrap-TTL", "60")], b""));
+    // A root token that enough shares agreed to.
+    let begun = root.post("sys/generate-root-token/attempt", json!({})).expect(200);
+    let give = |share: &str| json!({ "key": share, "nonce": begun.at("/data/nonce") });
+    root.post("sys/generate-root-token/update", give(&running.keys.shares[0])).expect(200);
+    refused("sys/generate-root-token/update", &|| {
+        root.post("sys/generate-root-token/update", give(&running.keys.shares[1]))
+    });
+    // Taken, the same things are answered.
+    running.server.client().post("auth/userpass/login/ann", password).expect(200);
+    root.post("auth/token/create", policies).expect(200);
 }
 
 #[test]

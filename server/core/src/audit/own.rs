@@ -73,13 +73,23 @@ impl Act {
 
     /// The time of a lease is over.
     pub fn lease_expired(namespace: NamespaceId, lease: &EngineLease) -> Act {
-        let act = Act::new("revoke", "sys/leases/revoke", "the lease's time is over: its end has begun");
+        Act::lease_ends(namespace, lease, "the lease's time is over: its end has begun")
+    }
+
+    /// The end of a lease has begun.
+    pub fn lease_ends(namespace: NamespaceId, lease: &EngineLease, cause: &str) -> Act {
+        let act = Act::new("revoke", "sys/leases/revoke", cause);
         act.within(namespace).of_mount(lease.mount_path()).plain("lease_id", &lease.id)
     }
 
     /// The time of a token is over.
     pub fn token_expired(namespace: NamespaceId, token: &TokenEntry) -> Act {
-        let mut act = Act::new("revoke", "auth/token/revoke-accessor", "the token's time is over").within(namespace);
+        Act::token_ends(namespace, token, "the token's time is over")
+    }
+
+    /// A token ends.
+    pub fn token_ends(namespace: NamespaceId, token: &TokenEntry, cause: &str) -> Act {
+        let mut act = Act::new("revoke", "auth/token/revoke-accessor", cause).within(namespace);
         if !token.accessor.is_empty() {
             act.data.push(("accessor", Shown::Accessor(token.accessor.clone())));
         }

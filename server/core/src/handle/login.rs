@@ -1,12 +1,11 @@
 //! Who tries to log in, and what becomes of those who fail.
 
-use holdfast_sdk::{Error, Found, Response, Result};
+use holdfast_sdk::{Error, Found, Result};
 
-use super::{Authorised, Way};
+use super::{Authorised, Outcome, Way};
 use crate::audit::Act;
 use crate::lockout::Failed;
 use crate::router::{Handler, Mount};
-use crate::tx::Effect;
 
 impl Way<'_> {
     /// Who is locked out does not log in, even if they were not when they began to.
@@ -29,12 +28,7 @@ impl Way<'_> {
     }
 
     /// A login was carried out: one that failed counts, one that did not makes up for those before.
-    pub(super) fn login_ended(
-        &self,
-        mount: &Mount,
-        name: &str,
-        carried_out: &Result<(Response, Vec<Effect>)>,
-    ) -> Result<()> {
+    pub(super) fn login_ended(&self, mount: &Mount, name: &str, carried_out: &Result<Outcome>) -> Result<()> {
         match carried_out {
             Err(Error::LoginRefused(_)) => match self.core.lockouts.failed(&mount.entry, name, self.now) {
                 Failed::Counts => {}
@@ -48,7 +42,9 @@ impl Way<'_> {
                     self.core.did(self.open, vec![act]);
                 }
             },
-            Ok((response, _)) if response.auth.is_some() => self.core.lockouts.forget(&mount.entry.accessor, name),
+            Ok(Outcome { response, .. }) if response.auth.is_some() => {
+                self.core.lockouts.forget(&mount.entry.accessor, name)
+            }
             _ => {}
         }
         Ok(())

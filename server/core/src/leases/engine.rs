@@ -13,7 +13,7 @@ use crate::layout::{
 use crate::namespaces::seal;
 use crate::random::{self, uuid_text};
 use crate::router::Mount;
-use crate::tx::Tx;
+use crate::tx::{Made, Tx};
 use crate::{intents, jobs, namespaces};
 
 /// Leases ended in the same commit as their token; more are left to a job.
@@ -241,6 +241,7 @@ pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Cal
     count(tx, &lease.mount, &lease.counted_as, 1)?;
     count_at_target(tx, &lease, 1)?;
     save(tx, &lease)?;
+    tx.begins(Made::Lease(tx.namespace(), lease.id.clone()));
     Ok(Lease { id: lease.id, ttl_secs: new.ttl_secs, renewable: new.renewable })
 }
 
@@ -284,8 +285,8 @@ fn leave_its_token(tx: &mut Tx, lease: &mut EngineLease) -> Result<()> {
     }
 }
 
-/// Its time is over. Returns it as it was, if its end begins now.
-pub fn expire(tx: &mut Tx, id: &str) -> Result<Option<Box<EngineLease>>> {
+/// Take a lease out of service, as [`begin_end`]. Returns it as it was, if its end begins now.
+pub fn take_out(tx: &mut Tx, id: &str) -> Result<Option<Box<EngineLease>>> {
     let Some(Of::Engine(lease)) = find(tx, id)? else { return Ok(None) };
     if lease.ending.is_some() {
         return Ok(None);
@@ -403,7 +404,7 @@ pub fn end_of_mount(tx: &mut Tx, mount: &[u8; 16], cursor: &mut Vec<u8>) -> Resu
     let end = holdfast_storage::prefix_end(mount).unwrap_or_default();
     let found = tx.within(SYSTEM, |tx| tx.ordered(LEASES_OF_MOUNT, &start, &end, BATCH))?;
     for (key, id) in &found {
-        expire(tx, &text(id)?)?;
+        take_out(tx, &text(id)?)?;
         cursor.clone_from(key);
     }
     Ok(found.len() == BATCH)

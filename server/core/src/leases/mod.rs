@@ -13,7 +13,7 @@ use holdfast_sdk::{Error, Place, Result, Timestamp, TokenId, Transaction, record
 
 pub use engine::{
     EngineLease, count_ending, count_irrevocable, count_live, count_live_of_role, count_of_target, end_of_mount,
-    end_of_token, end_rest_of_token, ends_by, expire, forget_by_force, irrevocable, issue, live_by_role, of_mount,
+    end_of_token, end_rest_of_token, ends_by, forget_by_force, irrevocable, issue, live_by_role, of_mount, take_out,
     undone,
 };
 pub use outside::{renew, revoke_all, revoke_below, revoke_now};

@@ -220,7 +220,7 @@ fn revoke(_: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Response>
         Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
         Some(Of::Engine(lease)) => match lease.ending() {
             Some(key) => intents::hurry(tx, key)?,
-            None => drop(leases::expire(tx, &id)?),
+            None => drop(leases::take_out(tx, &id)?),
         },
         None => {}
     }
@@ -282,7 +282,7 @@ fn end_below(tx: &mut Tx, call: &Call<'_>, how: How) -> Result<Option<[u8; 16]>>
     match leases::find(tx, prefix)? {
         Some(Of::Token(token, _)) => tokens::revoke_tree(tx, &token)?,
         Some(Of::Engine(lease)) if how == How::Forget => leases::forget_by_force(tx, &lease)?,
-        Some(Of::Engine(_)) => drop(leases::expire(tx, prefix)?),
+        Some(Of::Engine(_)) => drop(leases::take_out(tx, prefix)?),
         None => {}
     }
     let (folder, mut cursor) = (format!("{prefix}/"), Vec::new());

@@ -28,7 +28,7 @@ use crate::expiry::{self, Due};
 use crate::layout::{ACCESSOR, CHILDREN, NamespaceId, ROOT, TOKEN, TOKEN_USES, TOKENS, USES};
 use crate::namespaces::seal;
 use crate::router::Handler;
-use crate::tx::{Effect, Tx};
+use crate::tx::{Effect, Made, Tx};
 use crate::{cubbyhole, jobs, leases, namespaces, random, router};
 
 /// The system's default and maximum TTL, in seconds, unless configured.
@@ -84,6 +84,7 @@ pub fn store(tx: &mut Tx, token: &str, entry: &mut TokenEntry) -> Result<TokenId
     if let Some(parent) = entry.parent() {
         add_child(tx, &parent, &id)?;
     }
+    tx.begins(Made::Token(id));
     Ok(id)
 }
 
