@@ -144,8 +144,13 @@ fn what_a_peer_that_is_away_has_missed_comes_in_order_when_it_is_there() {
         let written = paths(&lines, kind).into_iter().filter(|p| p.starts_with("secret/data/"));
         assert_eq!(written.collect::<Vec<_>>(), wanted, "{kind}");
     }
-    write(&running.root, "secret/data/live");
-    peer.until_response("secret/data/live");
+    let synced = figure(&running.root, "holdfast_audit_device_sync_count");
+    for n in 0..5 {
+        write(&running.root, &format!("secret/data/live{n}"));
+    }
+    let now = figure(&running.root, "holdfast_audit_device_sync_count");
+    assert!(now >= synced + 10.0, "each of ten lines is synced before the next step: {synced}, then {now}");
+    peer.until_response("secret/data/live4");
     running.server.until_logged("takes lines again");
 }
 

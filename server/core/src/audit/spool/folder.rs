@@ -495,4 +495,22 @@ mod tests {
         assert!(bytes() < 40_000);
         assert!(spool.put(&vec![b'{'; 2 << 20]).is_err());
     }
+
+    #[test]
+    fn a_line_whose_sync_fails_is_refused_and_the_next_one_is_in_another_segment() {
+        let at = tempfile::tempdir().unwrap();
+        let mut spool = open(at.path());
+        spool.put(LINE).unwrap();
+        // It can be written to and not synced.
+        spool.folder.segment = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let refused = spool.put(LINE).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "of the sync: {refused}");
+        spool.put(LINE).unwrap();
+        let numbers: Vec<u64> = spool.lines().into_iter().map(|l| l.0).collect();
+        assert_eq!(numbers, [1, 3], "the number of the refused line is given to no other");
+        assert_eq!(spool.state.segments.len(), 2);
+        drop(spool);
+        let again = open(at.path());
+        assert_eq!(again.lines().into_iter().map(|l| l.0).collect::<Vec<_>>(), [1, 3]);
+    }
 }
