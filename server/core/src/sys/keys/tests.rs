@@ -108,3 +108,32 @@ async fn a_term_that_is_made_by_itself_is_told_to_the_audit_log_with_its_cause()
     assert_eq!((&own[0]["request"]["path"], &own[0]["request"]["data"]["term"]), (&"sys/rotate".into(), &2.into()));
     assert_eq!(own[0]["cause"], "the term has sealed as much as sys/rotate/config allows");
 }
+
+#[tokio::test]
+async fn a_term_that_is_old_enough_gets_a_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let (core, open) = unsealed().await;
+    core.declare_audit(vec![crate::audit::DeviceConfig::file("file/", &file)]).await;
+    let configure = |interval_secs| {
+        let rotation = Rotation { max_operations: i64::MAX, interval_secs, enabled: true };
+        core.transact(&open, move |tx| {
+            tx.within(SYSTEM, |tx| record::put(tx, Place::Ordered(SETTINGS, ROTATION), &rotation))
+        })
+    };
+    let term = || open.barrier.load().keyring().active().0;
+    configure(24 * 3600).await.unwrap();
+    rotate_when_due(&core, &open).await.unwrap();
+    assert_eq!(term(), 1, "it is not a day old");
+    configure(1).await.unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while term() == 1 && std::time::Instant::now() < until {
+        rotate_when_due(&core, &open).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(term(), 2);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    let causes: Vec<Value> = lines.filter(|l| l["actor"] == "system").map(|l| l["cause"].clone()).collect();
+    assert_eq!(causes, ["the term is as old as sys/rotate/config allows"; 2]);
+}
