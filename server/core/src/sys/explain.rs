@@ -240,7 +240,14 @@ impl Question<'_> {
         if self.namespace.is_empty() && BARE.contains(&self.path) {
             return Ok(RouteFacts { unauthenticated: true, ..RouteFacts::default() });
         }
-        let Some(space) = self.core.space_at(self.open, &self.namespace)? else { return Ok(RouteFacts::default()) };
+        let Some(mut space) = self.core.space_at(self.open, &self.namespace)? else { return Ok(RouteFacts::default()) };
+        // The path may lead through namespaces, whether or not a mount is at its end.
+        let mut rest = self.path;
+        while let Some((first, below)) = rest.split_once('/')
+            && let Some(inner) = self.core.space_at(self.open, &format!("{}{first}/", space.path))?
+        {
+            (space, rest) = (inner, below);
+        }
         let mut facts = RouteFacts { locked: space.locked.is_some(), ..RouteFacts::default() };
         let Some((mount, namespace)) = self.core.mount_at(self.open, &self.namespace, self.path)? else {
             return Ok(facts);
