@@ -92,6 +92,120 @@ path "own/{{identity.entity.name}}" { capabilities = ["read"] }"#;
 }
 
 #[tokio::test]
+async fn explain_knows_each_reason_that_a_request_meets() {
+    let server = Server::start().await;
+    server.write("sys/mounts/kv", json!({"type": "kv"})).await.expect(204);
+    server.write("kv/list/a", json!({"v": 1})).await.expect(204);
+    for namespace in ["n", "m"] {
+        server.write(&format!("sys/namespaces/{namespace}"), json!({})).await.expect(200);
+    }
+    let rules = r#"
+path "kv/denied" {
+  capabilities = ["create", "update"]
+  denied_parameters = { "secret" = [] }
+}
+path "kv/wrapped" {
+  capabilities = ["read"]
+  min_wrapping_ttl = "1m"
+  max_wrapping_ttl = "1h"
+}
+path "kv/list/*" {
+  capabilities = ["list"]
+  pagination_limit = 10
+}
+path "n/*" { capabilities = ["read", "list"] }
+path "m/*" { capabilities = ["read"] }"#;
+    server.write("sys/policies/acl/app", json!({"policy": rules})).await.expect(204);
+    let token = server.token(&server.root, "auth/token/create", json!({"policies": ["app"]})).await;
+    let key = server.write("sys/namespaces/api-lock/lock/m", json!({})).await.expect(200);
+    assert!(key["data"]["unlock_key"].is_string(), "{key}");
+    for (body, reason, words, status) in [
+        (
+            json!({"path": "kv/denied", "operation": "update", "parameters": {"secret": "x"}}),
+            "denied_parameter",
+            "secret",
+            403,
+        ),
+        (json!({"path": "kv/wrapped", "operation": "read"}), "wrap_ttl", "", 403),
+        (json!({"path": "kv/wrapped", "operation": "read", "wrap_ttl": "2h"}), "wrap_ttl", "", 403),
+        (json!({"path": "kv/list/", "operation": "list", "parameters": {"limit": 11}}), "pagination_limit", "10", 403),
+        (
+            json!({"path": "n/sys/host-info", "operation": "read"}),
+            "root_namespace_only",
+            "only the root namespace",
+            400,
+        ),
+        (json!({"path": "m/kv/a", "operation": "read"}), "namespace_locked", "locked", 503),
+    ] {
+        let answer = explained(&server, &token, body.clone()).await;
+        assert_eq!((&answer["allowed"], &answer["reason"]), (&false.into(), &reason.into()), "{body}: {answer}");
+        assert!(answer["explanation"].as_str().unwrap().contains(words), "{body}: {answer}");
+        // A request meets the same.
+        if body.get("wrap_ttl").is_none() {
+            let operation = match body["operation"].as_str().unwrap() {
+                "update" => Operation::Update,
+                "list" => Operation::List,
+                _ => Operation::Read,
+            };
+            let (path, data) = (body["path"].as_str().unwrap(), body["parameters"].clone());
+            let refused = server.ask(&token, operation, path, data).await;
+            assert_eq!(refused.status, status, "{body}: {}", refused.body);
+        }
+    }
+    for (body, allowed) in [
+        (json!({"path": "kv/denied", "operation": "update", "parameters": {"other": "x"}}), true),
+        (json!({"path": "kv/wrapped", "operation": "read", "wrap_ttl": "10m"}), true),
+        (json!({"path": "kv/list/", "operation": "list", "parameters": {"limit": 10}}), true),
+    ] {
+        assert_eq!(explained(&server, &token, body.clone()).await["allowed"], allowed, "{body}");
+    }
+
+    // Policies of another namespace do not reach, and that is said.
+    let rules = json!({"policy": r#"path "*" { capabilities = ["read"] }"#});
+    server.write("n/sys/policies/acl/all", rules).await.expect(204);
+    let foreign = server.token(&server.root, "n/auth/token/create", json!({"policies": ["all"]})).await;
+    let body = json!({"path": "kv/a", "operation": "read"});
+    let answer = explained(&server, &foreign, body.clone()).await;
+    assert_eq!((&answer["allowed"], &answer["reason"]), (&false.into(), &"no_rule".into()), "{answer}");
+    assert_eq!(answer["policies_namespace"], "n/");
+    assert!(answer["explanation"].as_str().unwrap().contains("are of the namespace \"n/\""), "{answer}");
+    assert_eq!(server.ask(&foreign, Operation::Read, "kv/a", Value::Null).await.status, 403);
+    let answer = server.ask(&foreign, Operation::Update, "n/sys/policies/explain", body).await.expect(200);
+    assert_eq!(answer["data"]["reason"], "granted", "{answer}");
+}
+
+#[tokio::test]
+async fn explain_says_that_the_entity_of_a_token_is_disabled() {
+    let server = Server::start().await;
+    server
+        .write("sys/policies/acl/app", json!({"policy": "path \"a\" { capabilities = [\"read\"] }"}))
+        .await
+        .expect(204);
+    let entity = server.write("identity/entity", json!({"name": "e"})).await.expect(200)["data"]["id"].clone();
+    let mounts = server.read("sys/auth").await.expect(200);
+    let alias = json!({"name": "e", "canonical_id": entity, "mount_accessor": mounts["data"]["token/"]["accessor"]});
+    server.write("identity/entity-alias", alias).await.expect(200);
+    server
+        .write("auth/token/roles/r", json!({"allowed_entity_aliases": "e", "allowed_policies": "app"}))
+        .await
+        .expect(204);
+    let made = json!({"entity_alias": "e", "policies": ["app"]});
+    let made = server.write("auth/token/create/r", made).await.expect(200)["auth"].clone();
+    assert_eq!(made["entity_id"], entity, "{made}");
+    let body = json!({"path": "a", "accessor": made["accessor"]});
+    assert_eq!(explained(&server, &server.root, body.clone()).await["reason"], "granted");
+    server
+        .write(&format!("identity/entity/id/{}", entity.as_str().unwrap()), json!({"disabled": true}))
+        .await
+        .expect(204);
+    let answer = explained(&server, &server.root, body).await;
+    assert_eq!((&answer["allowed"], &answer["reason"]), (&false.into(), &"entity".into()), "{answer}");
+    assert!(answer["explanation"].as_str().unwrap().contains("disabled"), "{answer}");
+    let token = made["client_token"].as_str().unwrap();
+    assert_eq!(server.ask(token, Operation::Read, "a", Value::Null).await.status, 403);
+}
+
+#[tokio::test]
 async fn explain_answers_for_others_only_who_has_sudo() {
     let server = Server::start().await;
     let made = server.write("auth/token/create", json!({"policies": ["default"]})).await.expect(200);

@@ -43,4 +43,13 @@ fn explain_names_the_rule_and_what_is_needed() {
     let refused = explain(&[], "secret/app").bad(1);
     assert!(refused.contains("\"secret/data/app\" would be allowed"), "{refused}");
     assert!(explain(&["-accessor=x"], "a").bad(2).contains("permission denied"));
+    // An operator asks for who was refused.
+    let accessor = made.json()["auth"]["accessor"].as_str().expect("an accessor").to_owned();
+    let mut ask = command(holdfast());
+    ask.env("VAULT_ADDR", server.url()).env("VAULT_TOKEN", "root");
+    ask.args(["policy", "explain", &format!("-accessor={accessor}"), "-operation=delete", "secret/data/app"]);
+    let refused = run(&mut ask).bad(1);
+    for line in ["Refused: delete secret/data/app", "in policy:       app, line 1"] {
+        assert!(refused.contains(line), "{line:?} is not in {refused}");
+    }
 }
