@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::{Running, Setup, until};
@@ -99,4 +102,108 @@ fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_do
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = verify(&running, &key, None, &[&log, &old]);
     assert!(code == Some(1) && text.contains("the order was changed"), "{text}");
+}
+
+#[test]
+fn a_line_that_nothing_follows_is_sealed_soon() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let log = running.site.audit_file();
+    running.root.get("secret/data/none").refused(404);
+    // Ten seconds at most, and the one in which it is looked.
+    until(Duration::from_secs(15), "a checkpoint behind the last line", || {
+        let lines = all_lines(&log);
+        let last = lines.iter().rposition(|l| l["request"]["path"] == "secret/data/none").expect("its line");
+        lines[last..].iter().any(|l| l["type"] == "checkpoint").then_some(())
+    });
+    let copy = running.site.folder().join("sealed.log");
+    fs::copy(&log, &copy).expect("a copy");
+    let key = keep(&running, "public-key");
+    let (code, text) = verify(&running, &key, None, &[&copy]);
+    assert!(code == Some(0) && text.contains("0 lines are not sealed yet"), "{text}");
+}
+
+/// Says so when it is dropped, whether or not the test has failed.
+struct Over<'t>(&'t AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn rotations_under_writers_lose_no_line_and_break_no_chain() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let log = running.site.audit_file();
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut rotated = Vec::new();
+    thread::scope(|scope| {
+        let _at_the_end = Over(&over);
+        for writer in 0..8 {
+            let (root, over, asked) = (running.root.with_token(running.root.token()), &over, &asked);
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    root.post(&format!("secret/data/w{writer}"), json!({ "data": { "a": "b" } })).expect(200);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for n in 1..=3 {
+            let before = all_lines(&log).len();
+            until(LONG, "some lines", || (all_lines(&log).len() > before + 20).then_some(()));
+            let old = log.with_extension(n.to_string());
+            fs::rename(&log, &old).expect("a rename");
+            running.server.signal(Signal::HUP);
+            until(LONG, "the new file", || log.exists().then_some(()));
+            rotated.push(old);
+        }
+        let before = all_lines(&log).len();
+        until(LONG, "lines in the last file", || (all_lines(&log).len() > before + 20).then_some(()));
+    });
+    let running = running.restart(|server| drop(server.stop()));
+    let (key, checkpoints) = (keep(&running, "public-key"), keep(&running, "checkpoints"));
+    let files: Vec<&Path> = rotated.iter().map(PathBuf::as_path).chain([log.as_path()]).collect();
+    let lines = files.iter().flat_map(|file| all_lines(file));
+    let of_writers = lines.filter(|l| l["request"]["path"].as_str().is_some_and(|p| p.starts_with("secret/data/w")));
+    assert_eq!(of_writers.count(), 2 * asked.load(Ordering::SeqCst));
+    assert!(rotated.iter().all(|file| !all_lines(file).is_empty()), "each rotation found lines");
+    let (code, text) = verify(&running, &key, Some(&checkpoints), &files);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn what_a_device_promises_decides_what_is_synced_before_an_answer() {
+    let running = super::bare("unsafe_allow_api_audit_creation = true");
+    let promises = ["write", "batch", "sync"];
+    for promise in promises {
+        let file = running.site.folder().join(format!("{promise}.log"));
+        let options = json!({ "file_path": file, "durability": promise });
+        running.root.post(&format!("sys/audit/{promise}"), json!({ "type": "file", "options": options })).expect(204);
+    }
+    running.root.post("secret/data/a", json!({ "data": { "a": "b" } })).expect(200);
+    // A device that has never synced has no series.
+    let syncs = || {
+        let page = running.root.get("sys/metrics?format=prometheus").expect(200).text();
+        promises.map(|promise| {
+            let series = format!("holdfast_audit_device_sync_count{{device=\"{promise}/\"");
+            let line = page.lines().find(|l| l.starts_with(&series)).and_then(|l| l.rsplit_once(' '));
+            line.map_or(0, |(_, count)| count.parse::<u64>().expect("a number"))
+        })
+    };
+    let count = 20;
+    let before = syncs();
+    for _ in 0..count {
+        running.root.get("secret/data/a").expect(200);
+    }
+    let read = syncs();
+    for n in 0..count {
+        running.root.post(&format!("secret/data/w{n}"), json!({ "data": { "a": "b" } })).expect(200);
+    }
+    let written = syncs();
+    let more = |promise: usize| (read[promise] - before[promise], written[promise] - read[promise]);
+    assert_eq!(more(0), (0, 0), "write waits for no disk");
+    let (for_reads, for_writes) = more(1);
+    assert!(for_reads == 0 && for_writes >= count, "batch: {for_reads} for reads, {for_writes} for writes");
+    let (for_reads, for_writes) = more(2);
+    assert!(for_reads >= count && for_writes >= count, "sync: {for_reads} for reads, {for_writes} for writes");
 }

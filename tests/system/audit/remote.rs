@@ -37,6 +37,8 @@ fn paths(stream: TcpStream) -> mpsc::Receiver<String> {
 fn a_peer_that_swallows_everything_holds_nobody_up_beside_a_file() {
     let running = bare(ALLOWED);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // The kernel would take as much as all clients send together.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).expect("a small buffer");
     let address = listener.local_addr().expect("an address").to_string();
     let log = running.site.folder().join("good.log");
     running.root.post("sys/audit/good", json!({ "type": "file", "options": { "file_path": log } })).expect(204);
