@@ -31,6 +31,11 @@ fn a_user_of_postgres_may_do_what_was_granted_and_no_more() {
     let body = json!({ "lease_id": user.lease, "increment": 600 });
     site.root().post("sys/leases/renew", body).expect(200);
     assert!((590..=606).contains(&valid(&user)));
+    let used = holdfast_tests::until(super::SOON, "the last use of the role", || {
+        let role = site.root().get("sys/last-use/database/roles/reader").expect(200);
+        role.at("/data/last_used_time").as_str().map(str::to_owned)
+    });
+    assert!(used.ends_with(":00:00Z"), "to the hour: {used}");
 }
 
 #[test]
@@ -164,6 +169,21 @@ fn a_static_password_is_changed_on_time_and_taken_back_when_that_fails() {
     holdfast_tests::until(super::SOON, "another password", || (password() != first).then_some(()));
     assert!(site.database.logs_in("app", &password()) || site.database.logs_in("app", &password()));
     assert!(!site.database.logs_in("app", &first));
+    // The server tells that it did so by itself, and why.
+    let log = std::fs::read_to_string(site.running.site.audit_file()).expect("the audit log");
+    let own = log.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let own: Vec<_> = own.filter(|l| l["actor"] == "system" && l["request"]["mount_point"] == "database/").collect();
+    let rotated = own.iter().find(|l| l["type"] == "response" && l["request"]["operation"] == "rotate");
+    let rotated = rotated.unwrap_or_else(|| panic!("no line of a rotation among {own:#?}"));
+    assert_eq!(rotated["cause"], "it was time by the schedule of the mount");
+    assert!(rotated["request"]["path"].as_str().is_some_and(|p| p.ends_with("/app")), "{rotated}");
+    assert!(!log.contains(&first), "a password is in the log");
+    // That it was read is noted, and to the hour.
+    let used = holdfast_tests::until(super::SOON, "the last use", || {
+        let path = "sys/last-use/database/static-roles/app";
+        site.root().get(path).expect(200).at("/data/last_used_time").as_str().map(str::to_owned)
+    });
+    assert!(used.ends_with(":00:00Z"), "{used}");
     let scheduled = json!({ "username": "app", "rotation_schedule": "0 3 * * sun", "rotation_window": "2h" });
     site.root().post("database/static-roles/app", scheduled).expect(204);
     let shown = site.root().get("database/static-roles/app").expect(200);
