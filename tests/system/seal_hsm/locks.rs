@@ -1,7 +1,10 @@
 //! Shares: of another cluster, the same twice, by many at once; and a configuration of another seal.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use holdfast_tests::{Keys, Running, Seal, Server, Setup, Site, program};
 use serde_json::json;
 
@@ -153,42 +156,106 @@ fn a_store_of_a_token_under_a_shamir_configuration_says_what_is_wrong() {
     server.until_unsealed();
 }
 
+/// GnuPG with a home of its own.
+struct Gnupg {
+    home: PathBuf,
+}
+
+impl Gnupg {
+    fn new(site: &Site) -> Gnupg {
+        let home = site.folder().join("gnupg");
+        std::fs::create_dir(&home).expect("a folder");
+        std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
+        Gnupg { home }
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let mut gpg = program::command("gpg");
+        gpg.env("GNUPGHOME", &self.home).args([
+            "--batch",
+            "--quiet",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+            "",
+        ]);
+        program::run_with_input(gpg.args(arguments), b"").good()
+    }
+
+    /// A new key's public half in base64.
+    fn key(&self, name: &str, kind: &str) -> String {
+        self.run(&["--quick-generate-key", name, kind]);
+        self.run(&["--armor", "--export", name]).lines().filter(|l| is_base64(l)).collect()
+    }
+
+    fn open(&self, message: &[u8]) -> String {
+        let file = self.home.join("message");
+        std::fs::write(&file, message).expect("written");
+        self.run(&["--decrypt", &file.display().to_string()]).trim().to_owned()
+    }
+}
+
+impl Drop for Gnupg {
+    fn drop(&mut self) {
+        let _agent_ends = program::command("gpgconf").env("GNUPGHOME", &self.home).args(["--kill", "all"]).status();
+    }
+}
+
 #[test]
 fn pgp_encrypted_shares_open_the_store_after_decryption() {
     let site = Site::make(Setup::shamir());
     let server = site.start();
-    let home = site.folder().join("gnupg");
-    std::fs::create_dir(&home).expect("a folder");
-    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
-    let gpg = |arguments: &[&str], input: &[u8]| {
-        let mut gpg = program::command("gpg");
-        gpg.env("GNUPGHOME", &home).args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]);
-        program::run_with_input(gpg.args(arguments), input).good()
-    };
-    let mut public = Vec::new();
-    for (name, kind) in [("alice", "default"), ("bob", "future-default")] {
-        gpg(&["--quick-generate-key", name, kind], b"");
-        public.push(gpg(&["--armor", "--export", name], b"").lines().filter(|l| is_base64(l)).collect::<String>());
-    }
+    let gpg = Gnupg::new(&site);
+    let public = [gpg.key("alice", "default"), gpg.key("bob", "future-default")];
     let body =
         json!({ "secret_shares": 2, "secret_threshold": 2, "pgp_keys": public, "root_token_pgp_key": public[0] });
     let made = server.client().post("sys/init", body).expect(200).json();
-    let open = |hex_text: &str| {
-        let file = home.join("message");
-        std::fs::write(&file, hex::decode(hex_text).expect("hex")).expect("written");
-        gpg(&["--decrypt", &file.display().to_string()], b"")
-    };
     for i in 0..2 {
-        let share = open(made["keys"][i].as_str().expect("a share"));
-        server.client().post("sys/unseal", json!({ "key": share.trim() })).expect(200);
+        let share = gpg.open(&hex::decode(made["keys"][i].as_str().expect("a share")).expect("hex"));
+        server.client().post("sys/unseal", json!({ "key": share })).expect(200);
     }
     server.client().get("sys/health").expect(200);
-    use base64::Engine;
-    let token = made["root_token"].as_str().expect("a token");
-    let token = base64::engine::general_purpose::STANDARD.decode(token).expect("base64");
-    let token = open(&hex::encode(token));
-    server.client().with_token(token.trim()).get("auth/token/lookup-self").expect(200);
-    let _agent_ends = program::command("gpgconf").env("GNUPGHOME", &home).args(["--kill", "all"]).status();
+    let token = gpg.open(&STANDARD.decode(made["root_token"].as_str().expect("a token")).expect("base64"));
+    server.client().with_token(&token).get("auth/token/lookup-self").expect(200);
+}
+
+#[test]
+fn a_root_token_that_was_made_for_a_pgp_key_is_one_after_decryption() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let gpg = Gnupg::new(&running.site);
+    let (alice, bob) = (gpg.key("alice", "default"), gpg.key("bob", "future-default"));
+    let shares = &running.keys.shares;
+
+    let begun = running.root.post("sys/generate-root-token/attempt", json!({ "pgp_key": alice })).expect(200);
+    assert_eq!((begun.at("/data/otp"), begun.at("/data/pgp_fingerprint").is_string()), (json!(""), true));
+    let give = |share: &str| {
+        let body = json!({ "key": share, "nonce": begun.at("/data/nonce") });
+        running.root.post("sys/generate-root-token/update", body).expect(200)
+    };
+    give(&shares[0]);
+    let for_alice = give(&shares[2]).text_at("/data/encoded_token");
+
+    // The same by the command line, which reads the key from a file.
+    let file = running.site.folder().join("bob.b64");
+    std::fs::write(&file, &bob).expect("a file");
+    let cli = |args: &[&str]| {
+        let mut cli = running.site.cli(&program::holdfast(), &running.server, running.root.token());
+        program::run(cli.args(["operator", "generate-root", "-format=json"]).args(args)).json()
+    };
+    let begun = cli(&["-init", &format!("-pgp-key={}", file.display())]);
+    let nonce = format!("-nonce={}", begun["nonce"].as_str().expect("a nonce"));
+    cli(&[&nonce, &shares[0]]);
+    let for_bob = cli(&[&nonce, &shares[1]])["encoded_token"].as_str().expect("a token").to_owned();
+
+    for encoded in [for_alice, for_bob] {
+        let message = STANDARD.decode(&encoded).expect("base64");
+        assert!(!String::from_utf8_lossy(&message).contains("hvs."), "it is covered");
+        let token = gpg.open(&message);
+        let own = running.server.client().with_token(&token).get("auth/token/lookup-self").expect(200);
+        assert_eq!(own.at("/data/policies"), json!(["root"]));
+        let log = std::fs::read_to_string(running.site.audit_file()).expect("the audit log");
+        assert!(!log.contains(&token) && !log.contains(&encoded));
+    }
 }
 
 /// A line of the body of ASCII armor: not its frame, its headers or its checksum.
