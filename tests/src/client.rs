@@ -100,6 +100,7 @@ impl Client {
     /// Ask with a body as it is and further headers.
     pub fn try_raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
         let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        audited::asked(method, path, body);
         let mut all = headers.to_vec();
         if let Some(token) = &self.token {
             all.push(("X-Vault-Token", token));

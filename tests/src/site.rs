@@ -291,6 +291,7 @@ impl Drop for Site {
     /// Whatever the test was about, its audit log is right.
     fn drop(&mut self) {
         let fault = self.setup.audit.then(|| audited::fault(&self.audit_file())).flatten();
+        let fault = audited::fault_of_made().or(fault);
         if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
             panic!("{fault}");
         }

@@ -64,16 +64,7 @@ pub trait Between {
     fn approve(&self, _n: usize, _root: &Client) {}
 }
 
-/// Nothing.
-struct Direct;
-
-impl Between for Direct {
-    fn command(&self, _n: usize, _folder: &Path) -> Command {
-        Command::new(holdfast())
-    }
-}
-
-/// Each node with an audit log in its folder.
+/// Nothing; each node has an audit log in its folder.
 pub struct Audited;
 
 impl Between for Audited {
@@ -103,7 +94,7 @@ impl Drop for Nodes {
     /// Whatever the test was about, the audit logs are right.
     fn drop(&mut self) {
         let logs = (0..self.servers.len()).map(|n| self.folder.path().join(format!("n{n}/audit.log")));
-        let fault = logs.filter_map(|log| audited::fault(&log)).next();
+        let fault = logs.filter_map(|log| audited::fault(&log)).next().or_else(audited::fault_of_made);
         if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
             panic!("{fault}");
         }
@@ -113,7 +104,7 @@ impl Drop for Nodes {
 impl Nodes {
     /// One node that is initialised, and others that join it.
     pub fn start(count: usize) -> Nodes {
-        Nodes::start_with((0..count).map(|_| (free_port(), free_port())).collect(), Box::new(Direct))
+        Nodes::start_with((0..count).map(|_| (free_port(), free_port())).collect(), Box::new(Audited))
     }
 
     /// The same with something between the members.
