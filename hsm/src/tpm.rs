@@ -39,6 +39,9 @@ pub struct TpmConfig {
     /// What its helper may do.
     #[n(8)]
     pub limits: HelperLimits,
+    /// Who has to sign before a sealed secret is given back.
+    #[n(9)]
+    pub custodians: Option<Custodians>,
 }
 
 impl TpmConfig {
@@ -60,6 +63,7 @@ impl TpmConfig {
             pin: None,
             keys: None,
             limits: HelperLimits::default(),
+            custodians: None,
         }
     }
 
@@ -89,9 +93,10 @@ impl TpmConfig {
         self.tcti.starts_with("tabrmd") || self.device_file().is_some_and(|file| !file.starts_with("/dev/tpm0"))
     }
 
-    /// The files that it reads at each use, since others replace them.
-    pub(crate) fn approval_folders(&self) -> impl Iterator<Item = PathBuf> {
-        let files = self.approval.iter().flat_map(|approval| [&approval.public_key, &approval.signatures]);
+    /// Where the files are that it reads at each use, since others replace them.
+    pub(crate) fn folders_of_keys(&self) -> impl Iterator<Item = PathBuf> {
+        let approval = self.approval.iter().flat_map(|approval| [&approval.public_key, &approval.signatures]);
+        let files = approval.chain(self.custodians.iter().flat_map(|custodians| &custodians.public_keys));
         files.filter_map(|file| Path::new(file).parent()).map(Path::to_owned)
     }
 }
@@ -164,6 +169,22 @@ pub struct Approval {
     /// What it has signed, JSON: `tpm2-pcr-signature.json`. Read again at each use.
     #[n(1)]
     pub signatures: String,
+}
+
+/// Who has to sign the TPM's challenge (TPM2_PolicySigned), and how many of them.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Custodians {
+    /// How many.
+    #[n(0)]
+    pub threshold: u8,
+    /// Their public keys, PEM files, whose names without the ending are theirs. Read when something is sealed.
+    #[n(1)]
+    pub public_keys: Vec<String>,
+}
+
+impl Custodians {
+    /// At most: the policy holds every choice of so many of them.
+    pub const MAX: usize = 14;
 }
 
 #[cfg(test)]

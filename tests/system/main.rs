@@ -29,6 +29,7 @@ mod profiles;
 mod prometheus;
 mod recovery_mode;
 mod remount;
+mod seal_custodians;
 mod seal_hsm;
 mod seal_migration;
 mod seal_static;

@@ -2,6 +2,8 @@
 //! was away.
 
 use crate::fault::{Fault, explain};
+use crate::nonce;
+use crate::quorum::Pending;
 use crate::root::{self, Root};
 use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class};
 use holdfast_hsm::tpm::TpmConfig;
@@ -15,6 +17,7 @@ use tss_esapi::handles::{KeyHandle, ObjectHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{CapabilityData, SymmetricDefinition};
+use tss_esapi::tss2_esys::TPMS_CONTEXT;
 use tss_esapi::{Context, Error, TctiNameConf, WrapperErrorKind};
 
 /// How long a call waits for the one before it.
@@ -44,6 +47,10 @@ pub(crate) struct Connection {
     pub(crate) session: AuthSession,
     /// The key that was used last: signing with it again costs no loading.
     pub(crate) loaded: Option<Loaded>,
+    /// The session that waits for custodians.
+    pub(crate) pending: Option<Pending>,
+    /// It is closed after this call.
+    pub(crate) is_spent: bool,
 }
 
 /// A key in the TPM.
@@ -74,9 +81,9 @@ impl Tpm {
                 None => Connection::open(&self.config),
             }
             .and_then(|mut connection| {
-                let result = act(&mut connection);
+                let result = connection.end_late_challenge().and_then(|()| act(&mut connection));
                 let spoilt = |fault: &Fault| fault.asks_for_a_new_connection() || fault.is_a_forged_answer();
-                if !result.as_ref().is_err_and(spoilt) {
+                if !result.as_ref().is_err_and(spoilt) && !connection.is_spent {
                     kept = Some(connection);
                 }
                 result
@@ -143,7 +150,7 @@ impl Connection {
         }
         let root = root::root(&mut context, config)?;
         let session = start_session(&mut context, root.handle, SessionType::Hmac)?;
-        Ok(Self { context, root, session, loaded: None })
+        Ok(Self { context, root, session, loaded: None, pending: None, is_spent: false })
     }
 
     /// With the session that protects commands and answers.
@@ -162,6 +169,40 @@ impl Connection {
         let session = start_session(&mut self.context, self.root.handle, SessionType::Policy)?;
         let result = PolicySession::try_from(session).map_err(Fault::from).and_then(|policy| act(self, policy));
         self.flush(SessionHandle::from(session).into(), result)
+    }
+
+    /// A policy session that may wait, and the nonce that the TPM gave it.
+    pub(crate) fn session_with_nonce(&mut self) -> Result<(PolicySession, Vec<u8>), Fault> {
+        let started = start_session(&mut self.context, self.root.handle, SessionType::Policy)?;
+        let saved = self.context.context_save(SessionHandle::from(started).into())?;
+        let nonce = TPMS_CONTEXT::try_from(saved.clone()).map_err(Fault::from);
+        let nonce = nonce.and_then(|saved| Ok(nonce::of_saved(&saved)?));
+        // In any case: a saved session stays in the TPM when the connection ends, a loaded one does not.
+        let session_handle = SessionHandle::from(self.context.context_load(saved)?);
+        let session = PolicySession::PolicySession {
+            hashing_algorithm: HashingAlgorithm::Sha256,
+            session_handle,
+            session_type: SessionType::Policy,
+        };
+        match nonce {
+            Ok(nonce) => Ok((session, nonce)),
+            Err(fault) => self.flush(session_handle.into(), Err(fault)),
+        }
+    }
+
+    /// The session that waits for custodians waits no longer.
+    pub(crate) fn end_challenge(&mut self) -> Result<(), Fault> {
+        match self.pending.take() {
+            Some(pending) => self.flush(pending.session().into(), Ok(())),
+            None => Ok(()),
+        }
+    }
+
+    fn end_late_challenge(&mut self) -> Result<(), Fault> {
+        match &self.pending {
+            Some(pending) if pending.is_over() => self.end_challenge(),
+            _ => Ok(()),
+        }
     }
 
     /// Takes an object or session out of the TPM, whatever came of its use.

@@ -1,8 +1,8 @@
 //! Encryption and decryption, in the two ways of a TPM.
 
 use crate::connection::Tpm;
-use crate::{oaep, seal};
-use holdfast_hsm::device::{CipherMechanism, Ciphertext, DeviceError, KeyRef};
+use crate::{oaep, quorum, seal};
+use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, CustodianSignature, DeviceError, KeyRef};
 use holdfast_hsm::memory::Secret;
 
 pub(crate) fn encrypt(
@@ -14,7 +14,13 @@ pub(crate) fn encrypt(
 ) -> Result<Ciphertext, DeviceError> {
     check(plaintext.expose())?;
     let bytes = match mechanism {
-        CipherMechanism::TpmSeal => seal::encrypt(tpm, key, plaintext.expose(), aad),
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned => {
+            if mechanism.needs_custodians() != tpm.config.custodians.is_some() {
+                let who = if mechanism.needs_custodians() { "no custodians are" } else { "custodians are" };
+                return Err(DeviceError::invalid(format!("{who} configured, and {mechanism} was asked for")));
+            }
+            seal::encrypt(tpm, key, plaintext.expose(), aad)
+        }
         CipherMechanism::RsaOaepSha256 => oaep::encrypt(tpm, key, plaintext.expose(), aad),
         other => Err(unsupported(other)),
     }?;
@@ -30,8 +36,36 @@ pub(crate) fn decrypt(
 ) -> Result<Secret<Vec<u8>>, DeviceError> {
     check(ciphertext)?;
     match mechanism {
-        CipherMechanism::TpmSeal => seal::decrypt(tpm, key, ciphertext, aad),
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned => seal::decrypt(tpm, key, ciphertext, aad),
         CipherMechanism::RsaOaepSha256 => oaep::decrypt(tpm, key, ciphertext, aad),
+        other => Err(unsupported(other)),
+    }
+}
+
+pub(crate) fn challenge(
+    tpm: &Tpm,
+    key: &KeyRef,
+    mechanism: CipherMechanism,
+    (ciphertext, aad): (&[u8], &[u8]),
+    valid_secs: u32,
+) -> Result<Challenge, DeviceError> {
+    check(ciphertext)?;
+    match mechanism {
+        CipherMechanism::TpmSealSigned => quorum::challenge(tpm, key, ciphertext, aad, valid_secs),
+        other => Err(unsupported(other)),
+    }
+}
+
+pub(crate) fn decrypt_signed(
+    tpm: &Tpm,
+    key: &KeyRef,
+    mechanism: CipherMechanism,
+    sealed: (&[u8], &[u8]),
+    message: &[u8],
+    signatures: &[CustodianSignature],
+) -> Result<Secret<Vec<u8>>, DeviceError> {
+    match mechanism {
+        CipherMechanism::TpmSealSigned => quorum::decrypt(tpm, key, sealed, message, signatures),
         other => Err(unsupported(other)),
     }
 }

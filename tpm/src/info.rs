@@ -21,7 +21,7 @@ pub(crate) fn info(tpm: &Tpm) -> Result<DeviceInfo, DeviceError> {
         let name = hex::encode(&connection.root.name);
         let capabilities = match tpm.config.keys {
             Some(_) => capabilities(connection)?,
-            None => sealing(),
+            None => sealing(tpm.config.custodians.is_some()),
         };
         connection.context.execute_without_session(|context| {
             let fixed = fixed_properties(context)?;
@@ -57,13 +57,14 @@ pub(crate) fn info(tpm: &Tpm) -> Result<DeviceInfo, DeviceError> {
 }
 
 /// What every TPM does.
-fn sealing() -> Capabilities {
-    Capabilities { cipher: vec![CipherMechanism::TpmSeal], random: true, ..Capabilities::default() }
+fn sealing(by_custodians: bool) -> Capabilities {
+    let seals = if by_custodians { CipherMechanism::TpmSealSigned } else { CipherMechanism::TpmSeal };
+    Capabilities { cipher: vec![seals], random: true, ..Capabilities::default() }
 }
 
 /// What this one does with keys that it makes, as it answers when it is asked.
 fn capabilities(connection: &mut Connection) -> Result<Capabilities, Fault> {
-    let mut can = sealing();
+    let mut can = sealing(false);
     for kind in [KeyKind::Rsa(2048), KeyKind::Rsa(3072), KeyKind::Rsa(4096), KeyKind::EcP256, KeyKind::EcP384] {
         if generate::does(connection, kind)? {
             can.generate.push(kind);

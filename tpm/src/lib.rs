@@ -1,14 +1,15 @@
 //! A TPM 2.0 as a device that holds keys: [`TpmDevice`], beside the backends of `holdfast-hsm`.
 //!
 //! One file for each capability, the same names as in the other backends; beside them `connection` (the TPM opened, its
-//! storage root key, the session that protects what passes the bus), `seal` and `oaep` (the two ways to encrypt), `policy`
-//! and `pcr` (what the TPM looks at before it gives a secret back), `approval` (who may change that), `store` (where keys
+//! storage root key, the session that protects what passes the bus), `seal` and `oaep` (the two ways to encrypt), `policy`,
+//! `pcr` and `measured` (what the TPM looks at before it gives a secret back), `approval` (who may change that), `quorum`, `trial`
+//! and `nonce` (custodians who have to sign), `store` (where keys
 //! rest), and `fault` (its answers as errors).
 //!
 //! A TPM keeps few keys inside. Its keys and sealed secrets rest outside, encrypted by its storage root key: a sealed
 //! root key in the lock that it opens, key pairs in files of a folder.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod approval;
@@ -20,20 +21,27 @@ mod fault;
 mod find;
 mod generate;
 mod info;
+mod measured;
+#[allow(unsafe_code)]
+mod nonce;
 mod oaep;
 mod pcr;
 mod policy;
 mod public_key;
+mod quorum;
 mod random;
 mod root;
 mod seal;
 mod sealed;
 mod sign;
+mod signer;
 mod store;
+mod trial;
 
 use connection::Tpm;
 use holdfast_hsm::DeviceConfig;
-use holdfast_hsm::device::{CipherMechanism, Ciphertext, DeviceError, DeviceInfo, KeyDevice};
+use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, CustodianSignature};
+use holdfast_hsm::device::{DeviceError, DeviceInfo, KeyDevice};
 use holdfast_hsm::device::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::tpm::TpmConfig;
@@ -111,6 +119,28 @@ impl KeyDevice for TpmDevice {
         aad: &[u8],
     ) -> Result<Secret<Vec<u8>>, DeviceError> {
         encrypt::decrypt(&self.tpm, key, mechanism, ciphertext, aad)
+    }
+
+    fn challenge(
+        &self,
+        key: &KeyRef,
+        mechanism: CipherMechanism,
+        ciphertext: &[u8],
+        aad: &[u8],
+        valid_secs: u32,
+    ) -> Result<Challenge, DeviceError> {
+        encrypt::challenge(&self.tpm, key, mechanism, (ciphertext, aad), valid_secs)
+    }
+
+    fn decrypt_signed(
+        &self,
+        key: &KeyRef,
+        mechanism: CipherMechanism,
+        sealed: (&[u8], &[u8]),
+        message: &[u8],
+        signatures: &[CustodianSignature],
+    ) -> Result<Secret<Vec<u8>>, DeviceError> {
+        encrypt::decrypt_signed(&self.tpm, key, mechanism, sealed, message, signatures)
     }
 
     fn derive(&self, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {

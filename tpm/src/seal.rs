@@ -2,10 +2,10 @@
 
 use crate::connection::{Connection, Tpm};
 use crate::fault::{Fault, LOCKOUT};
-use crate::pcr;
 use crate::policy::PolicyDigest;
+use crate::quorum::Quorum;
 use crate::sealed::{self, Header, Parts};
-use crate::{approval, root};
+use crate::{approval, measured, pcr, root};
 use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class, KeyRef};
 use holdfast_hsm::gcm;
 use holdfast_hsm::memory::{Key, Secret};
@@ -17,10 +17,9 @@ use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
 use tss_esapi::constants::tss::{TPM2_PT_LOCKOUT_COUNTER, TPM2_PT_MAX_AUTH_FAIL};
 use tss_esapi::handles::{KeyHandle, ObjectHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
-use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::interface_types::session_handles::PolicySession;
+use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Auth, CapabilityData, Digest, KeyedHashScheme, Nonce, Private, Public, PublicBuilder, PublicKeyedHashParameters,
+    Auth, CapabilityData, Digest, KeyedHashScheme, Private, Public, PublicBuilder, PublicKeyedHashParameters,
     SensitiveData,
 };
 use tss_esapi::traits::{Marshall, UnMarshall};
@@ -30,7 +29,7 @@ pub(crate) fn encrypt(tpm: &Tpm, key: &KeyRef, plaintext: &[u8], aad: &[u8]) -> 
     tpm.run(&format!("seal under {key}"), |connection| {
         the_root(connection, key)?;
         let once = Key::random(gcm::KEY_BYTES).map_err(|error| DeviceError::new(Class::Failed, error.to_string()))?;
-        let header = seal(connection, &tpm.config, &once)?.to_bytes()?;
+        let header = seal(connection, &tpm.config, &once, aad)?.to_bytes()?;
         // The key is used once, so the IV may be constant.
         let sealed = gcm::seal(array(once.expose())?, [0; gcm::IV_BYTES], plaintext, &[&header[..], aad].concat());
         Ok([header, sealed].concat())
@@ -38,16 +37,31 @@ pub(crate) fn encrypt(tpm: &Tpm, key: &KeyRef, plaintext: &[u8], aad: &[u8]) -> 
 }
 
 pub(crate) fn decrypt(tpm: &Tpm, key: &KeyRef, bytes: &[u8], aad: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
-    let Parts { header, header_bytes, ciphertext } = sealed::parse(bytes).ok_or_else(|| tampered(key))?;
+    let parts = sealed::parse(bytes).ok_or_else(|| tampered(key))?;
     tpm.run(&format!("unseal what {key} protects"), |connection| {
-        the_root(connection, key)?;
-        if header.root != connection.root.name {
-            return Err(tampered(key).into());
+        is_of_this_root(connection, key, &parts.header)?;
+        if let Some(quorum) = &parts.header.quorum {
+            return Err(quorum.is_needed(&tpm.config).into());
         }
-        let once = unseal(connection, &tpm.config, &header, key)?;
-        let opened = gcm::open(array(&once)?, [0; gcm::IV_BYTES], ciphertext, &[header_bytes, aad].concat());
-        Ok(Secret::new(opened.ok_or_else(|| tampered(key))?))
+        let once = unseal(connection, &tpm.config, &parts.header, key)?;
+        Ok(opened(&once, &parts, key, aad)?)
     })
+}
+
+/// What the TPM had sealed opens the rest.
+pub(crate) fn opened(once: &[u8], parts: &Parts<'_>, key: &KeyRef, aad: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
+    let aad = [parts.header_bytes, aad].concat();
+    let opened = gcm::open(array(once)?, [0; gcm::IV_BYTES], parts.ciphertext, &aad);
+    Ok(Secret::new(opened.ok_or_else(|| tampered(key))?))
+}
+
+/// Whether this TPM can have sealed it, by what it says.
+pub(crate) fn is_of_this_root(connection: &mut Connection, key: &KeyRef, header: &Header) -> Result<(), Fault> {
+    the_root(connection, key)?;
+    if header.root != connection.root.name {
+        return Err(tampered(key).into());
+    }
+    Ok(())
 }
 
 /// The one key that seals, or why it is not this.
@@ -79,10 +93,14 @@ fn the_root(connection: &mut Connection, key: &KeyRef) -> Result<(), Fault> {
 }
 
 /// Has the TPM make an object that holds `secret`.
-fn seal(connection: &mut Connection, config: &TpmConfig, secret: &Key) -> Result<Header, Fault> {
+fn seal(connection: &mut Connection, config: &TpmConfig, secret: &Key, aad: &[u8]) -> Result<Header, Fault> {
     let measured = pcr::read(connection, &config.pcrs)?;
     let approver = config.approval.as_ref().map(approval::configured_key).transpose()?;
-    let policy = policy(connection, config, &measured, approver.as_deref())?;
+    let quorum = Quorum::configured(config)?;
+    if let Some(quorum) = &quorum {
+        quorum.try_out(connection)?;
+    }
+    let policy = policy(config, &measured, approver.as_deref(), quorum.as_ref(), aad)?;
 
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
@@ -112,25 +130,33 @@ fn seal(connection: &mut Connection, config: &TpmConfig, secret: &Key) -> Result
         measured,
         approver,
         pin: config.pin.is_some(),
+        quorum,
     })
 }
 
 /// What the object asks for; `None`: its authorisation value alone.
 fn policy(
-    connection: &mut Connection,
     config: &TpmConfig,
     measured: &[pcr::Measurement],
     approver: Option<&[u8]>,
+    quorum: Option<&Quorum>,
+    aad: &[u8],
 ) -> Result<Option<PolicyDigest>, Fault> {
-    let policy = match approver {
-        Some(spki) => {
-            let name = with_approver(connection, spki, |_, _, name| Ok(name.value().to_vec()))?;
-            PolicyDigest::approved_by(&name)
-        }
-        None if measured.is_empty() => return Ok(None),
-        None => PolicyDigest::EMPTY.and_pcrs(measured),
+    let policy = match quorum {
+        Some(quorum) => quorum.branches(measurements(measured, approver)?, aad)?.joined(),
+        None if measured.is_empty() && approver.is_none() => return Ok(None),
+        None => measurements(measured, approver)?,
     };
     Ok(Some(if config.pin.is_some() { policy.and_auth_value() } else { policy }))
+}
+
+/// What it asks for of the machine's measurements.
+pub(crate) fn measurements(measured: &[pcr::Measurement], approver: Option<&[u8]>) -> Result<PolicyDigest, Fault> {
+    Ok(match approver {
+        Some(spki) => PolicyDigest::approved_by(&approval::approver(spki)?.name()?),
+        None if measured.is_empty() => PolicyDigest::EMPTY,
+        None => PolicyDigest::EMPTY.and_pcrs(measured),
+    })
 }
 
 /// Has the TPM give back what it sealed.
@@ -140,6 +166,14 @@ fn unseal(
     header: &Header,
     key: &KeyRef,
 ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    ask_for_the_pin(connection, config, header)?;
+    let object = load(connection, header, key)?;
+    let result = unseal_object(connection, config, header, object);
+    connection.flush(object.into(), result)
+}
+
+/// Whether the PIN is there and may be tried, if one is wanted.
+pub(crate) fn ask_for_the_pin(connection: &mut Connection, config: &TpmConfig, header: &Header) -> Result<(), Fault> {
     if header.pin && config.pin.is_none() {
         return Err(DeviceError::new(
             Class::NeedsLogin,
@@ -150,11 +184,16 @@ fn unseal(
     if header.pin {
         refuse_the_last_try(connection, config)?;
     }
+    Ok(())
+}
+
+/// The sealed object in the TPM. Whoever asks for it takes it out again.
+pub(crate) fn load(connection: &mut Connection, header: &Header, key: &KeyRef) -> Result<KeyHandle, Fault> {
     let changed = |_| tampered(key);
     let public = Public::unmarshall(&header.public).map_err(changed)?;
     let private = Private::try_from(header.private.clone()).map_err(changed)?;
     let root = connection.root.handle;
-    let object = connection.protected(|context| context.load(root, private, public)).map_err(|error| {
+    connection.protected(|context| context.load(root, private, public)).map_err(|error| {
         let fault = Fault::from(error);
         match fault.kind() {
             Some(Kind::Integrity | Kind::Size | Kind::Value | Kind::Type | Kind::Attributes | Kind::Hash)
@@ -164,9 +203,7 @@ fn unseal(
             }
             _ => fault,
         }
-    })?;
-    let result = unseal_object(connection, config, header, object);
-    connection.flush(object.into(), result)
+    })
 }
 
 fn unseal_object(
@@ -175,134 +212,57 @@ fn unseal_object(
     header: &Header,
     object: KeyHandle,
 ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    if header.measured.is_empty() && header.approver.is_none() {
+        let session = connection.session;
+        return unseal_with(connection, config, header, object, session);
+    }
+    connection.with_policy(|connection, session| {
+        measured::show(connection, config, header, session)?;
+        pin_too(connection, header, session)?;
+        unseal_with(connection, config, header, object, session.into())
+    })
+}
+
+/// Has the TPM give it back in a session that has satisfied its policy.
+pub(crate) fn unseal_with(
+    connection: &mut Connection,
+    config: &TpmConfig,
+    header: &Header,
+    object: KeyHandle,
+    session: AuthSession,
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let object = ObjectHandle::from(object);
     if header.pin
         && let Some(auth) = auth(config)?
     {
         connection.context.tr_set_auth(object, auth)?;
     }
-    let opened = if header.measured.is_empty() && header.approver.is_none() {
-        connection.protected(|context| context.unseal(object)).map_err(Fault::from)
-    } else {
-        connection.with_policy(|connection, session| {
-            satisfy(connection, config, header, session)?;
-            let opened =
-                connection.context.execute_with_session(Some(session.into()), |context| context.unseal(object));
-            Ok(opened?)
-        })
-    };
-    match opened {
+    match connection.context.execute_with_session(Some(session), |context| context.unseal(object)) {
         Ok(secret) => Ok(Zeroizing::new(secret.value().to_vec())),
-        Err(fault) => Err(match fault.kind() {
-            Some(Kind::AuthFail | Kind::BadAuth) if header.pin => DeviceError::new(
-                Class::PinWrong,
-                format!(
-                    "the PIN for {} is wrong: it was tried once and is not tried again; correct 'pin', 'pin_file' or \
-                     'pin_env' and reload",
-                    config.name()
-                ),
-            )
-            .into(),
-            _ => fault,
-        }),
+        Err(error) => {
+            let fault = Fault::from(error);
+            Err(match fault.kind() {
+                Some(Kind::AuthFail | Kind::BadAuth) if header.pin => DeviceError::new(
+                    Class::PinWrong,
+                    format!(
+                        "the PIN for {} is wrong: it was tried once and is not tried again; correct 'pin', 'pin_file' or \
+                         'pin_env' and reload",
+                        config.name()
+                    ),
+                )
+                .into(),
+                _ => fault,
+            })
+        }
     }
 }
 
-/// Shows the TPM what it wants to see.
-fn satisfy(
-    connection: &mut Connection,
-    config: &TpmConfig,
-    header: &Header,
-    session: PolicySession,
-) -> Result<(), Fault> {
-    let banks = pcr::banks(&header.measured);
-    let selection = pcr::selection(&banks)?;
-    let now = pcr::read(connection, &banks)?;
-    let refused = |why: String| DeviceError::new(Class::PolicyRefused, why);
-    let Some(spki) = &header.approver else {
-        if now != header.measured {
-            return Err(refused(format!(
-                "the machine is not measured as it was when this was sealed: {} changed. If that was meant, open the store \
-                 with its recovery shares or another seal and seal it anew (docs/tpm.md, 'Firmware updates'); if not, somebody \
-                 has changed how this machine starts",
-                pcr::changed(&header.measured, &now)
-            ))
-            .into());
-        }
-        let digest = Digest::try_from(pcr::digest(&now).to_vec())?;
-        connection.context.execute_without_session(|context| context.policy_pcr(session, digest, selection))?;
-        return pin_too(connection, header, session);
-    };
-    let policy = if now.is_empty() { PolicyDigest::EMPTY } else { PolicyDigest::EMPTY.and_pcrs(&now) };
-    let Some(approval) = &config.approval else {
-        return Err(DeviceError::config(
-            "this was sealed for measurements that somebody approves: set 'pcr_public_key' and 'pcr_signatures'",
-        )
-        .into());
-    };
-    let [bank] = &banks[..] else { return Err(DeviceError::config(ONE_BANK).into()) };
-    let public = approval::public_area(spki)?;
-    let Some(signature) = approval::find(approval, &public, bank, policy)? else {
-        let changed = pcr::changed(&header.measured, &now);
-        let since =
-            if changed.is_empty() { String::new() } else { format!(" (since it was sealed, {changed} changed)") };
-        return Err(refused(format!(
-            "nobody has approved how this machine is measured now{since}: put a signature over policy {} into {}",
-            hex::encode(policy.0),
-            approval.signatures
-        ))
-        .into());
-    };
-    let digest = Digest::try_from(pcr::digest(&now).to_vec())?;
-    connection.context.execute_without_session(|context| context.policy_pcr(session, digest, selection))?;
-    // What is signed is the policy and the (empty) reference (Part 3, 23.16).
-    let approved = Digest::try_from(policy.0.to_vec())?;
-    let signed = Digest::try_from(Sha256::digest(policy.0).to_vec())?;
-    with_approver(connection, spki, |connection, approver, name| {
-        connection.context.execute_without_session(|context| {
-            let ticket = context.verify_signature(approver, signed.clone(), signature.clone()).map_err(|error| {
-                let fault = Fault::from(error);
-                match fault.kind() {
-                    Some(Kind::Signature | Kind::Size | Kind::Value | Kind::EccPoint) => refused(format!(
-                        "the signature over policy {} in {} is not by the key that this was sealed for",
-                        hex::encode(policy.0),
-                        approval.signatures
-                    ))
-                    .into(),
-                    _ => fault,
-                }
-            })?;
-            Ok(context.policy_authorize(session, approved.clone(), Nonce::default(), name, ticket)?)
-        })
-    })?;
-    pin_too(connection, header, session)
-}
-
-/// Approvals are for registers of one bank, as the field's tools make them.
-pub(crate) const ONE_BANK: &str = "with 'pcr_public_key', 'pcrs' names registers of one bank";
-
-fn pin_too(connection: &mut Connection, header: &Header, session: PolicySession) -> Result<(), Fault> {
+/// The policy asks for the PIN, where one was set.
+pub(crate) fn pin_too(connection: &mut Connection, header: &Header, session: PolicySession) -> Result<(), Fault> {
     if header.pin {
         connection.context.execute_without_session(|context| context.policy_auth_value(session))?;
     }
     Ok(())
-}
-
-/// With the approver's key in the TPM, and its Name.
-fn with_approver<T>(
-    connection: &mut Connection,
-    spki: &[u8],
-    act: impl FnOnce(&mut Connection, KeyHandle, &tss_esapi::structures::Name) -> Result<T, Fault>,
-) -> Result<T, Fault> {
-    let public = approval::public_area(spki)?;
-    // A ticket of the null hierarchy proves nothing.
-    let key =
-        connection.context.execute_without_session(|context| context.load_external_public(public, Hierarchy::Owner))?;
-    let result = match connection.context.tr_get_name(key.into()) {
-        Ok(name) => act(connection, key, &name),
-        Err(error) => Err(error.into()),
-    };
-    connection.flush(key.into(), result)
 }
 
 /// The PIN as the TPM takes it: as long as its hash, and without a last byte of zero, which a TPM would cut off.
@@ -345,7 +305,7 @@ fn array(key: &[u8]) -> Result<&[u8; gcm::KEY_BYTES], DeviceError> {
     key.try_into().map_err(|_| DeviceError::new(Class::Tampered, "what the TPM had sealed is no AES-256 key"))
 }
 
-fn tampered(key: &KeyRef) -> DeviceError {
+pub(crate) fn tampered(key: &KeyRef) -> DeviceError {
     DeviceError::new(
         Class::Tampered,
         format!(

@@ -4,6 +4,7 @@
 //! the AES key, and what it was bound to; it is part of the associated data, so that nothing of it can be changed.
 
 use crate::pcr::Measurement;
+use crate::quorum::Quorum;
 use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class};
 use minicbor::{Decode, Encode};
 
@@ -28,6 +29,9 @@ pub(crate) struct Header {
     /// Whether a PIN is wanted too.
     #[n(5)]
     pub(crate) pin: bool,
+    /// Who has to sign first.
+    #[n(6)]
+    pub(crate) quorum: Option<Quorum>,
 }
 
 /// A sealed secret, taken apart.

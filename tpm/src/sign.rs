@@ -28,12 +28,7 @@ pub(crate) fn sign(
     let digest = input.prepared(mechanism)?;
     tpm.run(&format!("sign ({mechanism}) with {key}"), |connection| {
         let handle = load(connection, &stored)?;
-        // The key is not restricted: it signs digests that the TPM has not made.
-        let ticket = HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
-            tag: TPM2_ST_HASHCHECK,
-            hierarchy: TPM2_RH_NULL,
-            digest: Default::default(),
-        })?;
+        let ticket = no_ticket()?;
         let digest = Digest::try_from(digest.clone())?;
         let signed = connection.protected(|context| context.sign(handle, digest, scheme, ticket));
         match used(&stored, signed)? {
@@ -76,6 +71,15 @@ pub(crate) fn verify(
                 _ => Err(fault),
             },
         }
+    })
+}
+
+/// For keys that are not restricted: they sign digests that the TPM has not made.
+pub(crate) fn no_ticket() -> tss_esapi::Result<HashcheckTicket> {
+    HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
+        tag: TPM2_ST_HASHCHECK,
+        hierarchy: TPM2_RH_NULL,
+        digest: Default::default(),
     })
 }
 

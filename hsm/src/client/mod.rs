@@ -253,6 +253,7 @@ fn mismatch(answer: &Answer) -> DeviceError {
         Answer::Ciphertext { .. } => "ciphertext",
         Answer::Secret(_) => "secret",
         Answer::Done => "done",
+        Answer::Challenge(_) => "challenge",
     };
     DeviceError::new(Class::Failed, format!("the device gave an answer of another kind ({kind}): this is a defect"))
 }

@@ -6,6 +6,8 @@
 //! In each way nothing opens without the device.
 
 use super::DeviceClient;
+use super::mismatch;
+use crate::device::{Answer, Call, Challenge, CustodianSignature};
 use crate::device::{CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
 use crate::device::{DeviceInfo, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
 use crate::gcm;
@@ -13,6 +15,7 @@ use crate::memory::{Key, MemoryError, Secret};
 use crate::pkcs11::Pkcs11Config;
 use crate::tpm::TpmConfig;
 use crate::yubihsm::YubiHsmConfig;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Which wrapping key, as a `seal` stanza says it.
@@ -41,10 +44,14 @@ impl From<&Pkcs11Config> for WrapKeyConfig {
 
 impl From<&TpmConfig> for WrapKeyConfig {
     /// A TPM has one key that wraps: its storage root key.
-    fn from(_: &TpmConfig) -> Self {
+    fn from(config: &TpmConfig) -> Self {
+        let mechanism = match config.custodians {
+            Some(_) => CipherMechanism::TpmSealSigned,
+            None => CipherMechanism::TpmSeal,
+        };
         Self {
             key_label: Some(TpmConfig::ROOT_LABEL.to_owned()),
-            mechanism: Some(CipherMechanism::TpmSeal.name().to_owned()),
+            mechanism: Some(mechanism.name().to_owned()),
             ..Self::default()
         }
     }
@@ -156,8 +163,12 @@ impl DeviceClient {
     /// the device may say.
     pub fn unwrap(&self, key: &WrapKeyInfo, wrapped: &[u8], aad: &[u8]) -> Result<Key, DeviceError> {
         match wrapped {
-            [FORMAT, way @ (AES_GCM | TPM_SEAL), bytes @ ..] => {
-                let mechanism = if *way == AES_GCM { CipherMechanism::AesGcm } else { CipherMechanism::TpmSeal };
+            [FORMAT, way @ (AES_GCM | TPM_SEAL | TPM_SEAL_SIGNED), bytes @ ..] => {
+                let mechanism = match *way {
+                    AES_GCM => CipherMechanism::AesGcm,
+                    TPM_SEAL => CipherMechanism::TpmSeal,
+                    _ => CipherMechanism::TpmSealSigned,
+                };
                 let opened = self.decrypt(key.key_ref(), mechanism, bytes, &bound(&[FORMAT, *way], aad))?;
                 Key::from_slice(&mut opened.into_inner()).map_err(memory)
             }
@@ -181,6 +192,48 @@ impl DeviceClient {
                 "the wrapped key has format {format}, this program reads {FORMAT}: use the newer program"
             ))),
         }
+    }
+
+    /// What custodians have to sign before [`unwrap_signed`](Self::unwrap_signed) opens what [`wrap`](Self::wrap) gave.
+    ///
+    /// # Errors
+    /// `Invalid` if no custodians have to, and all that the device may say.
+    pub fn challenge(
+        &self,
+        key: &WrapKeyInfo,
+        wrapped: &[u8],
+        aad: &[u8],
+        valid: Duration,
+    ) -> Result<Challenge, DeviceError> {
+        let (ciphertext, aad) = signed_for(wrapped, aad)?;
+        let valid_secs = u32::try_from(valid.as_secs()).unwrap_or(u32::MAX);
+        let mechanism = CipherMechanism::TpmSealSigned;
+        let call = Call::Challenge { key: key.key_ref(), mechanism, ciphertext, aad, valid_secs };
+        match self.call(call)? {
+            Answer::Challenge(challenge) => Ok(challenge),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Opens what custodians have signed for, with the message of their challenge.
+    ///
+    /// # Errors
+    /// `PolicyRefused` if the challenge has ended or the signatures are not as they must be, and all that the device may
+    /// say. In each case it takes a new challenge.
+    pub fn unwrap_signed(
+        &self,
+        key: &WrapKeyInfo,
+        wrapped: &[u8],
+        aad: &[u8],
+        message: &[u8],
+        signatures: Vec<CustodianSignature>,
+    ) -> Result<Key, DeviceError> {
+        let (ciphertext, aad) = signed_for(wrapped, aad)?;
+        let mechanism = CipherMechanism::TpmSealSigned;
+        let message = message.to_vec();
+        let opened =
+            self.secret(Call::DecryptSigned { key: key.key_ref(), mechanism, ciphertext, aad, message, signatures })?;
+        Key::from_slice(&mut opened.into_inner()).map_err(memory)
     }
 
     /// The key that is there, of a kind that can wrap.
@@ -256,12 +309,17 @@ impl DeviceClient {
         let key = found.key_ref();
         let probe = Key::random(gcm::KEY_BYTES).map_err(memory)?;
         let sealed = self.encrypt(key.clone(), wanted.unwrap_or(default), Secret::new(probe.expose().to_vec()), &[])?;
-        let opened = self.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, &[])?;
-        if !probe.ct_eq(opened.expose()) {
-            return Err(DeviceError::new(
-                Class::Failed,
-                format!("{key} does not open what it closed: do not use this token"),
-            ));
+        match self.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, &[]) {
+            Ok(opened) if probe.ct_eq(opened.expose()) => {}
+            // The device has tried its part with a key of its own when it sealed.
+            Err(error) if error.class == Class::NeedsCustodians && sealed.mechanism.needs_custodians() => {}
+            Ok(_) => {
+                return Err(DeviceError::new(
+                    Class::Failed,
+                    format!("{key} does not open what it closed: do not use this token"),
+                ));
+            }
+            Err(error) => return Err(error),
         }
         // Others can wrap for an RSA key; a storage key only takes what was made in its TPM.
         let public_part = match family(default) {
@@ -282,6 +340,7 @@ const OAEP_SHA256: u8 = 2;
 const OAEP_SHA1: u8 = 3;
 const TPM_SEAL: u8 = 4;
 const YUBIHSM_WRAP: u8 = 5;
+const TPM_SEAL_SIGNED: u8 = 6;
 
 fn code(mechanism: CipherMechanism) -> u8 {
     match mechanism {
@@ -290,6 +349,7 @@ fn code(mechanism: CipherMechanism) -> u8 {
         CipherMechanism::RsaOaepSha1 => OAEP_SHA1,
         CipherMechanism::TpmSeal => TPM_SEAL,
         CipherMechanism::YubiHsmWrap => YUBIHSM_WRAP,
+        CipherMechanism::TpmSealSigned => TPM_SEAL_SIGNED,
     }
 }
 
@@ -306,8 +366,16 @@ fn family(mechanism: CipherMechanism) -> Family {
     match mechanism {
         CipherMechanism::AesGcm => Family::Aes,
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => Family::Rsa,
-        CipherMechanism::TpmSeal => Family::Tpm,
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned => Family::Tpm,
         CipherMechanism::YubiHsmWrap => Family::YubiHsm,
+    }
+}
+
+/// The ciphertext that custodians sign for, and what it is bound to.
+fn signed_for(wrapped: &[u8], aad: &[u8]) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
+    match wrapped {
+        [FORMAT, TPM_SEAL_SIGNED, ciphertext @ ..] => Ok((ciphertext.to_vec(), bound(&[FORMAT, TPM_SEAL_SIGNED], aad))),
+        _ => Err(DeviceError::invalid("this opens without custodians' signatures")),
     }
 }
 

@@ -103,7 +103,7 @@ pub(super) fn of(config: &DeviceConfig) -> Paths {
         DeviceConfig::Tpm(config) => {
             paths.write.extend(config.device_file().map(Path::to_owned));
             paths.write.extend(config.keys.as_ref().map(PathBuf::from));
-            paths.read.extend(config.approval_folders());
+            paths.read.extend(config.folders_of_keys());
         }
         DeviceConfig::Pkcs11(config) => {
             let module = PathBuf::from(&config.lib);

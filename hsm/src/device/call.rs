@@ -1,7 +1,10 @@
 //! The messages: what is asked and what is answered.
 
 use super::wire::secret_bytes;
-use super::{CipherMechanism, DeviceInfo, Hash, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
+use super::{
+    Challenge, CipherMechanism, CustodianSignature, DeviceInfo, Hash, KeyInfo, KeyRef, KeySpec, SignInput,
+    SignMechanism,
+};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 
@@ -136,6 +139,48 @@ pub enum Call {
         #[cbor(n(3), with = "minicbor::bytes")]
         tag: Vec<u8>,
     },
+    /// What custodians have to sign before this is decrypted. The device keeps one challenge; a new one ends it.
+    /// → [`Answer::Challenge`]
+    #[n(14)]
+    Challenge {
+        /// With which key.
+        #[n(0)]
+        key: KeyRef,
+        /// As the answer to `Encrypt` said.
+        #[n(1)]
+        mechanism: CipherMechanism,
+        /// As the answer to `Encrypt` said.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        ciphertext: Vec<u8>,
+        /// As given to `Encrypt`.
+        #[cbor(n(3), with = "minicbor::bytes")]
+        aad: Vec<u8>,
+        /// How long it is to wait for them.
+        #[n(4)]
+        valid_secs: u32,
+    },
+    /// Decrypts what custodians have signed for. The challenge ends with it, whatever comes of it. → [`Answer::Secret`]
+    #[n(15)]
+    DecryptSigned {
+        /// With which key.
+        #[n(0)]
+        key: KeyRef,
+        /// As the answer to `Encrypt` said.
+        #[n(1)]
+        mechanism: CipherMechanism,
+        /// As the answer to `Encrypt` said.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        ciphertext: Vec<u8>,
+        /// As given to `Encrypt`.
+        #[cbor(n(3), with = "minicbor::bytes")]
+        aad: Vec<u8>,
+        /// The challenge's message, to know it by.
+        #[cbor(n(4), with = "minicbor::bytes")]
+        message: Vec<u8>,
+        /// What they signed.
+        #[n(5)]
+        signatures: Vec<CustodianSignature>,
+    },
 }
 
 impl Call {
@@ -145,7 +190,7 @@ impl Call {
     /// Whether asking twice does no more than asking once, so that it may be repeated
     /// after a helper died with the answer unknown.
     pub fn is_idempotent(&self) -> bool {
-        !matches!(self, Self::Generate(_) | Self::Import { .. } | Self::Destroy(_))
+        !matches!(self, Self::Generate(_) | Self::Import { .. } | Self::Destroy(_) | Self::DecryptSigned { .. })
     }
 
     /// For logs and error texts.
@@ -165,6 +210,8 @@ impl Call {
             Self::Destroy(_) => "destroy",
             Self::Mac { .. } => "mac",
             Self::VerifyMac { .. } => "verify mac",
+            Self::Challenge { .. } => "challenge",
+            Self::DecryptSigned { .. } => "decrypt signed",
         }
     }
 }
@@ -197,10 +244,13 @@ pub enum Answer {
         #[cbor(n(1), with = "minicbor::bytes")]
         bytes: Vec<u8>,
     },
-    /// To `Decrypt`, `Derive` and `Random`.
+    /// To `Decrypt`, `DecryptSigned`, `Derive` and `Random`.
     #[n(6)]
     Secret(#[cbor(n(0), with = "secret_bytes")] Secret<Vec<u8>>),
     /// To `Destroy`.
     #[n(7)]
     Done,
+    /// To `Challenge`.
+    #[n(8)]
+    Challenge(#[n(0)] Challenge),
 }

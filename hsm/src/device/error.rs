@@ -100,4 +100,7 @@ pub enum DeviceErrorClass {
     /// an approval that is missing.
     #[n(13)]
     PolicyRefused,
+    /// Custodians have to sign a [`Challenge`](super::Challenge) first.
+    #[n(14)]
+    NeedsCustodians,
 }

@@ -140,6 +140,9 @@ pub enum CipherMechanism {
     /// Wrap Data of a YubiHSM: AES-CCM inside, under a wrap key. Takes no associated data.
     #[n(5)]
     YubiHsmWrap,
+    /// [`TpmSeal`](Self::TpmSeal) with a policy that needs the signatures of custodians (TPM2_PolicySigned).
+    #[n(6)]
+    TpmSealSigned,
 }
 
 impl CipherMechanism {
@@ -147,6 +150,11 @@ impl CipherMechanism {
     pub const GCM_IV_BYTES: usize = 12;
     /// Bytes of the AES-GCM tag.
     pub const GCM_TAG_BYTES: usize = 16;
+
+    /// Whether it opens only when custodians have signed.
+    pub fn needs_custodians(self) -> bool {
+        self == Self::TpmSealSigned
+    }
 
     /// The name that stored records carry.
     pub fn name(self) -> &'static str {
@@ -156,6 +164,7 @@ impl CipherMechanism {
             Self::RsaOaepSha1 => "CKM_RSA_PKCS_OAEP/SHA1",
             Self::TpmSeal => "TPM2_SEAL/AES-256-GCM",
             Self::YubiHsmWrap => "YUBIHSM_WRAP_DATA/AES-CCM",
+            Self::TpmSealSigned => "TPM2_SEAL+POLICY_SIGNED/AES-256-GCM",
         }
     }
 
@@ -174,6 +183,7 @@ impl CipherMechanism {
             "RSA_PKCS_OAEP/SHA1" => Ok(Self::RsaOaepSha1),
             "TPM2_SEAL/AES-256-GCM" => Ok(Self::TpmSeal),
             "YUBIHSM_WRAP_DATA/AES-CCM" => Ok(Self::YubiHsmWrap),
+            "TPM2_SEAL+POLICY_SIGNED/AES-256-GCM" => Ok(Self::TpmSealSigned),
             _ => Err(DeviceError::config(format!(
                 "mechanism '{text}' cannot wrap the root key: use CKM_AES_GCM (0x1087) or CKM_RSA_PKCS_OAEP (0x9)"
             ))),
@@ -232,8 +242,8 @@ mod tests {
         for text in ["CKM_RSA_PKCS_OAEP", "0x0009", "0x9", "9"] {
             assert_eq!(CipherMechanism::from_name(text).unwrap(), CipherMechanism::RsaOaepSha256, "{text}");
         }
-        use CipherMechanism::{AesGcm, RsaOaepSha1, RsaOaepSha256, TpmSeal, YubiHsmWrap};
-        for mechanism in [AesGcm, RsaOaepSha256, RsaOaepSha1, TpmSeal, YubiHsmWrap] {
+        use CipherMechanism::{AesGcm, RsaOaepSha1, RsaOaepSha256, TpmSeal, TpmSealSigned, YubiHsmWrap};
+        for mechanism in [AesGcm, RsaOaepSha256, RsaOaepSha1, TpmSeal, TpmSealSigned, YubiHsmWrap] {
             assert_eq!(CipherMechanism::from_name(mechanism.name()).unwrap(), mechanism);
         }
         assert!(CipherMechanism::from_name("CKM_AES_CBC_PAD").unwrap_err().text.contains("CKM_AES_GCM"));

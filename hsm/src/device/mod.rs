@@ -6,6 +6,7 @@
 //! [`Unsupported`](DeviceErrorClass::Unsupported), and nothing is emulated for it.
 
 mod call;
+mod custodians;
 mod ecdsa;
 mod error;
 mod key;
@@ -15,6 +16,7 @@ mod traits;
 mod wire;
 
 pub use call::{Answer, Call};
+pub use custodians::{Challenge, Custodian, CustodianSignature};
 pub use ecdsa::{signature_from_der, signature_to_der};
 pub use error::{DeviceError, DeviceErrorClass};
 pub use key::{DeviceInfo, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, PinTries, parse_key_id};

@@ -1,6 +1,6 @@
 //! The driver's side: what a backend implements, and how a call reaches it.
 
-use super::{Answer, Call, CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo};
+use super::{Answer, Call, Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo};
 use super::{Hash, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use crate::memory::Secret;
 
@@ -69,6 +69,30 @@ pub trait KeyDevice: Send + Sync {
         Err(unsupported(&format!("decrypt ({mechanism})")))
     }
 
+    /// Begins to wait for the signatures of custodians, who have to agree before this is decrypted.
+    fn challenge(
+        &self,
+        _key: &KeyRef,
+        mechanism: CipherMechanism,
+        _ciphertext: &[u8],
+        _aad: &[u8],
+        _valid_secs: u32,
+    ) -> Result<Challenge, DeviceError> {
+        Err(unsupported(&format!("ask custodians ({mechanism})")))
+    }
+
+    /// Decrypts what they have signed for.
+    fn decrypt_signed(
+        &self,
+        _key: &KeyRef,
+        mechanism: CipherMechanism,
+        (_ciphertext, _aad): (&[u8], &[u8]),
+        _message: &[u8],
+        _signatures: &[CustodianSignature],
+    ) -> Result<Secret<Vec<u8>>, DeviceError> {
+        Err(unsupported(&format!("ask custodians ({mechanism})")))
+    }
+
     /// ECDH with the peer's uncompressed point: the shared x-coordinate.
     fn derive(&self, _key: &KeyRef, _peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
         Err(unsupported("derive (ECDH)"))
@@ -124,6 +148,12 @@ pub(crate) fn dispatch(device: &dyn KeyDevice, call: &Call) -> Result<Answer, De
             .map(|Ciphertext { mechanism, bytes }| Answer::Ciphertext { mechanism, bytes }),
         Call::Decrypt { key, mechanism, ciphertext, aad } => {
             device.decrypt(key, *mechanism, ciphertext, aad).map(Answer::Secret)
+        }
+        Call::Challenge { key, mechanism, ciphertext, aad, valid_secs } => {
+            device.challenge(key, *mechanism, ciphertext, aad, *valid_secs).map(Answer::Challenge)
+        }
+        Call::DecryptSigned { key, mechanism, ciphertext, aad, message, signatures } => {
+            device.decrypt_signed(key, *mechanism, (ciphertext, aad), message, signatures).map(Answer::Secret)
         }
         Call::Derive { key, peer_point } => device.derive(key, peer_point).map(Answer::Secret),
         Call::Random(len) if *len > Call::MAX_RANDOM_BYTES => Err(DeviceError::invalid(format!(

@@ -94,7 +94,9 @@ fn seal(
             Ok(Ciphertext { mechanism, bytes: gcm_encrypt(work, secret, plaintext, aad)? })
         }
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => oaep_encrypt(work, key, mechanism, plaintext),
-        CipherMechanism::TpmSeal | CipherMechanism::YubiHsmWrap => Err(only_its_own(mechanism).into()),
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned | CipherMechanism::YubiHsmWrap => {
+            Err(only_its_own(mechanism).into())
+        }
     }
 }
 
@@ -115,7 +117,9 @@ fn open(
             let private = handle(work, key, Half::Private, Family::Rsa)?;
             oaep_decrypt(work, private, mechanism, ciphertext)
         }
-        CipherMechanism::TpmSeal | CipherMechanism::YubiHsmWrap => Err(only_its_own(mechanism).into()),
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned | CipherMechanism::YubiHsmWrap => {
+            Err(only_its_own(mechanism).into())
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod bus;
 mod confinement;
 mod conformance;
+mod custodians;
 mod export;
 mod full;
 mod helpers;
@@ -86,6 +87,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         export::TESTS,
         wrapping::TESTS,
         tpm::TESTS,
+        custodians::TESTS,
         bus::TESTS,
         yubihsm::TESTS,
     ]

@@ -36,15 +36,19 @@ pub const TESTS: &[Test] = &[
     ("keys_of_a_cleared_tpm_are_told_from_missing_ones", keys_of_a_cleared_tpm),
 ];
 
-fn spawned(bench: &Bench, config: TpmConfig) -> DeviceClient {
+pub fn spawned(bench: &Bench, config: TpmConfig) -> DeviceClient {
     DeviceClient::spawned(Arc::clone(&bench.spawner), config)
 }
 
 fn root_of(device: &DeviceClient) -> WrapKeyInfo {
-    device.ensure_wrapping_key(&WrapKeyConfig::from(&TpmConfig::new("swtpm"))).unwrap()
+    root_of_config(device, &TpmConfig::new("swtpm"))
 }
 
-fn pcrs(hash: PcrHash, indices: &[u8]) -> PcrBank {
+pub fn root_of_config(device: &DeviceClient, config: &TpmConfig) -> WrapKeyInfo {
+    device.ensure_wrapping_key(&WrapKeyConfig::from(config)).unwrap()
+}
+
+pub fn pcrs(hash: PcrHash, indices: &[u8]) -> PcrBank {
     PcrBank { hash, indices: indices.to_vec() }
 }
 
@@ -180,7 +184,7 @@ fn no_such_register(bench: &Bench) {
 }
 
 /// Approves what is measured now, as docs/tpm.md shows it.
-fn approve(tpm: &SwTpm, folder: &Path, private_key: &str, pcr: u8) {
+pub fn approve(tpm: &SwTpm, folder: &Path, private_key: &str, pcr: u8) {
     let place = |name: &str| folder.join(name).display().to_string();
     tpm.tool("tpm2_createpolicy", &["--policy-pcr", "-l", &format!("sha256:{pcr}"), "-L", &place("policy")]);
     run("openssl", &["dgst", "-sha256", "-sign", &place(private_key), "-out", &place("signature"), &place("policy")]);
@@ -191,17 +195,17 @@ fn approve(tpm: &SwTpm, folder: &Path, private_key: &str, pcr: u8) {
     fs::rename(place("new"), place("signatures.json")).unwrap();
 }
 
-fn key_pair(folder: &Path, name: &str, algorithm: &[&str]) {
+pub fn key_pair(folder: &Path, name: &str, algorithm: &[&str]) {
     let (private, public) = (folder.join(name), folder.join(format!("{name}.pub")));
     let (private, public) = (private.display().to_string(), public.display().to_string());
     run("openssl", &[&["genpkey", "-quiet", "-out", &private][..], algorithm].concat());
     run("openssl", &["pkey", "-in", &private, "-pubout", "-out", &public]);
 }
 
-const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
-const EC: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+pub const EC: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
-fn approval(folder: &Path, key: &str) -> Approval {
+pub fn approval(folder: &Path, key: &str) -> Approval {
     Approval {
         public_key: folder.join(format!("{key}.pub")).display().to_string(),
         signatures: folder.join("signatures.json").display().to_string(),
@@ -263,7 +267,7 @@ fn approved_by_another(bench: &Bench) {
     assert_eq!(class(device.unwrap(&key, &wrapped, b"")), Class::Config);
 }
 
-fn pin(text: &str) -> Option<Secret<String>> {
+pub fn pin(text: &str) -> Option<Secret<String>> {
     Some(Secret::new(text.to_owned()))
 }
 

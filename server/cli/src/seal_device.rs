@@ -5,11 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal, YubiHsm, YubiHsmSeal};
-use holdfast_hsm::device::{CipherMechanism, DeviceError, DeviceErrorClass, DeviceInfo, PinTries};
+use holdfast_hsm::device::{
+    Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo, PinTries,
+};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
-use holdfast_hsm::tpm::{Approval, Hierarchy, PcrBank, PcrHash, TpmConfig};
+use holdfast_hsm::tpm::{Approval, Custodians, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::yubihsm::YubiHsmConfig;
 use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::device::{TRIAL, unwrap_step};
@@ -65,7 +67,8 @@ pub struct WrappingDevice {
 
 fn refusal(e: DeviceError) -> DeviceRefusal {
     let retry = !matches!(e.class, DeviceErrorClass::PinWrong | DeviceErrorClass::PinLocked);
-    DeviceRefusal { text: e.text, retry }
+    let custodians = e.class == DeviceErrorClass::NeedsCustodians;
+    DeviceRefusal { custodians, ..DeviceRefusal::new(e.text, retry) }
 }
 
 /// The PIN, from where it comes.
@@ -141,17 +144,17 @@ impl WrappingDevice {
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
             DeviceSetUp::Pkcs11(p) => {
-                let config = pkcs11(p).map_err(|text| DeviceRefusal { text, retry: true })?;
+                let config = pkcs11(p).map_err(|text| DeviceRefusal::new(text, true))?;
                 let key = WrapKeyConfig::from(&config);
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
             DeviceSetUp::Tpm(t) => {
-                let config = tpm(t).map_err(|text| DeviceRefusal { text, retry: true })?;
+                let config = tpm(t).map_err(|text| DeviceRefusal::new(text, true))?;
                 let key = WrapKeyConfig::from(&config);
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
             DeviceSetUp::YubiHsm(y) => {
-                let config = wrap_key(y).map_err(|text| DeviceRefusal { text, retry: true })?;
+                let config = wrap_key(y).map_err(|text| DeviceRefusal::new(text, true))?;
                 let key = WrapKeyConfig::from(&config);
                 (DeviceClient::spawned(self.spawner.clone(), config), key)
             }
@@ -211,6 +214,12 @@ impl WrappingDevice {
         let wrapped = client.wrap(&found, secret.expose(), TRIAL).map_err(|e| e.text);
         let wrapped = ended(&mut steps, "wrap", wrapped)?;
         good(&mut steps, "wrap", format!("with {}", found.mechanism.name()));
+        if found.mechanism.needs_custodians() {
+            let said =
+                "takes its custodians' signatures, who are not asked here; its part was tried with a key of its own";
+            good(&mut steps, "unwrap", said.to_owned());
+            return Ok(steps);
+        }
         steps.push(unwrap_step(client.unwrap(&found, &wrapped, TRIAL).map_err(refusal), &secret));
         Ok(steps)
     }
@@ -291,6 +300,10 @@ fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
         .as_ref()
         .zip(t.pcr_signatures.as_ref())
         .map(|(key, signatures)| Approval { public_key: text(key), signatures: text(signatures) });
+    if !t.custodians.is_empty() {
+        let public_keys = t.custodians.iter().map(text).collect();
+        config.custodians = Some(Custodians { threshold: t.custodian_threshold, public_keys });
+    }
     config.pin = t.pin.as_ref().map(pin).transpose()?;
     config.limits = limits(t.helper_user.as_ref(), &t.helper_read_paths, &t.helper_write_paths);
     Ok(config)
@@ -391,15 +404,7 @@ impl SealDevice for WrappingDevice {
     }
 
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
-        let bad = |text: &str| DeviceRefusal { text: text.into(), retry: false };
-        let info = WrapKeyInfo {
-            key_label: lock.key_label.clone(),
-            key_id: hex::decode(&lock.key_id).map_err(|_| bad("the lock names a key id that is no hex text"))?,
-            mechanism: CipherMechanism::from_name(&lock.mechanism).map_err(|_| {
-                bad(&format!("the lock was made with {}, which this program does not know", lock.mechanism))
-            })?,
-            public_part: lock.public_part.clone(),
-        };
+        let info = wrapping_key(lock)?;
         let (client, _) = self.ready()?;
         client.unwrap(&info, &lock.ciphertext, context).map_err(|e| match (e.class, &self.set_up) {
             (DeviceErrorClass::KeyMissing, DeviceSetUp::Pkcs11(_) | DeviceSetUp::Software(_) | DeviceSetUp::YubiHsm(_)) => {
@@ -408,9 +413,38 @@ impl SealDevice for WrappingDevice {
                      or correct the seal stanza ({})",
                     lock.key_label, lock.key_id, e.text
                 );
-                DeviceRefusal { text, retry: true }
+                DeviceRefusal::new(text, true)
             }
             _ => refusal(e),
         })
     }
+
+    fn challenge(&self, lock: &Lock, context: &[u8], valid: Duration) -> Result<Challenge, DeviceRefusal> {
+        let (client, _) = self.ready()?;
+        client.challenge(&wrapping_key(lock)?, &lock.ciphertext, context, valid).map_err(refusal)
+    }
+
+    fn unwrap_signed(
+        &self,
+        lock: &Lock,
+        context: &[u8],
+        message: &[u8],
+        signatures: Vec<CustodianSignature>,
+    ) -> Result<Key, DeviceRefusal> {
+        let (client, _) = self.ready()?;
+        client.unwrap_signed(&wrapping_key(lock)?, &lock.ciphertext, context, message, signatures).map_err(refusal)
+    }
+}
+
+/// The key that made a lock, as the device knows it.
+fn wrapping_key(lock: &Lock) -> Result<WrapKeyInfo, DeviceRefusal> {
+    let bad = |text: &str| DeviceRefusal::new(text, false);
+    Ok(WrapKeyInfo {
+        key_label: lock.key_label.clone(),
+        key_id: hex::decode(&lock.key_id).map_err(|_| bad("the lock names a key id that is no hex text"))?,
+        mechanism: CipherMechanism::from_name(&lock.mechanism).map_err(|_| {
+            bad(&format!("the lock was made with {}, which this program does not know", lock.mechanism))
+        })?,
+        public_part: lock.public_part.clone(),
+    })
 }

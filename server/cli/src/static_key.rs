@@ -109,7 +109,7 @@ impl SealDevice for StaticKeys {
 
 /// Asking again gives the same keys.
 fn refusal(e: impl ToString) -> DeviceRefusal {
-    DeviceRefusal { text: e.to_string(), retry: false }
+    DeviceRefusal::new(e.to_string(), false)
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub struct TpmSeal {
     pub pcr_public_key: Option<PathBuf>,
     /// The measurements that were approved, JSON.
     pub pcr_signatures: Option<PathBuf>,
+    /// Public keys, PEM, of people so many of whom have to sign before the TPM gives the key back.
+    pub custodians: Vec<PathBuf>,
+    /// How many.
+    pub custodian_threshold: u8,
     /// What the TPM asks for beside the measurements.
     pub pin: Option<PinSource>,
     /// The user that the device helper becomes, by name or number; `None`: the server's.
@@ -56,6 +60,7 @@ pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
         Some(text) => pcrs(&text).ok_or_else(|| s.wrong("pcrs", &text, PCRS_EXPECTED))?,
     };
     let root_handle = root_handle(s)?;
+    let (custodians, custodian_threshold) = custodians(s)?;
     let seal = TpmSeal {
         tcti,
         pcrs,
@@ -64,6 +69,8 @@ pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
         root_handle,
         pcr_public_key: s.path("pcr_public_key")?,
         pcr_signatures: s.path("pcr_signatures")?,
+        custodians,
+        custodian_threshold,
         pin: pin(s)?,
         helper_user: s.text("helper_user")?,
         helper_read_paths: absolute(s, "helper_read_paths")?,
@@ -82,6 +89,33 @@ pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
         _ => {}
     }
     Ok(seal)
+}
+
+/// The policy holds every choice of so many of them.
+const MOST_CUSTODIANS: usize = 14;
+
+/// Who has to sign, and how many of them.
+fn custodians(s: &mut Stanza<'_>) -> Result<(Vec<PathBuf>, u8), ConfigError> {
+    let files = absolute(s, "custodians")?;
+    if files.len() > MOST_CUSTODIANS {
+        let count = files.len().to_string();
+        return Err(s.wrong("custodians", &count, format!("at most {MOST_CUSTODIANS} files of public keys")));
+    }
+    match s.number("custodian_threshold")? {
+        None if files.is_empty() => Ok((files, 0)),
+        None => Err(s.missing("custodian_threshold", "set it to how many of the custodians have to sign")),
+        Some(_) if files.is_empty() => Err(s.missing(
+            "custodians",
+            "name the files with their public keys, in PEM, as in [\"/etc/holdfast/alice.pem\"]",
+        )),
+        Some(threshold) => match u8::try_from(threshold) {
+            Ok(threshold @ 1..) if usize::from(threshold) <= files.len() => Ok((files, threshold)),
+            _ => {
+                let expected = format!("1 to {}, the number of custodians", files.len());
+                Err(s.wrong("custodian_threshold", &threshold.to_string(), expected))
+            }
+        },
+    }
 }
 
 const PCRS_EXPECTED: &str =

@@ -136,6 +136,15 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         "c.hcl:1:72: x_forwarded_for_authorized_addrs of listener \"tcp\" \"proxy\" is not an address or network, as in \"10.0.0.0/8\"",
     );
     refused(
+        "seal \"tpm\" { custodians = [\"/a.pem\"] }",
+        "c.hcl:1:1: seal \"tpm\" needs custodian_threshold; set it to how many of the custodians have to sign",
+    );
+    refused(
+        "seal \"tpm\" { custodian_threshold = 1 }",
+        "c.hcl:1:1: seal \"tpm\" needs custodians; name the files with their public keys, in PEM, as in \
+         [\"/etc/holdfast/alice.pem\"]",
+    );
+    refused(
         "listener \"tcp\" { tls_disable = true proxy_protocol_behavior = \"sometimes\" }",
         "c.hcl:1:63: proxy_protocol_behavior of listener \"tcp\" \"sometimes\" is not one of use_always, allow_authorized, deny_unauthorized",
     );

@@ -240,9 +240,12 @@ async fn first_to_open(
         waits.retain(|(other, _)| !Arc::ptr_eq(other, &seal));
         let opened = opened.and_then(|(root, lock)| match read.verify(&root) {
             Ok(()) => Ok((root, lock)),
-            Err(e) => Err(DeviceRefusal { text: e.to_string(), retry: true }),
+            Err(e) => Err(DeviceRefusal::new(e.to_string(), true)),
         });
-        seal.note(opened.as_ref().map(|(_, lock)| *lock).map_err(|e| e.text.clone()), began);
+        match &opened {
+            Err(refusal) if refusal.custodians => seal.note_answer(began),
+            opened => seal.note(opened.as_ref().map(|(_, lock)| *lock).map_err(|e| e.text.clone()), began),
+        }
         match opened {
             Ok((root, _)) => {
                 for (slow, began) in waits {
@@ -270,6 +273,6 @@ async fn ask(seal: Arc<Seal>, locks: Vec<Lock>, cluster_id: [u8; 16]) -> Asked {
             Err(refusal) => drop(refused.get_or_insert(refusal)),
         }
     }
-    let none = || DeviceRefusal { text: "it has no lock".into(), retry: true };
+    let none = || DeviceRefusal::new("it has no lock", true);
     Asked { opened: Err(refused.unwrap_or_else(none)), seal, began }
 }

@@ -23,11 +23,26 @@ pub const ROUTES: &[(&str, &str, &[Operation])] = &[
     ("sys/leader", "Which node is active.", &[Operation::Read]),
     ("sys/seal-status", "Whether the server is sealed, and how far an unseal is.", &[Operation::Read]),
     ("sys/unseal", "Give a share of the key.", &[Operation::Update]),
+    (
+        "sys/unseal/custodians",
+        "What custodians have to sign, where a seal asks them; begin to ask them.",
+        &[Operation::Read, Operation::Update],
+    ),
+    ("sys/unseal/custodians/sign", "Give a custodian's signature.", &[Operation::Update]),
 ];
 
 /// What a node that stands by answers itself.
-const LOCAL: &[&str] =
-    &["sys/health", "sys/init", "sys/leader", "sys/seal", "sys/seal-status", "sys/storage/raft/join", "sys/unseal"];
+const LOCAL: &[&str] = &[
+    "sys/health",
+    "sys/init",
+    "sys/leader",
+    "sys/seal",
+    "sys/seal-status",
+    "sys/storage/raft/join",
+    "sys/unseal",
+    "sys/unseal/custodians",
+    "sys/unseal/custodians/sign",
+];
 
 /// A request to a bare route.
 pub struct BareRequest<'a> {
@@ -68,7 +83,11 @@ impl Core {
             "sys/init" if reads => self.init_status(),
             "sys/init" if writes => self.init(r.body).await,
             "sys/unseal" if writes => self.unseal(r.body).await,
+            "sys/unseal/custodians" if reads => self.custodians(),
+            "sys/unseal/custodians" if writes => self.ask_custodians(r.body).await,
+            "sys/unseal/custodians/sign" if writes => self.custodian_signs(r.body).await,
             "sys/seal-status" | "sys/leader" | "sys/health" | "sys/init" | "sys/unseal" => Answer::errors(405, &[]),
+            "sys/unseal/custodians" | "sys/unseal/custodians/sign" => Answer::errors(405, &[]),
             "sys/seal" | "sys/step-down" if !writes => Answer::errors(405, &[]),
             "sys/seal" if !self.is_unsealed() => Answer::json(204, Vec::new()),
             _ => return self.old_route(r).await,

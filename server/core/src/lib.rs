@@ -21,6 +21,7 @@ mod chores;
 pub mod clock;
 pub mod cluster;
 mod cubbyhole;
+mod custodians;
 mod departure;
 pub mod devices;
 mod expiry;

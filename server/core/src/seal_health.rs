@@ -78,6 +78,11 @@ impl Core {
                 // The root key may have changed meanwhile: the next check tells.
                 Ok(_) if self.present_root().ok().flatten().is_none_or(|now| !now.ct_eq(root.expose())) => return None,
                 Ok(_) => "its lock holds another root key".to_owned(),
+                Err(refusal) if refusal.custodians => {
+                    // More cannot be asked of it while it has opened nothing.
+                    seal.note_answer(began);
+                    return Some(Ok(()));
+                }
                 Err(refusal) => refusal.text,
             };
             refused.get_or_insert(why);
@@ -108,7 +113,7 @@ impl Core {
         let node = self.node_id();
         let has_lock = |seal: &Arc<Seal>| seals.known_lock(seal, list, node).is_some();
         // A lock that was never opened by its device is not proved to open the store.
-        let are_good = list.locks.iter().all(|lock| lock.proved && lock.stale_since.is_none());
+        let are_good = list.locks.iter().all(|l| (l.proved || l.needs_custodians()) && l.stale_since.is_none());
         are_good && seals.present.iter().all(has_lock) && self.strays(seals, list).is_empty()
     }
 
@@ -199,6 +204,9 @@ fn shown(lock: &Lock) -> Map<String, Value> {
     }
     set("created", Timestamp::from_secs(lock.created).rfc3339().into());
     set("proved", lock.proved.into());
+    if lock.needs_custodians() {
+        set("needs_custodians", true.into());
+    }
     set("wrapped", lock.stale_since.is_none().into());
     if let Some(since) = lock.stale_since {
         set("stale_since", Timestamp::from_secs(since).rfc3339().into());

@@ -40,6 +40,8 @@ pub struct SealState {
     /// The generation of the lock list that the device before has opened, where the present one is of its kind and
     /// does not.
     pub(crate) former_opened: AtomicU64,
+    /// The custodians who are asked at present.
+    pub(crate) custodians: Mutex<Option<crate::custodians::Asked>>,
     /// Wrapping anew that goes on, or went on last.
     pub(crate) rewrap: Mutex<crate::ceremony::Rewrap>,
 }
@@ -322,6 +324,7 @@ impl Core {
         self.seal.sealed_by_hand.store(false, Ordering::SeqCst);
         *lock(&self.seal.progress) = Progress::default();
         *lock(&self.seal.device_trouble) = None;
+        *lock(&self.seal.custodians) = None;
     }
 
     /// Forget every key and cache. Requests in flight end first, for a moment.

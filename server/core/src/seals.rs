@@ -79,7 +79,7 @@ impl Seal {
         &self,
         work: impl FnOnce(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + 'static,
     ) -> Result<T, DeviceRefusal> {
-        let waits = |text: String| DeviceRefusal { text, retry: true };
+        let waits = |text: String| DeviceRefusal::new(text, true);
         let Ok(permit) = self.calls.clone().try_acquire_owned() else {
             return Err(waits(format!("the device of the seal {:?} has not answered to earlier calls", self.shown())));
         };
@@ -100,6 +100,15 @@ impl Seal {
 
     pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The device is there, and waits for custodians.
+    pub(crate) fn note_answer(&self, began: Instant) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.checked, seen.took) = (Some(clock::now()), began.elapsed());
+        if seen.unhealthy.take().is_some() {
+            tracing::info!(seal = self.shown(), "the seal's device is well again");
+        }
     }
 
     /// What came of asking the device: the lock that it opened, or why it opens none.

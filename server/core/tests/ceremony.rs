@@ -28,7 +28,7 @@ impl KeyInMemory {
 
     fn answer<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceRefusal> {
         if *self.away.lock().unwrap() {
-            return Err(DeviceRefusal { text: "the token is away".into(), retry: true });
+            return Err(DeviceRefusal::new("the token is away", true));
         }
         Ok(work())
     }

@@ -42,7 +42,7 @@ const RULES: &[(&str, Rule)] = &[
     ("sys/metrics", Rule::OfRootAlone), ("sys/host-info", Rule::OfRootAlone), ("sys/pprof", Rule::OfRootAlone), ("sys/raw", Rule::OfRootAlone),
     ("sys/audit", Rule::OfRootAlone), ("sys/generate-root/", Rule::OfRootAlone), ("sys/in-flight-req", Rule::OfRootAlone), ("sys/rekey", Rule::OfRootAlone),
     ("sys/storage", Rule::OfRootAlone), ("sys/jobs", Rule::OfRootAlone), ("sys/intents", Rule::OfRootAlone),
-    ("=sys/health", Rule::OfRootAlone), ("=sys/init", Rule::OfRootAlone), ("=sys/unseal", Rule::OfRootAlone),
+    ("=sys/health", Rule::OfRootAlone), ("=sys/init", Rule::OfRootAlone), ("sys/unseal", Rule::OfRootAlone),
     ("=sys/seal", Rule::OfRootAlone), ("=sys/seal-backend-status", Rule::OfRootAlone), ("=sys/step-down", Rule::OfRootAlone),
     ("sys/devices", Rule::OfRootAlone), ("sys/seal/", Rule::OfRootAlone), ("sys/sealwrap/", Rule::OfRootAlone),
     ("auth/up/login/", Rule::Open), ("sys/mfa/validate", Rule::Open), ("=sys/decode-token", Rule::Open),

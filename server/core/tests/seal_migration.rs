@@ -36,7 +36,7 @@ impl KeyInMemory {
 
     fn answer<T>(&self, work: impl FnOnce() -> Result<T, DeviceRefusal>) -> Result<T, DeviceRefusal> {
         if *self.away.lock().unwrap() {
-            return Err(DeviceRefusal { text: "the token is away".into(), retry: true });
+            return Err(DeviceRefusal::new("the token is away", true));
         }
         work()
     }
@@ -59,7 +59,7 @@ impl SealDevice for KeyInMemory {
     }
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
         self.answer(|| {
-            let other = |_| DeviceRefusal { text: "another key made it".into(), retry: true };
+            let other = |_| DeviceRefusal::new("another key made it", true);
             let mut root = xaes::unseal(self.key.expose(), context, &lock.ciphertext, "the root key").map_err(other)?;
             Ok(Key::from_slice(&mut root).unwrap())
         })

@@ -47,7 +47,7 @@ impl Token {
     }
 
     fn answer<T>(&self, work: impl FnOnce() -> Result<T, DeviceRefusal>) -> Result<T, DeviceRefusal> {
-        let refused = |text: &str, retry| Err(DeviceRefusal { text: text.into(), retry });
+        let refused = |text: &str, retry| Err(DeviceRefusal::new(text, retry));
         let state = self.changed.wait_while(self.state.lock().unwrap(), |state| *state == State::Hangs).unwrap();
         match *state {
             State::Away => refused("the token is away", true),
@@ -75,7 +75,7 @@ impl SealDevice for Token {
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
         *self.unwraps.lock().unwrap() += 1;
         self.answer(|| {
-            let other = |_| DeviceRefusal { text: "another key made it".into(), retry: true };
+            let other = |_| DeviceRefusal::new("another key made it", true);
             let mut root = xaes::unseal(self.key.expose(), context, &lock.ciphertext, "the root key").map_err(other)?;
             Ok(Key::from_slice(&mut root).unwrap())
         })

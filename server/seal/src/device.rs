@@ -1,5 +1,8 @@
 //! A device as the seal uses it: it wraps the root key, and gives it back.
 
+use std::time::Duration;
+
+use holdfast_hsm::device::{Challenge, CustodianSignature};
 use holdfast_hsm::memory::{Key, Secret};
 
 use crate::{Lock, LockKind, Scope};
@@ -63,6 +66,14 @@ pub struct DeviceRefusal {
     pub text: String,
     /// Asking again by itself may help; a wrong PIN must not be tried again.
     pub retry: bool,
+    /// The device is well: it waits for custodians to sign.
+    pub custodians: bool,
+}
+
+impl DeviceRefusal {
+    pub fn new(text: impl Into<String>, retry: bool) -> DeviceRefusal {
+        DeviceRefusal { text: text.into(), retry, custodians: false }
+    }
 }
 
 /// A device that holds a wrapping key. Calls block: they belong on a thread of their own.
@@ -71,6 +82,20 @@ pub trait SealDevice: Send + Sync {
     fn backend(&self) -> &str;
     fn wrap(&self, root: &Key, context: &[u8]) -> Result<Wrapped, DeviceRefusal>;
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal>;
+    /// What custodians have to sign before it opens a lock that needs them. There is one challenge at a time.
+    fn challenge(&self, _lock: &Lock, _context: &[u8], _valid: Duration) -> Result<Challenge, DeviceRefusal> {
+        Err(DeviceRefusal::new("this kind of device asks no custodians", false))
+    }
+    /// Open a lock that they have signed for. The challenge ends with it.
+    fn unwrap_signed(
+        &self,
+        _lock: &Lock,
+        _context: &[u8],
+        _message: &[u8],
+        _signatures: Vec<CustodianSignature>,
+    ) -> Result<Key, DeviceRefusal> {
+        Err(DeviceRefusal::new("this kind of device asks no custodians", false))
+    }
     /// Whether this lock's key is the one that the configuration names. A device may open others, too.
     fn names(&self, _lock: &Lock) -> bool {
         true

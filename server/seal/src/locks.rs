@@ -4,6 +4,7 @@
 //! from the root key, so that a lock slipped in or swapped by somebody with access to the disk is
 //! noticed when the store is opened.
 
+use holdfast_hsm::device::CipherMechanism;
 use holdfast_hsm::memory::{Key, Secret};
 use minicbor::{Decode, Encode};
 use subtle::ConstantTimeEq;
@@ -100,6 +101,11 @@ impl Lock {
             LockKind::Device { backend } => Some(backend),
             LockKind::Shares { .. } => None,
         }
+    }
+
+    /// Whether its device opens it only when custodians have signed.
+    pub fn needs_custodians(&self) -> bool {
+        self.backend().is_some() && CipherMechanism::from_name(&self.mechanism).is_ok_and(|m| m.needs_custodians())
     }
 
     /// Whether this node can have its device: its own, or one of the cluster's.

@@ -106,8 +106,8 @@ fn missing_pin(set_up: &DeviceSetUp) -> Option<String> {
 
 fn told(name: &str, info: &DeviceInfo) -> Check {
     let what = format!("{} {:?}, {}", info.backend, info.token_label, info.model.trim());
-    use CipherMechanism::{AesGcm, RsaOaepSha256, TpmSeal, YubiHsmWrap};
-    let wraps = [AesGcm, RsaOaepSha256, TpmSeal, YubiHsmWrap];
+    use CipherMechanism::{AesGcm, RsaOaepSha256, TpmSeal, TpmSealSigned, YubiHsmWrap};
+    let wraps = [AesGcm, RsaOaepSha256, TpmSeal, TpmSealSigned, YubiHsmWrap];
     let can: Vec<&str> = info.capabilities.cipher.iter().filter(|m| wraps.contains(m)).map(|m| m.name()).collect();
     let check = match info.pin_tries {
         PinTries::Locked => {

@@ -192,7 +192,7 @@ fn encrypts(kind: KeyKind, mechanism: CipherMechanism) -> bool {
         CipherMechanism::AesGcm => matches!(kind, KeyKind::Aes(_)),
         CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1 => matches!(kind, KeyKind::Rsa(_)),
         CipherMechanism::YubiHsmWrap => matches!(kind, KeyKind::AesCcm(_)),
-        CipherMechanism::TpmSeal => false,
+        CipherMechanism::TpmSeal | CipherMechanism::TpmSealSigned => false,
     }
 }
 

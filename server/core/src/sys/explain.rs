@@ -50,7 +50,15 @@ const POLICIES: usize = 256;
 const PATH_BYTES: usize = 8192;
 const ROUTE: &str = "sys/policies/explain";
 /// Answered in every state, before there are tokens.
-const BARE: &[&str] = &["sys/health", "sys/init", "sys/leader", "sys/seal-status", "sys/unseal"];
+const BARE: &[&str] = &[
+    "sys/health",
+    "sys/init",
+    "sys/leader",
+    "sys/seal-status",
+    "sys/unseal",
+    "sys/unseal/custodians",
+    "sys/unseal/custodians/sign",
+];
 
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     // Whoever has a token may ask about it, whatever its policies say: they are what is asked about.

@@ -1,6 +1,7 @@
 //! `operator …`: what operators do with a server.
 
 mod compact;
+pub mod custodians;
 pub mod device;
 mod init;
 mod keyring;
