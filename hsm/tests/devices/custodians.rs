@@ -84,7 +84,7 @@ fn signed(folder: &Path, challenge: &Challenge, by: &[u8]) -> Vec<CustodianSigna
 }
 
 fn refused(result: Result<Key, DeviceError>, word: &str) {
-    let error = result.err().expect("it is refused");
+    let Err(error) = result else { panic!("it is opened") };
     assert_eq!(error.class, Class::PolicyRefused, "{error}");
     assert!(error.text.contains(word), "{word}: {error}");
 }

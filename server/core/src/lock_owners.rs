@@ -52,7 +52,11 @@ impl Core {
         let node = self.node_id();
         let mut away = None;
         for seal in seals.present.iter().filter(|seal| seals.may_open(seal, lock, node)) {
-            let Err(refusal) = seal.open(lock, &list.cluster_id).await else { return Owner::Here(seal.clone()) };
+            let refusal = match seal.open(lock, &list.cluster_id).await {
+                Err(refusal) if !refusal.custodians => refusal,
+                // It knows the lock, and would open it for its custodians.
+                Ok(_) | Err(_) => return Owner::Here(seal.clone()),
+            };
             let is_its = match seals.known_lock(seal, list, node) {
                 Some(known) => known.id == lock.id,
                 None => lock.scope.is_surely_of(node),
@@ -93,8 +97,13 @@ impl Core {
                         opens = Some(lock.id);
                         break;
                     }
-                    Ok(_) => opens_stale = opens_stale.or(Some(lock.id)),
-                    Err(_) => {}
+                    // What it holds is told by the list alone, which the root key authenticates.
+                    Err(refusal) if refusal.custodians && lock.stale_since.is_none() => {
+                        opens = Some(lock.id);
+                        break;
+                    }
+                    Err(refusal) if !refusal.custodians => {}
+                    Ok(_) | Err(_) => opens_stale = opens_stale.or(Some(lock.id)),
                 }
             }
             of.of = opens.or(opens_stale).or(known);

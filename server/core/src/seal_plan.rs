@@ -302,8 +302,9 @@ async fn its_lock<'l>(
     for lock in seals.locks_of(seal, list, node) {
         match seal.open(lock, &list.cluster_id).await {
             Ok(found) if found.ct_eq(root.expose()) => return Some((lock, true)),
-            Ok(_) => stale = stale.or(Some((lock, false))),
-            Err(_) => {}
+            Err(refusal) if refusal.custodians && lock.stale_since.is_none() => return Some((lock, true)),
+            Err(refusal) if !refusal.custodians => {}
+            Ok(_) | Err(_) => stale = stale.or(Some((lock, false))),
         }
     }
     stale

@@ -11,7 +11,7 @@ const fn group(words: &'static str, summary: &'static str, about: &'static str) 
     Group { words, summary, about }
 }
 
-pub static GROUPS: [Group; 18] = [
+pub static GROUPS: [Group; 19] = [
     group(
         "audit",
         "Audit devices",
@@ -38,6 +38,11 @@ pub static GROUPS: [Group; 18] = [
         "operator",
         "The server's own tasks",
         "What operators do with a server: initialise, unseal, seal, rotate keys, look after its storage.",
+    ),
+    group(
+        "operator custodians",
+        "People who have to sign before a TPM opens the store",
+        "Unseal a server whose TPM asks custodians to sign its nonce.",
     ),
     group(
         "operator device",
