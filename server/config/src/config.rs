@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{AuditDevice, AuditSigning, Device, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout};
+use crate::{
+    AuditDevice, AuditSigning, Confinement, Device, Listener, LogSettings, Seal, Storage, Telemetry, UserLockout,
+};
 
 /// All that the files say, merged.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,10 @@ pub struct Config {
     pub audit_signing: Option<AuditSigning>,
     /// Lockouts; of two for one scope the later counts.
     pub user_lockouts: Vec<UserLockout>,
+    /// Mix the random bytes of a seal's device into the keys that the server makes.
+    pub entropy_of_seals: bool,
+    /// The files that the server's process may use.
+    pub confinement: Confinement,
     /// Metrics.
     pub telemetry: Telemetry,
     /// The server's own log.
@@ -85,6 +91,8 @@ impl Default for Config {
             audit: Vec::new(),
             audit_signing: None,
             user_lockouts: Vec::new(),
+            entropy_of_seals: false,
+            confinement: Confinement::default(),
             telemetry: Telemetry::default(),
             log: LogSettings::default(),
             api_addr: None,

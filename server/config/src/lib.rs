@@ -17,7 +17,9 @@
 mod audit;
 mod audit_signing;
 mod config;
+mod confinement;
 mod device;
+mod entropy;
 mod error;
 mod files;
 mod headers;
@@ -46,6 +48,7 @@ mod yubihsm;
 pub use audit::{AuditDevice, AuditKind};
 pub use audit_signing::AuditSigning;
 pub use config::Config;
+pub use confinement::{Confinement, Landlock};
 pub use device::{Device, DeviceKind, Helper, Pkcs11Device, TpmDevice};
 pub use error::{ConfigError, ConfigErrorKind, Place, Warning};
 pub use headers::{HeaderStatus, ResponseHeaders};

@@ -10,8 +10,8 @@ use crate::merge::Draft;
 use crate::stanza::Stanza;
 use crate::url::is_http_url;
 use crate::{
-    ConfigError, ConfigErrorKind, Offer, Storage, audit, audit_signing, device, listener, lockout, log, seal, storage,
-    telemetry,
+    ConfigError, ConfigErrorKind, Offer, Storage, audit, audit_signing, confinement, device, entropy, listener,
+    lockout, log, seal, storage, telemetry,
 };
 
 /// Adds one file to a configuration.
@@ -75,6 +75,12 @@ fn stanzas(top: &mut Stanza<'_>, draft: &mut Draft, offer: &Offer<'_>) -> Result
     }
     if let Some(stanza) = top.block("audit_signing")? {
         config.audit_signing = Some(audit_signing::read(stanza)?);
+    }
+    if let Some(stanza) = top.block("confinement")? {
+        config.confinement = confinement::read(stanza)?;
+    }
+    for block in top.blocks("entropy", 1)? {
+        config.entropy_of_seals |= entropy::read(top, &block)?;
     }
     for block in top.blocks("user_lockout", 1)? {
         let lockout = lockout::read(top, &block, warnings)?;
@@ -185,7 +191,6 @@ fn without_effect(top: &mut Stanza<'_>, draft: &mut Draft) {
     top.ignored(
         &[
             "license_path",
-            "entropy",
             "sentinel",
             "reporting",
             "experiments",

@@ -8,7 +8,7 @@ use holdfast_hsm::memory::{Key, Secret};
 use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Error, Place, Result, Timestamp, Transaction};
 use holdfast_seal::locks::{LockList, Minimum, Recovery, RecoveryForm};
-use holdfast_seal::{Barrier, Keyring, Lock, locks};
+use holdfast_seal::{Barrier, Entropy, Keyring, Lock, locks};
 use holdfast_storage::{Proposal, Write, level};
 
 use crate::ceremony::authority;
@@ -56,7 +56,8 @@ impl Core {
         self.lead_to_initialise().await?;
         let now = clock::now();
         let cluster_id = random::uuid().map_err(failed)?;
-        let root = Key::random(32).map_err(failed)?;
+        let entropy = self.entropy().await?;
+        let root = entropy.key(32).map_err(failed)?;
         let mut list = LockList {
             cluster_id,
             cluster_name: match &self.options.cluster_name {
@@ -73,7 +74,7 @@ impl Core {
                 let (lock, keys) =
                     locks::lock_with_shares(&root, &cluster_id, shares, threshold, 0, now.secs()).map_err(failed)?;
                 list.locks.push(lock);
-                let root_token = self.write_first(&root, &list, None, now).await?;
+                let root_token = self.write_first(&root, &list, None, (&entropy, now)).await?;
                 recipients.seal(Initialised { keys, recovery_keys: Vec::new(), root_token })
             }
             Plan::Device { shares, threshold, form } => {
@@ -82,8 +83,9 @@ impl Core {
                     let lock = self.device_lock(seal, &root, cluster_id, now).await?;
                     list.locks.push(lock);
                 }
-                let (recovery_keys, verifier) = add_recovery(&mut list, &root, (shares, threshold), form, now)?;
-                let root_token = self.write_first(&root, &list, verifier, now).await?;
+                let (recovery_keys, verifier) =
+                    add_recovery(&mut list, &root, (shares, threshold), form, (&entropy, now))?;
+                let root_token = self.write_first(&root, &list, verifier, (&entropy, now)).await?;
                 self.unlock(root, None, "the store was initialised").await?;
                 recipients.seal(Initialised { keys: Vec::new(), recovery_keys, root_token })
             }
@@ -203,9 +205,9 @@ impl Core {
         root: &Key,
         list: &LockList,
         verifier: Option<Key>,
-        now: Timestamp,
+        (entropy, now): (&Entropy, Timestamp),
     ) -> Result<Secret<String>, Refusal> {
-        let keyring = Arc::new(Keyring::generate(list.cluster_id, now.secs()).map_err(failed)?);
+        let keyring = Arc::new(Keyring::generate_from(entropy, list.cluster_id, now.secs()).map_err(failed)?);
         let barrier = Barrier::new(keyring.clone());
         let mut tx = Tx::new(self.store.view(), barrier.clone());
         let token = tokens::new_root_service_id().map_err(failed)?;
@@ -313,24 +315,21 @@ fn add_recovery(
     root: &Key,
     (shares, threshold): (u8, u8),
     form: RecoveryForm,
-    now: Timestamp,
+    (entropy, now): (&Entropy, Timestamp),
 ) -> Result<(Vec<Secret<Vec<u8>>>, Option<Key>), Refusal> {
     if shares == 0 {
         return Ok((Vec::new(), None));
     }
     list.recovery = Some(Recovery { form, shares, threshold });
+    let key = entropy.key(32).map_err(failed)?;
+    let out = holdfast_seal::shares::split(&key, shares, threshold).map_err(failed)?;
     match form {
         RecoveryForm::Escrow => {
-            let (lock, out) =
-                locks::lock_with_shares(root, &list.cluster_id, shares, threshold, 100, now.secs()).map_err(failed)?;
-            list.locks.push(lock);
+            let lock = locks::lock_with_key(root, &key, &list.cluster_id, (shares, threshold), 100, now.secs());
+            list.locks.push(lock.map_err(failed)?);
             Ok((out, None))
         }
-        RecoveryForm::Authorise => {
-            let key = Key::random(32).map_err(failed)?;
-            let out = holdfast_seal::shares::split(&key, shares, threshold).map_err(failed)?;
-            Ok((out, Some(key)))
-        }
+        RecoveryForm::Authorise => Ok((out, Some(key))),
     }
 }
 

@@ -24,6 +24,7 @@ mod cubbyhole;
 mod custodians;
 mod departure;
 pub mod devices;
+mod entropy;
 mod expiry;
 pub mod failpoint;
 mod feature_level;
@@ -184,6 +185,8 @@ pub struct Core {
     /// Acts outside that are under way.
     pub(crate) targets: Arc<targets::Targets>,
     pub(crate) lockouts: lockout::Lockouts,
+    /// New keys have the bytes of a seal's device in them.
+    pub(crate) mixes_entropy: std::sync::atomic::AtomicBool,
     /// The key in a device that signs checkpoints of audit files, if the configuration names one.
     pub(crate) audit_key: ArcSwapOption<audit::signing::InDevice>,
     /// Woken when enough lines wait for its signature.
@@ -267,6 +270,7 @@ impl Core {
             lockouts: lockout::Lockouts::new(options.user_lockout),
             audit_key: ArcSwapOption::empty(),
             audit_waits: Arc::default(),
+            mixes_entropy: false.into(),
             intent_due: Arc::default(),
             #[cfg(feature = "failpoints")]
             failpoints: failpoint::Failpoints::default(),

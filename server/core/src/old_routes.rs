@@ -84,7 +84,8 @@ impl Core {
                     let text = "cannot request a backup of the new keys without providing PGP keys for encryption";
                     return Err(bad(text.into()));
                 }
-                Some(shown(&self.begin_rotation(ROOT, target, &asked).await?))
+                // Nobody is known here who could make the first shares of a store.
+                Some(outcome(self.begin_rotation(ROOT, target, &asked, false).await?, shown))
             }
             ("delete", "init") => {
                 self.cancel_rotation(ROOT, target).await?;

@@ -389,7 +389,8 @@ impl Core {
     pub(crate) async fn rotate_keyring(self: &Arc<Self>, open: &Arc<Open>) -> Result<()> {
         let _one = self.seal.act.lock().await;
         let old = open.barrier.load_full();
-        let fresh = Arc::new(old.keyring().rotated(clock::now().secs()).map_err(Error::internal)?);
+        let fresh = old.keyring().rotated(&self.entropy().await?, clock::now().secs()).map_err(Error::internal)?;
+        let fresh = Arc::new(fresh);
         let record = fresh.seal(&open.root.load()).map_err(Error::internal)?;
         let view = self.store.view();
         let proposal = Proposal {

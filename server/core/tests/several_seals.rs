@@ -171,6 +171,8 @@ impl Server {
 struct House {
     folder: tempfile::TempDir,
     root: String,
+    /// Recovery shares, in hex.
+    shares: Vec<String>,
 }
 
 impl House {
@@ -185,9 +187,10 @@ impl House {
         };
         let made = server.core.initialise(&request).await.unwrap();
         let root = made.root_token.expose().clone();
+        let shares = made.recovery_keys.iter().map(|share| hex::encode(share.expose())).collect();
         ask(&server.core, &root, Operation::Update, "cubbyhole/kept", json!({"k": "v"})).await.expect(204);
         server.stop().await;
-        House { folder, root }
+        House { folder, root, shares }
     }
 
     /// A server that has opened the store.
@@ -400,6 +403,53 @@ async fn an_old_lock_stays_while_a_new_one_is_missing_and_escrowed_shares_have_t
     for stanzas in [&[("b", &b)], &[("c", &c)]] {
         house.opens_by(stanzas).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lock_of_a_device_that_is_gone_for_good_goes_with_new_escrowed_shares() {
+    let [a, b] = [Token::new(), Token::new()];
+    let house = House::build(&[("a", &a), ("b", &b)], "escrow").await;
+    // `b` is broken, and its stanza is taken away.
+    let server = house.open(&[("a", &a)]).await;
+    let done = house.rewrap(&server).await;
+    assert_eq!(outcomes(&done), ["a good", "\"b\" (pkcs11) kept"]);
+    let new_root = house.write(&server, "sys/rotate/root").await.expect(400);
+    assert!(new_root["errors"][0].as_str().unwrap().contains("no seal stanza names the lock \"b\""), "{new_root}");
+
+    let update = |path: &'static str, body: Value| ask(&server.core, &house.root, Operation::Update, path, body);
+    let wanted = json!({"secret_shares": 2, "secret_threshold": 2});
+    let begun = update("sys/rotate/recovery/init", wanted).await.expect(200);
+    let give = |share: &str| json!({"key": share, "nonce": begun["data"]["nonce"]});
+    update("sys/rotate/recovery/update", give(&house.shares[0])).await.expect(200);
+    let done = update("sys/rotate/recovery/update", give(&house.shares[1])).await.expect(200);
+    assert_eq!(done["data"]["complete"], true, "{done}");
+    assert!(
+        done["warnings"][0].as_str().unwrap().contains("\"b\" (pkcs11), which no seal stanza names, was taken away")
+    );
+    let fresh: Vec<String> = serde_json::from_value(done["data"]["keys"].clone()).unwrap();
+
+    let status = house.backends(&server).await;
+    assert!(status["backends"].as_array().unwrap().iter().all(|backend| backend["name"] != "b"), "{status}");
+    assert_eq!(outcomes(&house.rewrap(&server).await), ["a good"]);
+    house.write(&server, "sys/rotate/root").await.expect(204);
+    server.stop().await;
+    house.opens_by(&[("a", &a)]).await;
+    house.stays_sealed(&[("b", &b)]).await;
+    // The new shares open it too, and the former ones do not.
+    a.is(State::Away);
+    let server = Server::start(house.folder.path(), &[("a", &a)]);
+    server.until("said", |s| s["seal_trouble"].is_string()).await;
+    for (shares, opens) in [(&house.shares[..2], false), (&fresh[..], true)] {
+        for share in shares {
+            let body = json!({"key": share}).to_string();
+            let old_routes = OldRoutes::default();
+            let request =
+                BareRequest { method: "PUT", path: "sys/unseal", query: &[], body: body.as_bytes(), old_routes };
+            let _answer = server.core.bare(&request).await.expect("a route without a token");
+        }
+        assert_eq!(server.status().await["sealed"] == false, opens);
+    }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

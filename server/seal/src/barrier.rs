@@ -282,7 +282,7 @@ mod tests {
     fn older_terms_stay_readable_after_rotation() {
         let old = barrier();
         let sealed = old.seal(b"k", b"v").unwrap();
-        let new = Barrier::new(Arc::new(old.keyring.rotated(1).unwrap()));
+        let new = Barrier::new(Arc::new(old.keyring.rotated(&crate::Entropy::platform(), 1).unwrap()));
         assert_eq!(new.open(b"k", &sealed).unwrap(), b"v");
         let fresh = new.seal(b"k", b"v").unwrap();
         assert!(matches!(old.open(b"k", &fresh), Err(SealError::Term(2))));

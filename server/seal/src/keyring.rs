@@ -9,7 +9,7 @@ use holdfast_hsm::memory::Key;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroize;
 
-use crate::{SealError, xaes};
+use crate::{Entropy, SealError, xaes};
 
 const FORMAT: u8 = 1;
 
@@ -50,10 +50,16 @@ struct StoredTerm {
 }
 
 impl Keyring {
-    /// A new keyring with one term.
+    /// A new keyring with one term, from the operating system's generator.
     pub fn generate(cluster_id: [u8; 16], now: u64) -> Result<Keyring, SealError> {
-        let first = Term { key: Key::random(xaes::KEY_BYTES)?, installed: now };
-        Ok(Keyring { terms: BTreeMap::from([(1, first)]), names: Key::random(64)?, ids: Key::random(32)?, cluster_id })
+        Keyring::generate_from(&Entropy::platform(), cluster_id, now)
+    }
+
+    /// A new keyring with one term.
+    pub fn generate_from(entropy: &Entropy, cluster_id: [u8; 16], now: u64) -> Result<Keyring, SealError> {
+        let first = Term { key: entropy.key(xaes::KEY_BYTES)?, installed: now };
+        let (names, ids) = (entropy.key(64)?, entropy.key(32)?);
+        Ok(Keyring { terms: BTreeMap::from([(1, first)]), names, ids, cluster_id })
     }
 
     /// The term that seals new entries.
@@ -74,12 +80,12 @@ impl Keyring {
     }
 
     /// A copy with one more term.
-    pub fn rotated(&self, now: u64) -> Result<Keyring, SealError> {
+    pub fn rotated(&self, entropy: &Entropy, now: u64) -> Result<Keyring, SealError> {
         let mut terms = BTreeMap::new();
         for (n, t) in &self.terms {
             terms.insert(*n, Term { key: t.key.try_clone()?, installed: t.installed });
         }
-        terms.insert(self.active().0 + 1, Term { key: Key::random(xaes::KEY_BYTES)?, installed: now });
+        terms.insert(self.active().0 + 1, Term { key: entropy.key(xaes::KEY_BYTES)?, installed: now });
         Ok(Keyring { terms, names: self.names.try_clone()?, ids: self.ids.try_clone()?, cluster_id: self.cluster_id })
     }
 
@@ -149,7 +155,7 @@ mod tests {
     #[test]
     fn a_keyring_opens_with_its_root_key_only() {
         allow_unlocked();
-        let ring = Keyring::generate([1; 16], 5).unwrap().rotated(9).unwrap();
+        let ring = Keyring::generate([1; 16], 5).unwrap().rotated(&Entropy::platform(), 9).unwrap();
         let root = Key::random(32).unwrap();
         let record = ring.seal(&root).unwrap();
         let again = Keyring::open(&record, &root, [1; 16]).unwrap();

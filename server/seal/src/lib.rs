@@ -13,6 +13,7 @@
 
 pub mod barrier;
 pub mod device;
+mod entropy;
 pub mod keyring;
 pub mod locks;
 mod own;
@@ -22,6 +23,7 @@ pub mod xaes;
 
 pub use barrier::Barrier;
 pub use device::{DeviceRefusal, SealDevice, Step, Wrapped};
+pub use entropy::{Entropy, SEED_BYTES};
 pub use keyring::Keyring;
 pub use locks::{Lock, LockKind, LockList, Recovery, RecoveryForm, Scope};
 pub use own::OwnRing;
@@ -46,6 +48,8 @@ pub enum SealError {
     /// The entry is of a namespace with locks of its own, and nobody has opened them.
     #[error("namespace is sealed")]
     NamespaceSealed,
+    #[error("the device's generator gives no random bytes, but all the same ones, or another number of them")]
+    NoRandomness,
     #[error("{0}")]
     Share(String),
     #[error(transparent)]

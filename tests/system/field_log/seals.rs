@@ -47,9 +47,10 @@ fn a_new_root_key_of_a_device_makes_up_no_shares() {
     root.post("sys/rotate/root/update", body).expect(200);
 }
 
-/// F077: a store of a device needs no recovery shares, and what would need them says so.
+/// F077: a store of a device needs no recovery shares, what would need them says so, and the first rotation hands some out,
+/// at once as there is nobody to wait for.
 #[test]
-fn a_store_without_recovery_shares_is_initialised_and_says_what_it_cannot() {
+fn a_store_without_recovery_shares_gets_its_first_by_whoever_may_do_everything() {
     let site = Site::make(Setup::hardware());
     let server = site.start();
     let none = json!({ "recovery_shares": 0, "recovery_threshold": 0 });
@@ -57,9 +58,69 @@ fn a_store_without_recovery_shares_is_initialised_and_says_what_it_cannot() {
     server.until_unsealed();
     let root = server.client().with_token(&made.text_at("/root_token"));
     root.post("sys/rotate/root", json!({})).expect(204);
-    let wanted = json!({ "secret_shares": 3, "secret_threshold": 2 });
-    let said = root.post("sys/rotate/recovery/init", wanted).refused(400);
-    assert!(said.contains("initialised without shares"), "{said}");
+    let said = root.post("sys/rotate/root/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).refused(400);
+    assert!(said.contains("make recovery shares first"), "{said}");
+
+    // Who may ask for a rotation of shares that others hold may not make shares for himself.
+    let wanted = |verify: bool| json!({ "secret_shares": 3, "secret_threshold": 2, "require_verification": verify });
+    let rules = r#"path "sys/rotate/*" { capabilities = ["create", "update", "read", "delete"] }"#;
+    root.post("sys/policies/acl/rotates", json!({ "policy": rules })).expect(204);
+    let made = root.post("auth/token/create", json!({ "policies": ["rotates"] })).expect(200);
+    let rotates = root.with_token(&made.text_at("/auth/client_token"));
+    assert!(rotates.post("sys/rotate/recovery/init", wanted(false)).refused(403).contains("sudo"));
+    let shown = || root.get("sys/rotate/recovery/init").expect(200).json()["data"].clone();
+    assert_eq!((&shown()["started"], &shown()["required"]), (&json!(false), &json!(0)));
+
+    // With a verification they count when they were given back.
+    let made = root.post("sys/rotate/recovery/init", wanted(true)).expect(200);
+    assert_eq!((made.at("/data/complete"), made.at("/data/verification_required")), (json!(true), json!(true)));
+    assert_eq!((&shown()["started"], &shown()["required"]), (&json!(true), &json!(0)));
+    let shares: Vec<String> = serde_json::from_value(made.at("/data/keys")).expect("shares");
+    assert_eq!(shares.len(), 3);
+    for (n, share) in shares[..2].iter().enumerate() {
+        let body = json!({ "key": share, "nonce": made.at("/data/verification_nonce") });
+        let given = root.post("sys/rotate/recovery/verify", body).expect(200);
+        assert_eq!(given.json()["data"]["complete"] == true, n == 1, "{given:?}");
+    }
+    assert_eq!((&shown()["started"], &shown()["required"]), (&json!(false), &json!(2)));
+
+    // From now on their holders are asked, also after a restart.
+    let server = site.start_after(server);
+    server.until_unsealed();
+    let root = server.client().with_token(root.token());
+    let begun = root.post("sys/rotate/recovery/init", wanted(false)).expect(200);
+    assert_eq!(begun.at("/data/started"), true);
+    let give = |share: &str| {
+        root.post("sys/rotate/recovery/update", json!({ "key": share, "nonce": begun.at("/data/nonce") }))
+    };
+    give(&shares[0]).expect(200);
+    let done = give(&shares[2]).expect(200);
+    assert_eq!((done.at("/data/complete"), done.at("/data/keys").as_array().map(Vec::len)), (json!(true), Some(3)));
+}
+
+/// F077, by the command line: the shares are printed, since nobody is asked for the last one.
+#[test]
+fn the_first_recovery_shares_are_printed_by_the_command_that_begins_the_rotation() {
+    let site = Site::make(Setup::hardware());
+    let server = site.start();
+    let none = json!({ "recovery_shares": 0, "recovery_threshold": 0 });
+    let made = server.client().call("PUT", "sys/init", Some(&none)).expect(200);
+    server.until_unsealed();
+    let token = made.text_at("/root_token");
+    let mut rotate = site.cli(&holdfast(), &server, &token);
+    rotate.args([
+        "operator",
+        "rotate-keys",
+        "-init",
+        "-target=recovery",
+        "-key-shares=2",
+        "-key-threshold=2",
+        "-format=json",
+    ]);
+    let printed = run(&mut rotate).json();
+    assert_eq!(printed["keys"].as_array().map(Vec::len), Some(2), "{printed}");
+    let root = server.client().with_token(&token);
+    assert_eq!(root.get("sys/rotate/recovery/init").expect(200).at("/data/required"), 2);
 }
 
 /// F081, F082: several devices and the seal on one token of one module, configurations read again and helpers killed

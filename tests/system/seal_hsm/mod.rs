@@ -1,6 +1,7 @@
 //! The seal: what opens the store, what is said when it does not, and what never happens.
 
 mod device;
+mod entropy;
 mod helper;
 mod locks;
 mod modules;

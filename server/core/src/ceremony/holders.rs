@@ -36,6 +36,11 @@ impl Holders {
         matches!(self, Holders::Store(list) if list.recovery.is_some() || list.device_lock().is_some())
     }
 
+    /// Whether a device opens the store and nobody has shares yet.
+    pub fn are_none_yet(&self) -> bool {
+        self.have_a_device() && self.required() == 0
+    }
+
     /// What tokens of their namespace end in.
     pub fn suffix(&self) -> String {
         match self {

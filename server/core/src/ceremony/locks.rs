@@ -44,7 +44,8 @@ pub struct Doubt(pub String);
 pub struct Changed {
     /// The store did not say whether the change is in it: why.
     pub doubt: Option<String>,
-    /// Seals whose devices were away: their locks hold the root key of before.
+    /// What became of seals whose devices were away (their locks hold the root key of before), and of locks without a
+    /// seal (they are gone).
     pub left: Vec<String>,
 }
 
@@ -67,10 +68,13 @@ impl Core {
         let view = self.store.view();
         let (index, mut tx) = (view.index(), Tx::new(view, barrier.clone()));
         tx.enter(STORE);
-        let recovery = list.recovery.clone();
-        let only_authorises = recovery.as_ref().is_some_and(|r| r.form == RecoveryForm::Authorise);
-        if let (Some(recovery), Some(fresh), Target::Recovery) = (&recovery, &change.fresh, change.target) {
-            list.recovery = Some(Recovery { shares: fresh.shares, threshold: fresh.threshold, form: recovery.form });
+        let form = list.recovery.as_ref().map(|recovery| recovery.form).or_else(|| {
+            // A store that was initialised without shares gets its first.
+            (change.target == Target::Recovery && list.shares_lock().is_none()).then_some(RecoveryForm::Authorise)
+        });
+        let only_authorises = form == Some(RecoveryForm::Authorise);
+        if let (Some(form), Some(fresh), Target::Recovery) = (form, &change.fresh, change.target) {
+            list.recovery = Some(Recovery { shares: fresh.shares, threshold: fresh.threshold, form });
             if only_authorises {
                 tx.put(Place::Ordered(SETTINGS, VERIFIER), verifier(&barrier, &fresh.key).map_err(failed)?)
                     .map_err(failed)?;
@@ -83,7 +87,7 @@ impl Core {
         let new_root = !(change.target == Target::Recovery && only_authorises);
         let (mut root, mut shares_key, mut left) = (None, None, Vec::new());
         if new_root {
-            let fresh_root = Key::random(32).map_err(failed)?;
+            let fresh_root = self.entropy().await?.key(32).map_err(failed)?;
             let (wrapped, kept) = self.wrap_again(open, &list, &mut change, &fresh_root).await?;
             list.locks = wrapped.locks;
             (root, shares_key, left) = (Some(fresh_root), kept, wrapped.left);
@@ -149,6 +153,7 @@ impl Core {
         let (now, seals) = (clock::now(), self.seals());
         let (mut locks, mut shares_key) = (Vec::with_capacity(list.locks.len()), None);
         let (mut of_others, mut away, mut own) = (Vec::new(), Away::new(), 0);
+        let mut left = Vec::new();
         for lock in &list.locks {
             let made = match &lock.kind {
                 LockKind::Device { .. } => {
@@ -158,6 +163,15 @@ impl Core {
                         Owner::Elsewhere => {
                             of_others.push(lock.clone());
                             locks.push(lock.clone());
+                            continue;
+                        }
+                        // The device is gone for good, and its stanza with it. `rewrap` takes such a lock away, for which it
+                        // needs escrowed shares that it knows: these are the ones.
+                        Owner::Nobody if change.target == Target::Recovery => {
+                            left.push(format!(
+                                "the lock {}, which no seal stanza names, was taken away: it opens nothing any more",
+                                lock.shown()
+                            ));
                             continue;
                         }
                         Owner::Nobody => {
@@ -221,7 +235,6 @@ impl Core {
         if !away.is_empty() {
             self.knows_several_seals()?;
         }
-        let mut left = Vec::new();
         for lock in &mut locks {
             let Some(why) = away.get(&lock.id) else { continue };
             lock.stale_since.get_or_insert(now.secs());

@@ -62,7 +62,7 @@ impl Core {
         self.are_still_theirs(open, &list, &key)?;
         let key = || key.try_clone().map_err(failed);
         let former = list.device_lock_of(self.node_id()).cloned();
-        let (now, root) = (clock::now(), Key::random(32).map_err(failed)?);
+        let (now, root) = (clock::now(), self.entropy().await?.key(32).map_err(failed)?);
         failpoint!(self, "agreed");
         let scope = former.as_ref().map_or(Scope::Cluster, |lock| lock.scope.clone());
         let mut made = Vec::new();

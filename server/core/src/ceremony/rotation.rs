@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_pgp::PublicKey;
 use holdfast_sdk::{Place, Result, Transaction, record};
-use holdfast_seal::shares;
+use holdfast_seal::{Entropy, shares};
 use minicbor::{Decode, Encode};
 
 use super::holders::Holders;
@@ -140,7 +140,15 @@ impl Core {
         Ok((state.rotation(of, target).as_ref().map(|r| r.progress(required)), required))
     }
 
-    pub async fn begin_rotation(&self, of: NamespaceId, target: Target, asked: &Asked) -> Result<Progress, Refusal> {
+    /// Begin a rotation. Where a device opens the store and nobody has shares yet, its first recovery shares are made at
+    /// once: whoever may do everything (`sudo`) is all there is to ask.
+    pub async fn begin_rotation(
+        self: &Arc<Self>,
+        of: NamespaceId,
+        target: Target,
+        asked: &Asked,
+        sudo: bool,
+    ) -> Result<Outcome, Refusal> {
         let _one = self.seal.act.lock().await;
         let open = unsealed(self)?;
         if open.ceremonies.state().rotation(of, target).is_some() {
@@ -163,8 +171,19 @@ impl Core {
         if !asked.pgp_keys.is_empty() && asked.pgp_keys.len() != usize::from(shares) {
             return Err(wrong("count mismatch between number of provided PGP keys and number of shares"));
         }
-        if holders.required() == 0 {
-            return refuse("the store was initialised without shares that could authorise this");
+        let first = target == Target::Recovery && holders.are_none_yet();
+        if holders.required() == 0 && !first {
+            return refuse(
+                "the store was initialised without shares that could authorise this: make recovery shares first \
+                 (sys/rotate/recovery/init)",
+            );
+        }
+        if first && !sudo {
+            return Err(Refusal(
+                403,
+                "the first recovery shares of a store are made by a root token, or by one with sudo on this path"
+                    .into(),
+            ));
         }
         let recipients = asked.pgp_keys.iter().map(|t| PublicKey::parse(t)).collect::<Result<Vec<_>, _>>();
         let recipients = recipients.map_err(|e| Refusal(400, format!("error decoding given PGP key: {e}")))?;
@@ -179,7 +198,46 @@ impl Core {
         };
         let progress = rotation.progress(holders.required());
         *open.ceremonies.state().rotation(of, target) = Some(rotation);
-        Ok(progress)
+        if !first {
+            return Ok(Outcome::More(progress));
+        }
+        let made = self.complete_rotation(&open, of, target, holders, None).await;
+        if made.is_err() {
+            *open.ceremonies.state().rotation(of, target) = None;
+        }
+        made
+    }
+
+    /// Make the new shares of the rotation that is under way. They count at once, or when they were given back.
+    async fn complete_rotation(
+        self: &Arc<Self>,
+        open: &Arc<Open>,
+        of: NamespaceId,
+        target: Target,
+        holders: Holders,
+        known: Option<Key>,
+    ) -> Result<Outcome, Refusal> {
+        let entropy = self.entropy().await?;
+        let (mut progress, made, verify) = {
+            let mut state = open.ceremonies.state();
+            let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation in progress") };
+            let made = make(rotation, target, &holders, known, &entropy)?;
+            (rotation.progress(holders.required()), made, rotation.verify)
+        };
+        let New { change, keys } = made;
+        let changed = if verify {
+            let gathering = Gathering::new()?;
+            progress.verification_nonce = gathering.nonce.clone();
+            if let Some(rotation) = open.ceremonies.state().rotation(of, target) {
+                rotation.made = Some(Made { gathering, change });
+            }
+            Changed::default()
+        } else {
+            let changed = self.change(open, holders, change).await?;
+            *open.ceremonies.state().rotation(of, target) = None;
+            changed
+        };
+        Ok(Outcome::Complete { progress, keys, warnings: changed.warnings() })
     }
 
     pub async fn cancel_rotation(&self, of: NamespaceId, target: Target) -> Result<(), Refusal> {
@@ -217,26 +275,7 @@ impl Core {
         };
         let known = self.authorise(&open, &holders, &given)?;
         drop(given);
-        let (mut progress, made, verify) = {
-            let mut state = open.ceremonies.state();
-            let Some(rotation) = state.rotation(of, target) else { return refuse("no rotation in progress") };
-            let made = make(rotation, target, &holders, known)?;
-            (rotation.progress(required), made, rotation.verify)
-        };
-        let New { change, keys } = made;
-        let changed = if verify {
-            let gathering = Gathering::new()?;
-            progress.verification_nonce = gathering.nonce.clone();
-            if let Some(rotation) = open.ceremonies.state().rotation(of, target) {
-                rotation.made = Some(Made { gathering, change });
-            }
-            Changed::default()
-        } else {
-            let changed = self.change(&open, holders, change).await?;
-            *open.ceremonies.state().rotation(of, target) = None;
-            changed
-        };
-        Ok(Outcome::Complete { progress, keys, warnings: changed.warnings() })
+        self.complete_rotation(&open, of, target, holders, known).await
     }
 
     /// Take a new share back. When enough of them are there, the new ones count.
@@ -322,11 +361,17 @@ struct New {
     keys: Vec<Secret<Vec<u8>>>,
 }
 
-fn make(rotation: &Rotation, target: Target, holders: &Holders, known: Option<Key>) -> Result<New, Refusal> {
+fn make(
+    rotation: &Rotation,
+    target: Target,
+    holders: &Holders,
+    known: Option<Key>,
+    entropy: &Entropy,
+) -> Result<New, Refusal> {
     if target == Target::Root && holders.have_a_device() {
         return Ok(New { change: Change { target, fresh: None, known, backup: None }, keys: Vec::new() });
     }
-    let key = Key::random(32).map_err(failed)?;
+    let key = entropy.key(32).map_err(failed)?;
     let (count, threshold) = (rotation.shares, rotation.threshold);
     let mut keys = shares::split(&key, count, threshold).map_err(failed)?;
     // What nobody could open with is not handed out.

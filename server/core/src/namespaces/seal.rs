@@ -373,7 +373,7 @@ pub async fn rotate_keyring(core: &Core, open: &Open, uuid: &NamespaceId) -> Res
     let number = own.number;
     let ring = barrier.ring(number).ok_or_else(is_sealed)?;
     let key = present_key(core, own, barrier.keyring().cluster_id())?.ok_or_else(is_sealed)?;
-    let fresh = ring.keyring.rotated(crate::clock::now().secs()).map_err(Error::internal)?;
+    let fresh = ring.keyring.rotated(&core.entropy().await?, crate::clock::now().secs()).map_err(Error::internal)?;
     let index = core
         .transact(open, |tx| {
             let mut now = load(tx, uuid)?.ok_or_else(super::gone)?;

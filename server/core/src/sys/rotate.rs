@@ -126,7 +126,8 @@ fn begin(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Option
         backup: p.backup.unwrap_or(false),
         verify: p.require_verification.unwrap_or(false),
     };
-    Ok(Some(Box::pin(async move { Ok(prepared(shown(&core.begin_rotation(of, target, &asked).await?), Vec::new())) })))
+    let sudo = call.caller.sudo;
+    Ok(Some(Box::pin(async move { Ok(answer(core.begin_rotation(of, target, &asked, sudo).await?, shown)) })))
 }
 
 fn cancel(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
