@@ -55,5 +55,7 @@ pub mod yubihsm;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
 pub use config::{DeviceConfig, OpenDevice};
-pub use confinement::{HelperLimits, confine_server};
+pub use confinement::{
+    FileRules, FileUse, HelperLimits, ServerFiles, confine_server, kernel_confines_files, outside_rules, with_reason,
+};
 pub use spawner::Spawner;

@@ -73,6 +73,7 @@ fn a_good_site_is_found_good_beside_its_server_and_without_one_and_nothing_is_ch
     is_told(&found, "Check Store Lock", "ok", &format!("process {}", server.pid()));
     is_told(&found, "Seal", "ok", "answers and wraps with CKM_AES_GCM");
     is_told(&found, "Check Listener TLS", "ok", "counts for");
+    is_told(&found, "Check Landlock", "ok", "the files that its configuration names");
     assert!(!found.iter().any(|c| c.1 == "fail"), "{found:#?}");
     server.stop();
     let before = fingerprint(&site.store());
@@ -106,6 +107,54 @@ fn a_wrong_pin_is_not_tried_and_a_counter_that_has_seen_one_is_told() {
     let gone = diagnose(&site, &["-format=json"]);
     assert_eq!(gone.code, Some(1), "{gone:?}");
     is_told(&json(gone), "Seal", "fail", "holdfast");
+}
+
+#[test]
+fn devices_and_their_keys_are_tried_where_a_login_is_wanted() {
+    let site = Site::make(Setup::hardware().with_top(&crate::devices::token_device("main")));
+    let token = site.token.as_ref().expect("a token");
+    let login = |config: &str| {
+        site.write_config(config);
+        json(diagnose(&site, &["-format=json", "-debug", "-login"]))
+    };
+    let config = site.config();
+    // The key of the seal is not there yet, and is not made.
+    let found = login(&config);
+    is_told(&found, "Seal", "ok", "wraps with");
+    is_told(&found, "Device \"main\"", "ok", "kinds of keys");
+    let tool = |arguments: &[&str]| {
+        let mut tool = command("pkcs11-tool");
+        tool.arg("--module").arg(holdfast_tests::token::library()).args(["--login", "--pin", PIN]).args(arguments);
+        run(tool.args(["--token-label", holdfast_tests::token::LABEL]).env("SOFTHSM2_CONF", token.conf())).good()
+    };
+    assert!(!tool(&["--list-objects"]).contains("holdfast-root"));
+    tool(&["--keygen", "--key-type", "AES:32", "--label", "holdfast-root"]);
+    let report: Value =
+        serde_json::from_str(&diagnose(&site, &["-format=json", "-debug", "-login"]).stdout).expect("JSON");
+    assert!(report.to_string().contains("unwrap: "), "{report:#}");
+
+    // A key that is another, one for audit logs that is missing, a library that is.
+    let other = config.replace("key_label = \"holdfast-root\"", "key_label = \"none\"");
+    is_told(&login(&other.replace("generate_key = \"true\"", "generate_key = \"false\"")), "Seal", "fail", "key: ");
+    let signing = "audit_signing {\n device = \"main\"\n key_label = \"signs\"\n}\n";
+    is_told(&login(&format!("{config}{signing}")), "Device \"main\"", "fail", "audit_signing");
+    let gone = config.replacen("libsofthsm2.so", "libgone.so", 1);
+    let (gone, name) = (json_of(&site, &gone), "the PKCS#11 library");
+    assert!(gone.iter().any(|c| c.1 == "fail" && c.2.contains(name)), "{gone:#?}");
+    assert!(!token.has_seen_a_wrong_pin());
+
+    // A wrong PIN is tried once, and never again after that.
+    let wrong = crate::devices::token_device("main").replace(PIN, "not-the-pin-1");
+    let wrong = config.replace(&crate::devices::token_device("main"), &wrong);
+    is_told(&login(&wrong), "Device \"main\"", "fail", "PIN");
+    assert!(token.has_seen_a_wrong_pin());
+    is_told(&login(&wrong), "Device \"main\"", "warn", "a wrong PIN was tried");
+    is_told(&login(&config), "Seal", "warn", "a wrong PIN was tried");
+}
+
+fn json_of(site: &Site, config: &str) -> Vec<(String, String, String)> {
+    site.write_config(config);
+    json(diagnose(site, &["-format=json"]))
 }
 
 #[test]

@@ -70,7 +70,9 @@ impl Between for Spooled {
         Audited.top(n)
             + &format!(
                 "audit \"socket\" \"peer\" {{\n options {{\n address = {peer:?}\n socket_type = \"unix\"\n spool_path = {spool:?}\n }}\n}}\n\
-                 device \"software\" \"keys\" {{\n key_file = {keys:?}\n}}\n"
+                 device \"software\" \"keys\" {{\n key_file = {keys:?}\n}}\n\
+                 confinement {{\n write_paths = [{:?}]\n}}\n",
+                self.folder
             )
     }
 }
@@ -107,8 +109,7 @@ fn every_series_of_the_alert_rules_and_of_the_dashboards_is_there() {
     let nodes = Nodes::start_with(vec![(free_port(), free_port())], Box::new(spooled));
     let root = nodes.root(0);
     // A plan for backups, something to count, and a request that was refused.
-    let folder = tempfile::tempdir().expect("a folder");
-    let plan = json!({"interval": "1h", "retain": 2, "storage_type": "local", "path_prefix": folder.path(),
+    let plan = json!({"interval": "1h", "retain": 2, "storage_type": "local", "path_prefix": spool.path().join("backups"),
                       "file_prefix": "b", "local_max_space": 100_000_000});
     root.post("sys/storage/raft/snapshot-auto/config/daily", plan).expect(204);
     root.post("sys/mounts/kv", json!({"type": "kv", "options": {"version": "2"}})).expect(204);

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The newest rules that are used where the kernel has them: files, their cutting off, devices' own calls, signals.
-const RULES: ABI = ABI::V6;
+pub(super) const RULES: ABI = ABI::V6;
 
 /// Libraries, and what the C library, OpenSSL and smart-card stacks read at their start.
 const READ: &[&str] = &[
@@ -156,7 +156,8 @@ pub(super) fn confine(paths: &Paths, ports: Option<&[u16]>) -> Result<(), Rulese
     Ok(())
 }
 
-fn add(
+/// Allows a file or a folder, if it is there.
+pub(super) fn add(
     rules: landlock::RulesetCreated,
     path: &Path,
     rights: BitFlags<AccessFs>,
@@ -169,7 +170,7 @@ fn add(
 
 /// Whether this kernel has Landlock, switched on.
 #[allow(unsafe_code)]
-pub(crate) fn kernel_confines_files() -> bool {
+pub fn kernel_confines_files() -> bool {
     const VERSION: libc::c_uint = 1; // LANDLOCK_CREATE_RULESET_VERSION
     let nothing: *const libc::c_void = std::ptr::null();
     // SAFETY: asked for the version, the call reads and makes nothing.

@@ -7,11 +7,14 @@
 //!   else; a TPM's helper connects to its TPM alone, a YubiHSM's to its connector's port. A kernel without Landlock goes without.
 //! - a user of its own, where one is configured.
 //!
+//! And what the server itself may do: [`calls`] again, and [`server`], its files.
+//!
 //! Why a list of what is forbidden: docs/decisions/0007-device-helper-confinement.md.
 
 mod calls;
 mod files;
 mod libraries;
+mod server;
 
 use crate::account;
 use crate::config::DeviceConfig;
@@ -22,7 +25,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::PathBuf;
 
 use calls::Sockets;
-pub(crate) use files::kernel_confines_files;
+pub use files::kernel_confines_files;
+pub use server::{FileUse, ServerFiles, outside_rules, with_reason};
 
 /// What the operator says about a helper, beside its device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -72,16 +76,33 @@ fn sockets(config: &DeviceConfig) -> Sockets {
     }
 }
 
+/// What became of a server's rules for files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRules {
+    /// The kernel keeps the process to them.
+    Enforced,
+    /// The kernel has no Landlock: there are none.
+    NoLandlock,
+    /// None were asked for.
+    Off,
+}
+
 /// Confines a server's process, all the threads that this one starts included: it starts no programs, makes no
-/// processes, loads no libraries and traces nobody from here on. Its devices live in helpers, which a [`Spawner`] starts
-/// that was made before.
+/// processes, loads no libraries and traces nobody from here on, and uses no files but these, if there are any rules for
+/// files. Its devices live in helpers, which a [`Spawner`] starts that was made before.
 ///
 /// [`Spawner`]: crate::Spawner
 ///
 /// # Errors
-/// The kernel has no seccomp.
-pub fn confine_server() -> Result<(), String> {
-    calls::confine_server().map_err(|error| format!("seccomp: {error}"))
+/// The kernel has no seccomp, or refuses the rules.
+pub fn confine_server(files: Option<&ServerFiles>) -> Result<FileRules, String> {
+    let rules = match files.map(server::confine).transpose().map_err(|error| format!("Landlock: {error}"))? {
+        Some(true) => FileRules::Enforced,
+        Some(false) => FileRules::NoLandlock,
+        None => FileRules::Off,
+    };
+    calls::confine_server().map_err(|error| format!("seccomp: {error}"))?;
+    Ok(rules)
 }
 
 fn become_user(name: &str) -> Result<(), DeviceError> {

@@ -1,9 +1,11 @@
 //! The devices that the configuration names, each in a helper process of its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_config::{Config, Device, DeviceKind, Helper, PinSource, Pkcs11Device, TpmDevice};
 use holdfast_core::devices::Declared;
+use holdfast_hsm::device::{DeviceInfo, KeyInfo, KeyRef};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::TpmConfig;
@@ -108,23 +110,52 @@ fn set_up_pkcs11(device: &Pkcs11Device) -> Result<Pkcs11Config, String> {
     Ok(config)
 }
 
+/// Ask a device what it is. No PIN is sent to it, and nothing is made.
+pub fn look(kind: &DeviceKind, spawner: Arc<Spawner>, within: Duration) -> Result<DeviceInfo, String> {
+    let mut kind = kind.clone();
+    match &mut kind {
+        DeviceKind::Pkcs11(pkcs11) => pkcs11.pin = None,
+        DeviceKind::YubiHsm(hsm) => hsm.password = None,
+        DeviceKind::Tpm(_) | DeviceKind::Software { .. } => {}
+    }
+    DeviceClient::spawned_with_timeout(spawner, as_it_is(&kind)?, within).info().map_err(|e| e.text)
+}
+
+/// The keys of a device, which takes a login. Nothing is made.
+pub fn keys(kind: &DeviceKind, spawner: Arc<Spawner>, within: Duration) -> Result<Vec<KeyInfo>, String> {
+    let client = DeviceClient::spawned_with_timeout(spawner, as_it_is(kind)?, within);
+    client.find(KeyRef::default()).map_err(|e| e.text)
+}
+
+fn as_it_is(kind: &DeviceKind) -> Result<DeviceConfig, String> {
+    match kind {
+        DeviceKind::Tpm(tpm) => tpm_config(tpm).map(DeviceConfig::from),
+        other => set_up(other),
+    }
+}
+
 fn set_up_tpm(device: &TpmDevice) -> Result<TpmConfig, String> {
-    let keys = device.keys.display().to_string();
+    let keys = device.keys.display();
     make_folder(&device.keys).map_err(|e| format!("the folder of keys {keys} cannot be made: {e}"))?;
+    tpm_config(device)
+}
+
+fn tpm_config(device: &TpmDevice) -> Result<TpmConfig, String> {
     let mut config = TpmConfig::new(&device.tcti);
     config.hierarchy = hierarchy(device.hierarchy);
     let auth_file = device.hierarchy_auth_file.as_deref();
     config.hierarchy_auth =
         auth_file.map(|path| first_line(path, "hierarchy_auth_file", "the authorisation")).transpose()?;
     config.root_handle = device.root_handle;
-    config.keys = Some(keys);
+    config.keys = Some(device.keys.display().to_string());
     config.limits = of(&device.helper);
     Ok(config)
 }
 
 fn make_folder(folder: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| holdfast_hsm::with_reason(e, folder, holdfast_hsm::FileUse::Write))
 }
 
 fn of(helper: &Helper) -> holdfast_hsm::HelperLimits {

@@ -13,7 +13,7 @@ use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Custodians, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::yubihsm::YubiHsmConfig;
-use holdfast_hsm::{DeviceClient, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo};
+use holdfast_hsm::{DeviceClient, FileUse, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo, with_reason};
 use holdfast_seal::device::{TRIAL, unwrap_step};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Step, Wrapped};
 
@@ -85,6 +85,7 @@ pub fn pin(source: &PinSource) -> Result<Secret<String>, String> {
 /// A secret in a file, with or without the end of its line.
 pub fn first_line(path: &Path, file: &str, what: &str) -> Result<Secret<String>, String> {
     let text = std::fs::read_to_string(path).map(Secret::new).map_err(|e| {
+        let e = with_reason(e, path, FileUse::Read);
         format!("the {file} {} cannot be read: {e}; make it readable for the server's user alone", path.display())
     })?;
     match text.expose().lines().next() {

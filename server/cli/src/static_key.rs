@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use holdfast_config::{Pin, PinSource, StaticKey, StaticSeal};
 use holdfast_hsm::memory::{Key, Secret};
+use holdfast_hsm::{FileUse, with_reason};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
 
 const MECHANISM: &str = "XAES-256-GCM";
@@ -43,7 +44,8 @@ fn named(key: &StaticKey) -> Result<Named, String> {
     let given: Secret<Vec<u8>> = Secret::new(match &key.key {
         PinSource::Given(p) => Pin::expose(p).as_bytes().to_vec(),
         PinSource::File(path) => {
-            std::fs::read(path).map_err(|e| refused(format!("cannot be read from {}: {e}", path.display())))?
+            let read = std::fs::read(path).map_err(|e| with_reason(e, path, FileUse::Read));
+            read.map_err(|e| refused(format!("cannot be read from {}: {e}", path.display())))?
         }
         PinSource::Environment(name) => std::env::var_os(name)
             .map(std::os::unix::ffi::OsStringExt::into_vec)

@@ -1,14 +1,28 @@
 //! Snapshots as files: looked at without a server, verified by one, saved and brought back from the command line.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{Output, command, holdfast, run};
 use holdfast_tests::until;
 
-use super::nodes::{Nodes, WITHIN};
+use super::nodes::{Between, Nodes, WITHIN};
+
+/// A node that may write to a folder.
+struct Backups(PathBuf);
+
+impl Between for Backups {
+    fn command(&self, _n: usize, _folder: &Path) -> std::process::Command {
+        std::process::Command::new(holdfast())
+    }
+
+    fn top(&self, _n: usize) -> String {
+        format!("confinement {{\n write_paths = [{:?}]\n}}\n", self.0)
+    }
+}
 
 fn snapshot(nodes: &Nodes, args: &[&str], file: &Path) -> Output {
     let mut snapshot = command(holdfast());
@@ -126,8 +140,8 @@ fn what_a_server_that_was_killed_has_left_of_a_restore_is_removed_at_its_start()
 
 #[test]
 fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
-    let nodes = Nodes::start(1);
     let folder = tempfile::tempdir().unwrap();
+    let nodes = Nodes::start_with(vec![(free_port(), free_port())], Box::new(Backups(folder.path().to_owned())));
     let root = nodes.root(0);
     let plan = |path: &Path| {
         json!({"interval": "1s", "retain": 2, "storage_type": "local", "path_prefix": path, "file_prefix": "b",
@@ -141,6 +155,16 @@ fn snapshots_that_are_made_by_themselves_are_proven_and_old_ones_go() {
         json!({"interval": 0, "storage_type": "local", "path_prefix": "/x", "local_max_space": 1}),
     ] {
         root.post(config, wrong).refused(400);
+    }
+    // Where the server's own rules let it write nothing (a kernel without Landlock lets it write everywhere).
+    let outside = tempfile::tempdir().unwrap();
+    let foreign = root.post(config, plan(&outside.path().join("b")));
+    match foreign.status {
+        400 => assert!(foreign.text().contains("write_paths"), "{}", foreign.text()),
+        _ => {
+            foreign.expect(204);
+            root.delete(config).expect(204);
+        }
     }
     root.get(config).expect(404);
     assert_eq!(nodes.client(0).get("sys/health").expect(200).json().get("last_proven_backup_age_secs"), None);

@@ -67,14 +67,17 @@ static SERVER: [Flag; 16] = [
     Flag::bool("dev-no-store-token", "Do not keep the root token for client commands."),
     Flag::text("dev-cluster-json", "A file that the cluster is described in."),
 ];
-static DIAGNOSE: [Flag; 4] =
-    [
-        CONFIG,
-        Flag::list("skip", "A check to leave out: listener, storage or autounseal. May be given several times.")
-            .words(&["listener", "storage", "autounseal"]),
-        Flag::bool("debug", "Tell everything that was seen."),
-        Flag::text("format", "table or json.").default("table"),
-    ];
+static DIAGNOSE: [Flag; 5] = [
+    CONFIG,
+    Flag::list("skip", "A check to leave out: listener, storage, autounseal or device. May be given several times.")
+        .words(&["listener", "storage", "autounseal", "device"]),
+    Flag::bool(
+        "login",
+        "Log in to the devices of seals and of device stanzas too, look for their keys, and let seals wrap and unwrap. A PIN is tried once, and none on a token that has seen a wrong one.",
+    ),
+    Flag::bool("debug", "Tell everything that was seen."),
+    Flag::text("format", "table or json.").default("table"),
+];
 static VALIDATE: [Flag; 2] = [CONFIG, Flag::text("format", "table, json or yaml.").default("table")];
 static RECOVER: [Flag; 6] = [
     CONFIG,
@@ -100,7 +103,7 @@ pub static COMMANDS: &[Command] = &[
     Command::new("server", "Start a server", of_main).flags(&SERVER),
     Command::new("operator diagnose", "Look for trouble in a configuration", of_main)
         .about(
-            "Looks for what would keep a server with this configuration from starting, or from staying up: the configuration, limits, disks and clock of the machine, permissions of files, the store's folder, the seal's device (without a PIN), certificates, addresses and audit files. It changes nothing, and may run while the server does. The exit code is 0 where all is well, 1 where something fails, 2 where there are warnings alone, 3 where no configuration is named, 4 where it cannot be read.",
+            "Looks for what would keep a server with this configuration from starting, or from staying up: the configuration, limits, disks and clock of the machine, permissions of files, the store's folder, Landlock, the devices of seals and others (without a PIN, unless -login is there), certificates, addresses and audit files. It changes nothing, and may run while the server does. The exit code is 0 where all is well, 1 where something fails, 2 where there are warnings alone, 3 where no configuration is named, 4 where it cannot be read.",
         )
         .flags(&DIAGNOSE)
         .without_server(),

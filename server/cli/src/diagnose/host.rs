@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use holdfast_config::{Config, Storage};
+use holdfast_config::{Config, Landlock, Storage};
 use rustix::process::{Resource, getrlimit};
 
 use super::report::Check;
+use crate::server::walls;
 
 /// A server needs one for each connection, and some for itself.
 const FEW_FILES: u64 = 4096;
@@ -26,6 +27,7 @@ pub fn check(config: Option<&Config>) -> Check {
     if let Some(config) = config {
         all.push(locked_memory(config));
     }
+    all.extend(config.map(landlock));
     all.extend(disks(config));
     all.push(clock(config));
     Check::of("Check Operating System", all)
@@ -70,6 +72,36 @@ fn locked_memory(config: &Config) -> Check {
             "LimitMEMLOCK=infinity in the unit, or setcap cap_ipc_lock=+ep on the program; run this check as the server's \
              user.",
         ),
+    }
+}
+
+/// Whether the kernel keeps the server to its own files.
+fn landlock(config: &Config) -> Check {
+    const NAME: &str = "Check Landlock";
+    const ADVICE: &str = "Boot a kernel with Landlock (5.13 or later, lsm=landlock,…).";
+    let there = holdfast_hsm::kernel_confines_files();
+    let confinement = &config.confinement;
+    let missing = confinement.read_paths.iter().chain(&confinement.write_paths).find(|path| !path.exists());
+    match (walls::is_off(config, false), missing) {
+        (Some(why), _) => Check::warn(
+            NAME,
+            format!("the server's files are not confined: {why}"),
+            "Let the kernel keep the server to the files of its configuration (docs/operating.md).",
+        ),
+        (None, _) if !there && confinement.landlock == Some(Landlock::Require) => {
+            Check::fail(NAME, "this kernel has no Landlock, and the stanza confinement requires it", ADVICE)
+        }
+        (None, _) if !there => Check::warn(
+            NAME,
+            "this kernel has no Landlock: permissions alone keep the server, and the libraries of its devices, from files",
+            ADVICE,
+        ),
+        (None, Some(path)) => Check::warn(
+            NAME,
+            format!("{} of the stanza confinement is not there", path.display()),
+            "Make it before the server starts: what comes later is used after a restart.",
+        ),
+        (None, None) => Check::ok(NAME, "The kernel keeps the server to the files that its configuration names."),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `holdfast operator diagnose -config=FILE`: what would keep a server with this configuration from starting or from
-//! staying up, and what to do about it. It changes nothing, asks for no secret, and may run beside the server.
+//! staying up, and what to do about it. It changes nothing, asks for no secret, and may run beside the server. With `-login`
+//! it logs in to the devices and tries the keys of the seals; without it no PIN leaves its place.
 
 mod cluster;
+mod devices;
 mod files;
 mod host;
 mod listeners;
@@ -26,7 +28,7 @@ const NONE_NAMED: u8 = 3;
 const UNREADABLE: u8 = 4;
 
 /// What may be left out.
-const SKIPPABLE: [&str; 3] = ["listener", "storage", "autounseal"];
+const SKIPPABLE: [&str; 4] = ["listener", "storage", "autounseal", "device"];
 
 #[derive(Default)]
 struct Wanted {
@@ -34,6 +36,7 @@ struct Wanted {
     skip: Vec<String>,
     debug: bool,
     json: bool,
+    login: bool,
 }
 
 impl Wanted {
@@ -95,10 +98,15 @@ fn look(wanted: &Wanted, config: &Config, warnings: &[holdfast_config::Warning])
             Check::of("Parse Configuration", some.iter().map(warned).collect())
         }
     };
-    // The helper of a device is started before any thread is.
+    // Before any thread.
+    let helpers = seal::Helpers::of(config);
     let seal = match wanted.skips("autounseal") {
         true => Check::skipped("Check Seal", "it is to be left out"),
-        false => seal::check(config),
+        false => seal::check(config, &helpers, wanted.login),
+    };
+    let devices = match wanted.skips("device") {
+        true => Check::skipped(devices::NAME, "they are to be left out"),
+        false => devices::check(config, &helpers, wanted.login),
     };
     let held = storage::is_held(config);
     Check::of(
@@ -112,6 +120,7 @@ fn look(wanted: &Wanted, config: &Config, warnings: &[holdfast_config::Warning])
                 false => storage::check(config, held),
             },
             seal,
+            devices,
             match wanted.skips("listener") {
                 true => Check::skipped("Start Listeners", "they are to be left out"),
                 false => listeners::check(config, held),
@@ -132,8 +141,13 @@ fn parse(args: &[OsString]) -> Result<Wanted, String> {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (flag, None),
         };
-        if name == "debug" {
-            wanted.debug = !matches!(value.as_deref(), Some("false" | "0"));
+        let switch = match name {
+            "debug" => Some(&mut wanted.debug),
+            "login" => Some(&mut wanted.login),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            *switch = !matches!(value.as_deref(), Some("false" | "0"));
             continue;
         }
         let value = value.or_else(|| rest.next()).ok_or_else(|| format!("flag needs an argument: -{name}"))?;

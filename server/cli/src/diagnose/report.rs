@@ -84,6 +84,11 @@ impl Check {
         Check { children, ..Check::new(name, worst, "", "") }
     }
 
+    /// The same, which has failed after all.
+    pub fn failing(self, message: impl Into<String>, advice: &str) -> Check {
+        Check { status: Status::Fail, message: message.into(), advice: advice.to_owned(), ..self }
+    }
+
     pub fn seen(mut self, what: impl Into<String>) -> Check {
         self.seen.push(what.into());
         self

@@ -7,6 +7,7 @@ mod logging;
 mod shown_config;
 mod start;
 pub mod storage;
+pub mod walls;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::flags::Flags;
 use super::listeners::{self, Planned};
 use super::storage::{self, Opened};
+use super::walls::{self, Walls};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::named_devices::NamedDevices;
@@ -40,10 +41,10 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     };
     protect(flags.dev, config.disable_mlock)?;
     raise_file_limit();
-    // What it is asked from here on comes from outside; it needs nobody else's programs, libraries or memory for it.
-    holdfast_hsm::confine_server()
-        .map_err(|e| format!("the server cannot be confined, and does not serve without: {e}"))?;
+    // What it is asked from here on comes from outside; it needs nobody else's programs, libraries, memory or files for it.
+    let walls = walls::confine(&config, flags)?;
     let log = logging::start(&config.log)?;
+    walls.tell();
     for w in &warnings {
         tracing::warn!("{w}");
     }
@@ -54,7 +55,7 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         .max_blocking_threads(64)
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    runtime.block_on(serve(flags, &config, log, spawner))
+    runtime.block_on(serve(flags, &config, log, &walls, spawner))
 }
 
 fn read_config(flags: &Flags) -> Result<(Config, Vec<holdfast_config::Warning>), String> {
@@ -124,6 +125,7 @@ async fn serve(
     flags: &Flags,
     config: &Config,
     log: Arc<Log>,
+    walls: &Walls,
     spawner: Option<Arc<holdfast_hsm::Spawner>>,
 ) -> Result<(), String> {
     let planned = listeners::plan(config)?;
@@ -179,6 +181,7 @@ async fn serve(
         recovery_mode,
     });
     core.sign_audit_by(audit_signing(config));
+    core.mix_entropy_of_seals(config.entropy_of_seals);
     core.set_node(addresses);
     holdfast_http::remove_left_archives(&core);
     let mut following = None;
@@ -225,7 +228,8 @@ async fn serve(
         tasks.spawn(l.serve(core.clone(), p.options.clone(), p.tls.clone(), stopped.clone()));
     }
     watch_files(&planned, stopped.clone());
-    let read_again = ReadAgain { audit_rules: &audit_rules, planned: &planned, devices: &named_devices, seals: &seals };
+    let read_again =
+        ReadAgain { walls, audit_rules: &audit_rules, planned: &planned, devices: &named_devices, seals: &seals };
     wait_for_signals(signals, &core, flags, &read_again).await;
     tracing::info!("stopping: requests in flight are finished first");
     let _nobody_listens = stop.send(true);
@@ -309,6 +313,7 @@ fn audit_signing(config: &Config) -> Option<SigningKey> {
 
 /// What follows the configuration when it is read again.
 struct ReadAgain<'a> {
+    walls: &'a Walls,
     audit_rules: &'a Rules,
     planned: &'a [Planned],
     devices: &'a NamedDevices,
@@ -317,7 +322,7 @@ struct ReadAgain<'a> {
 
 /// What the configuration says by now of seals, devices, audit devices and the headers of answers; what cannot be read changes nothing.
 async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain<'_>) {
-    let ReadAgain { audit_rules: rules, planned, devices, seals } = again;
+    let ReadAgain { walls, audit_rules: rules, planned, devices, seals } = again;
     let config = match read_config(flags) {
         Ok((config, _)) => config,
         Err(e) => {
@@ -325,12 +330,14 @@ async fn follow_configuration(core: &Arc<Core>, flags: &Flags, again: &ReadAgain
             return;
         }
     };
+    walls.say_what_needs_a_restart(&config, flags);
     listeners::follow_headers(planned, &config);
     match devices.declared(&config) {
         Ok(declared) => core.devices.declare(declared),
         Err(e) => tracing::error!(error = %e, "the devices stay as they are"),
     }
     core.sign_audit_by(audit_signing(&config));
+    core.mix_entropy_of_seals(config.entropy_of_seals);
     match seals.of(&config) {
         Ok(seals) => core.declare_seals(seals),
         Err(e) => tracing::error!(error = %e, "the seals stay as they are"),

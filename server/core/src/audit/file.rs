@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use holdfast_chain::{Chain, Checkpoint, Linked, Tail, Unlinked};
+use holdfast_hsm::{FileUse, with_reason};
 use memchr::memchr_iter;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -515,10 +516,10 @@ fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> Resu
     }
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), e)))?;
+        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write))))?;
     }
     let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
-    let file = file.map_err(|e| unopened(Why::Open(e)))?;
+    let file = file.map_err(|e| unopened(Why::Open(with_reason(e, path, FileUse::Write))))?;
     let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
     if let Some(folders) = within {
         // What it is now, whatever became of the links since.

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_hsm::{FileUse, with_reason};
+
 use super::{KEEP_FREE_BYTES, Made, Plan, prove, time_of};
 use crate::{Core, Open, clock, free_bytes, snapshot};
 
@@ -13,7 +15,9 @@ impl Core {
     /// One snapshot, proven.
     pub(super) async fn make_in_folder(&self, open: &Arc<Open>, plan: &Plan) -> Result<Made, String> {
         let folder = PathBuf::from(&plan.path_prefix);
-        let cannot = |what: &str, path: &Path, e: std::io::Error| format!("cannot {what} {}: {e}", path.display());
+        let cannot = |what: &str, path: &Path, e: std::io::Error| {
+            format!("cannot {what} {}: {}", path.display(), with_reason(e, path, FileUse::Write))
+        };
         fs::create_dir_all(&folder).map_err(|e| cannot("create", &folder, e))?;
         let name = plan.name_at(clock::now());
         let (path, unfinished) = (folder.join(&name), folder.join(format!(".{name}.part")));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use holdfast_hsm::{FileUse, with_reason};
 use holdfast_sdk::Timestamp;
 
 use crate::clock;
@@ -181,7 +182,8 @@ impl LogFile {
 }
 
 fn open(path: &Path, now: Timestamp) -> io::Result<(File, u64, Timestamp)> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let file = file.map_err(|e| with_reason(e, path, FileUse::Write))?;
     let metadata = file.metadata()?;
     let made = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let began = match made {

@@ -1,6 +1,9 @@
 //! `sys/storage/raft/snapshot-auto/*`: snapshots that are made by themselves.
 
+use std::path::Path;
+
 use holdfast_hsm::memory::Secret;
+use holdfast_hsm::{FileUse, outside_rules};
 use holdfast_sdk::parameters::Nanos;
 use holdfast_sdk::{Call, Error, Map, Response, Result, Routes, Timestamp, Value, parameters};
 use serde_json::json;
@@ -159,6 +162,9 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Respon
         }
         if !path_prefix.starts_with('/') {
             return Err(Error::bad_request("path_prefix must be the absolute path of a folder"));
+        }
+        if let Some(reason) = outside_rules(Path::new(&path_prefix), FileUse::Write) {
+            return Err(Error::bad_request(format!("path_prefix {path_prefix:?}: {reason}")));
         }
         let space = local_max_space.or(before.map(|b| b.local_max_space));
         (space.ok_or_else(|| missing("local_max_space"))?, None)

@@ -15,6 +15,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use holdfast_hsm::{FileUse, with_reason};
+
 use super::{SpoolTarget, State};
 use crate::audit::file::{is_below, real};
 use crate::random;
@@ -94,7 +96,7 @@ pub fn lock(path: &Path, within: Option<&[PathBuf]>) -> Result<Option<Locked>, S
     {
         return Err(outside());
     }
-    let failed = |e: io::Error| e.to_string();
+    let failed = |e: io::Error| with_reason(e, path, FileUse::Write).to_string();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     if let Some(folders) = within
         && !fs::canonicalize(path).is_ok_and(|at| is_below(&at, folders))

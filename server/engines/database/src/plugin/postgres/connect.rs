@@ -40,7 +40,9 @@ impl Tls {
     pub fn of(address: &Address, details: &Details<'_>) -> Result<Tls, String> {
         let read = |key: &str| match address.setting(key).filter(|path| !path.is_empty()) {
             None => Ok(None),
-            Some(path) => std::fs::read(path).map(Some).map_err(|e| format!("unable to read {key} {path:?}: {e}")),
+            Some(path) => {
+                holdfast_sdk::read_file(path).map(Some).map_err(|e| format!("unable to read {key} {path:?}: {e}"))
+            }
         };
         let parameter = |key: &str| details.text(key).map(|t| (!t.is_empty()).then(|| t.as_bytes().to_vec()));
         let word = address.setting("sslmode").unwrap_or("prefer");
