@@ -244,6 +244,10 @@ impl Core {
         }
         if let Some(age) = self.backup_age_secs().filter(|_| !standby) {
             set("last_proven_backup_age_secs", age.map_or(Value::Null, Value::from));
+            let failed = self.backup_failed_tries();
+            if failed > 0 {
+                set("backup_failed_tries", failed.into());
+            }
         }
         if let Some(used) = self.fullest_audit_disk() {
             set("audit_disk_used_percent", used.into());

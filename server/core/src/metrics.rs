@@ -105,6 +105,8 @@ pub struct Metrics {
     /// Of all plans for snapshots, when the oldest last proven one was made (nanoseconds of cluster time); 0: there
     /// is a plan without one; `u64::MAX`: there are no plans.
     pub oldest_backup: Unset,
+    /// Tries in a row that made no snapshot, of the plan where these are most.
+    pub backup_failed_tries: Gauge,
     /// Acts outside that were done, and that failed.
     pub acts: Counter,
     pub act_failures: Counter,
@@ -342,6 +344,9 @@ impl Metrics {
             let secs = (oldest / 1_000_000_000) as f64;
             let help = "When the last proven snapshot was made, of the plan where that is longest ago; 0: never.";
             one("holdfast_backup_last_proven_timestamp_seconds", "gauge", help, secs);
+            let tries = self.backup_failed_tries.get() as f64;
+            let help = "Tries in a row that made no proven snapshot, of the plan where these are most.";
+            one("holdfast_backup_failed_tries", "gauge", help, tries);
         }
         let paused = f64::from(u8::from(now.clock_apart_secs.is_some()));
         one("holdfast_expiry_paused", "gauge", "1 while mass expiry waits for the clock.", paused);

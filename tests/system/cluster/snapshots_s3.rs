@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -261,6 +262,64 @@ fn an_upload_that_a_killed_node_has_left_is_taken_away() {
     assert_eq!(store.uploads(), 0);
 }
 
+/// Whoever is at the other end of the line takes nothing more, or says nothing more, and closes nothing.
+#[test]
+fn a_bucket_that_stops_in_the_middle_is_given_up_and_said_and_the_next_round_goes_well() {
+    let store = ObjectStore::start();
+    let nodes = one_node();
+    let root = nodes.root(0);
+    // A part that no buffer of a socket takes as a whole.
+    root.post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    for n in 0..8 {
+        let mut bytes = [0; 400_000];
+        getrandom::fill(&mut bytes).expect("randomness");
+        root.post(&format!("kv/large-{n}"), json!({"v": hex::encode(bytes)})).expect(204);
+    }
+    let liar = Liar::before(store.port());
+    let endpoint = format!("127.0.0.1:{}", liar.port);
+    let wanted = plan(&store, json!({"retain": 2, "aws_s3_endpoint": endpoint, "aws_s3_timeout": "5s"}));
+    root.post(CONFIG, wanted).expect(204);
+    assert_eq!(root.get(CONFIG).expect(200).at("/data/aws_s3_timeout"), 5);
+    assert!(root.post(CONFIG, json!({"aws_s3_timeout": "1s"})).refused(400).contains("5 seconds to an hour"));
+    until_proven(&root);
+    let scratch = || -> Vec<String> {
+        let names = fs::read_dir(nodes.stored(0)).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("snapshot-proof")).collect()
+    };
+    let health = || nodes.client(0).get("sys/health").expect(200).json();
+    for (stops, error) in [
+        (&liar.takes, "cannot send a part: the server took nothing more"),
+        (&liar.gives, "cannot read the snapshot back: the server took nothing more"),
+    ] {
+        let before = stops.times.load(Ordering::SeqCst);
+        stops.now.store(true, Ordering::SeqCst);
+        let failed = until_error(&root, error);
+        assert!(
+            failed.text_at("/data/last_snapshot_error").contains("within 5 s (aws_s3_timeout)"),
+            "{}",
+            failed.text()
+        );
+        assert!(stops.times.load(Ordering::SeqCst) > before);
+        // One try after the other: each is the only one, and none leaves its file.
+        until(WITHIN, "a count of tries that failed", || {
+            let health = health();
+            let tries = health["backup_failed_tries"].as_u64()?;
+            (tries >= 2 && health["last_proven_backup_age_secs"].is_u64()).then_some(())
+        });
+        let metrics = root.get("sys/metrics?format=prometheus").expect(200).text();
+        let tries = metrics.lines().find_map(|l| l.strip_prefix("holdfast_backup_failed_tries "));
+        assert!(tries.is_some_and(|n| n.parse::<f64>().unwrap() >= 2.0), "{tries:?}");
+        until(WITHIN, "no file of a try that failed", || scratch().is_empty().then_some(()));
+        stops.now.store(false, Ordering::SeqCst);
+        until_proven(&root);
+        until(WITHIN, "nothing that says more of it", || health().get("backup_failed_tries").is_none().then_some(()));
+    }
+    root.post(CONFIG, json!({"interval": "24h"})).expect(204);
+    until(WITHIN, "no upload that is left, and none but the proven ones", || {
+        (store.uploads() == 0 && store.keys().len() == 2 && scratch().is_empty()).then_some(())
+    });
+}
+
 /// A node that believes these authorities, or the machine's.
 struct Believes(Option<PathBuf>);
 
@@ -320,21 +379,54 @@ fn over_tls_a_bucket_is_believed_by_its_authority_alone() {
     assert_eq!(nodes.root(0).get(CONFIG).expect(200).at("/data/aws_s3_endpoint"), format!("localhost:{port}"));
 }
 
-/// In front of a server: what is asked passes, and objects that are read come changed, or not at all.
+/// In front of a server: what is asked passes, and objects that are read come changed, or not at all; or it stops in
+/// the middle of an object, one way or the other.
 struct Liar {
     port: u16,
+    takes: Stops,
+    gives: Stops,
     lies: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
     told: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
 }
 
+/// Nothing goes on behind the first bytes of an object.
+#[derive(Clone, Default)]
+struct Stops {
+    now: Arc<AtomicBool>,
+    times: Arc<AtomicUsize>,
+}
+
+impl Stops {
+    const BEHIND: usize = 64 << 10;
+
+    /// Hold what comes as long as it stops; both ends stay open, and nothing is read from either.
+    fn hold(&self, passed: usize) {
+        if passed < Stops::BEHIND || !self.now.load(Ordering::SeqCst) {
+            return;
+        }
+        self.times.fetch_add(1, Ordering::SeqCst);
+        while self.now.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 impl Liar {
     fn before(server: u16) -> Liar {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
-        let liar =
-            Liar { port, lies: Arc::default(), hangs: Arc::default(), told: Arc::default(), held: Arc::default() };
+        let liar = Liar {
+            port,
+            takes: Stops::default(),
+            gives: Stops::default(),
+            lies: Arc::default(),
+            hangs: Arc::default(),
+            told: Arc::default(),
+            held: Arc::default(),
+        };
+        let (takes, gives) = (liar.takes.clone(), liar.gives.clone());
         let (lies, hangs, told, held) = (liar.lies.clone(), liar.hangs.clone(), liar.told.clone(), liar.held.clone());
         // It ends with the test's process.
         thread::spawn(move || {
@@ -343,8 +435,14 @@ impl Liar {
                 let reads = Arc::new(AtomicBool::new(false));
                 let (from, mut to, noted) = (client.try_clone().unwrap(), server.try_clone().unwrap(), reads.clone());
                 let (hangs, held) = (hangs.clone(), held.clone());
+                let (takes, gives) = (takes.clone(), gives.clone());
                 thread::spawn(move || {
+                    let mut passed = 0;
                     pass(from, &mut to, |bytes| {
+                        let is_begin =
+                            ["PUT /", "GET /", "POST /", "DELETE /"].iter().any(|m| bytes.starts_with(m.as_bytes()));
+                        passed = if is_begin { 0 } else { passed + bytes.len() };
+                        takes.hold(passed);
                         let is_read = bytes.starts_with(b"GET /") && bytes.windows(6).any(|w| w == b".snap?");
                         noted.store(is_read, Ordering::SeqCst);
                         if is_read && hangs.load(Ordering::SeqCst) {
@@ -357,7 +455,10 @@ impl Liar {
                 let (lies, told) = (lies.clone(), told.clone());
                 let mut client = client;
                 thread::spawn(move || {
+                    let mut passed = 0;
                     pass(server, &mut client, |bytes| {
+                        passed = if bytes.starts_with(b"HTTP/") { 0 } else { passed + bytes.len() };
+                        gives.hold(passed);
                         // The last byte of the first piece that is more than the head.
                         let is_head = bytes.starts_with(b"HTTP/") && bytes.ends_with(b"\r\n\r\n");
                         if lies.load(Ordering::SeqCst) && !is_head && reads.swap(false, Ordering::SeqCst) {

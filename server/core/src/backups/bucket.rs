@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_sdk::Chunks;
@@ -21,9 +20,6 @@ use crate::{Core, Open, clock, free_bytes, snapshot};
 const PART_BYTES: usize = 8 << 20;
 /// S3's bound.
 const PARTS: u16 = 10_000;
-/// A target that gives back less than this is given up.
-const LEAST_BYTES_A_SECOND: u64 = 64 << 10;
-const LEAST: Duration = Duration::from_secs(30);
 /// How often it is looked whether the store's disk has room.
 const LOOK_EVERY_BYTES: u64 = 4 << 20;
 
@@ -82,9 +78,13 @@ impl Core {
         completed.map_err(|f| Failed { text: f.text, is_unclear: f.code.is_none() })?;
         let folder = self.options.cluster.as_ref().ok_or("there is no cluster")?.folder();
         let scratch = Scratch(folder.join(format!("{SCRATCH}{name}")));
-        let within = LEAST + Duration::from_secs(sent.bytes / LEAST_BYTES_A_SECOND);
+        let within = client.limits().reading_back(sent.bytes, PART_BYTES);
         let read = timeout(within, read_back(client, &begun.key, &sent, &scratch.0)).await;
-        read.unwrap_or_else(|_| Err("the target is too slow: the snapshot was not read back in time".into()))?;
+        read.unwrap_or_else(|_| {
+            let secs = within.as_secs();
+            Err(format!("the snapshot was not read back within {secs} s: the target is too slow (aws_s3_timeout)")
+                .into())
+        })?;
         Ok(prove(open, &scratch.0).await?)
     }
 

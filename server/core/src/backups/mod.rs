@@ -76,6 +76,28 @@ pub struct S3 {
     pub server_side_encryption: bool,
     pub enable_kms: bool,
     pub kms_key: String,
+    /// How long the server may take for a part; 0: two minutes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub timeout_secs: u64,
+}
+
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl S3 {
+    /// 8 MiB at 70 KB/s.
+    const TIMEOUT: Duration = Duration::from_secs(120);
+
+    /// How long the server may take for a part.
+    pub fn timeout(&self) -> Duration {
+        match self.timeout_secs {
+            0 => S3::TIMEOUT,
+            secs => Duration::from_secs(secs),
+        }
+    }
 }
 
 /// Secrets in a record of the store, which the barrier seals.
@@ -257,18 +279,25 @@ impl Core {
         }
     }
 
+    /// Tries in a row that came to nothing, of the plan where these are most.
+    pub(crate) fn backup_failed_tries(&self) -> u64 {
+        self.metrics.backup_failed_tries.get()
+    }
+
     /// A target that is slow keeps no other plan from its turn.
     fn begin_what_is_due(self: &Arc<Self>, open: &Arc<Open>, under_way: &mut UnderWay) -> Result<()> {
         let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
-        let mut oldest: Option<u64> = None;
+        let (mut oldest, mut failed_tries) = (None::<u64>, 0);
         let mut all = Vec::new();
         for (name, plan) in plans(&mut tx)? {
             let status = status(&mut tx, &name)?;
             oldest = Some(oldest.map_or(status.proven, |o| o.min(status.proven)));
+            failed_tries = status.consecutive_errors.max(failed_tries);
             all.push((name, plan, status));
         }
         drop(tx);
         self.metrics.oldest_backup.store(oldest.map_or(u64::MAX, |o| o), Ordering::Relaxed);
+        self.metrics.backup_failed_tries.set(failed_tries);
         for (name, plan, before) in all {
             let to_folder = plan.s3.is_none();
             if plan.next(&before) > self.clock.cluster().0 || !under_way.takes(&name, to_folder) {

@@ -16,14 +16,8 @@ use tokio::time::{sleep, timeout};
 use super::S3;
 use crate::outbound::Origin;
 
-/// A request that moves no data.
-const SMALL: Duration = Duration::from_secs(15);
-/// A part: 8 MiB at 70 KB/s.
-const PART: Duration = Duration::from_secs(120);
-/// Putting the parts together takes a server minutes where there are many.
-const COMPLETION: Duration = Duration::from_secs(300);
-/// For how long a signature counts: longer than all tries of a request.
-const SIGNED_FOR: Duration = Duration::from_secs(900);
+/// For how long a signature counts, beyond the time of all tries of a request.
+const SIGNED_FOR: Duration = Duration::from_secs(600);
 /// Tries of a request that the server did not get, or was too busy for.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +27,33 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Lists that are read at most.
 const PAGES: usize = 100;
 const MAX_CODE_BYTES: usize = 64;
+
+/// How long a server may take for what it is asked. A server that takes nothing, or says nothing, for so long is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// A part of 8 MiB (`aws_s3_timeout`).
+    pub part: Duration,
+    /// A request that moves no data, or the next piece of an answer: 15 s for the two minutes that a part may take.
+    pub small: Duration,
+    /// Putting the parts together, for which a server takes minutes where there are many: five for these two.
+    pub completion: Duration,
+}
+
+impl Limits {
+    /// No time is too short for a server that is merely busy.
+    const SHORTEST: Duration = Duration::from_secs(5);
+
+    pub fn of(s3: &S3) -> Limits {
+        let part = s3.timeout();
+        Limits { part, small: (part / 8).max(Limits::SHORTEST), completion: part * 5 / 2 }
+    }
+
+    /// For a snapshot that is read back: all of it may come as slowly as it may go.
+    pub fn reading_back(&self, bytes: u64, part_bytes: usize) -> Duration {
+        let parts = u32::try_from(bytes.div_ceil(part_bytes as u64)).unwrap_or(u32::MAX);
+        self.small.saturating_add(self.part.saturating_mul(parts))
+    }
+}
 
 /// Why a request came to nothing.
 #[derive(Debug)]
@@ -100,6 +121,7 @@ pub(super) struct Client {
     bucket: Bucket,
     credentials: Credentials,
     origin: Origin,
+    limits: Limits,
     host: HeaderValue,
     /// Headers with which an object is made.
     encryption: Vec<(&'static str, String)>,
@@ -148,7 +170,11 @@ impl Client {
         } else if s3.server_side_encryption {
             encryption.push(("x-amz-server-side-encryption", "AES256".to_owned()));
         }
-        Ok(Client { bucket, credentials, origin, host, encryption, connection: None })
+        Ok(Client { bucket, credentials, origin, limits: Limits::of(s3), host, encryption, connection: None })
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Begin an upload. What names it from then on.
@@ -161,7 +187,7 @@ impl Client {
             let value = HeaderValue::try_from(value).map_err(|_| Failure::of("aws_s3_kms_key is not a key's name"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let asked = Asked { headers, ..signed(what, &action, SMALL) };
+        let asked = Asked { headers, ..signed(what, &action, self.limits.small) };
         let text = self.text(&asked).await?;
         let parsed = CreateMultipartUpload::parse_response(text.trim_start()).map_err(|_| unclear(what))?;
         Ok(parsed.upload_id().to_owned())
@@ -171,10 +197,10 @@ impl Client {
     pub async fn put_part(&mut self, key: &str, upload: &str, number: u16, body: Bytes) -> Result<String, Failure> {
         let what = "send a part";
         let action = self.bucket.upload_part(Some(&self.credentials), key, number, upload);
-        let asked = Asked { body, ..signed(what, &action, PART) };
+        let asked = Asked { body, ..signed(what, &action, self.limits.part) };
         let answer = self.ask(&asked).await?;
         let etag = answer.headers().get(ETAG).and_then(|e| e.to_str().ok()).map(str::to_owned);
-        self.text_of(what, answer).await?;
+        self.text_of(&asked, answer).await?;
         etag.ok_or_else(|| unclear(what))
     }
 
@@ -183,9 +209,9 @@ impl Client {
         let what = "put the parts together";
         let etags = etags.iter().map(String::as_str);
         let action = self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags);
-        let asked = signed(what, &action, COMPLETION);
+        let asked = signed(what, &action, self.limits.completion);
         let asked = Asked { body: action.body().into(), ..asked };
-        let text = timeout(COMPLETION, self.text(&asked)).await.map_err(|_| late(what))??;
+        let text = self.text(&asked).await?;
         // A failure may come behind a status that says that all went well.
         match text.contains("<CompleteMultipartUploadResult") {
             true => Ok(()),
@@ -196,14 +222,14 @@ impl Client {
     /// Take parts away that belong to no object. There may be none.
     pub async fn abort(&mut self, key: &str, upload: &str) -> Result<(), Failure> {
         let action = self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
-        let asked = signed("take away the parts of an upload", &action, SMALL);
+        let asked = signed("take away the parts of an upload", &action, self.limits.small);
         gone(self.text(&asked).await)
     }
 
     /// There may be none.
     pub async fn delete(&mut self, key: &str) -> Result<(), Failure> {
         let action = self.bucket.delete_object(Some(&self.credentials), key);
-        let asked = signed("delete an object", &action, SMALL);
+        let asked = signed("delete an object", &action, self.limits.small);
         gone(self.text(&asked).await)
     }
 
@@ -217,7 +243,7 @@ impl Client {
             if let Some(next) = next {
                 action.with_continuation_token(next);
             }
-            let asked = signed(what, &action, SMALL);
+            let asked = signed(what, &action, self.limits.small);
             drop(action);
             let text = self.text(&asked).await?;
             let page = ListObjectsV2::parse_response(text.trim_start()).map_err(|_| unclear(what))?;
@@ -234,20 +260,21 @@ impl Client {
     pub async fn get(&mut self, key: &str) -> Result<Coming, Failure> {
         let what = "read the snapshot back";
         let action = self.bucket.get_object(Some(&self.credentials), key);
-        let asked = signed(what, &action, SMALL);
-        Ok(Coming { what, body: self.ask(&asked).await?.into_body() })
+        let asked = signed(what, &action, self.limits.small);
+        Ok(Coming { what, body: self.ask(&asked).await?.into_body(), within: self.limits.small })
     }
 
     /// An answer of a few bytes.
     async fn text(&mut self, asked: &Asked) -> Result<String, Failure> {
         let answer = self.ask(asked).await?;
-        self.text_of(asked.what, answer).await
+        self.text_of(asked, answer).await
     }
 
-    async fn text_of(&mut self, what: &str, answer: Response<Incoming>) -> Result<String, Failure> {
+    async fn text_of(&mut self, asked: &Asked, answer: Response<Incoming>) -> Result<String, Failure> {
+        let what = asked.what;
         let read = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect();
-        let within = if what == "put the parts together" { COMPLETION } else { SMALL };
-        let read = timeout(within, read).await.map_err(|_| late(what))?;
+        // Some say that all goes well while they are at work, and then how it went.
+        let read = timeout(asked.within, read).await.map_err(|_| late(what, asked.within))?;
         let bytes = read.map_err(|e| Failure::of(format!("cannot {what}: the answer broke off: {e}")))?.to_bytes();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -255,7 +282,8 @@ impl Client {
     /// An answer that says that it went well; its body is still to be read.
     async fn ask(&mut self, asked: &Asked) -> Result<Response<Incoming>, Failure> {
         for n in 1.. {
-            let answer = timeout(asked.within, self.once(asked)).await.unwrap_or_else(|_| Err(late(asked.what)));
+            let answer = timeout(asked.within, self.once(asked)).await;
+            let answer = answer.unwrap_or_else(|_| Err(late(asked.what, asked.within)));
             match answer {
                 Err(failure) => {
                     self.connection = None;
@@ -316,13 +344,15 @@ impl Client {
 pub(super) struct Coming {
     what: &'static str,
     body: Incoming,
+    /// For the next bytes.
+    within: Duration,
 }
 
 impl Coming {
     /// The next bytes; `None` is the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout(SMALL, self.body.frame()).await.map_err(|_| late(self.what))?;
+            let frame = timeout(self.within, self.body.frame()).await.map_err(|_| late(self.what, self.within))?;
             let Some(frame) = frame else { return Ok(None) };
             let frame = frame.map_err(|e| Failure::of(format!("cannot {}: it broke off: {e}", self.what)))?;
             if let Ok(data) = frame.into_data() {
@@ -333,7 +363,7 @@ impl Coming {
 }
 
 fn signed<'a, A: S3Action<'a>>(what: &'static str, action: &A, within: Duration) -> Asked {
-    let url = action.sign(SIGNED_FOR);
+    let url = action.sign(SIGNED_FOR + within * TRIES);
     let path_and_query = format!("{}?{}", url.path(), url.query().unwrap_or_default());
     // The names of methods are those of HTTP.
     let method = Method::from_bytes(A::METHOD.to_str().as_bytes()).unwrap_or_default();
@@ -347,8 +377,11 @@ fn gone(answer: Result<String, Failure>) -> Result<(), Failure> {
     }
 }
 
-fn late(what: &str) -> Failure {
-    Failure::of(format!("cannot {what}: the server did not answer in time"))
+fn late(what: &str, within: Duration) -> Failure {
+    let secs = within.as_secs();
+    Failure::of(format!(
+        "cannot {what}: the server took nothing more, or did not answer, within {secs} s (aws_s3_timeout)"
+    ))
 }
 
 fn unclear(what: &str) -> Failure {
@@ -369,6 +402,17 @@ mod tests {
         assert!(!failure.text.contains("HMAC") && !failure.passing);
         let odd = Failure::answered("begin an upload", StatusCode::BAD_GATEWAY, "<Code>a\nb</Code>");
         assert!(odd.code.is_none() && odd.passing && odd.text.contains("502"), "{}", odd.text);
+    }
+
+    #[test]
+    fn time_limits_follow_from_that_of_a_part() {
+        let of = |timeout_secs| Limits::of(&S3 { timeout_secs, ..S3::default() });
+        let secs = Duration::from_secs;
+        assert_eq!(of(0), Limits { part: secs(120), small: secs(15), completion: secs(300) });
+        assert_eq!(of(5), Limits { part: secs(5), small: secs(5), completion: Duration::from_millis(12_500) });
+        assert_eq!(of(480).small, secs(60));
+        assert_eq!(of(0).reading_back(17 << 20, 8 << 20), secs(15 + 3 * 120));
+        assert_eq!(of(0).reading_back(0, 8 << 20), secs(15));
     }
 
     #[test]

@@ -52,6 +52,8 @@ parameters! {
         aws_s3_enable_kms: Option<bool>,
         /// Which key of its KMS; empty: the bucket's.
         aws_s3_kms_key: Option<String>,
+        /// How long the server may take for a part of 8 MiB; what else it is asked has its share of that.
+        aws_s3_timeout: Option<Nanos>,
     }
 }
 
@@ -144,6 +146,7 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Respon
         server_side_encryption: p.aws_s3_server_side_encryption,
         enable_kms: p.aws_s3_enable_kms,
         kms_key: p.aws_s3_kms_key,
+        timeout: p.aws_s3_timeout,
     };
     let since = before.as_ref().map_or(call.cluster_now.0, |b| b.since);
     let (interval_before, retain_before) = before.as_ref().map(|b| (b.interval, b.retain)).unzip();

@@ -1,6 +1,7 @@
 //! The `aws_*` parameters of a plan for snapshots.
 
 use holdfast_hsm::memory::Secret;
+use holdfast_sdk::parameters::Nanos;
 use holdfast_sdk::{Error, Map, Result, Value};
 
 use crate::backups::{S3, check_s3};
@@ -9,6 +10,7 @@ use crate::backups::{S3, check_s3};
 const PREFIX_BYTES: usize = 900;
 /// Session tokens are the longest.
 const TEXT_BYTES: usize = 8 << 10;
+const TIMEOUT_SECS: std::ops::RangeInclusive<u64> = 5..=3600;
 
 /// What a request holds of them.
 pub struct Given {
@@ -23,6 +25,7 @@ pub struct Given {
     pub server_side_encryption: Option<bool>,
     pub enable_kms: Option<bool>,
     pub kms_key: Option<String>,
+    pub timeout: Option<Nanos>,
 }
 
 impl Given {
@@ -40,6 +43,7 @@ impl Given {
             ("aws_s3_server_side_encryption", self.server_side_encryption.is_some()),
             ("aws_s3_enable_kms", self.enable_kms.is_some()),
             ("aws_s3_kms_key", self.kms_key.is_some()),
+            ("aws_s3_timeout", self.timeout.is_some()),
         ];
         all.into_iter().find(|(_, is_there)| *is_there).map(|(name, _)| name)
     }
@@ -64,9 +68,15 @@ impl Given {
             server_side_encryption: self.server_side_encryption.unwrap_or(before.server_side_encryption),
             enable_kms: self.enable_kms.unwrap_or(before.enable_kms),
             kms_key: self.kms_key.unwrap_or(before.kms_key),
+            timeout_secs: self.timeout.map(timeout).transpose()?.unwrap_or(before.timeout_secs),
         };
         valid(s3)
     }
+}
+
+fn timeout(given: Nanos) -> Result<u64> {
+    let secs = u64::try_from(given.0 / 1_000_000_000).ok().filter(|secs| TIMEOUT_SECS.contains(secs));
+    secs.ok_or_else(|| Error::bad_request("aws_s3_timeout must be from 5 seconds to an hour"))
 }
 
 fn valid(mut s3: S3) -> Result<S3> {
@@ -146,6 +156,7 @@ fn wrong<T>(text: String) -> Result<T> {
 
 /// All but the secrets.
 pub fn show(s3: S3, m: &mut Map<String, Value>) {
+    m.insert("aws_s3_timeout".into(), s3.timeout().as_secs().into());
     m.insert("aws_s3_bucket".into(), s3.bucket.into());
     m.insert("aws_s3_region".into(), s3.region.into());
     m.insert("aws_access_key_id".into(), s3.access_key_id.into());
@@ -201,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn a_time_limit_is_no_moment_and_no_day() {
+        let secs = |n: i128| timeout(Nanos(n * 1_000_000_000)).ok();
+        assert_eq!([secs(5), secs(120), secs(3600)], [Some(5), Some(120), Some(3600)]);
+        assert_eq!([secs(0), secs(4), secs(-5), secs(3601), secs(i128::from(u64::MAX))], [None; 5]);
+    }
+
+    #[test]
     fn another_access_key_needs_its_own_secret() {
         let given = || Given {
             bucket: None,
@@ -214,6 +232,7 @@ mod tests {
             server_side_encryption: None,
             enable_kms: None,
             kms_key: None,
+            timeout: None,
         };
         let kept = given().over(valid_one()).unwrap();
         assert_eq!((kept.secret_access_key.expose().as_str(), kept.endpoint.as_str()), ("s3cr3t", "127.0.0.1:9000"));
