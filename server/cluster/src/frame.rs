@@ -38,7 +38,10 @@ pub enum Kind {
     /// Whether the one that is asked could lead: it is unsealed, and its disk has room. The answer is one byte, 1 or 0.
     Room = 7,
     /// A state that holds all that was answered until now, for reads of a node that stands by: see `read_index`.
+    /// The head is the index up to which that node has applied the log; an earlier program says nothing.
     ReadIndex = 8,
+    /// What seals the audit files of the one that calls, JSON. The answer is one byte, 1: it is kept.
+    Seals = 9,
 }
 
 /// A question as it came.
@@ -85,6 +88,7 @@ pub async fn next_question(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         Ok(6) => Kind::Keys,
         Ok(7) => Kind::Room,
         Ok(8) => Kind::ReadIndex,
+        Ok(9) => Kind::Seals,
         Ok(_) => return Err(broken("a question of an unknown kind")),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),
@@ -159,7 +163,7 @@ mod tests {
     async fn what_promises_too_much_is_refused_before_there_is_room_for_it() {
         let huge = [&[1u8][..], &u32::MAX.to_be_bytes(), b"x"].concat();
         assert!(next_question(&mut &huge[..]).await.is_err());
-        assert!(next_question(&mut &[9u8][..]).await.is_err());
+        assert!(next_question(&mut &[99u8, 0, 0, 0, 0, 0, 0, 0, 0][..]).await.is_err());
         let many = [&[1u8][..], &0u32.to_be_bytes(), &u32::MAX.to_be_bytes()].concat();
         assert!(next_question(&mut &many[..]).await.is_err());
     }

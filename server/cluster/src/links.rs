@@ -30,6 +30,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_WITHIN: Duration = Duration::from_secs(60);
 /// A member answers to new keys within this: its device makes a lock of them.
 const KEYS_WITHIN: Duration = Duration::from_secs(20);
+/// A member that leads keeps what seals another's audit files within this: it is a write.
+const SEALS_WITHIN: Duration = Duration::from_secs(15);
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 
 pub type Channel = TlsStream<TcpStream>;
@@ -163,9 +165,21 @@ impl Links {
         within(CONNECT_WITHIN * 2, asked).await
     }
 
-    /// Ask the member that leads for a state to read from.
-    pub async fn read_index(&self, peer: &Peer) -> io::Result<Vec<u8>> {
-        self.ask_on_a_kept_channel(peer, Kind::ReadIndex, &[], &[]).await
+    /// Ask the member that leads for a state to read from. `has`: up to where the log is applied here.
+    pub async fn read_index(&self, peer: &Peer, has: u64) -> io::Result<Vec<u8>> {
+        self.ask_on_a_kept_channel(peer, Kind::ReadIndex, &has.to_be_bytes(), &[]).await
+    }
+
+    /// Give the member that leads what seals this one's audit files.
+    pub async fn pass_seals_on(&self, peer: &Peer, seals: &[u8]) -> io::Result<bool> {
+        let asked = async {
+            let mut channel = self.connect(peer).await?;
+            frame::send_question(&mut channel, Kind::Seals, seals, &[]).await?;
+            let answer = frame::answer(&mut channel).await?;
+            self.give_back(peer, channel);
+            Ok(answer == [1])
+        };
+        within(SEALS_WITHIN, asked).await
     }
 
     /// Tell a member keys that the store is about to have. It may have to ask its device.

@@ -120,7 +120,15 @@ async fn answer(
             frame::send_answer(channel, &answer).await
         }
         Kind::Room => frame::send_answer(channel, &[u8::from(node.could_lead())]).await,
-        Kind::ReadIndex => frame::send_answer(channel, &read_index::encode(node.lead_point().await)).await,
+        Kind::ReadIndex => {
+            frame::send_answer(channel, &read_index::encode(node.lead_point(&question.head).await)).await
+        }
+        Kind::Seals => {
+            let front = node.front().ok_or_else(|| io::Error::other("this node is starting"))?;
+            let from = node.name_of(from.0).ok_or_else(|| io::Error::other("not a member"))?;
+            let is_kept = front.take_seals(from, question.head).await;
+            frame::send_answer(channel, &[u8::from(is_kept)]).await
+        }
         Kind::Members => {
             let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
             let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();

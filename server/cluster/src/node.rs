@@ -193,6 +193,12 @@ impl Node {
         members.into_iter().find(|m| m.peer.key_hash == key_hash).map(|m| m.peer.cluster_addr)
     }
 
+    /// The name of the member that has this key.
+    pub(crate) fn name_of(&self, key_hash: &str) -> Option<String> {
+        let members = self.group()?.members().0;
+        members.into_iter().find(|m| m.peer.key_hash == key_hash).map(|m| m.id)
+    }
+
     /// A node that was off while others joined asks those that it knows. Once in a while only.
     pub(crate) async fn learns_of(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };
@@ -457,6 +463,19 @@ impl Cluster for Node {
             Some(node) => node.wait_for_point(),
             None => Box::pin(std::future::ready(None)),
         }
+    }
+
+    fn pass_seals_on(&self, seals: Vec<u8>) -> Later<Result<(), String>> {
+        let leader = self.lead().leader.filter(|(id, _)| *id != self.identity.id);
+        let links = self.links.clone();
+        Box::pin(async move {
+            let (_, leader) = leader.ok_or("no other node leads")?;
+            match links.pass_seals_on(&leader, &seals).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("the active node does not keep it: its log says why".into()),
+                Err(e) => Err(e.to_string()),
+            }
+        })
     }
 
     fn applied(&self) -> (u64, u64) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use holdfast_core::clock::{Clocks, SystemClocks};
-use holdfast_core::cluster::{Later, ReadPoint};
+use holdfast_core::cluster::{Cluster, Later, ReadPoint};
 use holdfast_sdk::Timestamp;
 use tokio::sync::oneshot;
 
@@ -57,6 +57,17 @@ impl Rounds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was answered is applied here: those who waited for it go on.
+    fn reached(&self, waiting: Vec<oneshot::Sender<Option<ReadPoint>>>, answered: Answered) {
+        {
+            let mut state = self.state();
+            if state.last.is_none_or(|last| last.asked < answered.asked) {
+                state.last = Some(answered);
+            }
+        }
+        tell(waiting, Some(answered.point));
+    }
+
     /// An earlier answer, while it counts. True: it is time to ask again.
     fn counts_yet(&self, state: &State, boot: Duration) -> Option<(ReadPoint, bool)> {
         let Answered { point, asked } = state.last.filter(|_| !self.stale.is_zero())?;
@@ -93,19 +104,25 @@ impl Node {
         }
     }
 
-    /// As the leader, for another member.
-    pub(crate) async fn lead_point(&self) -> Option<(u64, ReadPoint)> {
+    /// As the leader, for another member that says in `head` what it has applied.
+    pub(crate) async fn lead_point(&self, head: &[u8]) -> Option<(u64, ReadPoint)> {
         let group = self.group()?;
-        let index = tokio::time::timeout(READ_WITHIN, group.read_index()).await.ok()??;
+        let has = head.try_into().ok().map(u64::from_be_bytes);
+        let index = tokio::time::timeout(READ_WITHIN, group.read_index(has)).await.ok()??;
         // It was active when a majority had answered: its own term's entry is applied here, and nobody has sealed it.
         Some((index, self.front()?.point_of_read()?))
     }
 
+    /// Whether readers of this store see the log up to there.
+    fn has_applied(&self, index: u64) -> bool {
+        self.applied().1 >= index
+    }
+
     async fn leaders_point(&self) -> io::Result<Option<(u64, ReadPoint)>> {
-        use holdfast_core::cluster::Cluster;
         let leader = self.lead().leader.filter(|(id, _)| *id != self.identity().id);
         let Some((_, leader)) = leader else { return Ok(None) };
-        let asked = self.links().read_index(&leader);
+        let (_, has) = self.applied();
+        let asked = self.links().read_index(&leader, has);
         let answer = tokio::time::timeout(READ_WITHIN, asked).await.map_err(|_| io::ErrorKind::TimedOut)??;
         Ok(decode(&answer))
     }
@@ -133,19 +150,18 @@ async fn ask(node: Weak<Node>) {
             None
         });
         match answer {
+            // Where nothing was written lately it is applied already, and no task of its own is to wait for it.
+            Some((index, point)) if node.has_applied(index) => node.rounds.reached(waiting, Answered { point, asked }),
             Some((index, point)) => {
                 tokio::spawn(async move {
                     let applied = match node.group() {
                         Some(group) => tokio::time::timeout(READ_WITHIN, group.is_applied(index)).await == Ok(true),
                         None => false,
                     };
-                    if applied {
-                        let mut state = node.rounds.state();
-                        if state.last.is_none_or(|last| last.asked < asked) {
-                            state.last = Some(Answered { point, asked });
-                        }
+                    match applied {
+                        true => node.rounds.reached(waiting, Answered { point, asked }),
+                        false => tell(waiting, None),
                     }
-                    tell(waiting, applied.then_some(point));
                 });
             }
             None => {

@@ -175,6 +175,8 @@ pub trait Front: Send + Sync + 'static {
     fn take_keys(&self, offer: Vec<u8>) -> Later<Vec<u8>>;
     /// This node's clocks, if it is the active one.
     fn point_of_read(&self) -> Option<ReadPoint>;
+    /// A member of this name that stands by passes on what seals its audit files. Whether they are kept.
+    fn take_seals(&self, from: String, seals: Vec<u8>) -> Later<bool>;
 }
 
 /// A cluster that this node belongs to, or may join.
@@ -214,6 +216,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// Wait until everything is applied here that was answered to anybody before this was called (with `stale_reads`:
     /// some time before). `None`: let the node that leads answer.
     fn point_of_read(&self) -> Later<Option<ReadPoint>>;
+    /// As a node that stands by: let the active node keep what seals this one's audit files.
+    fn pass_seals_on(&self, seals: Vec<u8>) -> Later<Result<(), String>>;
     /// Up to which index the log is being applied here, and up to which readers of the store see it.
     fn applied(&self) -> (u64, u64);
     /// Hand leadership to another member. False: there is none that could take it.

@@ -136,6 +136,11 @@ impl Answers for Front {
         let core = self.core.clone();
         Box::pin(async move { core.take_new_keys(&offer).await })
     }
+
+    fn take_seals(&self, from: String, seals: Vec<u8>) -> Later<bool> {
+        let core = self.core.clone();
+        Box::pin(async move { core.take_seals(&from, &seals).await })
+    }
 }
 
 async fn answer(core: &Arc<Core>, request: Forwarded, from: &str, body: Vec<u8>) -> Reply {

@@ -1,5 +1,6 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
+mod audit_seals;
 pub mod disturbed;
 mod full_disk;
 mod hvac;

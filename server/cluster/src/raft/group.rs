@@ -170,19 +170,40 @@ impl Group {
         }
     }
 
-    /// As the leader: an index of the log at or behind everything that was answered before this was asked for. A
-    /// majority has said meanwhile that this member leads, readers of this store see the index, and others are told
-    /// that they may apply it.
-    pub async fn read_index(&self) -> Option<u64> {
-        let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
-        let wanted = *read.log_id();
-        let is_shown = self.replica.published().index >= types::mark(&wanted).index;
+    /// As the leader: an index of the log at or behind everything that was answered before this was asked for. Readers of
+    /// this store see it, and who asks, and has seen the log up to `has`, is told that he may apply it.
+    ///
+    /// While this member is sure of its lead, which is what its own reads need too, it knows the index itself. Otherwise a
+    /// majority is asked whether it leads.
+    pub async fn read_index(&self, has: Option<u64>) -> Option<u64> {
+        let (index, is_told) = match self.index_while_sure() {
+            Some(index) => (index, false),
+            // The round tells others what readers here see already.
+            None => (self.index_by_a_round().await?, true),
+        };
+        let is_shown = self.replica.published().index >= index;
         if !is_shown {
-            self.raft.watch_apply_progress().wait_until_ge(&Some(wanted)).await.ok()?;
-            // What the round of this question told them was less.
+            self.is_applied(index).await.then_some(())?;
+        }
+        let needs_to_be_told = !is_told || !is_shown;
+        if needs_to_be_told && has.is_none_or(|has| has < index) {
             self.raft.trigger().heartbeat().await.ok()?;
         }
-        Some(types::mark(&wanted).index)
+        Some(index)
+    }
+
+    /// What is applied holds all that was answered until now, and some that nobody has seen yet: whatever readers of this
+    /// store see was noted as applied before. What others have answered before this member led is below the first entry of
+    /// its own term. It is asked last whether this member was sure of its lead, in that term, all the time.
+    fn index_while_sure(&self) -> Option<u64> {
+        let (applied, _) = self.replica.state()?;
+        let lead = self.lead();
+        (lead.sure && lead.term == applied.term).then_some(applied.index)
+    }
+
+    async fn index_by_a_round(&self) -> Option<u64> {
+        let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
+        Some(types::mark(read.log_id()).index)
     }
 
     /// Wait until an index of the log was applied, and readers of this store see it.

@@ -9,6 +9,7 @@ mod file;
 mod line;
 mod options;
 mod own;
+mod passing;
 mod remote;
 pub(crate) mod sealing;
 pub(crate) mod signing;

@@ -76,6 +76,12 @@ pub fn checkpoints(tx: &mut Tx) -> Result<Vec<Checkpoint>> {
     found.iter().map(|(_, bytes)| serde_json::from_slice(bytes).map_err(holdfast_sdk::Error::internal)).collect()
 }
 
+/// That of one log.
+pub(super) fn checkpoint_of(tx: &mut Tx, log: &str) -> Result<Option<Checkpoint>> {
+    let stored = tx.within(STORE, |tx| tx.get(Place::Ordered(AUDIT_CHECKPOINTS, log.as_bytes())))?;
+    stored.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(holdfast_sdk::Error::internal)
+}
+
 /// How one file's chain is sealed.
 pub struct Sealing {
     /// Node and device, with a slash between them.
@@ -164,12 +170,12 @@ impl Sealing {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
     }
 
-    fn newest(&self) -> Option<Checkpoint> {
+    pub(super) fn newest(&self) -> Option<Checkpoint> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The store has it.
-    fn is_stored(&self, checkpoint: &Checkpoint) {
+    pub(super) fn is_stored(&self, checkpoint: &Checkpoint) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.as_ref() == Some(checkpoint) {
             *newest = None;
@@ -191,14 +197,8 @@ impl Core {
         }
         let by = self.audit_signer(&keys)?.ok_or_else(|| holdfast_sdk::Error::Internal("no signing key".into()))?;
         let log = format!("{}/{path}", self.node_id().unwrap_or("node"));
-        let stored = tx.within(STORE, |tx| tx.get(Place::Ordered(AUDIT_CHECKPOINTS, log.as_bytes())))?;
-        let stored = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
-        Ok(Sealing {
-            log,
-            by: ArcSwap::new(by),
-            stored: stored.map_err(holdfast_sdk::Error::internal)?,
-            newest: Mutex::default(),
-        })
+        let stored = checkpoint_of(&mut tx, &log)?;
+        Ok(Sealing { log, by: ArcSwap::new(by), stored, newest: Mutex::default() })
     }
 
     /// What signs now.

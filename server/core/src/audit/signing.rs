@@ -13,6 +13,7 @@ use holdfast_chain::{Checkpoint, PublicKey, Scheme};
 use holdfast_hsm::device::{Hash, KeyRef, SignInput, SignMechanism};
 use holdfast_sdk::{Error, Place, Result, record};
 use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{Act, Broker};
@@ -65,13 +66,41 @@ struct Known {
 }
 record!(Known);
 
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-struct KnownKey {
+/// As a record, and as JSON between members.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub(super) struct KnownKey {
     /// SubjectPublicKeyInfo, DER.
     #[cbor(n(0), with = "minicbor::bytes")]
-    info: Vec<u8>,
+    pub info: Vec<u8>,
     #[n(1)]
     kept_in: String,
+}
+
+/// What is done where there is no room for another key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    ForgetOldest,
+    /// A node that stands by makes others' keys be forgotten by none of its own.
+    Refuse,
+}
+
+/// Keep a key, if it is not known yet.
+pub(super) fn add(tx: &mut Tx, key: &KnownKey, full: Full) -> Result<()> {
+    let mut all = Known::load(tx)?;
+    if all.keys.iter().any(|k| k.info == key.info) {
+        return Ok(());
+    }
+    if all.keys.len() >= KEYS && full == Full::Refuse {
+        return Err(Error::bad_request(format!("{KEYS} public keys of devices are kept, and no more")));
+    }
+    all.keys.push(key.clone());
+    let too_many = all.keys.len().saturating_sub(KEYS);
+    all.keys.drain(..too_many);
+    tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &all))
+}
+
+pub(super) fn is_known(tx: &mut Tx, key: &KnownKey) -> Result<bool> {
+    Ok(Known::load(tx)?.keys.iter().any(|k| k.info == key.info))
 }
 
 impl Known {
@@ -94,6 +123,12 @@ impl InDevice {
 
     pub(super) fn kept_in(&self) -> String {
         format!("device {:?}", self.named.device)
+    }
+
+    /// The public half, once the device has shown it.
+    pub(super) fn known(&self) -> Option<KnownKey> {
+        let found = self.found.load_full()?;
+        Some(KnownKey { info: found.public.info().to_vec(), kept_in: self.kept_in() })
     }
 
     pub(super) fn refuse_after(&self) -> Option<Duration> {
@@ -210,28 +245,17 @@ impl Core {
 
     /// Whoever verifies a log asks the server for its public keys: those of devices are among them.
     async fn keep_public_key(&self, open: &Arc<Open>, key: &InDevice) -> Result<()> {
-        let Some(found) = key.found.load_full() else { return Ok(()) };
+        let Some(known) = key.known() else { return Ok(()) };
         if self.open.load().as_ref().is_none_or(|active| !Arc::ptr_eq(active, open)) {
-            // A node that stands by writes nothing into the store.
+            // A node that stands by passes it on: see `passing`.
             return Ok(());
         }
-        let known = KnownKey { info: found.public.info().to_vec(), kept_in: key.kept_in() };
-        let add = |tx: &mut Tx| {
-            let mut all = Known::load(tx)?;
-            if all.keys.iter().any(|k| k.info == known.info) {
-                return Ok(());
-            }
-            all.keys.push(known.clone());
-            let too_many = all.keys.len().saturating_sub(KEYS);
-            all.keys.drain(..too_many);
-            tx.within(STORE, |tx| record::put(tx, Place::Ordered(SETTINGS, NAME), &all))
-        };
         let mut tx = Tx::read_only(self.store.view(), (**open.barrier.load()).clone());
-        if Known::load(&mut tx)?.keys.iter().any(|k| k.info == known.info) {
+        if is_known(&mut tx, &known)? {
             return Ok(());
         }
         drop(tx);
-        self.transact(open, add).await
+        self.transact(open, |tx| add(tx, &known, Full::ForgetOldest)).await
     }
 
     /// The last checkpoints, if the device gives them in time. Nothing is written after them.

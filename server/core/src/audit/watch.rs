@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Core, Open};
 
 /// How often.
 const LOOK: Duration = Duration::from_secs(1);
+/// What the active node did not keep is passed on again after this.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Parts of a disk in use that are told about, in percent.
 pub(crate) const WARN_AT: [u64; 2] = [80, 95];
 
@@ -20,6 +22,7 @@ pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
 async fn run(core: Weak<Core>, open: Weak<Open>) {
     // What was said of each device's disk.
     let mut said: HashMap<u64, u64> = HashMap::new();
+    let mut passed_on_from = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let (Some(core), Some(open)) = (core.upgrade(), open.upgrade()) else { return };
@@ -52,11 +55,23 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         }
         if core.open.load().as_ref().is_none_or(|active| !Arc::ptr_eq(active, &open)) {
             // A node that stands by writes nothing into the store.
+            pass_seals_on(&core, &open, &mut passed_on_from).await;
             continue;
         }
         core.tell_late(&open);
         if let Err(e) = core.store_checkpoints(&open, &open.audit).await {
             tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");
         }
+    }
+}
+
+/// Let the active node keep what seals the files here. One that has an earlier program does not know how.
+async fn pass_seals_on(core: &Core, open: &Open, from: &mut Instant) {
+    if Instant::now() < *from {
+        return;
+    }
+    if let Err(e) = core.pass_seals_on(open).await {
+        tracing::debug!(error = %e, "what seals this node's audit files is in them alone for now");
+        *from = Instant::now() + AGAIN;
     }
 }

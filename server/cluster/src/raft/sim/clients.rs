@@ -1,6 +1,7 @@
 //! Clients that write and read through all nodes, and remember what they were answered.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use holdfast_storage::{CommitError, Key, Latch, Proposal, Store, View, Write};
 use tokio::sync::oneshot;
 
 use super::node::{Cluster, Running, lock};
+use crate::read_index::READ_WITHIN;
 
 const CLIENTS: usize = 4;
 /// Keys that are in use at a time, acts on one, and of these unknown ones, until another takes its place.
@@ -47,12 +49,16 @@ pub struct Clients {
     values: AtomicU64,
     pub written: AtomicU64,
     pub read: AtomicU64,
+    /// Reads that were answered by nodes that stood by.
+    pub read_standing_by: AtomicU64,
+    /// Any node is asked for reads, and answers them though it stands by.
+    anywhere: bool,
     running: AtomicU64,
 }
 
 impl Clients {
     /// Let them begin.
-    pub fn start(cluster: &Arc<Cluster>) -> Arc<Clients> {
+    pub fn start(cluster: &Arc<Cluster>, anywhere: bool) -> Arc<Clients> {
         let clients = Arc::new(Clients {
             cluster: cluster.clone(),
             stop: AtomicBool::new(false),
@@ -61,6 +67,8 @@ impl Clients {
             values: AtomicU64::new(1),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            read_standing_by: AtomicU64::new(0),
+            anywhere,
             running: AtomicU64::new(CLIENTS as u64),
         });
         *lock(&clients.keys) = (0..KEYS).map(|_| clients.new_key()).collect();
@@ -95,7 +103,8 @@ impl Clients {
                 _ => Asked::Read,
             };
             let any = world.below(self.cluster.count() as u64) as usize;
-            let node = if world.chance(30) { any } else { self.cluster.active().unwrap_or(any) };
+            let strays = world.chance(30) || (self.anywhere && asked == Asked::Read);
+            let node = if strays { any } else { self.cluster.active().unwrap_or(any) };
             match self.act(node, &used, asked).await {
                 Some(Answered::Found { version, .. } | Answered::Written { version }) => {
                     seen.insert(used.key.clone(), version);
@@ -121,7 +130,8 @@ impl Clients {
     async fn act(&self, node: usize, used: &Used, asked: Asked) -> Option<Answered> {
         let world = &self.cluster.world;
         let begin = world.now();
-        let answered = match self.ask(node, used.key.clone(), asked).await {
+        let (outcome, standing_by) = self.ask(node, used.key.clone(), asked).await;
+        let answered = match outcome {
             Outcome::NotDone => return None,
             Outcome::Unknown => Answered::Unknown,
             Outcome::Answered(answered) => answered,
@@ -134,26 +144,32 @@ impl Clients {
             Answered::Written { .. } => self.written.fetch_add(1, Ordering::SeqCst),
             _ => self.read.fetch_add(1, Ordering::SeqCst),
         };
-        let act = Act { begin, end: world.now(), asked, answered, node, standing_by: false };
+        self.read_standing_by.fetch_add(standing_by.into(), Ordering::SeqCst);
+        let act = Act { begin, end: world.now(), asked, answered, node, standing_by };
         lock(&used.acts).push(act);
         Some(answered)
     }
 
-    /// Ask a node, which may die meanwhile.
-    async fn ask(&self, node: usize, key: Key, asked: Asked) -> Outcome {
+    /// Ask a node, which may die meanwhile. True: it stood by.
+    async fn ask(&self, node: usize, key: Key, asked: Asked) -> (Outcome, bool) {
         let world = &self.cluster.world;
         let way = world.ms(0, 3);
         world.sleep(way).await;
-        let Some(running) = self.cluster.running(node) else { return Outcome::NotDone };
+        let Some(running) = self.cluster.running(node) else { return (Outcome::NotDone, false) };
         let (answered, answer) = oneshot::channel();
         let padding = world.below(PADDING) as usize;
+        let here = (self.anywhere && asked == Asked::Read).then(|| self.cluster.clone());
         world.spawn(Some(node), async move {
-            let _nobody_waits = answered.send(serve(&running, key, asked, padding).await);
+            let outcome = match here {
+                Some(cluster) if !running.is_active() => (read_standing_by(&cluster, node, &running, &key).await, true),
+                _ => (serve(&running, key, asked, padding).await, false),
+            };
+            let _nobody_waits = answered.send(outcome);
         });
         let back = world.ms(0, 3);
         let outcome = match select(answer, world.sleep(PATIENCE)).await {
             Either::Left((Ok(outcome), _)) => outcome,
-            Either::Left((Err(_), _)) | Either::Right(_) => Outcome::Unknown,
+            Either::Left((Err(_), _)) | Either::Right(_) => (Outcome::Unknown, false),
         };
         world.sleep(back).await;
         outcome
@@ -218,6 +234,45 @@ fn judge(asked: Asked, (version, value): (u64, Option<u64>)) -> (Option<(u64, Op
         Asked::Put { value, .. } => (Some((version + 1, Some(value))), Answered::Written { version: version + 1 }),
         Asked::Delete => (Some((version, None)), Answered::Deleted),
     }
+}
+
+/// Answer a read at a node that stands by, as `read_index` does it.
+async fn read_standing_by(cluster: &Arc<Cluster>, node: usize, running: &Running, key: &Key) -> Outcome {
+    let read = async {
+        let (leader, _) = running.group.lead().leader?;
+        let leader = (0..cluster.count()).find(|n| cluster.name(*n) == leader && *n != node)?;
+        let (_, has) = running.group.applied();
+        let index = index_of(cluster.clone(), (node, leader), has).await?;
+        running.group.is_applied(index).await.then_some(())?;
+        let found = running.store.view().get(key).ok()?;
+        Some(judge(Asked::Read, register(found.as_deref())).1)
+    };
+    match select(pin!(read), cluster.world.sleep(READ_WITHIN)).await {
+        Either::Left((Some(answered), _)) => Outcome::Answered(answered),
+        // It would be passed on.
+        Either::Left((None, _)) | Either::Right(_) => Outcome::NotDone,
+    }
+}
+
+/// What the leader names, if its answer comes.
+async fn index_of(cluster: Arc<Cluster>, (from, to): (usize, usize), has: u64) -> Option<u64> {
+    let (answered, answer) = oneshot::channel();
+    let world = cluster.world.clone();
+    world.spawn(None, async move {
+        if !cluster.network.carry(from, to).await {
+            return;
+        }
+        let Some(leader) = cluster.running(to) else { return };
+        let (said, heard) = oneshot::channel();
+        cluster.world.spawn(Some(to), async move {
+            let _nobody_waits = said.send(leader.index_for_readers(has).await);
+        });
+        let Ok(index) = heard.await else { return };
+        if cluster.network.carry(to, from).await {
+            let _nobody_waits = answered.send(index);
+        }
+    });
+    answer.await.ok().flatten()
 }
 
 /// Answer a client, with transactions as the core runs them: again after a conflict, then with a latch and through

@@ -73,7 +73,7 @@ impl Network {
     }
 
     /// Takes as long as a message does. False: it is lost.
-    async fn carry(&self, from: usize, to: usize) -> bool {
+    pub async fn carry(&self, from: usize, to: usize) -> bool {
         let (loss, delay) = {
             let trouble = self.trouble();
             (trouble.loss, trouble.delay_ms.max(1))
