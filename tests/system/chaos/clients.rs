@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub struct Clients {
 struct Shared {
     began: Instant,
     stop: AtomicBool,
+    /// Whoever acts holds it.
+    going: RwLock<()>,
     keys: Mutex<Vec<Arc<Key>>>,
     /// Those that are in use no longer.
     used: Mutex<Vec<Arc<Key>>>,
@@ -154,6 +156,7 @@ impl Shared {
     fn use_keys(&self, clients: &[Client], random: &mut Random) {
         let mut seen: HashMap<String, u64> = HashMap::new();
         while !self.is_over() {
+            let _going = self.going.read().unwrap_or_else(PoisonError::into_inner);
             let at = random.index(KEYS);
             let key = self.keys.lock().unwrap()[at].clone();
             let value = self.values.fetch_add(1, Ordering::SeqCst);
@@ -189,6 +192,7 @@ impl Shared {
     fn use_tokens(&self, clients: &[Client], random: &mut Random) {
         while !self.is_over() {
             thread::sleep(PAUSE);
+            let _going = self.going.read().unwrap_or_else(PoisonError::into_inner);
             // One without an end: clocks jump here.
             let made = clients[random.index(clients.len())].try_call("POST", "auth/token/create", Some(&json!({})));
             let Outcome::Answered(made) = self.judge("auth/token/create", made) else { continue };
@@ -235,6 +239,7 @@ impl Shared {
     fn make_mounts(&self, clients: &[Client], random: &mut Random) {
         while !self.is_over() {
             thread::sleep(PAUSE * 5);
+            let _going = self.going.read().unwrap_or_else(PoisonError::into_inner);
             let name = format!("m{}", self.values.fetch_add(1, Ordering::SeqCst));
             let client = &clients[random.index(clients.len())];
             let made = client.try_call("POST", &format!("sys/mounts/{name}"), Some(&json!({"type": "kv"})));
@@ -261,6 +266,7 @@ impl Clients {
         let shared = Arc::new(Shared {
             began: Instant::now(),
             stop: AtomicBool::new(false),
+            going: RwLock::default(),
             keys: Mutex::default(),
             used: Mutex::default(),
             values: AtomicU64::new(1),
@@ -286,6 +292,11 @@ impl Clients {
         });
         let threads = threads.collect();
         Clients { shared, threads }
+    }
+
+    /// Nobody acts for as long as what is returned lives. What was not answered may still be carried out.
+    pub fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared.going.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn written(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
+use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::until;
 
 use super::clients::Clients;
@@ -61,6 +62,10 @@ pub enum Fault {
     Demote,
     /// The keyring gets another term.
     Rotate,
+    /// The root key and its share are new ones; a node that hears nothing of it meanwhile needs the new share.
+    RotateRoot,
+    /// All that is stored is put back as it was a moment ago.
+    Restore,
 }
 
 impl Fault {
@@ -87,6 +92,8 @@ impl Fault {
         Fault::SealLeader,
         Fault::Demote,
         Fault::Rotate,
+        Fault::RotateRoot,
+        Fault::Restore,
     ];
     pub const OF_THE_NETWORK: &[Fault] = &[
         Fault::KillLeader,
@@ -112,6 +119,7 @@ impl Fault {
         Fault::Delay,
         Fault::Sleep,
         Fault::Rotate,
+        Fault::Restore,
     ];
 }
 
@@ -225,6 +233,8 @@ impl Trouble {
                 self.nodes.server(leader).signal(Signal::CONT);
             }
             Fault::Replace => self.replace(one.max(1)),
+            Fault::RotateRoot => self.rotate_root((one != leader).then_some(one)),
+            Fault::Restore => self.restore(clients),
             Fault::SealLeader => {
                 // The lead may be elsewhere by now, and nothing is sealed.
                 let _sealed = self.nodes.root(leader).try_call("PUT", "sys/seal", None);
@@ -245,6 +255,45 @@ impl Trouble {
             (clients.written() >= before + WRITES_BETWEEN).then_some(())
         });
         self.nodes.until_all_vote();
+        self.until_all_serve();
+    }
+
+    /// New keys, of which one node that is cut off hears too late, if one is named.
+    fn rotate_root(&mut self, cut_off: Option<usize>) {
+        if let Some(one) = cut_off {
+            self.network.separate(&[one]);
+        }
+        self.nodes.new_share();
+        self.network.heal();
+    }
+
+    /// A node that has missed new keys is sealed when it hears of them.
+    fn until_all_serve(&self) {
+        until(WITHIN, "nodes that are unsealed", || {
+            let sealed = (0..self.nodes.count()).filter(|n| self.nodes.is_sealed(*n) != Some(false));
+            let sealed: Vec<usize> = sealed.collect();
+            sealed.iter().for_each(|n| self.nodes.try_share(*n));
+            sealed.is_empty().then_some(())
+        });
+    }
+
+    /// A snapshot is made and restored while nobody acts, so that nobody has seen what came after it.
+    fn restore(&self, clients: &Clients) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("moment.snap");
+        let _nobody_acts = clients.pause();
+        for what in ["save", "restore"] {
+            until(WITHIN, what, || {
+                let leader = self.nodes.led_now()?;
+                let mut snapshot = command(holdfast());
+                snapshot.args(["operator", "raft", "snapshot", what]).arg(&file);
+                snapshot
+                    .env("HOLDFAST_ADDR", self.nodes.url(leader))
+                    .env("HOLDFAST_TOKEN", self.nodes.root(leader).token());
+                // The lead may be elsewhere by now.
+                (run(&mut snapshot).code == Some(0)).then_some(())
+            });
+        }
     }
 
     /// Wait, if it could be done here at all.

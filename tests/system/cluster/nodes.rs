@@ -176,6 +176,18 @@ impl Nodes {
         });
     }
 
+    /// The same, if it is there and wants one.
+    pub fn try_share(&self, n: usize) {
+        let share = json!({"key": self.share});
+        let _it_may_be_unsealed_by_now =
+            self.client(n).patient_for(AT_ONCE).try_call("PUT", "sys/unseal", Some(&share));
+    }
+
+    /// Where clients find a node.
+    pub fn url(&self, n: usize) -> String {
+        format!("http://{}:{}", self.between.hosts(n).0, self.ports[n].0)
+    }
+
     /// What opens the store, or approves.
     pub fn share(&self) -> &str {
         &self.share
