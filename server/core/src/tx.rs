@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_sdk::{Error, LAST_USES, ManagedKey, Place, Result, Table, Timestamp, TokenId, Transaction};
-use holdfast_seal::{Barrier, OwnRing, SealError};
+use holdfast_seal::{Barrier, LockList, OwnRing, SealError};
 use holdfast_storage::{Key, Proposal, StoreError, Value, View, Write, prefix_end};
 
 use crate::cache::Cache;
 use crate::devices::Devices;
 use crate::last_use::Thing;
-use crate::layout::{Destination, NamespaceId, STORE, Scope};
+use crate::layout::{Destination, LOCKS, NamespaceId, STORE, Scope};
 use crate::{intents, last_use, leases, managed_keys};
 use listing::Listing;
 
@@ -124,6 +124,12 @@ impl Tx {
             made: Vec::new(),
             read_only: false,
         }
+    }
+
+    /// The locks of the store, which are beside what the barrier protects.
+    pub fn lock_list(&self) -> Result<Option<LockList>> {
+        let read = self.view.with(LOCKS, |bytes| bytes.map(LockList::decode).transpose()).map_err(store_error)?;
+        Ok(read.map_err(barrier_error)?.map(|read| read.list))
     }
 
     /// Read through this cache.

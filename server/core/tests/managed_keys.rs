@@ -3,11 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holdfast_core::clock::SystemClocks;
 use holdfast_core::devices::Declared;
 use holdfast_core::{Core, EngineTable, MountEntry, Options};
 use holdfast_hsm::DeviceClient;
+use holdfast_hsm::device::{DeviceError, DeviceErrorClass, DeviceInfo, KeyDevice, KeyInfo, KeyKind, KeyRef, KeySpec};
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
 use holdfast_sdk::{
     Backend, Call, Class, Error, Found, Hash, Map, Operation, Preparation, Prepared, Response, Result, Route, Routes,
@@ -206,4 +208,54 @@ async fn two_who_write_a_key_at_once_leave_one_key() {
     assert!(statuses.iter().all(|status| matches!(status, 204 | 503)), "{statuses:?}");
     let info = server.read("sys/devices/soft").await.expect(200);
     assert_eq!(info["data"]["keys_total"], 1, "{info}");
+}
+
+/// A stand-in for a device that has one secret key, and counts what it is asked to make.
+struct OneSecret {
+    kind: KeyKind,
+    made: Arc<AtomicUsize>,
+}
+
+impl KeyDevice for OneSecret {
+    fn info(&self) -> std::result::Result<DeviceInfo, DeviceError> {
+        SoftwareDevice::new(&SoftwareConfig::default())?.info()
+    }
+
+    fn find(&self, _: &KeyRef) -> std::result::Result<Vec<KeyInfo>, DeviceError> {
+        let (label, id) = ("k".to_owned(), vec![0, 0x64]);
+        Ok(vec![KeyInfo { label, id, kind: self.kind, private: true, public: false, extractable: false }])
+    }
+
+    fn public_key(&self, key: &KeyRef) -> std::result::Result<Vec<u8>, DeviceError> {
+        Err(DeviceError::new(DeviceErrorClass::KeyMissing, format!("{key} has no public half")))
+    }
+
+    fn generate(&self, spec: &KeySpec) -> std::result::Result<KeyInfo, DeviceError> {
+        self.made.fetch_add(1, Ordering::SeqCst);
+        Err(DeviceError::invalid(format!("there is one '{}'", spec.label)))
+    }
+}
+
+#[tokio::test]
+async fn a_secret_key_of_that_name_is_no_missing_pair_and_no_other_is_made() {
+    for kind in [KeyKind::Hmac(Hash::Sha256), KeyKind::AesCcm(256), KeyKind::TpmStorage] {
+        let made = Arc::new(AtomicUsize::new(0));
+        let declared = Declared {
+            name: "hsm".into(),
+            kind: "yubihsm",
+            client: Ok(DeviceClient::in_process(Box::new(OneSecret { kind, made: made.clone() }))),
+            token_label: None,
+            slot: None,
+            namespaces: Vec::new(),
+        };
+        let store = Store::open_on(None, 1 << 20).unwrap();
+        let options = Options { engines: ENGINES, devices: vec![declared], ..support::options(store) };
+        let server = Server::initialise(Core::with_clocks(options, Arc::new(SystemClocks))).await;
+        let wanted = json!({
+            "library": "hsm", "key_label": "k", "mechanism": "CKM_ECDSA", "curve": "P256", "allow_generate_key": true,
+        });
+        let reply = server.write("sys/managed-keys/yubihsm/k", wanted).await;
+        says(reply, &format!("is {kind}, and EC P-256 is asked for"));
+        assert_eq!(made.load(Ordering::SeqCst), 0, "{kind}");
+    }
 }

@@ -27,6 +27,8 @@ pub struct Health {
     pub well: Option<Timestamp>,
     /// Since when it does not, and what it says.
     pub trouble: Option<(Timestamp, String)>,
+    /// What it says that an operator should know, although it does what it is asked.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Default)]
@@ -86,6 +88,16 @@ impl Device {
         self.run(Repeat::Safe, move |client: &DeviceClient| client.find(nobodys()).map(drop)).await
     }
 
+    /// Ask what it warns of. What is new is in the log, once.
+    async fn look_for_warnings(self: &Arc<Self>) {
+        let Ok(info) = self.ask(Repeat::Safe, Proves::Nothing, DeviceClient::info).await else { return };
+        let mut health = lock(&self.figures.health);
+        for warning in info.warnings.iter().filter(|warning| !health.warnings.contains(warning)) {
+            tracing::warn!(device = self.name, "{warning}");
+        }
+        health.warnings = info.warnings;
+    }
+
     fn wants_a_look(&self, now: Timestamp) -> bool {
         let health = self.health();
         self.is_new.swap(false, Ordering::Relaxed)
@@ -117,7 +129,11 @@ impl Core {
             let mut looks = tokio::task::JoinSet::new();
             for device in self.devices.all().iter().filter(|device| device.wants_a_look(now)) {
                 let device = device.clone();
-                looks.spawn(async move { drop(device.check().await) });
+                looks.spawn(async move {
+                    if device.check().await.is_ok() {
+                        device.look_for_warnings().await;
+                    }
+                });
             }
             while looks.join_next().await.is_some() {}
             tokio::time::sleep(LOOK).await;

@@ -2,6 +2,7 @@
 //!
 //! What it signs is checked by the public key alone, so that it is not believed for its own word.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ pub enum Outcome {
 }
 
 /// The kinds that are tried. Larger RSA keys are like the smallest, and take their time.
-const KINDS: [(KeyKind, KeyUsage); 8] = [
+const KINDS: [(KeyKind, KeyUsage); 9] = [
     (KeyKind::Aes(256), KeyUsage::Encrypt),
     (KeyKind::AesCcm(256), KeyUsage::Encrypt),
     (KeyKind::Rsa(2048), KeyUsage::Sign),
@@ -43,6 +44,7 @@ const KINDS: [(KeyKind, KeyUsage); 8] = [
     (KeyKind::EcP384, KeyUsage::Sign),
     (KeyKind::EcP521, KeyUsage::Sign),
     (KeyKind::Ed25519, KeyUsage::Sign),
+    (KeyKind::Hmac(Hash::Sha256), KeyUsage::Sign),
 ];
 
 /// Try everything. Keys of the trial are destroyed again.
@@ -70,6 +72,7 @@ pub async fn run(device: &Arc<Device>) -> Result<Vec<Tried>> {
         all.push(Tried { what: make, outcome: Outcome::Works, took });
         let key = KeyRef::label(&label);
         match usage {
+            KeyUsage::Sign if kind == KeyKind::Hmac(Hash::Sha256) => all.push(tag(device, &key, kind).await),
             KeyUsage::Sign => {
                 for mechanism in info.capabilities.sign.iter().filter(|mechanism| fits(kind, **mechanism)) {
                     all.push(sign(device, &key, kind, *mechanism).await);
@@ -125,14 +128,20 @@ async fn random_bytes(device: &Arc<Device>, supported: bool) -> Tried {
     Tried { what: "random bytes".into(), outcome, took: begun.elapsed() }
 }
 
-/// Two draws that differ, with about as many ones as zeros: of 2,048 fair bits fewer than 850 or more than 1,198 ones come
-/// up once in 10^14 draws.
+/// What two draws of a good source have, but for one in 10^13 draws or fewer: about as many ones as zeros (of 2,048 fair bits
+/// at least 850 and at most 1,198), no byte more often than 18 times (of 256; SP 800-90B, 4.4.2), and no eight bytes in a row
+/// that come again, in the same draw or the other (4.4.1).
 fn looks_random(one: &Secret<Vec<u8>>, other: &Secret<Vec<u8>>) -> bool {
     let fair = |bytes: &Secret<Vec<u8>>| {
-        let ones: u32 = bytes.expose().iter().map(|byte| byte.count_ones()).sum();
-        bytes.expose().len() == 256 && (850..=1198).contains(&ones)
+        let bytes = bytes.expose();
+        let ones: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
+        let mut times = [0; 256];
+        bytes.iter().for_each(|byte| times[usize::from(*byte)] += 1);
+        bytes.len() == 256 && (850..=1198).contains(&ones) && times.iter().all(|often| *often <= 18)
     };
-    fair(one) && fair(other) && one.expose() != other.expose()
+    let mut parts = HashSet::new();
+    let never_again = [one, other].into_iter().flat_map(|draw| draw.expose().windows(8)).all(|part| parts.insert(part));
+    fair(one) && fair(other) && never_again
 }
 
 async fn sign(device: &Arc<Device>, key: &KeyRef, kind: KeyKind, mechanism: SignMechanism) -> Tried {
@@ -151,6 +160,23 @@ async fn sign(device: &Arc<Device>, key: &KeyRef, kind: KeyKind, mechanism: Sign
         },
     };
     Tried { what: format!("{kind}: sign, {mechanism}"), outcome, took: begun.elapsed() }
+}
+
+/// A tag is checked by the device itself, since nobody else has the key: it must know its own and no other.
+async fn tag(device: &Arc<Device>, key: &KeyRef, kind: KeyKind) -> Tried {
+    let begun = Instant::now();
+    let key = key.clone();
+    let tagged = device.run(Repeat::Safe, move |client| {
+        let tag = client.mac(key.clone(), Hash::Sha256, SAMPLE.to_vec())?;
+        let checks = |message: &[u8]| client.verify_mac(key.clone(), Hash::Sha256, message.to_vec(), tag.clone());
+        Ok(tag.len() == Hash::Sha256.digest_bytes() && checks(SAMPLE)? && !checks(b"something else")?)
+    });
+    let outcome = match tagged.await {
+        Ok(true) => Outcome::Works,
+        Ok(false) => Outcome::Failed("it does not tell its tags from others".into()),
+        Err(error) => failed(error),
+    };
+    Tried { what: format!("{kind}: tag, and check it"), outcome, took: begun.elapsed() }
 }
 
 async fn encrypt(device: &Arc<Device>, key: &KeyRef, kind: KeyKind, mechanism: CipherMechanism) -> Tried {
@@ -201,5 +227,63 @@ fn word(usage: KeyUsage) -> &'static str {
         KeyUsage::Encrypt => "encryption",
         KeyUsage::Sign => "signatures",
         KeyUsage::Derive => "key agreement",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAW: usize = 256;
+
+    fn judged(mut source: impl FnMut() -> u8) -> bool {
+        let mut draw = || Secret::new((0..DRAW).map(|_| source()).collect::<Vec<u8>>());
+        looks_random(&draw(), &draw())
+    }
+
+    /// Good bytes, as the system gives them.
+    fn good() -> u8 {
+        random::bytes::<1>().unwrap()[0]
+    }
+
+    #[test]
+    fn a_good_source_is_taken_for_one() {
+        for _ in 0..200 {
+            assert!(judged(good));
+        }
+    }
+
+    #[test]
+    fn a_source_that_gives_one_byte_is_none_however_fair_its_bits() {
+        for constant in [0x00, 0xFF, 0x55, 0x0F] {
+            assert!(!judged(|| constant), "{constant:#x}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_repeats_itself_is_none() {
+        // The same draw again, a part of it, and a part of the first in the second.
+        let block: Vec<u8> = (0..DRAW).map(|_| good()).collect();
+        for length in [DRAW, DRAW / 2, 16, 8] {
+            let mut bytes = block[..length].iter().copied().cycle();
+            assert!(!judged(|| bytes.next().unwrap()), "after {length} bytes");
+        }
+        let mut stuck = block.iter().copied().chain((0..100).map(|_| good())).chain(block[90..].iter().copied());
+        assert!(!judged(|| stuck.next().unwrap()), "in another place");
+    }
+
+    #[test]
+    fn a_biased_source_is_none() {
+        // Bits that are one in five of eight cases.
+        let bit = || u8::from(good() < 160);
+        assert!(!judged(|| (0..8).fold(0, |byte, _| byte << 1 | bit())));
+        // Fair bits in few bytes.
+        assert!(!judged(|| [0x0F, 0xF0, 0x55, 0xAA, 0x33, 0xCC, 0x3C, 0xC3][usize::from(good() % 8)]));
+    }
+
+    #[test]
+    fn a_short_draw_is_none() {
+        let of = |length: usize| Secret::new((0..length).map(|_| good()).collect::<Vec<u8>>());
+        assert!(!looks_random(&of(DRAW), &of(DRAW - 1)) && !looks_random(&of(0), &of(0)));
     }
 }

@@ -45,8 +45,7 @@ impl DeviceKey {
                 found.retain(|key| key.private);
                 match &found[..] {
                     [one] => {
-                        let has_pair = !matches!(one.kind, KeyKind::Aes(_) | KeyKind::Other);
-                        let public = has_pair.then(|| client.public_key(one.key_ref())).transpose()?;
+                        let public = has_pair(one.kind).then(|| client.public_key(one.key_ref())).transpose()?;
                         Ok(Seen { kind: one.kind, public, id: one.id.clone() })
                     }
                     [] => Err(DeviceError::new(
@@ -170,6 +169,14 @@ impl DeviceKey {
             )),
             _ => refusal(error),
         }
+    }
+}
+
+/// Whether a key of this kind has a public half.
+fn has_pair(kind: KeyKind) -> bool {
+    match kind {
+        KeyKind::Rsa(_) | KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521 | KeyKind::Ed25519 => true,
+        KeyKind::Aes(_) | KeyKind::AesCcm(_) | KeyKind::Hmac(_) | KeyKind::TpmStorage | KeyKind::Other => false,
     }
 }
 

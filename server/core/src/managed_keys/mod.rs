@@ -6,6 +6,7 @@
 
 mod key;
 pub(crate) mod mechanism;
+mod seal_key;
 pub(crate) mod software;
 pub(crate) mod verify;
 
@@ -17,6 +18,7 @@ use holdfast_storage::level;
 use minicbor::{Decode, Encode};
 
 pub use self::key::{DeviceKey, Key, print_of};
+pub use self::seal_key::opens_the_store;
 
 use self::mechanism::Mechanism;
 use crate::devices::{Device, Devices};
@@ -184,6 +186,15 @@ pub fn open(tx: &mut Tx, devices: &Devices, key: Record) -> Result<Key> {
         true => Ok(Key::in_software(key)),
         false => {
             let device = device_for(tx, devices, &key.library)?;
+            // A seal may have named it since it was recorded.
+            if let Some(locks) = tx.lock_list()?
+                && opens_the_store(&locks, device.declared().kind, &key.key_ref()?, &key.seen)
+            {
+                return Err(Error::bad_request(format!(
+                    "managed key {:?} opens this store by now: it is for nothing else; have the seal use another key, or the mounts",
+                    key.name
+                )));
+            }
             Key::in_device(key, device)
         }
     }
@@ -222,4 +233,88 @@ fn by_uuid(tx: &mut Tx, uuid: &[u8; 16]) -> Result<Option<Record>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::Declared;
+    use crate::layout::{LOCKS, STORE};
+    use crate::testing::unsealed;
+    use holdfast_hsm::DeviceClient;
+    use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
+    use holdfast_seal::{Barrier, Wrapped};
+    use holdfast_storage::Write;
+
+    fn record(id: &[u8]) -> Record {
+        Record {
+            uuid: [7; 16],
+            name: "k".into(),
+            kind: "pkcs11".into(),
+            library: "main".into(),
+            key_label: "k".into(),
+            key_id: String::new(),
+            mechanism: Mechanism::AesGcm,
+            key_bits: None,
+            curve: None,
+            allow_generate_key: false,
+            allow_replace_key: false,
+            allow_store_key: false,
+            any_mount: true,
+            usages: Vec::new(),
+            seen: Seen { kind: KeyKind::Aes(256), public: None, id: id.to_vec() },
+            private: Vec::new(),
+            created: 0,
+            updated: 0,
+            revision: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_a_seal_names_later_is_used_no_more() {
+        let (core, open) = unsealed().await;
+        let device = SoftwareDevice::new(&SoftwareConfig::default()).unwrap();
+        core.devices.declare(vec![Declared {
+            name: "main".into(),
+            kind: "pkcs11",
+            client: Ok(DeviceClient::in_process(Box::new(device))),
+            token_label: None,
+            slot: None,
+            namespaces: Vec::new(),
+        }]);
+        let open_key = |id: &'static [u8]| {
+            let (core, open) = (core.clone(), open.clone());
+            async move {
+                let devices = core.devices.clone();
+                let look = |tx: &mut Tx| {
+                    tx.enter(STORE);
+                    super::open(tx, &devices, record(id)).map(drop)
+                };
+                core.transact(&open, look).await
+            }
+        };
+        open_key(&[0xAB]).await.unwrap();
+        open_key(&[0xCD]).await.unwrap();
+
+        // A seal whose key is a managed key by now; locks are added by `operator seal rewrap` and by migration.
+        let mut list = core.own_locks(&open).unwrap();
+        let wrapped = Wrapped {
+            ciphertext: vec![1],
+            key_label: "k".into(),
+            key_id: "ab".into(),
+            mechanism: "CKM_AES_GCM".into(),
+            public_part: None,
+        };
+        list.locks.push(wrapped.into_lock("pkcs11"));
+        let view = core.store.view();
+        let (index, tx) = (view.index(), Tx::new(view, Barrier::clone(&open.barrier.load())));
+        let mut proposal = tx.into_proposal().unwrap();
+        proposal.view_index = index;
+        proposal.writes.push(Write::Put(LOCKS.into(), list.encode(&open.root.load()).unwrap().into()));
+        core.store.propose(proposal).unwrap().committed().await.unwrap();
+
+        let said = open_key(&[0xAB]).await.unwrap_err().to_string();
+        assert!(said.contains("\"k\"") && said.contains("opens this store by now"), "{said}");
+        open_key(&[0xCD]).await.expect("another key of that device");
+    }
 }

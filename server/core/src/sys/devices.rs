@@ -82,6 +82,7 @@ fn status(device: &Device) -> Map<String, Value> {
         set("unhealthy_since", since.rfc3339().into());
         set("last_error", why.clone().into());
     }
+    set("warnings", health.warnings.clone().into());
     set("calls", figures.calls.count.get().into());
     set("failures", figures.failures.into());
     set("refused", figures.refused.into());
@@ -115,7 +116,12 @@ fn prepared<'c, T: 'static>(call: &'c Call<'_>) -> Result<&'c T> {
 
 fn info(sys: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let Asked { info, keys } = prepared(call)?;
-    let mut m = status(&*device(sys, call)?);
+    let device = device(sys, call)?;
+    let mut m = status(&device);
+    if device.health().warnings.is_empty() {
+        // Nobody may have looked at it yet.
+        m.insert("warnings".into(), info.warnings.clone().into());
+    }
     let mut set = |name: &str, value: Value| {
         m.insert(name.into(), value);
     };

@@ -373,7 +373,7 @@ async fn in_device(plan: &Plan, device: &Arc<Device>, locks: &LockList) -> Resul
             device.name, seen.kind
         )));
     }
-    if opens_the_store(locks, &seen) {
+    if managed_keys::opens_the_store(locks, device.declared().kind, &name, &seen) {
         return Err(Error::bad_request(format!(
             "the {name} of device {:?} opens this store: it is for nothing else",
             device.name
@@ -392,15 +392,6 @@ async fn in_device(plan: &Plan, device: &Arc<Device>, locks: &LockList) -> Resul
     }
     device.forget_key(&name);
     Ok(Found { seen, private: None, revision: key.revision, made })
-}
-
-/// Whether a key is the one that wraps the root key. Who might use it through a mount could open a copied store.
-fn opens_the_store(locks: &LockList, seen: &Seen) -> bool {
-    let id = hex::encode(&seen.id);
-    locks.locks.iter().any(|lock| {
-        let same_id = !lock.key_id.is_empty() && lock.key_id == id;
-        same_id || (lock.public_part.is_some() && lock.public_part == seen.public)
-    })
 }
 
 async fn make(plan: &Plan, device: &Arc<Device>, kind: holdfast_hsm::device::KeyKind) -> Result<Seen> {

@@ -86,6 +86,7 @@ fn info(call: &Call) -> Outcome {
         ("Serial", text(&device, "serial")),
         ("Login Required", text(&device, "login_required")),
         ("PIN Tries", text(&device, "pin_tries")),
+        ("Warnings", words("warnings")),
         ("Makes", words("makes")),
         ("Signs", words("signs")),
         ("Encrypts", words("encrypts")),
