@@ -129,7 +129,13 @@ fn every_series_of_the_alert_rules_and_of_the_dashboards_is_there() {
         .then_some(())
     });
     let text = page(&root);
-    let found = present(&text);
+    let mut found = present(&text);
+    // The series of a seal's device, where one opens the store.
+    let sealed = Running::start(Setup::hardware());
+    found.extend(until(WITHIN, "a look at the seal's device", || {
+        let found = present(&page(&sealed.root));
+        found.contains("holdfast_seal_device_healthy").then_some(found)
+    }));
 
     let rules = yaml(&repository().join("docs/alerts/holdfast.rules.yml"));
     let mut alerts = BTreeSet::new();

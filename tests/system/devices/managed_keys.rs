@@ -1,5 +1,8 @@
 //! `sys/managed-keys`: keys in devices and in software, by the API of a real server.
 
+use std::path::Path;
+
+use holdfast_tests::module::shim;
 use holdfast_tests::program::{command, run};
 use holdfast_tests::token::{LABEL, PIN, library};
 use holdfast_tests::{Client, Running, Setup};
@@ -231,12 +234,72 @@ fn keys_in_software_are_sealed_by_the_barrier_and_survive_a_restart() {
         rsa.at("/data/public_key")
     );
     root.post("sys/managed-keys/software/rsa/test/sign", json!({})).expect(200);
+    // Nothing of a private key rests in the clear, while it is there.
+    let store = running.site.store();
+    assert_eq!(private_keys_in(&store), [] as [&str; 0]);
     root.delete("sys/managed-keys/software/rsa").expect(204);
     root.post("sys/managed-keys/software/rsa/test/sign", json!({})).expect(404);
-    // Nothing of a private key rests in the clear.
-    let pkcs8 = [0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13];
-    for entry in std::fs::read_dir(running.site.store()).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
-        assert!(!bytes.windows(pkcs8.len()).any(|window| window == pkcs8));
+    assert_eq!(private_keys_in(&store), [] as [&str; 0]);
+
+    // They would be found: keys as OpenSSL writes them, in a file of that folder.
+    let planted = store.join("planted");
+    for (kind, make) in [
+        ("RSA", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"][..]),
+        ("P-384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+        ("Ed25519", &["-algorithm", "ED25519"]),
+    ] {
+        let mut openssl = command("openssl");
+        run(openssl.arg("genpkey").args(make).args(["-outform", "DER", "-out"]).arg(&planted)).good();
+        assert_eq!(private_keys_in(&store), [kind]);
+        let mut key = std::fs::read(&planted).unwrap();
+        key.splice(0..0, vec![0x5A; 10_000]);
+        std::fs::write(&planted, key).unwrap();
+        assert_eq!(private_keys_in(&store), [kind], "in the middle of something");
     }
+    std::fs::remove_file(planted).unwrap();
+}
+
+/// Kinds of private keys that lie in the clear in the files of a folder: what stands before the secret in each PKCS#8 form (RFC
+/// 5208, 5958), the algorithm and the beginning of the octet string. A public key has a bit string there.
+fn private_keys_in(folder: &Path) -> Vec<&'static str> {
+    const RSA: &[u8] = &[0x30, 13, 6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 1, 5, 0, 4, 0x82];
+    const P384: &[u8] = &[0x30, 16, 6, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1, 6, 5, 0x2B, 0x81, 4, 0, 0x22, 4, 0x81];
+    const ED25519: &[u8] = &[0x30, 5, 6, 3, 0x2B, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(private_keys_in(&path));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file of the store");
+        for (kind, needle) in [("RSA", RSA), ("P-384", P384), ("Ed25519", ED25519)] {
+            if bytes.windows(needle.len()).any(|window| window == needle) {
+                found.push(kind);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_signature_that_its_own_public_key_refuses_is_given_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let shim = shim(folder.path());
+    let device =
+        format!("device \"pkcs11\" \"main\" {{\n {}\n token_label = \"{LABEL}\"\n pin = \"{PIN}\"\n}}\n", shim.keys());
+    let running = Running::start(Setup::hardware().with_top(&device));
+    let root = &running.root;
+    signing_key(root, "pkcs11", "main", "k");
+    let sign = || root.post("sys/managed-keys/pkcs11/k/test/sign", json!({}));
+    sign().expect(200);
+    shim.disturb("garbage-sign");
+    let said = sign().refused(500);
+    assert!(said.contains("gave a signature that is not one of") && said.contains("do not use this device"), "{said}");
+    assert!(!shim.is_to_disturb("garbage-sign"), "it came");
+    assert_eq!(sign().expect(200).at("/data/verified"), true);
+    // A length that is garbage costs the helper, not the answer.
+    shim.disturb("garbage-length");
+    assert_eq!(sign().expect(200).at("/data/verified"), true);
+    assert!(!shim.is_to_disturb("garbage-length"));
 }

@@ -65,6 +65,7 @@ fn a_named_device_is_listed_tried_and_measured() {
         "RSA-2048: sign, RSA PSS with SHA512",
         "EC P-384: sign, ECDSA with SHA384",
         "Ed25519: sign, Ed25519",
+        "HMAC-SHA256: tag, and check it",
     ] {
         assert_eq!(outcome(what), "works", "{what}: {rows}");
     }
