@@ -1,5 +1,6 @@
 //! What the server does by itself, in the audit logs of real servers: alone, and where three are one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use holdfast_tests::connection::free_port;
@@ -113,7 +114,14 @@ fn in_a_cluster_the_one_that_leads_writes_and_another_says_when_it_takes_over() 
     };
     let (key, checkpoints) = (folder.path().join("key.pem"), folder.path().join("checkpoints"));
     std::fs::write(&key, cli(&["public-key"]).good()).expect("a file");
-    std::fs::write(&checkpoints, cli(&["checkpoints"]).good()).expect("a file");
+    // The one that leads since a moment ago puts those of its own log into the store within seconds.
+    let exported = until(WITHIN, "checkpoints of three logs", || {
+        let text = cli(&["checkpoints"]).good();
+        let all: Value = serde_json::from_str(&text).expect("a list");
+        let logs: BTreeSet<&str> = all.as_array()?.iter().filter_map(|c| c["log"].as_str()).collect();
+        (logs.len() == 3).then_some(text)
+    });
+    std::fs::write(&checkpoints, exported).expect("a file");
     for (n, log) in logs.iter().enumerate() {
         // Cut to whole lines: the one that leads writes on.
         let copy = folder.path().join(format!("{n}.log"));

@@ -126,14 +126,18 @@ async fn a_term_that_is_old_enough_gets_a_successor() {
     rotate_when_due(&core, &open).await.unwrap();
     assert_eq!(term(), 1, "it is not a day old");
     configure(1).await.unwrap();
+    let causes = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        lines.filter(|l| l["actor"] == "system").map(|l| l["cause"].clone()).collect()
+    };
     let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while term() == 1 && std::time::Instant::now() < until {
+    while causes().is_empty() && std::time::Instant::now() < until {
         rotate_when_due(&core, &open).await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(term(), 2);
-    let text = std::fs::read_to_string(&file).unwrap();
-    let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
-    let causes: Vec<Value> = lines.filter(|l| l["actor"] == "system").map(|l| l["cause"].clone()).collect();
-    assert_eq!(causes, ["the term is as old as sys/rotate/config allows"; 2]);
+    // The server looks by itself too, and may have been the first.
+    assert!(term() > 1);
+    assert!(causes().len() >= 2);
+    assert!(causes().iter().all(|cause| cause == "the term is as old as sys/rotate/config allows"), "{:?}", causes());
 }
