@@ -121,6 +121,7 @@ pub enum CommitError {
     /// Writing failed. Nothing was committed.
     #[error("the store cannot be written: {0}")]
     Failed(String),
+    /// Nothing was written.
     #[error("the store is closed")]
     Closed,
 }

@@ -64,6 +64,8 @@ pub enum Write {
 pub struct Ticket {
     pub index: u64,
     pub(crate) done: oneshot::Receiver<Result<(), CommitError>>,
+    /// It changes something.
+    writes: bool,
 }
 
 impl Ticket {
@@ -72,6 +74,8 @@ impl Ticket {
         match self.done.await {
             Ok(Ok(())) => Ok(self.index),
             Ok(Err(e)) => Err(e),
+            // Whoever had it ended without a word: it may be in the log, and in those of others.
+            Err(_) if self.writes => Err(CommitError::Unknown("the store was closed before it was answered".into())),
             Err(_) => Err(CommitError::Closed),
         }
     }
@@ -210,7 +214,7 @@ impl Pipeline {
             } else {
                 shared.waiters.push((index, sender));
             }
-            return Ok(Ticket { index, done });
+            return Ok(Ticket { index, done, writes: false });
         }
         if let Some(reason) = &shared.broken {
             return Err(CommitError::Failed(reason.clone()));
@@ -232,7 +236,7 @@ impl Pipeline {
         shared.remember(index, &changes);
         shared.queue.push_back(Queued { index, changes, bytes, done: sender });
         then(&mut shared);
-        Ok(Ticket { index, done })
+        Ok(Ticket { index, done, writes: true })
     }
 }
 
@@ -325,6 +329,13 @@ impl Shared {
         }
     }
 
+    /// Tell those whose proposals nobody has taken out of the queue that nothing of them was written.
+    pub(crate) fn refuse_queued(&mut self, why: impl Fn() -> CommitError) {
+        for queued in self.queue.drain(..) {
+            let _nobody_waits = queued.done.send(Err(why()));
+        }
+    }
+
     /// Everything up to `index` is applied or void.
     fn settle(&mut self, index: u64) {
         self.settled = index;
@@ -347,7 +358,7 @@ impl Shared {
         self.overlay.clear();
         self.written.clear();
         self.commits.clear();
-        self.queue.clear();
+        self.refuse_queued(|| CommitError::NotActive);
         self.give_up_readers();
         self.known_after = index;
         self.next_index = index + 1;

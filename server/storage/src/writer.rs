@@ -79,7 +79,7 @@ impl Drop for Epitaph {
         {
             let mut shared = self.0.pipeline.shared();
             shared.closed = true;
-            shared.queue.clear();
+            shared.refuse_queued(|| CommitError::Closed);
             shared.waiters.clear();
         }
         self.0.compaction.writer_is_gone();

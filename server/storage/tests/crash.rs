@@ -69,8 +69,8 @@ async fn work(store: Arc<Store>, told: Arc<Mutex<Told>>, mut random: Random, ope
                 told.committed.insert(operation, ended.index);
             }
             // Nobody knows.
-            Err(CommitError::Unknown(_) | CommitError::Closed) => {}
-            Err(CommitError::Full(_) | CommitError::Failed(_)) => {
+            Err(CommitError::Unknown(_)) => {}
+            Err(CommitError::Full(_) | CommitError::Failed(_) | CommitError::Closed) => {
                 told.failed.insert(operation);
             }
             Err(other) => panic!("operation {operation}: {other}"),

@@ -1,6 +1,6 @@
 //! A member's store: what its log holds after it was cut, forgotten and opened again, and what takes a store over.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Once, mpsc};
 
 use holdfast_storage::disk::{Disk, SimDisk};
 use holdfast_storage::{
@@ -98,6 +98,41 @@ fn put(key: &[u8], value: &[u8]) -> Write {
 async fn commit(store: &Store, writes: Vec<Write>) {
     let proposal = Proposal { view_index: store.view().index(), writes, ..Proposal::default() };
     store.propose(proposal).unwrap().committed().await.unwrap();
+}
+
+/// Agrees on the first entry, and ends with the next one in its hands, which others may have by then.
+struct Ends(Alone, Once);
+
+impl Agreement for Ends {
+    fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
+        match self.1.is_completed() {
+            true => Box::pin(async { panic!("on purpose: the proposing thread ends") }),
+            false => {
+                self.1.call_once(|| {});
+                self.0.commit(term, payload)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_handed_to_the_others_and_never_answered_is_not_said_to_be_refused() {
+    let (store, replica) = open(&SimDisk::default());
+    replica.found(Vec::new()).await.unwrap();
+    replica.agree(Arc::new(Ends(Alone(replica.clone(), 1.into()), Once::new())));
+    store.take_over(2).await.unwrap();
+    let propose = |view_index, writes| store.propose(Proposal { view_index, writes, ..Proposal::default() });
+    let handed_over = propose(store.view().index(), vec![put(b"a", b"1")]).unwrap();
+    let outcome = handed_over.committed().await;
+    assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+    // What nobody has taken was not written, and who only reads has written nothing.
+    let queued = propose(store.view().index(), vec![put(b"b", b"1")]).unwrap();
+    let reads = propose(store.view_in_flight().index(), Vec::new()).unwrap();
+    store.close();
+    for refused in [queued, reads] {
+        let outcome = refused.committed().await;
+        assert!(matches!(outcome, Err(CommitError::Closed)), "{outcome:?}");
+    }
 }
 
 #[tokio::test]
