@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection, spoken by hand: so that a test can send half a request, or none.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +96,17 @@ impl Connection {
             }
         };
         Ok(Connection { stream, ahead: Vec::new(), answered: false })
+    }
+
+    /// Connect without TLS, from this address of the loopback.
+    pub fn open_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<Connection> {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        bind(&socket, &SocketAddr::from((source, 0)))?;
+        connect(&socket, &to)?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Connection { stream: Stream::Tcp(stream), ahead: Vec::new(), answered: false })
     }
 
     /// The TLS session, if there is one.

@@ -162,6 +162,7 @@ fn found(raft: &RaftStorage, cluster_addr: &str) -> Result<(), String> {
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
         trailing_log_bytes: raft.trailing_log_bytes,
+        autopilot_every: None,
         standby_reads: false,
         stale_reads: std::time::Duration::ZERO,
     };

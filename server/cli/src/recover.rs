@@ -134,7 +134,8 @@ fn recover(wanted: Wanted) -> Result<bool, String> {
 fn rejoin(wanted: &Wanted) -> Result<bool, String> {
     println!(
         "What this node has stored will be set aside in a folder beside, and the node joins its cluster anew when it is \
-         started: by retry_join of its configuration, or with operator raft join.\n\
+         started: by retry_join of its configuration, or with operator raft join. It keeps its name and gets a new key: \
+         where the others still list it, it is let in when operator raft remove-peer has removed it.\n\
          What may be lost: nothing, as long as the cluster goes on elsewhere."
     );
     if !wanted.yes {

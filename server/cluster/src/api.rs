@@ -1,5 +1,6 @@
 //! Calling the API of a node whose cluster is to be joined.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,13 @@ use tokio_rustls::TlsConnector;
 const ANSWER_BYTES: usize = 1 << 20;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// Ask for `path` below `/v1/` with a JSON body. The answer is an object; anything but 200 is an error.
-pub async fn ask(from: JoinFrom, path: String, body: Value) -> Result<Value, String> {
-    let asked = tokio::time::timeout(ANSWER_WITHIN, ask_patiently(&from, &path, &body));
+/// Ask for `path` below `/v1/`, with a JSON body where something is written. The answer is an object; anything but 200 is an error.
+pub async fn ask(from: JoinFrom, path: String, body: Option<Value>) -> Result<Value, String> {
+    let asked = tokio::time::timeout(ANSWER_WITHIN, ask_patiently(&from, &path, body.as_ref()));
     asked.await.unwrap_or_else(|_| Err(format!("{} does not answer", from.api_addr)))
 }
 
-async fn ask_patiently(from: &JoinFrom, path: &str, body: &Value) -> Result<Value, String> {
+async fn ask_patiently(from: &JoinFrom, path: &str, body: Option<&Value>) -> Result<Value, String> {
     let url = format!("{}/v1/{path}", from.api_addr.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
     let host = uri.host().ok_or_else(|| format!("{url} names no host"))?.to_owned();
@@ -40,12 +41,17 @@ async fn ask_patiently(from: &JoinFrom, path: &str, body: &Value) -> Result<Valu
     let bare_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let stream = TcpStream::connect((bare_host.as_str(), port)).await.map_err(|e| format!("{url}: {e}"))?;
     if !tls {
-        return exchange(stream, &uri, &host, body).await;
+        return exchange(stream, &uri, &host, body, "").await;
     }
     let name = from.tls_servername.clone().unwrap_or(bare_host);
     let name = ServerName::try_from(name).map_err(|e| format!("{url}: {e}"))?;
-    let stream = TlsConnector::from(config(from)?).connect(name, stream).await.map_err(|e| format!("{url}: {e}"))?;
-    exchange(stream, &uri, &host, body).await
+    let stream = TlsConnector::from(config(from)?).connect(name, stream).await;
+    let stream = stream.map_err(|e| {
+        format!("{url}: {e}: leader_ca_cert and leader_tls_servername say which certificate is believed")
+    })?;
+    // A node that wants to see a certificate says so behind the handshake, or hangs up.
+    let hint = ": does it want a client's certificate, or another one (leader_client_cert, leader_client_key)?";
+    exchange(stream, &uri, &host, body, hint).await
 }
 
 fn config(from: &JoinFrom) -> Result<Arc<ClientConfig>, String> {
@@ -77,20 +83,33 @@ fn config(from: &JoinFrom) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
+/// An error with what is behind it.
+fn whole(e: &hyper::Error) -> String {
+    let (mut text, mut cause) = (e.to_string(), e.source());
+    while let Some(e) = cause {
+        text += &format!(": {e}");
+        cause = e.source();
+    }
+    text
+}
+
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     uri: &Uri,
     host: &str,
-    body: &Value,
+    body: Option<&Value>,
+    hint: &str,
 ) -> Result<Value, String> {
-    let fail = |e: hyper::Error| format!("{uri}: {e}");
+    let fail = |e: hyper::Error| format!("{uri}: {}{hint}", whole(&e));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(fail)?;
     let driven = tokio::spawn(connection);
-    let request = Request::post(uri.path())
+    let request = Request::builder()
+        .method(if body.is_some() { "POST" } else { "GET" })
+        .uri(uri.path())
         .header(header::HOST, host)
         .header("X-Vault-Request", "true")
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body.to_string())))
+        .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))
         .map_err(|e| e.to_string())?;
     let answer = sender.send_request(request).await.map_err(fail)?;
     let status = answer.status();

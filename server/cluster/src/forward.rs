@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 
-use crate::frame::{self, Kind, Question};
+use crate::frame::{self, Kind, NotAMember, Question};
 use crate::links::{Channel, Links};
 use crate::node::Node;
 
@@ -40,9 +40,13 @@ pub async fn ask(
         "GET" | "HEAD" | "LIST" | "OPTIONS" => links.channel(&leader).await.map_err(not_sent)?.0,
         _ => links.fresh_channel(&leader).await.map_err(not_sent)?,
     };
-    let unknown = |e: io::Error| NotForwarded::Unknown(e.to_string());
+    let unknown = |e: io::Error| match NotAMember::of(&e) {
+        // Nothing was read of it.
+        Some(refusal) => NotForwarded::NotSent(refusal.to_string()),
+        None => NotForwarded::Unknown(e.to_string()),
+    };
     frame::send_question(&mut channel, Kind::Request, &head, &[body.into()]).await.map_err(unknown)?;
-    let head = frame::answer(&mut channel).await.map_err(unknown)?;
+    let head = links.answer(&leader, &mut channel).await.map_err(unknown)?;
     let head: Head = serde_json::from_slice(&head).map_err(|e| NotForwarded::Unknown(e.to_string()))?;
     let (chunks, coming) = mpsc::channel(WAITING);
     tokio::spawn(pass_on(links, leader, channel, chunks));

@@ -11,6 +11,7 @@
 use std::io;
 
 use holdfast_storage::Value;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The head of a question or an answer at most.
@@ -49,6 +50,26 @@ pub struct Question {
     pub kind: Kind,
     pub head: Vec<u8>,
     pub parts: Vec<Value>,
+}
+
+/// In place of any answer: whoever asks is no member, and nothing more is heard of it. Its length is no other answer's.
+const NOT_A_MEMBER: &[u8] = b"holdfast: this node is no member ";
+
+/// What a node is told that others do not know as a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the other side does not know this node as a member")]
+pub struct NotAMember {
+    /// The log index of the list of members that says so; 0: the members have not agreed on it.
+    pub since: u64,
+    /// The one that says so leads, as a majority has confirmed, by a list that was agreed on.
+    pub leads: bool,
+}
+
+impl NotAMember {
+    /// Why a question was not answered, if it was for this.
+    pub fn of(e: &io::Error) -> Option<NotAMember> {
+        e.get_ref()?.downcast_ref::<NotAMember>().copied()
+    }
 }
 
 fn broken(text: &str) -> io::Error {
@@ -112,8 +133,18 @@ pub async fn send_answer(to: &mut (impl AsyncWrite + Unpin), head: &[u8]) -> io:
     to.flush().await
 }
 
+pub async fn send_refusal(to: &mut (impl AsyncWrite + Unpin), refusal: NotAMember) -> io::Result<()> {
+    let said = serde_json::to_vec(&refusal).map_err(io::Error::other)?;
+    send_answer(to, &[NOT_A_MEMBER, &said].concat()).await
+}
+
+/// The answer to a question; an error also where there is none for this node ([`NotAMember::of`]).
 pub async fn answer(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    bytes(from, HEAD_BYTES).await
+    let head = bytes(from, HEAD_BYTES).await?;
+    match head.strip_prefix(NOT_A_MEMBER).and_then(|said| serde_json::from_slice::<NotAMember>(said).ok()) {
+        Some(refusal) => Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)),
+        None => Ok(head),
+    }
 }
 
 /// A chunk of a stream; an empty one ends it.
@@ -157,6 +188,18 @@ mod tests {
             assert!(next_question(&mut &sent[..cut]).await.is_err(), "{cut}");
         }
         assert!(next_question(&mut &sent[..0]).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_no_answer_whatever_was_asked() {
+        let refusal = NotAMember { since: 7, leads: true };
+        let mut sent = Vec::new();
+        send_refusal(&mut sent, refusal).await.unwrap();
+        let refused = answer(&mut &sent[..]).await.unwrap_err();
+        assert_eq!(NotAMember::of(&refused), Some(refusal));
+        // Nor does an earlier program take it for one: a state to read from has 24 bytes, whether it could lead has one.
+        assert!(sent.len() - 4 > 24);
+        assert_eq!(NotAMember::of(&io::ErrorKind::PermissionDenied.into()), None);
     }
 
     #[tokio::test]

@@ -48,6 +48,23 @@ impl Identity {
         })
     }
 
+    /// An identity of a test, which is kept nowhere; its certificate may have ended long ago.
+    #[cfg(test)]
+    pub(crate) fn passing(ended: bool) -> Identity {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        if ended {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        }
+        Identity {
+            id: "passing".into(),
+            key_hash: hash(&pair.subject_public_key_info()),
+            certificate: params.self_signed(&pair).unwrap().der().clone(),
+            key: PrivatePkcs8KeyDer::from(pair.serialize_der()),
+        }
+    }
+
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone_key())
     }
@@ -95,6 +112,15 @@ fn key_of(path: &Path) -> Result<KeyPair, String> {
             Ok(key)
         }
         Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+    }
+}
+
+/// Forget the key of the node whose store is in `folder`: at its next start it has another one.
+pub(crate) fn forget_key(folder: &Path) -> std::io::Result<()> {
+    let folder = folder.join(FOLDER);
+    match fs::remove_file(folder.join(KEY_FILE)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => fs::File::open(folder)?.sync_all(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::frame::{self, Kind};
+use crate::frame::{self, Kind, NotAMember};
 use crate::identity::Identity;
 use crate::raft::{Peers, Sent};
 use crate::tls;
@@ -57,6 +57,8 @@ struct Known {
     said: Option<String>,
     address: String,
     idle: Vec<(Channel, Instant)>,
+    /// It said last that this node is no member.
+    refuses: Option<NotAMember>,
 }
 
 impl Links {
@@ -67,6 +69,25 @@ impl Links {
     /// A member said where it is.
     pub fn heard(&self, key_hash: &str, cluster_addr: String) {
         self.known().entry(key_hash.to_owned()).or_default().said = Some(cluster_addr);
+    }
+
+    /// What a member said last, if that was that this node is none.
+    pub fn refuses(&self, key_hash: &str) -> Option<NotAMember> {
+        self.known().get(key_hash)?.refuses
+    }
+
+    /// Forget who refused this node: it was let in.
+    pub fn is_let_in(&self) {
+        self.known().values_mut().for_each(|known| known.refuses = None);
+    }
+
+    /// The answer that a member gives.
+    pub async fn answer(&self, peer: &Peer, channel: &mut Channel) -> io::Result<Vec<u8>> {
+        let answer = frame::answer(channel).await;
+        if let Some(known) = self.known().get_mut(&peer.key_hash) {
+            known.refuses = answer.as_ref().err().and_then(NotAMember::of);
+        }
+        answer
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
@@ -146,7 +167,7 @@ impl Links {
         let asked = async {
             let mut channel = self.connect(peer).await?;
             frame::send_question(&mut channel, Kind::Members, &[], &[]).await?;
-            let answer = frame::answer(&mut channel).await?;
+            let answer = self.answer(peer, &mut channel).await?;
             self.give_back(peer, channel);
             serde_json::from_slice(&answer).map_err(io::Error::other)
         };
@@ -158,7 +179,7 @@ impl Links {
         let asked = async {
             let mut channel = self.connect(peer).await?;
             frame::send_question(&mut channel, Kind::Room, &[], &[]).await?;
-            let answer = frame::answer(&mut channel).await?;
+            let answer = self.answer(peer, &mut channel).await?;
             self.give_back(peer, channel);
             Ok(answer == [1])
         };
@@ -187,7 +208,7 @@ impl Links {
         let mut channel = self.connect(peer).await?;
         let offered = async {
             frame::send_question(&mut channel, Kind::Keys, offer, &[]).await?;
-            frame::answer(&mut channel).await
+            self.answer(peer, &mut channel).await
         };
         let answer = within(KEYS_WITHIN, offered).await?;
         self.give_back(peer, channel);
@@ -210,7 +231,7 @@ impl Links {
             let (mut channel, was_idle) = self.channel(peer).await?;
             let asked = async {
                 frame::send_question(&mut channel, kind, head, payloads).await?;
-                frame::answer(&mut channel).await
+                self.answer(peer, &mut channel).await
             };
             match asked.await {
                 Ok(answer) => {
@@ -238,7 +259,7 @@ impl Links {
         let version = frozen.snapshot.index().to_be_bytes();
         within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &[])).await?;
         within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &version)).await?;
-        within(INSTALL_WITHIN, frame::answer(&mut channel)).await
+        within(INSTALL_WITHIN, self.answer(&peer, &mut channel)).await
     }
 }
 

@@ -21,6 +21,9 @@ const SHAKE_HANDS_WITHIN: Duration = Duration::from_secs(5);
 const CHANNELS: usize = 1024;
 /// A channel on which nothing is asked for so long is closed.
 const IDLE: Duration = Duration::from_secs(600);
+/// One that is no member is told so within this; what it has sent meanwhile is thrown away, so many bytes at most.
+const REFUSE_WITHIN: Duration = Duration::from_secs(2);
+const THROWN_AWAY: usize = 1 << 20;
 /// A chunk of a snapshot comes within this.
 const CHUNK_WITHIN: Duration = Duration::from_secs(60);
 
@@ -67,14 +70,18 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
     let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
     let hash = tls::key_hash(certificate).map_err(io::Error::other)?;
     // Nothing that a stranger sends is read.
-    let_in(node, &hash, from).await?;
+    if !let_in(node, &hash, from).await {
+        return refuse(node, channel).await;
+    }
     loop {
         let Ok(question) = tokio::time::timeout(IDLE, frame::next_question(&mut channel)).await else {
             return channel.shutdown().await;
         };
         let Some(question) = question? else { return Ok(()) };
         // Asked each time: a member that was removed is heard no longer.
-        let_in(node, &hash, from).await?;
+        if !let_in(node, &hash, from).await {
+            return refuse(node, channel).await;
+        }
         if question.kind == Kind::Hello {
             node.heard(&hash, &question.head);
             continue;
@@ -83,12 +90,31 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Res
     }
 }
 
-async fn let_in(node: &Node, key_hash: &str, from: SocketAddr) -> io::Result<()> {
+async fn let_in(node: &Node, key_hash: &str, from: SocketAddr) -> bool {
     if node.knows(key_hash) || node.learns_of(key_hash).await {
-        return Ok(());
+        return true;
     }
     tracing::warn!(%from, "a node that is no member of this cluster was refused");
-    Err(io::Error::other("not a member"))
+    false
+}
+
+/// Say so to one that is no member: it may have been one, and shall not serve any more.
+async fn refuse(node: &Node, mut channel: TlsStream<TcpStream>) -> io::Result<()> {
+    let told = async {
+        frame::send_refusal(&mut channel, node.refusal()).await?;
+        channel.shutdown().await?;
+        // A connection that is closed while there is something unread in it is reset, and takes the refusal along. It is
+        // not opened, let alone looked at.
+        let (unread, mut buffer, mut thrown_away) = (&mut channel.get_mut().0, vec![0; 16 << 10], 0);
+        while thrown_away < THROWN_AWAY {
+            match unread.read(&mut buffer).await? {
+                0 => break,
+                n => thrown_away += n,
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(REFUSE_WITHIN, told).await.unwrap_or(Ok(()))
 }
 
 /// `from`: the hash of the member's key, and where its channel comes from.

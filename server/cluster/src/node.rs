@@ -17,6 +17,7 @@ use holdfast_sdk::Value;
 use holdfast_storage::{Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
+use crate::frame::NotAMember;
 use crate::identity::Identity;
 use crate::links::Links;
 use crate::places::Places;
@@ -30,6 +31,8 @@ const THREADS: usize = 2;
 const LOOK: Duration = Duration::from_secs(2);
 /// Members are not asked again sooner who the members are.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A member without a vote, which nobody misses, asks so often whether it still is one.
+const STILL_A_MEMBER: Duration = Duration::from_secs(10);
 
 /// How to open a node.
 pub struct Set {
@@ -45,6 +48,8 @@ pub struct Set {
     pub trailing_logs: u64,
     /// The log has no more bytes than this for long.
     pub trailing_log_bytes: u64,
+    /// How often members are looked after while this node is active.
+    pub autopilot_every: Option<Duration>,
     /// Whether this node answers reads while it stands by,
     pub standby_reads: bool,
     /// and for how long it does so from what it knows, without asking the active node.
@@ -76,8 +81,11 @@ pub struct Node {
     store_folder: PathBuf,
     /// Where other members are, as an operator said.
     said: Mutex<Places>,
-    /// The term whose leader was told where this node is.
-    introduced: Mutex<u64>,
+    /// The term whose leader was told where this node is, and when.
+    introduced: Mutex<(u64, Option<Instant>)>,
+    /// The members know this node no longer.
+    removed: AtomicBool,
+    autopilot_every: Option<Duration>,
     standby_reads: bool,
     pub(crate) rounds: Rounds,
 }
@@ -123,6 +131,8 @@ impl Node {
             folder: set.path.join("node"),
             said: Mutex::new(said),
             introduced: Mutex::default(),
+            removed: AtomicBool::new(false),
+            autopilot_every: set.autopilot_every,
             standby_reads: set.standby_reads,
             rounds: Rounds::new(set.stale_reads),
             store_folder: set.path,
@@ -202,6 +212,10 @@ impl Node {
     /// A node that was off while others joined asks those that it knows. Once in a while only.
     pub(crate) async fn learns_of(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };
+        if group.lead().sure {
+            // Nobody knows later members; one that lags behind may know one that was removed.
+            return false;
+        }
         {
             let mut asked = lock(&self.asked);
             if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
@@ -218,6 +232,37 @@ impl Node {
             }
         }
         false
+    }
+
+    /// What one is told that is no member.
+    pub(crate) fn refusal(&self) -> NotAMember {
+        let group = self.group();
+        let since = group.as_ref().and_then(|g| g.agreed_since());
+        NotAMember { since: since.unwrap_or(0), leads: since.is_some() && group.is_some_and(|g| g.lead().sure) }
+    }
+
+    /// Notice that the members know this node no longer. One of them may be wrong, or be alone with what it says: it is
+    /// believed to the one that leads as far as this node knows, to anyone where none does, and to a majority.
+    fn notice_a_removal(&self) {
+        let Some(group) = self.group() else { return };
+        let lead = group.lead();
+        if lead.sure || self.removed.load(Ordering::SeqCst) {
+            return;
+        }
+        let (members, since) = group.members();
+        // By its key: an earlier node may have had its name.
+        let is_listed = members.iter().any(|m| m.peer.key_hash == self.identity.key_hash);
+        let knows = |said: NotAMember| said.leads || (is_listed && said.since > since);
+        let refuses = |m: &&Member| self.links.refuses(&m.peer.key_hash).is_some_and(knows);
+        let (all, voters) = (members.iter().filter(refuses), members.iter().filter(|m| m.votes).count());
+        let is_said_by_the_leader = match &lead.leader {
+            Some((leader, _)) => all.clone().any(|m| m.id == *leader),
+            None => all.clone().next().is_some(),
+        };
+        let is_said_by_a_majority = all.filter(|m| m.votes).count() > voters / 2;
+        if is_said_by_the_leader || is_said_by_a_majority || group.was_removed_while_it_led() {
+            self.removed.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Whether this node is unsealed and has room.
@@ -322,17 +367,29 @@ impl Node {
         }
     }
 
-    /// Tell whoever leads where this node is and what its program can, once in its term.
+    /// Tell whoever leads where this node is and what its program can, once in its term. A member that has no vote says
+    /// it from time to time, to all where it knows no leader: it would not notice otherwise that it is none any more.
     async fn say_who_it_is(&self) {
-        let Some(lead) = self.group().map(|g| g.lead()) else { return };
-        let Some((_, leader)) = lead.leader.filter(|_| !lead.here) else { return };
-        if *lock(&self.introduced) == lead.term {
+        let Some(group) = self.group() else { return };
+        let lead = group.lead();
+        let members = group.members().0;
+        let votes = members.iter().any(|m| m.votes && m.id == self.identity.id);
+        let (term, at) = *lock(&self.introduced);
+        let is_due = !votes && at.is_none_or(|at| at.elapsed() >= STILL_A_MEMBER);
+        if lead.here || (term == lead.term && !is_due) {
             return;
         }
-        // Whoever connects says it first; an answer shows that it was heard.
-        match self.links.members(&leader).await {
-            Ok(_) => *lock(&self.introduced) = lead.term,
-            Err(e) => tracing::debug!(error = %e, "the leader was not told where this node is; it is tried again"),
+        let to: Vec<Peer> = match lead.leader {
+            Some((_, leader)) => vec![leader],
+            None if is_due => members.into_iter().filter(|m| m.id != self.identity.id).map(|m| m.peer).collect(),
+            None => return,
+        };
+        for peer in to {
+            // Whoever connects says it first; an answer shows that it was heard.
+            match self.links.members(&peer).await {
+                Ok(_) => *lock(&self.introduced) = (lead.term, Some(Instant::now())),
+                Err(e) => tracing::debug!(error = %e, "a member was not told where this node is; it is tried again"),
+            }
         }
     }
 
@@ -352,6 +409,7 @@ async fn keep_places(node: Weak<Node>) {
         tokio::time::sleep(LOOK).await;
         let Some(node) = node.upgrade() else { return };
         node.say_who_it_is().await;
+        node.notice_a_removal();
         node.correct_places().await;
         node.forget_what_is_known();
         if node.lead().leader.is_some() {
@@ -378,11 +436,12 @@ impl Cluster for Node {
         self.own.clone()
     }
 
-    fn ask_leader(&self, from: JoinFrom, path: &str, body: Value) -> Later<Result<Value, String>> {
+    fn ask_leader(&self, from: JoinFrom, path: &str, body: Option<Value>) -> Later<Result<Value, String>> {
         Box::pin(api::ask(from, path.to_owned(), body))
     }
 
     fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>> {
+        self.links.is_let_in();
         *lock(&self.welcomed) = members.into_iter().map(|(_, peer)| peer).collect();
         match self.own_handle.upgrade() {
             Some(node) => Box::pin(async move { node.start().await }),
@@ -398,7 +457,8 @@ impl Cluster for Node {
     }
 
     fn lead(&self) -> Lead {
-        self.group().map(|g| g.lead()).unwrap_or_default()
+        let lead = self.group().map(|g| g.lead()).unwrap_or_default();
+        Lead { removed: self.removed.load(Ordering::SeqCst), ..lead }
     }
 
     fn changed(&self) -> Later<()> {
@@ -421,6 +481,10 @@ impl Cluster for Node {
 
     fn progress(&self) -> BTreeMap<String, Progress> {
         self.group().map(|g| g.progress()).unwrap_or_default()
+    }
+
+    fn looked_after_every(&self) -> Option<Duration> {
+        self.autopilot_every
     }
 
     fn change(&self, change: Change) -> Later<Result<(), ChangeError>> {

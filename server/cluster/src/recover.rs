@@ -68,7 +68,44 @@ impl Recovery {
 }
 
 /// Set the store in `folder` aside, so that the node joins anew at its next start. Returns where it is now.
+///
+/// The node's key goes first. Others count on what the holder of that key has said that it has stored, and for whom it
+/// has voted: with an empty store under the same key, a member could help to elect one who lacks what was agreed on, and
+/// a leader that has not heard of anything would send it what comes behind entries that are gone. With a new key it is
+/// nobody's member, and is let in when the one with the former key was removed.
 pub fn join_anew(folder: &Path) -> Result<PathBuf, String> {
     identity::name_in(folder)?;
-    set_aside(folder).map_err(|e| e.to_string())
+    set_aside(folder, || identity::forget_key(folder)).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use holdfast_storage::{Options, Store};
+
+    use super::*;
+    use crate::identity::Identity;
+
+    #[test]
+    fn who_joins_anew_has_its_name_and_another_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = Identity::of(folder.path(), Some("n1")).unwrap();
+        let options = Options { folder: Some(folder.path().to_owned()), max_entry_bytes: 1 << 20 };
+        let opened = Store::open_member(&options).unwrap();
+        // A store that a server has open stays as it is, and so does the key.
+        join_anew(folder.path()).unwrap_err();
+        assert_eq!(Identity::of(folder.path(), None).unwrap().key_hash, before.key_hash);
+        drop(opened);
+        let aside = join_anew(folder.path()).unwrap();
+        assert!(aside.join("state.redb").exists() && !folder.path().join("state.redb").exists());
+        let after = Identity::of(folder.path(), None).unwrap();
+        assert_eq!(after.id, "n1");
+        assert_ne!(after.key_hash, before.key_hash);
+        // The key is nowhere: nobody can be taken for the member that it was.
+        let keys = |folder: &Path| {
+            fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().path().ends_with("key.pem")).count()
+        };
+        assert_eq!((keys(&aside), keys(&folder.path().join(identity::FOLDER))), (0, 1));
+    }
 }

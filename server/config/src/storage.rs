@@ -38,10 +38,8 @@ pub struct RaftStorage {
     pub trailing_log_bytes: u64,
     /// After how many entries a snapshot is made.
     pub snapshot_threshold: u64,
-    /// How often it is looked whether to make one.
-    pub snapshot_interval: Duration,
-    /// How often the cluster's members are looked at.
-    pub autopilot_reconcile_interval: Duration,
+    /// How often the cluster's members are looked after; `None`: as the server does it by itself.
+    pub autopilot_reconcile_interval: Option<Duration>,
     /// The largest entry in bytes; `None`: the server's `max_entry_size`.
     pub max_entry_size_bytes: Option<u64>,
     /// Whether this node answers reads while it stands by.
@@ -84,8 +82,7 @@ impl Default for RaftStorage {
             trailing_logs: 10_000,
             trailing_log_bytes: 256 << 20,
             snapshot_threshold: 8192,
-            snapshot_interval: Duration::from_secs(120),
-            autopilot_reconcile_interval: Duration::from_secs(10),
+            autopilot_reconcile_interval: None,
             max_entry_size_bytes: None,
             standby_reads: true,
             stale_reads: Duration::ZERO,
@@ -149,8 +146,7 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
         raft.trailing_log_bytes = bytes;
     }
     set(&mut raft.snapshot_threshold, s.number("snapshot_threshold")?);
-    set(&mut raft.snapshot_interval, positive(s, "snapshot_interval")?);
-    set(&mut raft.autopilot_reconcile_interval, positive(s, "autopilot_reconcile_interval")?);
+    raft.autopilot_reconcile_interval = positive(s, "autopilot_reconcile_interval")?;
     raft.max_entry_size_bytes = s.size("max_entry_size")?;
     set(&mut raft.standby_reads, s.bool("standby_reads")?);
     set(&mut raft.stale_reads, s.duration("stale_reads")?);
@@ -168,6 +164,7 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
             "max_mount_and_namespace_table_entry_size",
             "max_transaction_size",
             "disable_raft_freelist_sync",
+            "snapshot_interval",
         ],
         "this server's Raft log is built otherwise",
         warnings,

@@ -171,6 +171,22 @@ fn raft_lockouts_telemetry_and_log_are_read() {
     assert!(config.ui && config.raw_storage_endpoint);
 }
 
+#[test]
+fn how_often_members_are_looked_after_counts_and_an_interval_of_snapshots_is_said_to_be_without_effect() {
+    let text =
+        "storage \"raft\" {\n path = \"/raft\"\n snapshot_interval = \"2m\"\n autopilot_reconcile_interval = \"5s\"\n}";
+    let (config, warnings) = Config::parse(Path::new("c.hcl"), text, &OFFER).unwrap();
+    let Some(Storage::Raft(raft)) = &config.storage else { panic!() };
+    assert_eq!(raft.autopilot_reconcile_interval, Some(Duration::from_secs(5)));
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("c.hcl:3") && warnings[0].contains("snapshot_interval"),
+        "{warnings:?}"
+    );
+    let zero = "storage \"raft\" { path = \"/raft\" autopilot_reconcile_interval = 0 }";
+    assert!(Config::parse(Path::new("c.hcl"), zero, &OFFER).is_err());
+}
+
 const TOKEN: &str =
     r#"seal "pkcs11" { lib = "/l.so" token_label = "t" key_label = "k" pin = 0123 mechanism = "0x1087" }"#;
 

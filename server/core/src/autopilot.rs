@@ -16,7 +16,7 @@ use crate::tx::Tx;
 use crate::{Core, Open};
 
 const NAME: &[u8] = b"raft-autopilot";
-/// How often the members are looked at.
+/// How often the members are looked at, where the configuration does not say it.
 const LOOK: Duration = Duration::from_secs(2);
 /// Before the feature level rises, all members have been able to follow for so many looks.
 const LOOKS_BEFORE_A_RISE: u32 = 5;
@@ -117,11 +117,12 @@ pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
 }
 
 async fn run(core: Weak<Core>, open: Weak<Open>) {
-    let mut all_can = (0, 0);
+    let (mut all_can, mut every) = ((0, 0), LOOK);
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(every).await;
         let (Some(core), Some(unsealed)) = (core.upgrade(), open.upgrade()) else { return };
         let Some(cluster) = core.options.cluster.clone() else { return };
+        every = cluster.looked_after_every().unwrap_or(LOOK);
         let mut tx = Tx::read_only(core.store.view(), (**unsealed.barrier.load()).clone());
         let settings = match load(&mut tx) {
             Ok(s) => s,

@@ -150,10 +150,22 @@ impl Core {
         if self.recovery_mode.is_some() {
             set("recovery_mode", true.into());
         }
+        for (name, value) in self.apart_from_its_cluster() {
+            set(name, value);
+        }
         if let Some(trouble) = facts.device_trouble {
             set("seal_trouble", trouble.into());
         }
         Ok(m)
+    }
+
+    /// What is said of a node that has lost its cluster, or whose configuration names another one. Only then, so that no
+    /// client meets a field that it does not know while all is well.
+    fn apart_from_its_cluster(&self) -> Vec<(&'static str, Value)> {
+        // As Vault has it.
+        let removed = self.is_removed().then(|| ("removed_from_cluster", true.into()));
+        let trouble = self.cluster_trouble().map(|text| ("cluster_trouble", text.into()));
+        removed.into_iter().chain(trouble).collect()
     }
 
     fn leader(&self) -> Answer {
@@ -163,7 +175,7 @@ impl Core {
             return Answer::bare(200, &m);
         };
         if !self.is_unsealed() {
-            return Answer::sealed();
+            return self.sealed_answer();
         }
         let lead = cluster.lead();
         let active = matches!(self.standing(), Standing::Active);
@@ -205,9 +217,15 @@ impl Core {
             code("performancestandbycode", 473)?;
             let active = code("activecode", 200)?;
             let standby = if standby_ok { active } else { standby };
-            Ok::<_, ()>((active, standby, code("sealedcode", 503)?, code("uninitcode", 501)?))
+            Ok::<_, ()>((
+                active,
+                standby,
+                code("sealedcode", 503)?,
+                code("uninitcode", 501)?,
+                code("removedcode", 530)?,
+            ))
         })();
-        let Ok((active, standby_code, sealed_code, uninit)) = codes else { return Answer::errors(400, &[]) };
+        let Ok((active, standby_code, sealed_code, uninit, removed)) = codes else { return Answer::errors(400, &[]) };
         let initialised = match self.is_initialised() {
             Ok(i) => i,
             Err(e) => return Answer::error(500, &e),
@@ -216,6 +234,7 @@ impl Core {
         let sealed = cluster.is_none();
         let standby = !matches!(self.standing(), Standing::Active);
         let status = match (initialised, sealed) {
+            _ if self.is_removed() => removed,
             (false, _) => uninit,
             (true, true) => sealed_code,
             (true, false) if standby => standby_code,
@@ -241,6 +260,9 @@ impl Core {
         }
         if self.recovery_mode.is_some() {
             set("recovery_mode", true.into());
+        }
+        for (name, value) in self.apart_from_its_cluster() {
+            set(name, value);
         }
         if let Some(age) = self.backup_age_secs().filter(|_| !standby) {
             set("last_proven_backup_age_secs", age.map_or(Value::Null, Value::from));

@@ -58,6 +58,8 @@ pub struct Lead {
     pub committed: u64,
     pub applied: u64,
     pub last: u64,
+    /// The members have said that this node is none of them any more.
+    pub removed: bool,
     /// Why this member takes part no longer.
     pub broken: Option<String>,
 }
@@ -189,8 +191,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn folder(&self) -> &Path;
     /// This node as others shall know it.
     fn own_peer(&self) -> Peer;
-    /// Ask a node of the cluster that is to be joined: a path of its API, and a body.
-    fn ask_leader(&self, from: JoinFrom, path: &str, body: Value) -> Later<Result<Value, String>>;
+    /// Ask a node of the cluster that is to be joined: a path of its API, and a body where something is written.
+    fn ask_leader(&self, from: JoinFrom, path: &str, body: Option<Value>) -> Later<Result<Value, String>>;
     /// Take part in the cluster of these members, which knows this node now.
     fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>>;
     /// Make this node the first member of a cluster.
@@ -205,6 +207,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn members(&self) -> (Vec<Member>, u64);
     /// Of the members that follow this one.
     fn progress(&self) -> BTreeMap<String, Progress>;
+    /// How often the active node looks after the members, where the configuration says it.
+    fn looked_after_every(&self) -> Option<Duration>;
     fn change(&self, change: Change) -> Later<Result<(), ChangeError>>;
     /// Let the node that leads answer a request.
     fn forward(&self, request: Forwarded, body: Vec<u8>) -> Later<Result<ForwardedAnswer, NotForwarded>>;

@@ -113,7 +113,7 @@ impl Core {
     /// Take a request up. What only reads and never waits is carried out here, without a future of its own.
     pub fn begin(self: &Arc<Self>, request: Request) -> Begun {
         let start = Instant::now();
-        let Some(open) = self.open() else { return Begun::Read(Answer::sealed(), Pending::default()) };
+        let Some(open) = self.open() else { return Begun::Read(self.sealed_answer(), Pending::default()) };
         let (request, house) = match self.housed(&open, request) {
             Ok(housed) => housed,
             Err((refused, lines)) => return Begun::Read(refused, lines),

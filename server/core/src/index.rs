@@ -67,7 +67,7 @@ impl Core {
     /// Whether the states that a request names are reached, each of them: 400 what cannot be read, 412
     /// what is of another store or not there yet.
     pub fn check_index<'h>(&self, given: impl Iterator<Item = &'h str>) -> Result<(), Answer> {
-        let Some(open) = self.open() else { return Err(Answer::sealed()) };
+        let Some(open) = self.open() else { return Err(self.sealed_answer()) };
         self.check_index_in(&open, given)
     }
 

@@ -27,6 +27,7 @@ use crate::cluster::{Change, ChangeError, Cluster, JoinFrom, JoinSecret, Member,
 use crate::join_token::JoinToken;
 use crate::seal_state::{Refusal, failed, refuse};
 use crate::seals::Seal;
+use crate::standing::REMOVED;
 use crate::{Answer, Core, auto_join, clock, feature_level, random};
 
 /// Challenges that wait for their answer at most, and for how long each counts.
@@ -36,6 +37,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(120);
 /// Waits between two tries to join.
 const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks whether the nodes that are named for joining are of this node's cluster, at most.
+const COMPARE_AGAIN: Duration = Duration::from_secs(60);
+/// A node that has a store already waits for so long to be told of which cluster another one is.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// Seals of a node at most.
 const MOST_SEALS: usize = 3;
 /// Bytes of a node's name at most.
@@ -61,6 +66,8 @@ pub(crate) struct Joins {
     challenges: Mutex<Challenges>,
     /// The cluster that this node is about to join.
     joining: Mutex<Option<Joining>>,
+    /// A node that is named for joining is of another cluster: which.
+    foreign: Mutex<Option<String>>,
 }
 
 /// A cluster that waits for proof from this node.
@@ -206,6 +213,12 @@ impl Core {
         let retry = strict_bool(&map, "retry").map_err(bad)?;
         let non_voter = strict_bool(&map, "non_voter").map_err(bad)?;
         if self.is_initialised().map_err(failed)? {
+            // It is done, unless it is another cluster's store that is here.
+            for api_addr in addresses.into_iter().filter(|a| !a.is_empty()) {
+                if let Ok(Some(foreign)) = self.foreign_cluster(&JoinFrom { api_addr, ..one.clone() }).await {
+                    return refuse(foreign);
+                }
+            }
             return Ok(true);
         }
         if addresses.iter().any(String::is_empty) {
@@ -226,14 +239,15 @@ impl Core {
         joined.map(|()| true)
     }
 
-    /// Try to join one of these until it goes well, or this node has a store by other means.
+    /// Try to join one of these until it goes well. Where this node has a store by other means, see that they are of its
+    /// cluster.
     pub fn join_in_background(self: Arc<Self>, from: Vec<JoinFrom>, non_voter: bool) {
         tokio::spawn(async move {
             let mut said = String::new();
             loop {
                 for one in &from {
                     if self.is_initialised().unwrap_or(false) {
-                        return;
+                        return self.compare_clusters(&from).await;
                     }
                     match self.join(one.clone(), non_voter).await {
                         Ok(()) => return,
@@ -247,6 +261,63 @@ impl Core {
                 tokio::time::sleep(RETRY).await;
             }
         });
+    }
+
+    /// What is wrong if a node is of another cluster than this one, whose store is there; an error: it is not known of
+    /// which it is.
+    async fn foreign_cluster(&self, from: &JoinFrom) -> Result<Option<String>, String> {
+        let cluster = self.own_cluster().map_err(|Refusal(_, text)| text)?;
+        let asked = cluster.ask_leader(from.clone(), "sys/seal-status", None);
+        let said = tokio::time::timeout(NAMED_WITHIN, asked).await.map_err(|e| e.to_string())??;
+        let text = |name: &str| said.get(name).and_then(Value::as_str);
+        let id = text("cluster_id").ok_or("it is sealed, or does not say it")?;
+        // Read behind the answer: a snapshot that is restored brings its own name.
+        let own = self.lock_list()?.ok_or("this node has no store yet")?.list;
+        let own_id = random::uuid_text(&own.cluster_id);
+        Ok((id != own_id).then(|| {
+            format!(
+                "this store is of the cluster {:?} ({own_id}), and {} is of {:?} ({id}): correct retry_join, or stop \
+                 this node and start it with an empty folder to let it join",
+                own.cluster_name,
+                from.api_addr,
+                text("cluster_name").unwrap_or_default()
+            )
+        }))
+    }
+
+    /// Look until each of these nodes has said that it is of this node's cluster.
+    async fn compare_clusters(&self, with: &[JoinFrom]) {
+        let (mut wait, mut seen) = (RETRY, None);
+        loop {
+            let (mut all_agree, mut foreign) = (true, None);
+            for one in with {
+                match self.foreign_cluster(one).await {
+                    Ok(None) => {}
+                    Ok(Some(text)) => drop(foreign.get_or_insert(text)),
+                    Err(_) => all_agree = false,
+                }
+            }
+            if all_agree && foreign.is_none() {
+                *lock(&self.joins.foreign) = None;
+                return;
+            }
+            // Twice: while a snapshot is restored, members have two names for a moment.
+            if foreign.is_none() || foreign == seen {
+                let before = std::mem::replace(&mut *lock(&self.joins.foreign), foreign.clone());
+                if let Some(text) = foreign.as_ref().filter(|text| before.as_ref() != Some(*text)) {
+                    tracing::error!("{text}");
+                }
+                wait = (wait * 2).min(COMPARE_AGAIN);
+            }
+            seen = foreign;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// What is wrong between this node and its cluster, for people.
+    pub(crate) fn cluster_trouble(&self) -> Option<String> {
+        let removed = self.is_removed().then(|| REMOVED.to_owned());
+        removed.or_else(|| lock(&self.joins.foreign).clone())
     }
 
     /// Join the cluster of a node. With a device that is all; else it waits for shares.
@@ -304,7 +375,7 @@ impl Core {
         let key = locks::open_with_key(&closed, &cluster_id, &token.key).map_err(other)?;
         let answer = STANDARD.encode(mac(&key, ROOT, server_id.as_bytes())?.finalize().into_bytes());
         let body = serde_json::to_value(WantsRoot { server_id: server_id.clone(), answer }).map_err(failed)?;
-        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/root", body).await;
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/root", Some(body)).await;
         let answer: Root =
             serde_json::from_value(answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?)
                 .map_err(failed)?;
@@ -339,7 +410,7 @@ impl Core {
         if let Some(token) = token {
             body["join_token_id"] = token.id.as_str().into();
         }
-        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/challenge", body).await;
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/challenge", Some(body)).await;
         let answer = answer.map_err(|e| match token {
             Some(_) => Refusal(500, format!("failed to join raft cluster: {e}")),
             None => Refusal(500, format!("{NO_CHALLENGE}: {e}")),
@@ -412,7 +483,7 @@ impl Core {
         let answer = mac(key, PROOF, &proven(&server_id, &peer, lock.as_ref(), &more_locks)?)?.finalize().into_bytes();
         let proof = Proof { server_id, peer, answer: STANDARD.encode(answer), lock, more_locks };
         let body = serde_json::to_value(&proof).map_err(failed)?;
-        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/answer", body).await;
+        let answer = cluster.ask_leader(from.clone(), "sys/storage/raft/bootstrap/answer", Some(body)).await;
         let answer = answer.map_err(|e| Refusal(500, format!("failed to join raft cluster: {e}")))?;
         let welcome: Welcome = serde_json::from_value(answer).map_err(failed)?;
         if !is_mac(key, WELCOME, welcome.members.as_bytes(), &welcome.mac)? {
@@ -447,7 +518,10 @@ impl Core {
     ) -> Result<(), Refusal> {
         let wrong = |e| Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}"));
         let key = shares::join(given, threshold).map_err(wrong)?;
-        self.prove(Some(&key)).await?;
+        if let Err(refusal) = self.prove(Some(&key)).await {
+            tracing::warn!("this node has not joined yet: {}", refusal.1);
+            return Err(refusal);
+        }
         *lock(&self.joins.joining) = None;
         let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("the locks have not come")) };
         let own = read.list.shares_lock().ok_or_else(|| failed("the cluster has no lock of shares"))?;

@@ -16,6 +16,8 @@ pub const KEYRING: &[u8] = b"\0keyring";
 
 /// Another number since every restore of a snapshot.
 pub const RESTORES: &[u8] = b"\0restores";
+/// There while what a snapshot has brought was not opened yet.
+pub const RESTORED: &[u8] = b"\0restored";
 
 pub const SEALED: u8 = 1;
 

@@ -38,7 +38,7 @@ impl Core {
             return Some(Answer::error(405, "unsupported operation"));
         }
         if !self.is_unsealed() {
-            return Some(Answer::sealed());
+            return Some(self.sealed_answer());
         }
         let verb = match r.method {
             "GET" if !r.query.iter().any(|(k, v)| k == "list" && v == "true") => "read",

@@ -120,7 +120,10 @@ impl Core {
             device_trouble: match (&read, lock(&self.seal.device_trouble).clone()) {
                 _ if self.is_unsealed() => None,
                 (Some(read), trouble) => {
-                    migration.as_ref().map(ToString::to_string).or(trouble).or_else(|| self.foreign_device(&read.list))
+                    let known = migration.as_ref().map(ToString::to_string).or(trouble);
+                    let known = known.or_else(|| self.foreign_device(&read.list));
+                    let all: Vec<String> = self.awaited_after_a_restore(&read.list).into_iter().chain(known).collect();
+                    (!all.is_empty()).then(|| all.join("; "))
                 }
                 (None, trouble) => trouble,
             },
@@ -288,6 +291,7 @@ impl Core {
         .await
         .map_err(failed)?;
         self.router(&open).map_err(failed)?;
+        self.forget_restore().await;
         if self.options.cluster.is_none() {
             self.raise_level(level::known()).await;
         }
@@ -337,7 +341,7 @@ impl Core {
         self.seal_because("the server stops").await;
     }
 
-    async fn seal_because(self: &Arc<Self>, cause: &str) {
+    pub(crate) async fn seal_because(self: &Arc<Self>, cause: &str) {
         let _one = self.seal.act.lock().await;
         if let Some(open) = self.open() {
             self.did(&open, vec![self.about_node("sys/seal", cause)]);

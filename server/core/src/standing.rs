@@ -4,26 +4,30 @@
 //! caches, jobs and loops ([`crate::Open`]). One that stands by has the root key and nothing else.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_hsm::memory::{Key, MemoryError};
 use holdfast_sdk::Timestamp;
-use holdfast_seal::locks::ReadList;
-use holdfast_storage::RESTORE_KEY;
+use holdfast_seal::locks::{LockList, ReadList};
+use holdfast_storage::{Proposal, RESTORE_KEY, Write};
 
 use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded, ReadPoint};
-use crate::layout::LOCKS;
+use crate::layout::{LOCKS, RESTORED};
 use crate::namespaces::own_keys::OwnKeys;
 use crate::new_keys::Offered;
 use crate::seal_state::{Refusal, failed, refuse};
-use crate::{Core, Open, clock, random};
+use crate::{Answer, Core, Open, clock, random};
 
 /// How long an unseal waits for this node to become active, or for another one to be.
 const SETTLE: Duration = Duration::from_secs(8);
 /// How often it is looked at who leads, where nobody says that it has changed.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What one is told who asks a node that was removed.
+pub(crate) const REMOVED: &str = "this node was removed from its cluster and serves nothing any more: stop it; to let it \
+    in again, run operator raft recover -rejoin on it while it is stopped, or give it an empty folder";
 
 /// What a node does with requests.
 #[derive(Debug)]
@@ -53,6 +57,10 @@ pub(crate) struct Standings {
     /// The version in which the locks were changed by what was applied: the root key that is held may be an old one.
     /// 0: they were not, or it was looked at.
     locks_changed: AtomicU64,
+    /// By a snapshot that took the store's place.
+    restored: AtomicBool,
+    /// This node had keys before that, and they do not open what was restored.
+    waits_for_others_keys: AtomicBool,
     /// Keys that the active node has told.
     pub(crate) offered: Offered,
     /// Of namespaces that are unsealed and have a seal of their own.
@@ -99,6 +107,40 @@ impl Core {
         self.open.load().is_some() || self.standings.held().is_some()
     }
 
+    /// Whether the members of its cluster know this node no longer.
+    pub fn is_removed(&self) -> bool {
+        self.options.cluster.as_ref().is_some_and(|cluster| cluster.lead().removed)
+    }
+
+    /// The answer of a node that is sealed.
+    pub fn sealed_answer(&self) -> Answer {
+        if self.is_removed() { Answer::error(503, REMOVED) } else { Answer::sealed() }
+    }
+
+    /// What a sealed node waits for if a snapshot took the place of what it had.
+    pub(crate) fn awaited_after_a_restore(&self, list: &LockList) -> Option<String> {
+        let is_marked = || self.store.snapshot().get(RESTORED).is_ok_and(|mark| mark.is_some());
+        let waits = self.standings.waits_for_others_keys.load(Ordering::SeqCst) || is_marked();
+        waits.then(|| {
+            let id = random::uuid_text(&list.cluster_id);
+            format!("restored, waiting for the keys of cluster {:?} ({id})", list.cluster_name)
+        })
+    }
+
+    /// What was restored has been opened: nobody needs to be told any more what it waits for.
+    pub(crate) async fn forget_restore(&self) {
+        if !self.store.snapshot().get(RESTORED).is_ok_and(|mark| mark.is_some()) {
+            return;
+        }
+        let view_index = self.store.view().index();
+        let writes = vec![Write::Delete(RESTORED.into())];
+        let forgotten =
+            async { self.store.propose(Proposal { view_index, writes, ..Proposal::default() })?.committed().await };
+        if let Err(e) = forgotten.await {
+            tracing::warn!(error = %e, "the mark of a restore is still there; the next unseal takes it away");
+        }
+    }
+
     /// Cluster name and id while unsealed.
     pub fn cluster(&self) -> Option<(String, String)> {
         if let Some(open) = self.open() {
@@ -121,6 +163,9 @@ impl Core {
         cause: &str,
     ) -> Result<(), Refusal> {
         let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key, cause).await };
+        if self.is_removed() {
+            return refuse(REMOVED);
+        }
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(failed)?;
         *self.standings.held() = Some(Held {
@@ -131,6 +176,7 @@ impl Core {
             unsealed_because: Some(cause.to_owned()),
         });
         self.is_unlocked();
+        self.standings.waits_for_others_keys.store(false, Ordering::SeqCst);
         cluster.may_lead(true);
         tracing::info!("the node is unsealed");
         let settled = async {
@@ -157,6 +203,9 @@ impl Core {
             open.closing.store(true, Ordering::SeqCst);
             open.closed.send_replace(true);
         }
+        if restored {
+            self.standings.restored.store(true, Ordering::SeqCst);
+        }
         if restored || keys.iter().any(|k| **k == *LOCKS) {
             self.standings.locks_changed.fetch_max(version, Ordering::SeqCst);
         }
@@ -178,19 +227,23 @@ impl Core {
             return Ok(());
         }
         let Some(read) = self.lock_list().map_err(failed)? else { return Ok(()) };
-        let opens = self.present_root().map_err(failed)?.is_none_or(|root| read.verify(&root).is_ok());
+        let present = self.present_root().map_err(failed)?;
+        let opens = present.as_ref().is_none_or(|root| read.verify(root).is_ok());
         if !opens && !self.takes_offered_keys(&read)? {
             if self.open().is_some() {
                 // It is looked at again when this node stands by.
                 return Ok(());
             }
             self.forget_held();
+            let by_restore = self.standings.restored.load(Ordering::SeqCst);
+            self.standings.waits_for_others_keys.store(by_restore, Ordering::SeqCst);
             self.retry_device();
             tracing::warn!(
                 cluster = %read.list.cluster_name,
                 "the keys of this node open the store no longer: it is sealed until those of the cluster are given"
             );
         }
+        self.standings.restored.store(false, Ordering::SeqCst);
         // Unless they were changed again.
         let _changed_again =
             self.standings.locks_changed.compare_exchange(changed, 0, Ordering::SeqCst, Ordering::SeqCst);
@@ -217,7 +270,7 @@ impl Core {
     /// Follow who leads, for as long as the process runs.
     pub async fn follow_lead(self: Arc<Self>) {
         let Some(cluster) = self.options.cluster.clone() else { return };
-        let mut said = None;
+        let (mut said, mut is_removed) = (None, false);
         loop {
             tokio::select! {
                 () = cluster.changed() => {}
@@ -229,6 +282,12 @@ impl Core {
                     tracing::error!(%reason, "this node takes part in the cluster no longer: look at its disk, then restart it");
                 }
                 said = broken;
+            }
+            if cluster.lead().removed && !is_removed {
+                is_removed = true;
+                tracing::error!("{REMOVED}");
+                // The keys were given to a member.
+                self.seal_because("this node was removed from its cluster").await;
             }
             let is_in_step =
                 !self.is_out_of_step(&*cluster) && self.standings.locks_changed.load(Ordering::SeqCst) == 0;

@@ -546,7 +546,8 @@ async fn wrapping_anew_that_is_broken_off_at_any_step_leaves_a_store_that_opens_
     let points = points.lock().unwrap().clone();
     assert_eq!(points, ["0-wrapped", "1-proposed", "2-committed", "3-proposed", "4-committed"]);
     for point in points {
-        let at = House { folder: tempfile::tempdir_in(copies.path()).unwrap(), root: house.root.clone() };
+        let (root, shares) = (house.root.clone(), house.shares.clone());
+        let at = House { folder: tempfile::tempdir_in(copies.path()).unwrap(), root, shares };
         copy(&copies.path().join(&point), at.folder.path());
         // What was there and stays opens in any case; what goes does until the last commit.
         at.opens_by(&[("a", &a)]).await;

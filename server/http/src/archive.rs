@@ -76,7 +76,7 @@ pub async fn take(core: &Arc<Core>, known: bool, body: Incoming, patience: Durat
     match core.standing() {
         Standing::Active if known => {}
         Standing::Active => return Err(Answer::error(403, "permission denied")),
-        Standing::Sealed => return Err(Answer::sealed()),
+        Standing::Sealed => return Err(core.sealed_answer()),
         Standing::Standby(_) => return Err(Answer::error(503, "a snapshot is restored at the active node")),
     }
     let internal = |e: &dyn std::fmt::Display| Answer::error(500, &format!("the snapshot cannot be kept: {e}"));

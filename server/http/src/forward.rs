@@ -50,7 +50,7 @@ pub async fn pass_on(core: &Arc<Core>, whole: &Whole<'_>) -> Option<Reply> {
     loop {
         let lead = match core.standing() {
             Standing::Active => return None,
-            Standing::Sealed => return Some(reply(Answer::sealed())),
+            Standing::Sealed => return Some(reply(core.sealed_answer())),
             Standing::Standby(lead) => lead,
         };
         let elsewhere = lead.leader.filter(|_| !lead.here);

@@ -190,7 +190,7 @@ pub(crate) async fn answer_whole(core: &Arc<Core>, whole: Whole<'_>, forwards: b
     }
     match core.standing() {
         Standing::Active => {}
-        Standing::Sealed => return reply(Answer::sealed()),
+        Standing::Sealed => return reply(core.sealed_answer()),
         Standing::Standby(_) if forwards => {
             if let Some(answer) = Box::pin(standing_by::answer(core, &whole)).await {
                 return answer;

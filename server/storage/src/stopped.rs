@@ -2,6 +2,7 @@
 //! agree on it any more.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -118,10 +119,11 @@ impl Drop for Stopped {
     }
 }
 
-/// Put all that a stopped store has in a folder beside, so that the node can join anew. Its identity stays. Returns
-/// the folder.
-pub fn set_aside(folder: &Path) -> Result<PathBuf, StoreError> {
+/// Put all that a stopped store has in a folder beside, so that the node can join anew. Its name stays. `first` is done
+/// when nobody else has the store, before anything is moved. Returns the folder.
+pub fn set_aside(folder: &Path, first: impl FnOnce() -> io::Result<()>) -> Result<PathBuf, StoreError> {
     let _nobody_else: RealDisk = RealDisk::open(folder)?;
+    first().map_err(StoreError::io("cannot prepare to set aside the store in", folder))?;
     let aside = (1..).map(|n| folder.join(format!("{ASIDE}{n}"))).find(|p| !p.exists());
     let aside = aside.unwrap_or_else(|| folder.join(ASIDE));
     let fail = |what| StoreError::io(what, &aside);

@@ -1,23 +1,36 @@
 //! Three nodes as one service: real processes, killed while clients write.
 
 mod audit_seals;
+mod autopilot;
 pub mod disturbed;
+mod forwarded;
 mod full_disk;
 mod hvac;
+mod joining;
 mod log_size;
 mod logins;
+mod members_port;
 mod namespace_seals;
 pub mod network;
 mod new_keys;
+mod newcomer;
 pub mod nodes;
+mod one_token;
 mod own_tokens;
+mod own_tpms;
 mod recover;
+mod removed;
 mod seal_migration;
+mod sealed_members;
 mod several_seals;
 mod snapshots;
 mod snapshots_s3;
 mod standby_reads;
+mod step_down;
+mod strangers;
+mod tls_join;
 mod upgrade;
+mod years_later;
 
 use std::path::Path;
 use std::process::Command;

@@ -66,7 +66,7 @@ fn start(count: usize) -> (Nodes, OwnTokens) {
     (Nodes::start_with(ports, Box::new(tokens.clone())), tokens)
 }
 
-fn until_unsealed(nodes: &Nodes, n: usize) {
+pub fn until_unsealed(nodes: &Nodes, n: usize) {
     until(WITHIN, "a node that unseals itself", || {
         let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?;
         (status.json()["sealed"] == false).then_some(())

@@ -82,6 +82,35 @@ fn a_cluster_that_lost_two_of_three_for_good_comes_back_with_the_one_that_is_lef
     nodes.put(other, "kv/newer", json!({"n": 1}));
 }
 
+/// Others count on what a voter has said that it has stored: an empty store must not pass for it.
+#[test]
+fn a_member_that_has_set_its_store_aside_is_let_in_when_it_was_removed() {
+    let mut nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    write(&nodes);
+    let leader = nodes.until_led();
+    let empty = (leader + 1) % 3;
+    nodes.kill(empty);
+    let said = recover(&nodes, empty, &["-rejoin"]).bad(3);
+    assert!(said.contains("remove-peer"), "{said}");
+    recover(&nodes, empty, &["-rejoin", "-yes"]).good();
+    nodes.launch(empty);
+    let share = json!({"key": nodes.share()});
+    until(WITHIN, "a refusal that says what to do", || {
+        let refused = nodes.client(empty).try_call("PUT", "sys/unseal", Some(&share)).ok()?;
+        refused.text().contains("known by another key: remove it first").then_some(())
+    });
+    nodes.ask(leader, "sys/storage/raft/remove-peer", json!({"server_id": format!("n{empty}")}), 204);
+    nodes.kill(empty);
+    nodes.start_again(empty);
+    nodes.until_all_vote();
+    all_is_there(&nodes, &[0, 1, 2]);
+    // What it says that it has stored counts again.
+    nodes.kill(leader);
+    assert_ne!(nodes.until_led(), leader);
+    all_is_there(&nodes, &[empty]);
+}
+
 #[test]
 fn nodes_that_all_have_new_addresses_find_each_other_when_each_was_told() {
     let mut nodes = Nodes::start(3);

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{Output, command, holdfast, run};
+use holdfast_tests::token::Token;
 use holdfast_tests::until;
 
+use super::newcomer::Newcomer;
 use super::nodes::{Between, Nodes, WITHIN};
 
 /// A node that may write to a folder.
@@ -72,6 +74,12 @@ fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_chan
         fs::write(&bad, bytes).unwrap();
         snapshot(&nodes, &["verify"], &bad).bad(2);
         run(command(holdfast()).args(["operator", "raft", "snapshot", "inspect"]).arg(&bad)).bad(2);
+        // Nor is it restored, by force or not, and what is there stays and answers.
+        for args in [&["restore"][..], &["restore", "-force"]] {
+            let said = snapshot(&nodes, args, &bad).bad(2);
+            assert!(said.contains("snapshot"), "{said}");
+            assert_eq!(root.get("kv/b").expect(200).at("/data/v"), 2);
+        }
     }
     snapshot(&nodes, &["restore"], &file).good();
     until(WITHIN, "the store as it was", || {
@@ -102,12 +110,28 @@ fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_t
     nodes.until_all_vote();
     let refused = snapshot(&nodes, &["restore"], &file).bad(2);
     assert!(refused.contains("-force") || refused.contains("with force"), "{refused}");
+    let of = given.client(0).get("sys/health").expect(200);
+    let (name, id) = (of.text_at("/cluster_name"), of.text_at("/cluster_id"));
+    for word in [&name, &id, "shamir", &of.text_at("/version")] {
+        assert!(refused.contains(word), "{word} is not said: {refused}");
+    }
     snapshot(&nodes, &["restore", "-force"], &file).good();
     for n in 0..3 {
         until(WITHIN, "a sealed node", || {
             let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?;
             (status.json()["sealed"] == true).then_some(())
         });
+    }
+    // What they wait for is said, also by one that was started meanwhile.
+    nodes.kill(2);
+    nodes.launch(2);
+    let wanted = format!("restored, waiting for the keys of cluster {name:?} ({id})");
+    let waits = |n: usize| {
+        let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?.json();
+        (status["seal_trouble"] == wanted.as_str()).then_some(())
+    };
+    for n in 0..3 {
+        until(WITHIN, &wanted, || waits(n));
     }
     nodes.take_keys_of(&given);
     for n in 0..3 {
@@ -123,8 +147,43 @@ fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_t
     nodes.until_all_vote();
     let follower = (leader + 1) % 3;
     nodes.kill(follower);
-    nodes.start_again(follower);
+    nodes.launch(follower);
+    let sealed = until(WITHIN, "a sealed node", || {
+        let status = nodes.client(follower).try_call("GET", "sys/seal-status", None).ok()?.json();
+        (status["sealed"] == true).then_some(status)
+    });
+    assert_eq!(sealed.get("seal_trouble"), None, "what was restored has been opened: {sealed}");
+    nodes.give_share(follower);
     nodes.read(follower, "kv/of-0");
+}
+
+/// The token's cluster is gone with its machine, say: what is left is an archive, and a cluster with shares.
+#[test]
+fn a_snapshot_of_another_kind_of_seal_is_refused_with_words_and_by_force_waits_for_its_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = Token::make(&folder.path().join("token"));
+    let given = Newcomer::named("g").top(token.seal()).environment("SOFTHSM2_CONF", &token.conf().to_string_lossy());
+    let given = given.started();
+    let made = given.client().call("PUT", "sys/init", Some(&json!({"recovery_shares": 1, "recovery_threshold": 1})));
+    let made = made.expect(200);
+    given.until_unsealed();
+    let mut save = command(holdfast());
+    let file = folder.path().join("backup.snap");
+    save.args(["operator", "raft", "snapshot", "save"]).arg(&file).env("HOLDFAST_ADDR", given.server().url());
+    run(save.env("HOLDFAST_TOKEN", made.text_at("/root_token"))).good();
+    let id = given.client().get("sys/health").text_at("/cluster_id");
+
+    let nodes = Nodes::start(1);
+    let refused = snapshot(&nodes, &["restore"], &file).bad(2);
+    assert!(refused.contains(&id) && refused.contains("pkcs11"), "{refused}");
+    assert_eq!(nodes.is_sealed(0), Some(false));
+    snapshot(&nodes, &["restore", "-force"], &file).good();
+    let said = until(WITHIN, "a node that says what it waits for", || {
+        let status = nodes.client(0).try_call("GET", "sys/seal-status", None).ok()?.json();
+        status["seal_trouble"].as_str().map(str::to_owned)
+    });
+    assert!(said.contains("restored, waiting for the keys of cluster") && said.contains(&id), "{said}");
+    assert!(said.contains("sealed by \"pkcs11\"") && said.contains("correct the seal stanza"), "{said}");
 }
 
 #[test]

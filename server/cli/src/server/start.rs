@@ -156,7 +156,7 @@ async fn serve(
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
         prefixes: config.allow_audit_log_prefixing,
-        directories: config.audit_directories.clone().map_or(Rules::default().directories, Into::into),
+        directories: walls::audit_directories(config),
     };
     let core = Core::new(Options {
         store,

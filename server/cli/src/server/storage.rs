@@ -88,6 +88,7 @@ fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses) -> Set
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
         trailing_log_bytes: raft.trailing_log_bytes,
+        autopilot_every: raft.autopilot_reconcile_interval,
         standby_reads: raft.standby_reads,
         stale_reads: raft.stale_reads,
     }

@@ -8,6 +8,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast_config::{
     AuditKind, Config, DeviceKind, Landlock, Listener, PinSource, RaftStorage, SealKind, Storage, TlsSettings,
@@ -122,10 +123,7 @@ fn named(config: &Config, flags: &Flags) -> ServerFiles {
         }
     }
     spools(config).for_each(|folder| files.allow(&folder, FileUse::Write));
-    match &config.audit_directories {
-        Some(folders) => folders.iter().for_each(|folder| files.allow(folder, FileUse::Write)),
-        None => Rules::default().directories.iter().for_each(|folder| files.allow(folder, FileUse::Write)),
-    }
+    audit_directories(config).iter().for_each(|folder| files.allow(folder, FileUse::Write));
     if let Some(file) = &config.pid_file {
         files.allow_folder_of(file, FileUse::PidFile);
     }
@@ -232,12 +230,16 @@ fn make_folders(config: &Config, troubles: &mut Vec<String>) -> Result<(), Strin
     let of_audit =
         audit_files(config).filter(|file| !is_device(file)).filter_map(|file| file.parent().map(Path::to_owned));
     let mut others: Vec<PathBuf> = of_audit.chain(spools(config)).collect();
-    // The usual ones are there where somebody wants them.
     others.extend(config.audit_directories.iter().flatten().cloned());
     others.extend(config.devices.iter().filter_map(|device| match &device.kind {
         DeviceKind::Tpm(tpm) => Some(tpm.keys.clone()),
         _ => None,
     }));
+    // The usual ones too, where that may be done: the API may name files in them at any time. Nobody asked for them, so nothing
+    // is said where it may not.
+    if config.audit_directories.is_none() && config.unsafe_allow_api_audit_creation.is_none() {
+        audit_directories(config).iter().for_each(|folder| drop(make(folder)));
+    }
     for folder in others.iter().filter(|folder| !folder.as_os_str().is_empty()) {
         if let Err(e) = make(folder) {
             troubles.push(format!("the folder {} cannot be made: {e}", folder.display()));
@@ -251,6 +253,11 @@ fn make_folders(config: &Config, troubles: &mut Vec<String>) -> Result<(), Strin
         ));
     }
     Ok(())
+}
+
+/// Where the API may put audit files.
+pub fn audit_directories(config: &Config) -> Arc<[PathBuf]> {
+    config.audit_directories.clone().map_or_else(|| Rules::default().directories, Into::into)
 }
 
 fn make(folder: &Path) -> io::Result<()> {

@@ -60,6 +60,8 @@ pub struct Group {
     handing_over: Arc<AtomicBool>,
     /// What a member promised before it was started is over, and whether it may lead.
     rest: Arc<Rest>,
+    /// This member has led since it was started.
+    led: Arc<AtomicBool>,
     /// Who votes by the last list of members that was seen agreed on.
     settled: Arc<Mutex<BTreeSet<NodeId>>>,
     /// What was seen of openraft. A new receiver has seen nothing: whoever waited on a new one each time never waited.
@@ -110,7 +112,18 @@ impl Group {
         let rest = Arc::new(Rest::new(raft.clone(), id.clone()));
         Types::spawn(rest.clone().end_after(promised));
         let seen = Arc::new(tokio::sync::Mutex::new(raft.server_metrics()));
-        Ok(Group { raft, id, replica, lease, sleep, handing_over: Arc::default(), rest, settled: Arc::default(), seen })
+        Ok(Group {
+            raft,
+            id,
+            replica,
+            lease,
+            sleep,
+            handing_over: Arc::default(),
+            rest,
+            led: Arc::default(),
+            settled: Arc::default(),
+            seen,
+        })
     }
 
     /// Bytes by which a store that belongs to no cluster becomes the first member of one.
@@ -145,6 +158,9 @@ impl Group {
         let leads = m.state == ServerState::Leader;
         // One that is removed gives the lead to another one at once, which need not wait until nobody hears this one.
         let belongs = m.membership_config.get_node(&self.id).is_some();
+        if leads && belongs {
+            self.led.store(true, Ordering::SeqCst);
+        }
         let alone = m.membership_config.voter_ids().count() == 1;
         // What was sent before the machine slept is older than it looks.
         let heard = m.last_quorum_acked.as_ref().is_some_and(|at| match self.sleep.woke() {
@@ -166,6 +182,7 @@ impl Group {
             committed: index(&m.cluster_committed),
             applied: index(&m.last_applied),
             last: m.last_log_index.map_or(0, |i| i + 1),
+            removed: false,
             broken: m.running_state.as_ref().err().map(ToString::to_string),
         }
     }
@@ -249,6 +266,22 @@ impl Group {
             |(id, peer): (&NodeId, &Peer)| Member { id: id.0.clone(), peer: peer.clone(), votes: voters.contains(id) };
         let since = list.log_id().as_ref().map_or(0, |id| types::mark(id).index);
         (list.nodes().map(member).collect(), since)
+    }
+
+    /// The log index of the list of members, if they have agreed on it.
+    pub fn agreed_since(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let list = &m.membership_config;
+        let agreed = list.log_id() <= &m.cluster_committed && list.membership().get_joint_config().len() == 1;
+        list.log_id().as_ref().filter(|_| agreed).map(|id| types::mark(id).index)
+    }
+
+    /// Whether this member has led, and the members have agreed on a list in which it is none. (One that never led may
+    /// read an old list, from before it came.)
+    pub fn was_removed_while_it_led(&self) -> bool {
+        let is_listed = || self.raft.metrics().borrow_watched().membership_config.get_node(&self.id).is_some();
+        self.led.load(Ordering::SeqCst) && self.agreed_since().is_some() && !is_listed()
     }
 
     /// Whether this member may try to lead. One that is the only one that votes always may.

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{CHUNK_BYTES, META, Meta, SEALED_AT, SEALED_SUMS, STATE, STATE_MAGIC, SUMS, tar};
-use crate::layout::{KEYRING, LOCKS, RESTORES};
+use crate::layout::{KEYRING, LOCKS, RESTORED, RESTORES};
 use crate::{Core, Open, commit_failure, random};
 
 /// A small file of the archive at most.
@@ -78,7 +78,8 @@ pub(crate) async fn restore(core: &Arc<Core>, open: &Arc<Open>, file: &Path, for
     reading.await.map_err(Error::internal)?.map_err(Error::internal)?;
     // Whatever clients remember of the store's states counts no longer.
     let another: [u8; 8] = random::bytes()?;
-    commit(core, vec![Write::Put(staged_key(&id, RESTORES), another[..].into())], false).await?;
+    let put = |key: &[u8], value: &[u8]| Write::Put(staged_key(&id, key), value.into());
+    commit(core, vec![put(RESTORES, &another), put(RESTORED, &[1])], false).await?;
     tracing::warn!(cluster = %checked.meta.cluster_name, index = checked.meta.index, "a snapshot takes the store's place");
     commit(core, vec![Write::Put(RESTORE_KEY.into(), id[..].into())], true).await
 }

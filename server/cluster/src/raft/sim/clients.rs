@@ -291,7 +291,10 @@ async fn serve(running: &Running, key: Key, asked: Asked, padding: usize) -> Out
             Err(CommitError::Conflict(_)) => contended = true,
             Err(CommitError::Retry) => {}
             Err(CommitError::Unknown(_)) => return Outcome::Unknown,
-            Err(_) => return Outcome::NotDone,
+            Err(e) => {
+                tracing::debug!("{asked:?} is not done: {e}");
+                return Outcome::NotDone;
+            }
         }
     }
     Outcome::NotDone

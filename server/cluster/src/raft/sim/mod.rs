@@ -7,6 +7,7 @@
 //! * [`network`], [`node`]: what carries messages, and what is killed and started.
 //! * [`stories`]: certain things that go wrong one after the other.
 //! * [`clients`], [`faults`], [`checks`]: who writes and reads, what goes wrong, and what must hold.
+//! * [`told`]: what the parts say meanwhile.
 //!
 //! `HOLDFAST_SIM_SEED=N cargo test -p holdfast-cluster sim::seeds -- --nocapture` runs one seed and tells what
 //! happened; `HOLDFAST_SIM_SEEDS=N` runs so many, from `HOLDFAST_SIM_FROM` on (`make chaos`).
@@ -19,6 +20,7 @@ mod node;
 mod runtime;
 mod seeds;
 mod stories;
+mod told;
 mod world;
 
 pub use runtime::{Runtime, Works};

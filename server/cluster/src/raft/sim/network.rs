@@ -10,7 +10,7 @@ use holdfast_core::cluster::Peer;
 use holdfast_storage::{Frozen, Key, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use super::node::Cluster;
+use super::node::{Cluster, Running};
 use super::world::World;
 use crate::raft::{Peers, Sent};
 use crate::snapshot::{pack, unpack};
@@ -91,15 +91,31 @@ pub struct Ways {
     pub from: usize,
 }
 
-/// The node that has an address.
-fn place_of(peer: &Peer) -> io::Result<usize> {
-    peer.cluster_addr.parse().map_err(io::Error::other)
+/// The one to whom something is sent, as the sender knows it. A channel is opened to nobody else: who has lost its disk,
+/// or has set its store aside, has another key, and is another member to those who do not know yet.
+struct Target {
+    place: usize,
+    key_hash: String,
+}
+
+impl Target {
+    fn of(peer: &Peer) -> io::Result<Target> {
+        let place = peer.cluster_addr.parse().map_err(io::Error::other)?;
+        Ok(Target { place, key_hash: peer.key_hash.clone() })
+    }
+
+    /// The node, if it runs and is who it is taken for.
+    fn running(&self, cluster: &Cluster) -> io::Result<Arc<Running>> {
+        let is_it = cluster.key_hash(self.place) == self.key_hash;
+        let running = cluster.running(self.place).filter(|_| is_it);
+        running.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+    }
 }
 
 impl Peers for Ways {
     fn ask(&self, peer: &Peer, head: Vec<u8>, payloads: Vec<Value>) -> Sent<Vec<u8>> {
         let (cluster, from) = (self.cluster.clone(), self.from);
-        let to = place_of(peer);
+        let to = Target::of(peer);
         Box::pin(async move {
             let to = to?;
             let (answered, answer) = oneshot::channel();
@@ -115,7 +131,7 @@ impl Peers for Ways {
 
     fn send_snapshot(&self, peer: &Peer, head: Vec<u8>, frozen: Box<Frozen>) -> Sent<Vec<u8>> {
         let (cluster, from) = (self.cluster.clone(), self.from);
-        let to = place_of(peer);
+        let to = Target::of(peer);
         Box::pin(async move { send_snapshot(cluster, from, to?, head, frozen).await })
     }
 }
@@ -124,17 +140,18 @@ impl Peers for Ways {
 async fn deliver(
     cluster: Arc<Cluster>,
     from: usize,
-    to: usize,
+    target: Target,
     head: Vec<u8>,
     payloads: Vec<Value>,
     answered: oneshot::Sender<io::Result<Vec<u8>>>,
 ) {
+    let to = target.place;
     if !cluster.network.carry(from, to).await {
         return;
     }
-    let answer = match cluster.running(to) {
-        None => Err(io::ErrorKind::ConnectionRefused.into()),
-        Some(node) => {
+    let answer = match target.running(&cluster) {
+        Err(refused) => Err(refused),
+        Ok(node) => {
             let (said, heard) = oneshot::channel();
             cluster.world.spawn(Some(to), async move {
                 let _nobody_waits = said.send(node.group.answer(&head, payloads).await);
@@ -150,7 +167,7 @@ async fn deliver(
 async fn send_snapshot(
     cluster: Arc<Cluster>,
     from: usize,
-    to: usize,
+    target: Target,
     head: Vec<u8>,
     frozen: Box<Frozen>,
 ) -> io::Result<Vec<u8>> {
@@ -158,10 +175,11 @@ async fn send_snapshot(
         cluster.world.sleep_of(None, CHUNK_WITHIN).await;
         io::Error::from(io::ErrorKind::TimedOut)
     };
+    let to = target.place;
     if !cluster.network.carry(from, to).await {
         return Err(lost().await);
     }
-    let Some(node) = cluster.running(to) else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+    let node = target.running(&cluster)?;
     let (chunks, mut coming) = mpsc::unbounded_channel::<Vec<u8>>();
     let (said, heard) = oneshot::channel();
     let version = frozen.snapshot.index();

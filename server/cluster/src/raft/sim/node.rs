@@ -68,6 +68,8 @@ impl Running {
 /// A node's place, whether it runs or not.
 struct Place {
     name: String,
+    /// Which key it has, as others know it: that is on the disk, and gone with it.
+    key: u64,
     disk: SimDisk,
     slowness: Arc<Mutex<Duration>>,
     running: Option<Arc<Running>>,
@@ -102,6 +104,7 @@ impl Cluster {
     pub fn new(world: World, count: usize, flaw: Flaw, settings: Settings) -> Arc<Cluster> {
         let place = |n| Place {
             name: format!("n{n}"),
+            key: 1,
             disk: SimDisk::default(),
             slowness: Arc::new(Mutex::new(DISK)),
             running: None,
@@ -141,7 +144,13 @@ impl Cluster {
     }
 
     pub fn peer(&self, node: usize) -> Peer {
-        Peer { cluster_addr: node.to_string(), key_hash: self.name(node), ..Peer::default() }
+        Peer { cluster_addr: node.to_string(), key_hash: self.key_hash(node), ..Peer::default() }
+    }
+
+    /// By what others know a node.
+    pub fn key_hash(&self, node: usize) -> String {
+        let places = lock(&self.places);
+        format!("{}.{}", places[node].name, places[node].key)
     }
 
     /// Something that must not be.
@@ -156,6 +165,7 @@ impl Cluster {
 
     /// Something that is told about a run that failed.
     pub fn say(&self, what: String) {
+        tracing::info!("{what}");
         lock(&self.said).push(format!("{:9.4} {what}", self.world.now().as_secs_f64()));
     }
 
@@ -459,12 +469,14 @@ impl Cluster {
         places[node].disk.fail_write(writes);
     }
 
-    /// A node's disk is another one, with nothing on it.
+    /// A node's disk is another one, with nothing on it: whoever knows the node by its former key reaches it no longer.
     pub fn lose_disk(&self, node: usize) {
         self.kill(node, Death::Kill);
         let fresh = SimDisk::default();
         fresh.lie(self.flaw == Flaw::DisksLie);
-        lock(&self.places)[node].disk = fresh;
+        let mut places = lock(&self.places);
+        places[node].disk = fresh;
+        places[node].key += 1;
     }
 }
 

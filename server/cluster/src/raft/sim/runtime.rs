@@ -278,7 +278,8 @@ impl Executor for Works {
 struct Begun(Slot);
 
 impl Running for Begun {
-    /// What is asked to end needs nobody else for it.
+    /// Most of what is asked to end needs nobody else for it. What still waits for somebody is broken off, as where a
+    /// process is killed while it ends: whoever waits for its word is told by nobody.
     fn join(self: Box<Self>) {
         const TRIES: usize = 1000;
         let Some(mut work) = take(&self.0) else { return };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::clients::Clients;
 use super::node::{Cluster, Flaw, lock};
+use super::told::Told;
 use super::world::World;
 use super::{checks, faults};
 use crate::raft::Settings;
@@ -97,7 +98,13 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send, flaw: Flaw, seen: impl Fn(u6
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_and_all_agree() {
     if let Some(seed) = number("HOLDFAST_SIM_SEED") {
-        let run = run(seed, Flaw::None);
+        let run = match env::var("HOLDFAST_SIM_TELL") {
+            Ok(level) => {
+                let level = level.parse().unwrap_or_else(|_| panic!("HOLDFAST_SIM_TELL is no level: {level:?}"));
+                tracing::subscriber::with_default(Told(level), || run(seed, Flaw::None))
+            }
+            Err(_) => run(seed, Flaw::None),
+        };
         eprintln!("{}", run.said.join("\n"));
         eprintln!("seed {seed}: {} written, {} read, trace {:x}", run.written, run.read, run.trace);
         assert!(run.wrong.is_empty(), "seed {seed}:\n{}", run.wrong.join("\n"));

@@ -222,3 +222,25 @@ fn a_leader_is_not_sure_beside_the_next_one_though_a_member_was_restarted() {
         });
     }
 }
+
+/// Seed 3675. A leader that is cut off goes on sending to a member that was removed meanwhile, lost its disk, and waits
+/// to join anew: with an empty store it would contradict all that it had confirmed.
+#[test]
+fn a_leader_of_before_does_not_reach_who_has_the_place_of_a_removed_member() {
+    tell(3675, 5, |cluster| async move {
+        let old = leader_but(&cluster, &[]).await;
+        write_many(&cluster, old, 0..30).await;
+        cluster.network.separate(&[old], 5);
+        let new = leader_but(&cluster, &[old]).await;
+        let removed = (0..5).find(|n| ![old, new].contains(n)).unwrap();
+        assert!(cluster.change(Change::Remove(cluster.name(removed))).await);
+        cluster.lose_disk(removed);
+        // These two hear each other, and nobody else hears them.
+        cluster.network.heal();
+        cluster.network.separate(&[old, removed], 5);
+        until(&cluster, "an empty node", || cluster.running(removed).is_some()).await;
+        wait(&cluster, 2000).await;
+        let empty = cluster.running(removed).unwrap();
+        assert_eq!((applied(&cluster, removed), empty.replica.log().vote().map_or(0, |v| v.term)), (0, 0));
+    });
+}
