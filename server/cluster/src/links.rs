@@ -196,7 +196,7 @@ impl Links {
         let asked = async {
             let mut channel = self.connect(peer).await?;
             frame::send_question(&mut channel, Kind::Seals, seals, &[]).await?;
-            let answer = frame::answer(&mut channel).await?;
+            let answer = self.answer(peer, &mut channel).await?;
             self.give_back(peer, channel);
             Ok(answer == [1])
         };

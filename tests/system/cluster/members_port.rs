@@ -22,7 +22,7 @@ use super::nodes::Nodes;
 const SNAPSHOT: u8 = 2;
 const HELLO: u8 = 4;
 const MEMBERS: u8 = 5;
-const UNKNOWN: u8 = 9;
+const UNKNOWN: u8 = 99;
 
 /// What somebody shows, and the key that he has.
 struct Shown {

@@ -51,7 +51,7 @@ fn is_refused_from_now_on(nodes: &Nodes, n: usize) {
     assert!(health.text_at("/cluster_trouble").contains("operator raft recover -rejoin"), "{}", health.text());
     assert_eq!(root.get("sys/health?removedcode=599").status, 599);
     nodes.server(n).until_logged("this node was removed from its cluster");
-    until(WITHIN, "a node that has no keys any more", || (nodes.is_sealed(n)? == true).then_some(()));
+    until(WITHIN, "a node that has no keys any more", || nodes.is_sealed(n)?.then_some(()));
     let status = root.get("sys/seal-status").expect(200);
     assert_eq!(status.at("/removed_from_cluster"), true, "{}", status.text());
     for (method, path, body) in [

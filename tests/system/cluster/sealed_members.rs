@@ -23,7 +23,7 @@ fn sealed_nodes_replicate_and_nobody_leads_until_one_is_unsealed() {
     for n in sealed {
         nodes.kill(n);
         nodes.launch(n);
-        until(WITHIN, "a sealed node", || (nodes.is_sealed(n)? == true).then_some(()));
+        until(WITHIN, "a sealed node", || nodes.is_sealed(n)?.then_some(()));
         // Without this one the other would be missed.
         until(WITHIN, "a node that keeps up", || {
             let root = nodes.root(active).patient_for(Duration::from_secs(20));
