@@ -248,8 +248,12 @@ fn keys_in_software_are_sealed_by_the_barrier_and_survive_a_restart() {
         ("P-384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
         ("Ed25519", &["-algorithm", "ED25519"]),
     ] {
+        let pem = store.join("planted.pem");
+        run(command("openssl").arg("genpkey").args(make).arg("-out").arg(&pem)).good();
         let mut openssl = command("openssl");
-        run(openssl.arg("genpkey").args(make).args(["-outform", "DER", "-out"]).arg(&planted)).good();
+        openssl.args(["pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in"]).arg(&pem).arg("-out").arg(&planted);
+        run(&mut openssl).good();
+        std::fs::remove_file(pem).unwrap();
         assert_eq!(private_keys_in(&store), [kind]);
         let mut key = std::fs::read(&planted).unwrap();
         key.splice(0..0, vec![0x5A; 10_000]);
