@@ -66,7 +66,7 @@ impl Walls {
     pub fn tell(&self) {
         match (self.rules, self.off) {
             (FileRules::Enforced, _) => {
-                tracing::info!("the server uses the files that its configuration names (Landlock)")
+                tracing::debug!("the server uses the files that its configuration names alone (Landlock)")
             }
             (FileRules::NoLandlock, _) => tracing::warn!(
                 "the server's files are not confined: this kernel has no Landlock, or has it switched off. Its permissions \

@@ -166,9 +166,6 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Respon
         if !path_prefix.starts_with('/') {
             return Err(Error::bad_request("path_prefix must be the absolute path of a folder"));
         }
-        if let Some(reason) = outside_rules(Path::new(&path_prefix), FileUse::Write) {
-            return Err(Error::bad_request(format!("path_prefix {path_prefix:?}: {reason}")));
-        }
         let space = local_max_space.or(before.map(|b| b.local_max_space));
         (space.ok_or_else(|| missing("local_max_space"))?, None)
     } else {
@@ -188,7 +185,13 @@ fn write(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Wanted) -> Result<Respon
         s3,
     };
     backups::save_plan(tx, name, &plan)?;
-    Ok(Response::empty())
+    // The plan is kept, as clients know it: what it lacks is mended in the configuration, and may be on another node.
+    let outside = outside_rules(Path::new(&plan.path_prefix), FileUse::Write).filter(|_| plan.s3.is_none());
+    Ok(match outside {
+        Some(reason) => Response::empty()
+            .warn(format!("path_prefix {:?}: until this is mended each snapshot fails: {reason}", plan.path_prefix)),
+        None => Response::empty(),
+    })
 }
 
 fn kind_of(plan: &Plan) -> &'static str {
