@@ -38,6 +38,10 @@ pub fn confine(config: &Config, flags: &Flags) -> Result<Walls, String> {
     let mut troubles = Vec::new();
     if off.is_none() {
         make_folders(config, &mut troubles)?;
+        // A library makes temporary files (of profiles), and the usual folder for them is everybody's.
+        if let Some(folder) = store(config) {
+            let _set_by_a_test_before = tempfile::env::override_temp_dir(folder);
+        }
     }
     let files = named(config, flags);
     let rules = confine_server(off.is_none().then_some(&files))
