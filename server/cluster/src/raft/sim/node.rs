@@ -30,8 +30,6 @@ pub enum Flaw {
     VotesAreNotKept,
     /// Whoever believes to lead answers reads, without asking whether a majority still hears it.
     ReadsAreNotSure,
-    /// Whoever believes to lead names an index for reads of others, without asking.
-    IndexesAreNotSure,
 }
 
 /// A node that runs.
@@ -57,10 +55,7 @@ impl Running {
 
     /// Up to where another node must have applied the log that answers a read while it stands by.
     pub async fn index_for_readers(&self, has: u64) -> Option<u64> {
-        let index = match self.flaw {
-            Flaw::IndexesAreNotSure => self.group.applied().1,
-            _ => self.group.read_index(Some(has)).await?,
-        };
+        let index = self.group.read_index(Some(has)).await?;
         lock(&self.active).is_some().then_some(index)
     }
 }

@@ -45,7 +45,7 @@ fn run(seed: u64, flaw: Flaw) -> Run {
         world.run(async {
             cluster.found().await;
             cluster.begin_flaw();
-            let clients = Clients::start(&cluster, flaw == Flaw::IndexesAreNotSure || standby_reads());
+            let clients = Clients::start(&cluster, standby_reads());
             world.spawn(None, checks::watch(cluster.clone()));
             faults::suffer(&cluster, TROUBLE).await;
             faults::heal(&cluster).await;
@@ -172,10 +172,4 @@ fn votes_that_are_not_kept_are_found_out() {
 #[test]
 fn reads_of_one_who_is_not_sure_to_lead_are_found_out() {
     assert!(found_by(Flaw::ReadsAreNotSure).is_some());
-}
-
-#[test]
-#[ignore = "with standby reads, which other seeds do not have; run by name"]
-fn indexes_for_reads_of_one_who_is_not_sure_to_lead_are_found_out() {
-    assert!(found_by(Flaw::IndexesAreNotSure).is_some());
 }
