@@ -79,7 +79,7 @@ impl Drop for Reader {
     }
 }
 
-unsafe extern "C" fn transmit(_: *mut TSS2_TCTI_CONTEXT, _: size_t, _: *const u8) -> TSS2_RC {
+extern "C" fn transmit(_: *mut TSS2_TCTI_CONTEXT, _: size_t, _: *const u8) -> TSS2_RC {
     SUCCESS
 }
 
@@ -114,4 +114,24 @@ fn unreadable(code: TSS2_RC) -> DeviceError {
             "the TPM's libraries do not tell the nonce of a session ({code:#x}): custodians cannot be asked with them"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A nonce that is right is seen where a TPM takes what was signed over it (`hsm/tests/devices/custodians.rs`).
+    #[test]
+    fn what_is_no_saved_session_is_an_error() {
+        for size in [0, 1, 16, 200, u16::MAX] {
+            for filler in [0x00, 0x5A, 0xFF] {
+                let mut session =
+                    TPMS_CONTEXT { savedHandle: 0x0300_0000, hierarchy: 0x4000_0007, ..Default::default() };
+                session.contextBlob.size = size;
+                session.contextBlob.buffer.fill(filler);
+                let error = of_saved(&session).unwrap_err();
+                assert_eq!(error.class, Class::Failed, "{size} bytes of {filler:#x}: {error}");
+            }
+        }
+    }
 }
