@@ -210,9 +210,11 @@ fn forty_signatures_at_once_pauses_and_kills_leave_the_yubihsm_free() {
         running = running.restart(Server::kill);
         forty(&running.root);
     }
-    assert_eq!(hsm.sessions(), 3, "one is in use, two were left");
+    // A helper whose server was killed may have had the time to end its session, or may not.
+    let held = hsm.sessions();
+    assert!((1..=3).contains(&held), "one is in use, two at most were left: {held}");
     running.server.stop();
-    until(Duration::from_secs(10), "the end of the session", || (hsm.sessions() == 2).then_some(()));
+    until(Duration::from_secs(10), "the end of the session", || (hsm.sessions() == held - 1).then_some(()));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn spread_out() -> Site {
         .replace(&format!("pin = \"{}\"", holdfast_tests::token::PIN), &format!("pin_file = {:?}", at("pin/pin")));
     let config = site.config()
         + &format!(
-            "pid_file = {:?}\nlistener \"unix\" {{ address = {:?} }}\n{}{device}",
+            "log_level = \"debug\"\npid_file = {:?}\nlistener \"unix\" {{ address = {:?} }}\n{}{device}",
             at("run/holdfast.pid"),
             at("run/api.sock"),
             audit("first", &site.folder().join("audit/first.log")),
