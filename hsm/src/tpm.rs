@@ -124,6 +124,26 @@ pub struct PcrBank {
     pub indices: Vec<u8>,
 }
 
+impl PcrBank {
+    /// Registers as tpm2-tools and systemd write them: `sha256:0,2,7+sha384:0`. `None` if it is no such text.
+    pub fn parse(text: &str) -> Option<Vec<Self>> {
+        let mut banks: Vec<Self> = Vec::new();
+        for part in text.split('+') {
+            let (name, list) = part.trim().split_once(':')?;
+            let hash = PcrHash::from_name(name)?;
+            let indices = list.split(',').map(|word| word.trim().parse().ok().filter(|index| *index < 24));
+            let mut indices = indices.collect::<Option<Vec<u8>>>()?;
+            indices.sort_unstable();
+            indices.dedup();
+            if banks.iter().any(|bank| bank.hash == hash) {
+                return None;
+            }
+            banks.push(Self { hash, indices });
+        }
+        Some(banks)
+    }
+}
+
 /// The hash of a bank of PCRs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]

@@ -34,6 +34,42 @@ impl Tpm {
         Tpm { folder, port, _taken: taken, process }
     }
 
+    /// The same with an endorsement key whose certificate is one of a CA of the test's own: as a manufacturer sets it up.
+    pub fn start_endorsed(folder: &Path) -> Tpm {
+        let (state, ca) = (folder.join("tpm"), folder.join("ca"));
+        fs::create_dir_all(&state).expect("a folder for the TPM");
+        fs::create_dir_all(&ca).expect("a folder for its CA");
+        let place = |name: &str| ca.join(name).display().to_string();
+        let localca = ["signingkey = signkey.pem", "issuercert = issuercert.pem", "certserial = certserial"];
+        let localca = localca.map(|line| line.replace("= ", &format!("= {}/", ca.display()))).join("\n");
+        let options = "--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n";
+        let setup = format!(
+            "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n\
+             active_pcr_banks = sha256,sha384\n",
+            place("localca.conf"),
+            place("options")
+        );
+        fs::write(place("localca.conf"), format!("statedir = {}\n{localca}\n", ca.display())).expect("a file");
+        fs::write(place("options"), options).expect("a file");
+        fs::write(place("setup.conf"), setup).expect("a file");
+        let mut made = command("swtpm_setup");
+        made.args(["--tpm2", "--create-ek-cert", "--config", &place("setup.conf")]);
+        run(made.arg("--tpm-state").arg(format!("dir://{}", state.display()))).good();
+        let all = ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|name| fs::read(place(name)).expect("a CA"));
+        fs::write(place("ek-ca.pem"), all.concat()).expect("a file");
+        Tpm::start(folder)
+    }
+
+    /// The CA of a TPM that was made by [`Tpm::start_endorsed`], PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.with_file_name("ca").join("ek-ca.pem")
+    }
+
+    /// The root of that CA, and what is between it and the endorsement key's certificate.
+    pub fn ca_chain(&self) -> [PathBuf; 2] {
+        ["swtpm-localca-rootca-cert.pem", "issuercert.pem"].map(|name| self.folder.with_file_name("ca").join(name))
+    }
+
     /// As `tcti` of a seal and of tpm2-tools names it.
     pub fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.port)

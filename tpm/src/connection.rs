@@ -171,6 +171,14 @@ impl Connection {
         self.flush(SessionHandle::from(session).into(), result)
     }
 
+    /// Makes room: the key that was used last is taken out.
+    pub(crate) fn forget_loaded(&mut self) -> Result<(), Fault> {
+        match self.loaded.take() {
+            Some(loaded) => self.flush(loaded.handle.into(), Ok(())),
+            None => Ok(()),
+        }
+    }
+
     /// A policy session that may wait, and the nonce that the TPM gave it.
     pub(crate) fn session_with_nonce(&mut self) -> Result<(PolicySession, Vec<u8>), Fault> {
         let started = start_session(&mut self.context, self.root.handle, SessionType::Policy)?;

@@ -32,9 +32,7 @@ pub(crate) fn load(connection: &mut Connection, stored: &StoredKey) -> Result<Ke
         if loaded.private == stored.private {
             return Ok(loaded.handle);
         }
-        let handle = loaded.handle;
-        connection.loaded = None;
-        connection.flush(handle.into(), Ok(()))?;
+        connection.forget_loaded()?;
     }
     if stored.root != connection.root.name {
         return Err(DeviceError::new(

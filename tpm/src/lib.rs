@@ -4,7 +4,7 @@
 //! storage root key, the session that protects what passes the bus), `seal` and `oaep` (the two ways to encrypt), `policy`,
 //! `pcr` and `measured` (what the TPM looks at before it gives a secret back), `approval` (who may change that), `quorum`, `trial`
 //! and `nonce` (custodians who have to sign), `store` (where keys
-//! rest), and `fault` (its answers as errors).
+//! rest), `attest` and `endorsement` (what the TPM says of itself), and `fault` (its answers as errors).
 //!
 //! A TPM keeps few keys inside. Its keys and sealed secrets rest outside, encrypted by its storage root key: a sealed
 //! root key in the lock that it opens, key pairs in files of a folder.
@@ -13,10 +13,12 @@
 #![warn(missing_docs)]
 
 mod approval;
+mod attest;
 mod connection;
 mod derive;
 mod destroy;
 mod encrypt;
+mod endorsement;
 mod fault;
 mod find;
 mod generate;
@@ -40,8 +42,8 @@ mod trial;
 
 use connection::Tpm;
 use holdfast_hsm::DeviceConfig;
-use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, CustodianSignature};
-use holdfast_hsm::device::{DeviceError, DeviceInfo, KeyDevice};
+use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, Credential, CustodianSignature};
+use holdfast_hsm::device::{DeviceError, DeviceInfo, Evidence, KeyDevice, QuoteRequest};
 use holdfast_hsm::device::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::tpm::TpmConfig;
@@ -145,6 +147,14 @@ impl KeyDevice for TpmDevice {
 
     fn derive(&self, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
         derive::derive(&self.tpm, key, peer_point)
+    }
+
+    fn attest(&self, request: &QuoteRequest) -> Result<Evidence, DeviceError> {
+        attest::attest(&self.tpm, request)
+    }
+
+    fn activate(&self, credential: &Credential) -> Result<Secret<Vec<u8>>, DeviceError> {
+        attest::activate(&self.tpm, credential)
     }
 
     fn random(&self, len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {

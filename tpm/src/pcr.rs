@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::fault::Fault;
-use holdfast_hsm::device::DeviceError;
+use holdfast_hsm::device::{DeviceError, PcrValue};
 use holdfast_hsm::tpm::{PcrBank, PcrHash};
 use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
@@ -31,6 +31,12 @@ impl Measurement {
     /// The same register with whatever in it.
     fn is_of_the_register_of(&self, other: &Self) -> bool {
         (self.hash, self.index) == (other.hash, other.index)
+    }
+}
+
+impl From<Measurement> for PcrValue {
+    fn from(measurement: Measurement) -> Self {
+        Self { hash: measurement.hash, index: measurement.index, value: measurement.value }
     }
 }
 

@@ -75,11 +75,16 @@ fn persistent(context: &mut Context, handle: u32) -> Result<KeyHandle, Fault> {
     })
 }
 
-fn primary(context: &mut Context, config: &TpmConfig) -> Result<KeyHandle, Fault> {
-    let (hierarchy, place) = match config.hierarchy {
+/// The hierarchy of the configuration.
+pub(crate) fn hierarchy(config: &TpmConfig) -> (Hierarchy, ObjectHandle) {
+    match config.hierarchy {
         tpm::Hierarchy::Owner => (Hierarchy::Owner, ObjectHandle::Owner),
         tpm::Hierarchy::Endorsement => (Hierarchy::Endorsement, ObjectHandle::Endorsement),
-    };
+    }
+}
+
+fn primary(context: &mut Context, config: &TpmConfig) -> Result<KeyHandle, Fault> {
+    let (hierarchy, place) = hierarchy(config);
     if let Some(auth) = &config.hierarchy_auth {
         context.tr_set_auth(place, Auth::try_from(auth.expose().as_bytes().to_vec())?)?;
     }

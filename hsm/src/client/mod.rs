@@ -11,6 +11,7 @@ mod wrapping;
 
 use crate::config::DeviceConfig;
 use crate::device::{Answer, Call, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
+use crate::device::{Credential, Evidence, QuoteRequest};
 use crate::device::{DeviceInfo, Hash, KeyDevice, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism, dispatch};
 use crate::memory::Secret;
 use crate::spawner::Spawner;
@@ -213,6 +214,19 @@ impl DeviceClient {
         }
     }
 
+    /// [`Call::Attest`].
+    pub fn attest(&self, request: QuoteRequest) -> Result<Evidence, DeviceError> {
+        match self.call(Call::Attest(request))? {
+            Answer::Evidence(evidence) => Ok(*evidence),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// [`Call::Activate`].
+    pub fn activate(&self, credential: Credential) -> Result<Secret<Vec<u8>>, DeviceError> {
+        self.secret(Call::Activate(credential))
+    }
+
     /// [`Call::Random`].
     pub fn random(&self, len: u32) -> Result<Secret<Vec<u8>>, DeviceError> {
         self.secret(Call::Random(len))
@@ -254,6 +268,7 @@ fn mismatch(answer: &Answer) -> DeviceError {
         Answer::Secret(_) => "secret",
         Answer::Done => "done",
         Answer::Challenge(_) => "challenge",
+        Answer::Evidence(_) => "evidence",
     };
     DeviceError::new(Class::Failed, format!("the device gave an answer of another kind ({kind}): this is a defect"))
 }

@@ -5,6 +5,7 @@ use super::{
     Challenge, CipherMechanism, CustodianSignature, DeviceInfo, Hash, KeyInfo, KeyRef, KeySpec, SignInput,
     SignMechanism,
 };
+use super::{Credential, Evidence, QuoteRequest};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 
@@ -181,6 +182,12 @@ pub enum Call {
         #[n(5)]
         signatures: Vec<CustodianSignature>,
     },
+    /// A quote of a TPM's registers. → [`Answer::Evidence`]
+    #[n(16)]
+    Attest(#[n(0)] QuoteRequest),
+    /// Opens a credential that was made for both keys of a TPM. → [`Answer::Secret`]
+    #[n(17)]
+    Activate(#[n(0)] Credential),
 }
 
 impl Call {
@@ -212,6 +219,8 @@ impl Call {
             Self::VerifyMac { .. } => "verify mac",
             Self::Challenge { .. } => "challenge",
             Self::DecryptSigned { .. } => "decrypt signed",
+            Self::Attest(_) => "attest",
+            Self::Activate(_) => "activate",
         }
     }
 }
@@ -244,7 +253,7 @@ pub enum Answer {
         #[cbor(n(1), with = "minicbor::bytes")]
         bytes: Vec<u8>,
     },
-    /// To `Decrypt`, `DecryptSigned`, `Derive` and `Random`.
+    /// To `Activate`, `Decrypt`, `DecryptSigned`, `Derive` and `Random`.
     #[n(6)]
     Secret(#[cbor(n(0), with = "secret_bytes")] Secret<Vec<u8>>),
     /// To `Destroy`.
@@ -253,4 +262,7 @@ pub enum Answer {
     /// To `Challenge`.
     #[n(8)]
     Challenge(#[n(0)] Challenge),
+    /// To `Attest`.
+    #[n(9)]
+    Evidence(#[n(0)] Box<Evidence>),
 }

@@ -5,6 +5,7 @@
 //! [`KeyDevice`]; what it cannot do it reports as
 //! [`Unsupported`](DeviceErrorClass::Unsupported), and nothing is emulated for it.
 
+mod attestation;
 mod call;
 mod custodians;
 mod ecdsa;
@@ -15,6 +16,7 @@ mod spki;
 mod traits;
 mod wire;
 
+pub use attestation::{Credential, EndorsementKey, Evidence, PcrValue, QuoteRequest};
 pub use call::{Answer, Call};
 pub use custodians::{Challenge, Custodian, CustodianSignature};
 pub use ecdsa::{signature_from_der, signature_to_der};

@@ -1,7 +1,9 @@
 //! The driver's side: what a backend implements, and how a call reaches it.
 
-use super::{Answer, Call, Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo};
-use super::{Hash, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
+use super::{
+    Answer, Call, Challenge, CipherMechanism, Credential, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo,
+};
+use super::{Evidence, Hash, KeyInfo, KeyRef, KeySpec, QuoteRequest, SignInput, SignMechanism};
 use crate::memory::Secret;
 
 /// A device that holds keys. Calls come from several threads at once and may block.
@@ -108,6 +110,16 @@ pub trait KeyDevice: Send + Sync {
         Err(unsupported(&format!("check HMAC-{hash}")))
     }
 
+    /// A quote of registers, by a key in the device.
+    fn attest(&self, _request: &QuoteRequest) -> Result<Evidence, DeviceError> {
+        Err(unsupported("quote registers"))
+    }
+
+    /// The secret of a credential that was made for this device's keys.
+    fn activate(&self, _credential: &Credential) -> Result<Secret<Vec<u8>>, DeviceError> {
+        Err(unsupported("open credentials"))
+    }
+
     /// Random bytes from the device.
     fn random(&self, _len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {
         Err(unsupported("give random bytes"))
@@ -155,6 +167,8 @@ pub(crate) fn dispatch(device: &dyn KeyDevice, call: &Call) -> Result<Answer, De
         Call::DecryptSigned { key, mechanism, ciphertext, aad, message, signatures } => {
             device.decrypt_signed(key, *mechanism, (ciphertext, aad), message, signatures).map(Answer::Secret)
         }
+        Call::Attest(request) => device.attest(request).map(|evidence| Answer::Evidence(Box::new(evidence))),
+        Call::Activate(credential) => device.activate(credential).map(Answer::Secret),
         Call::Derive { key, peer_point } => device.derive(key, peer_point).map(Answer::Secret),
         Call::Random(len) if *len > Call::MAX_RANDOM_BYTES => Err(DeviceError::invalid(format!(
             "{len} random bytes are too many for one call: ask for at most {}",

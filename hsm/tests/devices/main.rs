@@ -5,6 +5,7 @@
 //! component (SoftHSM, pkcs11-tool, swtpm, tpm2-tools, openssl, cc) fails the tests; nothing is skipped.
 //! `cargo test -p holdfast-hsm --test devices -- WORD` runs the tests whose name holds it.
 
+mod attestation;
 mod bus;
 mod confinement;
 mod conformance;
@@ -88,6 +89,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         wrapping::TESTS,
         tpm::TESTS,
         custodians::TESTS,
+        attestation::TESTS,
         bus::TESTS,
         yubihsm::TESTS,
     ]

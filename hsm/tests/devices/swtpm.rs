@@ -18,6 +18,12 @@ impl SwTpm {
         Self { tpm: Tpm::start(folder.path()), _folder: folder }
     }
 
+    /// With a certificate of its endorsement key.
+    pub fn endorsed() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        Self { tpm: Tpm::start_endorsed(folder.path()), _folder: folder }
+    }
+
     pub fn config(&self) -> TpmConfig {
         TpmConfig::new(self.tcti())
     }

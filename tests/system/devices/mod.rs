@@ -1,5 +1,6 @@
 //! Devices that the configuration names: a SoftHSM token, a TPM of swtpm, each behind its helper.
 
+mod attestation;
 mod audit_signing;
 mod blinking;
 pub mod managed_keys;

@@ -178,6 +178,7 @@ static COMMANDS: &[&[Command]] = &[
     &monitor::COMMANDS,
     &namespace::COMMANDS,
     operator::COMMANDS,
+    operator::attest::COMMANDS,
     operator::custodians::COMMANDS,
     operator::device::COMMANDS,
     operator::raft::COMMANDS,

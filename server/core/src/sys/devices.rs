@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use holdfast_hsm::DeviceClient;
-use holdfast_hsm::device::{DeviceInfo, KeyInfo, KeyRef, PinTries};
+use holdfast_hsm::device::{Credential, DeviceInfo, EndorsementKey, Evidence, KeyInfo, KeyRef, PinTries, QuoteRequest};
+use holdfast_hsm::memory::Secret;
+use holdfast_hsm::tpm::PcrBank;
 use holdfast_sdk::{
     Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Timestamp, Value, parameters,
 };
@@ -28,6 +32,28 @@ parameters! {
     }
 }
 
+parameters! {
+    pub struct Quoted {
+        /// The verifier's nonce, in hex: 1 to 64 bytes.
+        nonce: Option<String>,
+        /// Registers, as in "sha256:0,7+sha384:0".
+        pcrs: Option<String>,
+        /// Which endorsement key comes with it: rsa-2048, p256 or p384. Without it the first that has a certificate.
+        endorsement_key_type: Option<String>,
+    }
+}
+
+parameters! {
+    pub struct Activated {
+        /// TPMS_ID_OBJECT, in base64.
+        credential_blob: Option<String>,
+        /// The seed, encrypted to the endorsement key or agreed with it, in base64.
+        encrypted_secret: Option<String>,
+        /// Which endorsement key it was made for: rsa-2048 (also without it), p256 or p384.
+        endorsement_key_type: Option<String>,
+    }
+}
+
 pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
     routes
         .path("devices", "Devices that hold keys, and how they are.", |p| p.read(list).list(list).root_protected())
@@ -39,6 +65,18 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
         .path("devices/{name}/test", "Try what a device says that it can do.", |p| {
             p.update(tested).prepared(Operation::Update, test).root_protected().describe(
                 "A key of each kind is made, used and destroyed again. Signatures are checked by the public key alone.",
+            )
+        })
+        .path("devices/{name}/attest", "Let a TPM quote its registers.", |p| {
+            p.update(attested).prepared(Operation::Update, attest).root_protected().describe(
+                "The registers, signed by a key in the TPM over the verifier's nonce, with the endorsement key and its \
+                 certificate. Nothing is judged here: that is the verifier's part (operator device attest).",
+            )
+        })
+        .path("devices/{name}/activate", "Let a TPM open a credential.", |p| {
+            p.update(activated).prepared(Operation::Update, activate).root_protected().describe(
+                "A secret that was encrypted to the endorsement key and bound to the attestation key \
+                 (TPM2_MakeCredential) comes out if both are in this TPM.",
             )
         })
         .path("devices/{name}/bench", "Measure a device.", |p| {
@@ -219,4 +257,70 @@ fn measured(_: &System, _: &mut Tx, call: &Call<'_>, _: Bench) -> Result<Respons
         })
     };
     Ok(Response::data(Map::from_iter([("measured".to_owned(), all.iter().map(shown).collect())])))
+}
+
+fn attest(sys: &System, _: &mut Tx, call: &Call<'_>, p: Quoted) -> Result<Option<Preparation>> {
+    let device = device(sys, call)?;
+    let nonce = hex::decode(p.nonce.unwrap_or_default()).ok().filter(|nonce| (1..=64).contains(&nonce.len()));
+    let nonce = nonce.ok_or_else(|| Error::bad_request("'nonce' is to be 1 to 64 bytes in hex"))?;
+    let pcrs = PcrBank::parse(&p.pcrs.unwrap_or_default());
+    let pcrs = pcrs.ok_or_else(|| Error::bad_request("'pcrs' is to name registers, as in \"sha256:0,7\""))?;
+    let request = QuoteRequest { nonce, pcrs, endorsement: endorsement(p.endorsement_key_type)? };
+    Ok(Some(Box::pin(async move {
+        let quote = move |client: &DeviceClient| client.attest(request.clone());
+        let evidence: Prepared = Arc::new(device.run(Repeat::Safe, quote).await.map_err(refusal)?);
+        Ok(evidence)
+    })))
+}
+
+fn endorsement(name: Option<String>) -> Result<Option<EndorsementKey>> {
+    let known = |name: String| {
+        let unknown = || Error::bad_request("'endorsement_key_type' is to be rsa-2048, p256 or p384");
+        EndorsementKey::from_name(&name).ok_or_else(unknown)
+    };
+    name.filter(|name| !name.is_empty()).map(known).transpose()
+}
+
+fn attested(_: &System, _: &mut Tx, call: &Call<'_>, _: Quoted) -> Result<Response> {
+    let evidence: &Evidence = prepared(call)?;
+    let mut pcrs = Map::new();
+    for register in &evidence.values {
+        let bank = pcrs.entry(register.hash.to_string()).or_insert_with(|| json!({}));
+        bank[register.index.to_string()] = hex::encode(&register.value).into();
+    }
+    let mut m = Map::new();
+    let mut set = |name: &str, value: Value| {
+        m.insert(name.into(), value);
+    };
+    set("endorsement_key_type", evidence.endorsement.to_string().into());
+    set("endorsement_key", STANDARD.encode(&evidence.endorsement_key).into());
+    set("endorsement_certificate", evidence.certificate.as_ref().map_or(Value::Null, |c| STANDARD.encode(c).into()));
+    set("attestation_key", STANDARD.encode(&evidence.attestation_key).into());
+    set("quoted", STANDARD.encode(&evidence.quoted).into());
+    set("signature", STANDARD.encode(&evidence.signature).into());
+    set("pcrs", Value::Object(pcrs));
+    Ok(Response::data(m))
+}
+
+fn activate(sys: &System, _: &mut Tx, call: &Call<'_>, p: Activated) -> Result<Option<Preparation>> {
+    let device = device(sys, call)?;
+    let bytes = |text: Option<String>, name: &str| {
+        let bytes = STANDARD.decode(text.unwrap_or_default()).ok().filter(|bytes| !bytes.is_empty());
+        bytes.ok_or_else(|| Error::bad_request(format!("'{name}' is to be base64")))
+    };
+    let credential = Credential {
+        blob: bytes(p.credential_blob, "credential_blob")?,
+        secret: bytes(p.encrypted_secret, "encrypted_secret")?,
+        endorsement: endorsement(p.endorsement_key_type)?.unwrap_or(EndorsementKey::Rsa2048),
+    };
+    Ok(Some(Box::pin(async move {
+        let open = move |client: &DeviceClient| client.activate(credential.clone());
+        let opened: Prepared = Arc::new(device.run(Repeat::Safe, open).await.map_err(refusal)?);
+        Ok(opened)
+    })))
+}
+
+fn activated(_: &System, _: &mut Tx, call: &Call<'_>, _: Activated) -> Result<Response> {
+    let secret: &Secret<Vec<u8>> = prepared(call)?;
+    Ok(Response::data(Map::from_iter([("secret".to_owned(), STANDARD.encode(secret.expose()).into())])))
 }

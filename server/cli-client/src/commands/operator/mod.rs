@@ -1,5 +1,6 @@
 //! `operator …`: what operators do with a server.
 
+pub mod attest;
 mod compact;
 pub mod custodians;
 pub mod device;
