@@ -132,6 +132,9 @@ impl Drop for Over<'_> {
     }
 }
 
+/// Many: what goes wrong lies between two steps of a writer.
+const ROTATIONS: usize = 30;
+
 #[test]
 fn rotations_under_writers_lose_no_line_and_break_no_chain() {
     let running = Running::start(Setup::shamir().without_tls());
@@ -149,7 +152,7 @@ fn rotations_under_writers_lose_no_line_and_break_no_chain() {
                 }
             });
         }
-        for n in 1..=3 {
+        for n in 1..=ROTATIONS {
             let before = all_lines(&log).len();
             until(LONG, "some lines", || (all_lines(&log).len() > before + 20).then_some(()));
             let old = log.with_extension(n.to_string());

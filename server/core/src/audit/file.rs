@@ -28,13 +28,14 @@ use crate::random;
 /// Appends lines to a file, stdout, or nothing.
 ///
 /// The file is open for appending, and each write is at its end. The lines of a regular file are a chain: one lock
-/// holds their order, from their numbers to the write.
+/// holds their order, from their numbers to the write, and which file they go to.
 pub struct FileDevice {
     target: FileTarget,
     /// The folders that the file may be in; `None`: wherever it likes.
     within: Option<Arc<[PathBuf]>>,
     file: ArcSwapOption<File>,
     chain: Mutex<Chained>,
+    opening: Mutex<()>,
     sealing: Sealing,
     /// Stands before checkpoints too.
     prefix: String,
@@ -120,6 +121,7 @@ impl FileDevice {
             within,
             file: ArcSwapOption::empty(),
             chain: Mutex::default(),
+            opening: Mutex::default(),
             sealing,
             prefix,
             figures,
@@ -144,19 +146,22 @@ impl FileDevice {
         unlinked: Vec<Unlinked>,
         writes: bool,
     ) -> io::Result<Option<oneshot::Receiver<bool>>> {
-        let mut file = self.file.load();
-        if file.is_none() {
+        if self.file.load().is_none() {
             self.open_again()?;
-            file = self.file.load();
         }
-        let Some(file) = &*file else { return Err(io::ErrorKind::NotFound.into()) };
         let start = Instant::now();
-        self.write(&mut lock(&self.chain), file, (lines, unlinked), Seal::WhenDue)?;
+        let file = {
+            let mut chained = lock(&self.chain);
+            // With the order in hand: where another file was opened meanwhile, what comes later is there.
+            let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
+            self.write(&mut chained, &file, (lines, unlinked), Seal::WhenDue)?;
+            file
+        };
         self.figures.writes.since(start);
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
         Ok(match (&self.syncer, wanted) {
-            (Some(syncer), Durability::Sync) => Some(syncer.request(file)),
+            (Some(syncer), Durability::Sync) => Some(syncer.request(&file)),
             _ => None,
         })
     }
@@ -299,9 +304,9 @@ impl FileDevice {
     /// Seal what is written: all of it, or what has waited for long. Where a device signs, it is asked
     /// ([`FileDevice::to_be_sealed`]) instead.
     pub fn seal(&self, all: bool) -> io::Result<()> {
+        let mut chained = lock(&self.chain);
         let file = self.file.load();
         let Some(file) = &*file else { return Ok(()) };
-        let mut chained = lock(&self.chain);
         let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
         if due { self.write(&mut chained, file, (&[], Vec::new()), Seal::Now) } else { Ok(()) }
     }
@@ -319,9 +324,9 @@ impl FileDevice {
 
     /// Write a checkpoint that a device has signed.
     pub fn take_checkpoint(&self, signed: Checkpoint) -> io::Result<()> {
+        let mut chained = lock(&self.chain);
         let file = self.file.load();
         let Some(file) = &*file else { return Ok(()) };
-        let mut chained = lock(&self.chain);
         match &chained.chain {
             // It was of another chain than the one by now.
             Some(chain) if chain.id() != signed.id => Ok(()),
@@ -342,6 +347,8 @@ impl FileDevice {
     /// Open the file of that name again.
     pub fn reopen(&self) -> Result<(), Unopened> {
         let FilePlace::File(path) = &self.target.place else { return Ok(()) };
+        // Whoever opens last stores last. Those that write go on meanwhile: an open may take its time.
+        let _one_at_a_time = lock(&self.opening);
         let file = open_file(path, self.target.mode, self.within.as_deref())?;
         let mut chained = lock(&self.chain);
         self.take_up(&mut chained, path, &file).map_err(|e| Unopened { path: path.clone(), why: Why::Open(e) })?;
@@ -623,6 +630,50 @@ mod tests {
             .collect();
         lines.sort_unstable();
         assert_eq!(lines, (0..200).flat_map(|t| (0..20).map(move |n| (t, n))).collect::<Vec<_>>());
+    }
+
+    /// A writer that has looked which file is open, and writes when another one is, leaves a gap there.
+    #[test]
+    fn lines_go_to_the_files_in_their_order_while_files_change() {
+        const WRITERS: usize = 8;
+        const FILES: usize = 200;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let target = FileTarget {
+            place: FilePlace::File(path.clone()),
+            mode: Some(0o600),
+            durability: (Durability::Write, Durability::Write),
+        };
+        let of_tests = (String::new(), Sealing::for_tests(), Figures::of("file/"));
+        let device = FileDevice::new(target, None, of_tests).unwrap();
+        device.reopen().unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let mut files = Vec::new();
+        std::thread::scope(|scope| {
+            for _ in 0..WRITERS {
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        device.append(b"{\"a\":1}\n", false).unwrap();
+                    }
+                });
+            }
+            for n in 0..FILES {
+                while fs::metadata(&path).unwrap().len() < 4096 {
+                    std::thread::yield_now();
+                }
+                let old = folder.path().join(n.to_string());
+                fs::rename(&path, &old).unwrap();
+                device.reopen().unwrap();
+                files.push(old);
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        files.push(path);
+        let mut readers: Vec<_> = files.iter().map(|f| io::BufReader::new(File::open(f).unwrap())).collect();
+        let named = readers.iter_mut().map(|r| ("f", r as &mut dyn io::BufRead));
+        let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public().pem()).unwrap();
+        let report = holdfast_chain::verify(named, &keys, &[]).unwrap();
+        assert!(report.lines > 40 * FILES as u64);
     }
 
     #[test]
