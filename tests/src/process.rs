@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -29,6 +30,15 @@ pub fn memory_bytes(pid: u32, field: &str) -> u64 {
     let text = status(pid, field).unwrap_or_else(|| panic!("no {field} of process {pid}"));
     let kilobytes = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
     kilobytes.unwrap_or_else(|| panic!("{field} is {text:?}")) * 1024
+}
+
+/// The CPU time that a process has had, however busy the machine is.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|e| panic!("process {pid}: {e}"));
+    // The name is in brackets, and may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 /// Processes under a process, at any depth.

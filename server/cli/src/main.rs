@@ -9,6 +9,7 @@ mod engines;
 mod inspect;
 mod migrate;
 mod named_devices;
+mod node_key;
 mod plan;
 mod recover;
 mod seal_device;

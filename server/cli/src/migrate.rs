@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use holdfast_cluster::recover::Recovery;
-use holdfast_cluster::{Node, Set};
+use holdfast_cluster::{KeyKept, Node, Set};
 use holdfast_config::{LogLevel, Migration, Offer, RaftStorage, Storage};
 use holdfast_storage::{Copied, Options, Store, Whole};
 
@@ -165,6 +165,8 @@ fn found(raft: &RaftStorage, cluster_addr: &str) -> Result<(), String> {
         autopilot_every: None,
         standby_reads: false,
         stale_reads: std::time::Duration::ZERO,
+        // The server closes it at its first start, where its configuration says so.
+        key: KeyKept::InFile,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {

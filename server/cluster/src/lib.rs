@@ -23,4 +23,5 @@ pub mod recover;
 mod snapshot;
 mod tls;
 
+pub use identity::{KeyKeeper, KeyKept};
 pub use node::{Node, Set};

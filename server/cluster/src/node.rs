@@ -18,7 +18,7 @@ use holdfast_storage::{Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::frame::NotAMember;
-use crate::identity::Identity;
+use crate::identity::{Identity, KeyKept};
 use crate::links::Links;
 use crate::places::Places;
 use crate::raft::{Group, Settings};
@@ -54,6 +54,8 @@ pub struct Set {
     pub standby_reads: bool,
     /// and for how long it does so from what it knows, without asking the active node.
     pub stale_reads: Duration,
+    /// How this node's key is kept.
+    pub key: KeyKept,
 }
 
 /// This node.
@@ -109,7 +111,10 @@ impl Node {
     pub async fn open(set: Set) -> Result<(Store, Arc<Node>), String> {
         let options = Options { folder: Some(set.path.clone()), max_entry_bytes: set.max_entry_bytes };
         let (store, replica) = Store::open_member(&options).map_err(|e| e.to_string())?;
-        let identity = Arc::new(Identity::of(&set.path, set.node_id.as_deref())?);
+        let (folder, name, kept) = (set.path.clone(), set.node_id.clone(), set.key);
+        // A device may take its time, or be waited for.
+        let identity = tokio::task::spawn_blocking(move || Identity::of(&folder, name.as_deref(), &kept));
+        let identity = Arc::new(identity.await.map_err(|e| e.to_string())??);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("cluster")

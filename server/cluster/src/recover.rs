@@ -85,21 +85,21 @@ mod tests {
     use holdfast_storage::{Options, Store};
 
     use super::*;
-    use crate::identity::Identity;
+    use crate::identity::{Identity, KeyKept};
 
     #[test]
     fn who_joins_anew_has_its_name_and_another_key() {
         let folder = tempfile::tempdir().unwrap();
-        let before = Identity::of(folder.path(), Some("n1")).unwrap();
+        let before = Identity::of(folder.path(), Some("n1"), &KeyKept::InFile).unwrap();
         let options = Options { folder: Some(folder.path().to_owned()), max_entry_bytes: 1 << 20 };
         let opened = Store::open_member(&options).unwrap();
         // A store that a server has open stays as it is, and so does the key.
         join_anew(folder.path()).unwrap_err();
-        assert_eq!(Identity::of(folder.path(), None).unwrap().key_hash, before.key_hash);
+        assert_eq!(Identity::of(folder.path(), None, &KeyKept::InFile).unwrap().key_hash, before.key_hash);
         drop(opened);
         let aside = join_anew(folder.path()).unwrap();
         assert!(aside.join("state.redb").exists() && !folder.path().join("state.redb").exists());
-        let after = Identity::of(folder.path(), None).unwrap();
+        let after = Identity::of(folder.path(), None, &KeyKept::InFile).unwrap();
         assert_eq!(after.id, "n1");
         assert_ne!(after.key_hash, before.key_hash);
         // The key is nowhere: nobody can be taken for the member that it was.

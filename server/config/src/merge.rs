@@ -13,7 +13,8 @@ use holdfast_hcl::Object;
 use crate::stanza::boolean;
 use crate::url::is_http_url;
 use crate::{
-    Config, ConfigError, ConfigErrorKind, Offer, Place, Warning, audit_signing, files, log, seal_environment, top_level,
+    Config, ConfigError, ConfigErrorKind, Offer, Place, Warning, audit_signing, files, log, node_key, seal_environment,
+    top_level,
 };
 
 /// A configuration while files are added to it.
@@ -84,6 +85,7 @@ fn finish(draft: Draft, offer: &Offer<'_>) -> Result<(Config, Vec<Warning>), Con
     if let Some(signing) = &config.audit_signing {
         audit_signing::check(signing, &config.devices)?;
     }
+    node_key::check(&config)?;
     environment(&mut config, offer)?;
     let mut warnings = draft.warnings;
     if let (Some((name, kind)), false) = (offer.variable("SEAL_TYPE"), config.seals.is_empty()) {

@@ -7,7 +7,7 @@ use holdfast_hcl::Block;
 
 use crate::listener::{positive, set};
 use crate::stanza::Stanza;
-use crate::{ConfigError, ConfigErrorKind, Offer, Warning};
+use crate::{ConfigError, ConfigErrorKind, NodeKey, Offer, Warning, node_key};
 
 /// Where the server keeps its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct RaftStorage {
     pub retry_join_as_non_voter: bool,
     /// Nodes to join.
     pub retry_join: Vec<RetryJoin>,
+    /// The key in a device that closes this node's; `None`: it lies in a file.
+    pub node_key: Option<NodeKey>,
 }
 
 /// `retry_join`: a node whose cluster is to be joined.
@@ -88,6 +90,7 @@ impl Default for RaftStorage {
             stale_reads: Duration::ZERO,
             retry_join_as_non_voter: false,
             retry_join: Vec::new(),
+            node_key: None,
         }
     }
 }
@@ -156,6 +159,7 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
         raft.retry_join.push(retry_join(&mut join, warnings)?);
         join.finish(warnings);
     }
+    raft.node_key = s.block("node_key")?.map(node_key::read).transpose()?;
     s.ignored(
         &[
             "autopilot_update_interval",

@@ -437,3 +437,44 @@ fn seals_that_cannot_be_told_apart_are_refused_with_their_place() {
     assert!(wrong("seal \"tpm\" \"a\" { name = \"b\" }").contains("the name that the stanza has already"));
     assert!(wrong(&software("priority = 0")).contains("priority of seal \"software\" \"0\" is not a number from 1"));
 }
+
+#[test]
+fn the_key_of_a_node_names_a_device_of_hardware_and_a_key_in_it() {
+    const RAFT: Offer<'static> = Offer { storages: &["raft"], ..OFFER };
+    let refused = |node_key: &str, device: &str, message: &str| {
+        let text = format!("storage \"raft\" {{\n path = \"/x\"\n node_key {{\n {node_key}\n }}\n}}\n{device}");
+        let error = Config::parse(Path::new("c.hcl"), &text, &RAFT).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    };
+    let token = "device \"pkcs11\" \"main\" {\n lib = \"/lib/x.so\"\n token_label = \"t\"\n}";
+    let tpm = "device \"tpm\" \"main\" {\n keys = \"/keys\"\n}";
+    let software = "device \"software\" \"main\" {\n key_file = \"/keys\"\n}";
+    refused("key_label = \"k\"", "", "c.hcl:3:2: node_key needs device; set it to the name of a device stanza");
+    refused(
+        "device = \"main\"\n key_label = \"k\"",
+        "",
+        "c.hcl:4:11: node_key names the device \"main\", and there is no stanza of that name",
+    );
+    refused(
+        "device = \"main\"",
+        token,
+        "c.hcl:4:11: say which key of the device closes the node's: key_label or key_id of node_key",
+    );
+    refused(
+        "device = \"main\"\n key_label = \"k\"",
+        tpm,
+        "c.hcl:4:11: a TPM closes with its storage root key: leave out key_label and key_id of node_key",
+    );
+    refused(
+        "device = \"main\"\n key_label = \"k\"",
+        software,
+        "c.hcl:4:11: node_key names a software device, whose keys lie in a file too: name a device of hardware, or leave \
+         node_key out",
+    );
+    refused(
+        "device = \"main\"\n key_id = \"0xa\"",
+        token,
+        "c.hcl:5:11: key_id of node_key \"0xa\" is not bytes in hex, as in \"0x1a2b\"",
+    );
+    refused("device = \"main\"\n labell = \"k\"", token, "c.hcl:5:2: unknown key labell of node_key");
+}

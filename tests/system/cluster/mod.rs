@@ -14,6 +14,7 @@ mod namespace_seals;
 pub mod network;
 mod new_keys;
 mod newcomer;
+mod node_key;
 pub mod nodes;
 mod one_token;
 mod own_tokens;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use holdfast_tests::connection::free_port;
+use holdfast_tests::process::cpu_time;
 use holdfast_tests::program::holdfast;
 use holdfast_tests::until;
 
@@ -106,25 +108,17 @@ fn every_node_answers_as_one_and_a_revoked_token_is_good_at_none() {
     assert!(sent.header("location").is_some_and(|l| l.ends_with("/v1/sys/mounts")));
 }
 
-/// Seconds of CPU that a process has used.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-    let ticks: f64 = fields[11..13].iter().map(|t| t.parse::<f64>().expect("a number")).sum();
-    ticks / rustix::param::clock_ticks_per_second() as f64
-}
-
 /// Who waits for a change of the lead waits: each node used a whole core for it once.
 #[test]
 fn nodes_that_have_nothing_to_do_rest() {
     let nodes = Nodes::start(3);
     nodes.until_all_vote();
-    let used = |n: usize| cpu_seconds(nodes.server(n).pid());
-    let before: Vec<f64> = (0..3).map(used).collect();
+    let used = |n: usize| cpu_time(nodes.server(n).pid());
+    let before: Vec<Duration> = (0..3).map(used).collect();
     let time = Duration::from_secs(4);
     thread::sleep(time);
     for (n, before) in before.into_iter().enumerate() {
-        let share = (used(n) - before) / time.as_secs_f64();
+        let share = (used(n) - before).div_duration_f64(time);
         assert!(share < 0.3, "node {n} uses {share:.2} of a core while nobody asks anything");
     }
 }

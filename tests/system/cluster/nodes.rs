@@ -331,6 +331,17 @@ impl Nodes {
         self.servers[n].as_ref().expect("it runs")
     }
 
+    /// A file of what a node is.
+    pub fn node_file(&self, n: usize, name: &str) -> PathBuf {
+        self.folder.path().join(format!("n{n}/data/node")).join(name)
+    }
+
+    /// What a server has said, if it has ended by itself.
+    pub fn ended(&mut self, n: usize) -> Option<String> {
+        let server = self.servers[n].as_mut().expect("it was started");
+        (!server.is_alive()).then(|| server.log())
+    }
+
     pub fn kill(&mut self, n: usize) {
         if let Some(server) = self.servers[n].take() {
             server.kill();

@@ -20,6 +20,7 @@ use super::walls::{self, Walls};
 use super::{SEALS, STORAGES, dev, logging, shown_config};
 use crate::engines::ENGINES;
 use crate::named_devices::NamedDevices;
+use crate::node_key;
 use crate::seal_device::DeviceSetUp;
 use crate::seals::ConfiguredSeals;
 
@@ -141,18 +142,20 @@ async fn serve(
         api_addr: config.api_addr.clone().unwrap_or_else(|| first_url(&planned)),
         cluster_addr: storage::cluster_url(config, &planned),
     };
+    let named_devices = NamedDevices::new(spawner.clone());
+    let devices = named_devices.declared(config)?;
+    let key = node_key::kept(config, &devices)?;
     let (opened, recovery_mode) = match flags.recovery {
         true => {
-            let (opened, recovery) = storage::open_to_repair(config, &planned, &addresses).await?;
+            let (opened, recovery) = storage::open_to_repair(config, &planned, &addresses, key).await?;
             (opened, Some(recovery))
         }
-        false => (storage::open(config, &planned, &addresses).await?, None),
+        false => (storage::open(config, &planned, &addresses, key).await?, None),
     };
     let Opened { store, storage_type, max_entry_bytes, member } = opened;
     let read_again = flags.clone();
     let read_again = move || read_config(&read_again).map(|(config, _)| config);
     let seals = Arc::new(ConfiguredSeals::new(spawner.clone(), Box::new(read_again)));
-    let named_devices = NamedDevices::new(spawner.clone());
     let audit_rules = Rules {
         api_creation: config.unsafe_allow_api_audit_creation,
         prefixes: config.allow_audit_log_prefixing,
@@ -163,7 +166,7 @@ async fn serve(
         engines: ENGINES,
         seals: seals.of(config)?,
         seal_source: Some(seals.clone()),
-        devices: named_devices.declared(config)?,
+        devices,
         storage_type: storage_type.into(),
         cluster: member.clone().map(|m| m as Arc<dyn holdfast_core::cluster::Cluster>),
         audit: declared_audit(config, &audit_rules)?,

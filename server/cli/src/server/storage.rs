@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_cluster::recover::Recovery;
-use holdfast_cluster::{Node, Set};
+use holdfast_cluster::{KeyKept, Node, Set};
 use holdfast_config::{Config, Listener, RaftStorage, Storage};
 use holdfast_core::auto_join;
 use holdfast_core::cluster::{JoinFrom, JoinSecret};
@@ -28,14 +28,14 @@ pub struct Opened {
     pub member: Option<Arc<Node>>,
 }
 
-pub async fn open(config: &Config, planned: &[Planned], addresses: &Addresses) -> Result<Opened, String> {
+pub async fn open(config: &Config, planned: &[Planned], addresses: &Addresses, key: KeyKept) -> Result<Opened, String> {
     let limit = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let single = |folder, storage_type, max_entry_bytes| {
         let store = Store::open(&Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
         Ok(Opened { store, storage_type, max_entry_bytes, member: None })
     };
     match &config.storage {
-        Some(Storage::Raft(raft)) => member(config, raft, planned, addresses).await,
+        Some(Storage::Raft(raft)) => member(config, raft, planned, (addresses, key)).await,
         Some(Storage::File { path }) => single(Some(path.clone()), "file", limit(config.max_entry_size_bytes)),
         // In memory the request's size is the limit.
         _ => single(None, "inmem", usize::MAX),
@@ -48,14 +48,15 @@ pub async fn open_to_repair(
     config: &Config,
     planned: &[Planned],
     addresses: &Addresses,
+    key: KeyKept,
 ) -> Result<(Opened, RecoveryStore), String> {
     let Some(Storage::Raft(raft)) = &config.storage else {
-        return Ok((open(config, planned, addresses).await?, RecoveryStore::Writable));
+        return Ok((open(config, planned, addresses, key).await?, RecoveryStore::Writable));
     };
     let found = Recovery::open(&raft.path)?;
     let others: Vec<String> = found.others().map(|m| m.id.clone()).collect();
     drop(found);
-    let set = member_set(config, raft, addresses);
+    let set = member_set(config, raft, addresses, key);
     let max_entry_bytes = set.max_entry_bytes;
     if others.is_empty() {
         // Nobody else can hear it, and it listens for nobody.
@@ -76,7 +77,7 @@ pub async fn open_to_repair(
     Ok((Opened { store, storage_type: "raft", max_entry_bytes, member: None }, RecoveryStore::ReadOnly(why)))
 }
 
-fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses) -> Set {
+fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses, key: KeyKept) -> Set {
     let bytes = raft.max_entry_size_bytes.unwrap_or(config.max_entry_size_bytes);
     Set {
         path: raft.path.clone(),
@@ -91,6 +92,7 @@ fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses) -> Set
         autopilot_every: raft.autopilot_reconcile_interval,
         standby_reads: raft.standby_reads,
         stale_reads: raft.stale_reads,
+        key,
     }
 }
 
@@ -98,9 +100,9 @@ async fn member(
     config: &Config,
     raft: &RaftStorage,
     planned: &[Planned],
-    addresses: &Addresses,
+    (addresses, key): (&Addresses, KeyKept),
 ) -> Result<Opened, String> {
-    let set = member_set(config, raft, addresses);
+    let set = member_set(config, raft, addresses, key);
     let max_entry_bytes = set.max_entry_bytes;
     let (store, node) = Node::open(set).await?;
     if let Some(address) = listens_at(config, planned).filter(|_| !config.disable_clustering) {
