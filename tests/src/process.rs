@@ -18,6 +18,13 @@ pub fn lives(pid: u32) -> bool {
     status(pid, "State").is_some_and(|s| !s.starts_with(['Z', 'X']))
 }
 
+/// Whether no thread of a process runs any more (proc_pid_stat(5): the state comes behind the name in brackets).
+pub fn has_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let states = threads.map(|t| fs::read_to_string(t.expect("a thread").path().join("stat")).unwrap_or_default());
+    states.into_iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+}
+
 /// A field of `/proc/PID/status`.
 pub fn status(pid: u32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -75,6 +75,7 @@ async fn expire(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
                         continue;
                     }
                     match what {
+                        Due::Token(id) if tokens::lives_on(tx, id, now)? => {}
                         Due::Token(id) => {
                             acts.extend(tokens::load(tx, id)?.map(|token| Act::token_expired(namespace, &token)));
                             tokens::revoke_tree(tx, id)?;

@@ -122,7 +122,7 @@ async fn carry_out(
             if !router::is_in_service(tx, &mount.entry)? {
                 return Ok(None);
             }
-            let Some(act) = backend.begin_chore(tx, name, core.clock.now())? else { return Ok(None) };
+            let Some(act) = backend.begin_chore(tx, name, core.clock.cluster())? else { return Ok(None) };
             let key = intents::add(tx, mount, "", &act, core.clock.cluster())?;
             Ok(Some((key, act)))
         })
@@ -157,7 +157,7 @@ async fn carry_out(
             let committed = core.transact(open, |tx| {
                 tx.enter(mount.scope);
                 intents::complete(tx, mount, &key)?;
-                backend.end_chore(tx, name, core.clock.now(), Ok(&done))
+                backend.end_chore(tx, name, core.clock.cluster(), Ok(&done))
             });
             match committed.await {
                 Ok(()) => {
@@ -185,7 +185,7 @@ async fn carry_out(
                     true => intents::give_back(tx, mount, &key, &outside, &why, core.clock.cluster())?,
                     false => intents::drop_open(tx, &key)?,
                 }
-                backend.end_chore(tx, name, core.clock.now(), Err(&why))
+                backend.end_chore(tx, name, core.clock.cluster(), Err(&why))
             })
             .await?;
             core.did(open, vec![told(mount, name).failed(&why)]);

@@ -6,7 +6,9 @@
 //! when an operator confirms the wall clock ([`Clock::confirm`]), when the wall clock has come back, or
 //! when it has kept its new course for [`STEADY`]. Meanwhile cluster time goes on with the clock of the
 //! boot, and whoever asks [`Clock::now`] is told the later of both: a token past its end by either
-//! is refused, though it is not swept.
+//! is refused, though it is not swept. Leases of engines are reckoned in cluster time alone: what they stand for
+//! outside ends neither early nor late because a clock was wrong for a while. So is the sweep of tokens that
+//! were issued meanwhile.
 //!
 //! Cluster time is stored with what is committed (at most once a second), so that a wall clock that was
 //! set back while the server was down is noticed too.
@@ -147,6 +149,12 @@ impl Clock {
     /// The wall clock as this server has it.
     pub fn wall(&self) -> Timestamp {
         self.clocks.wall()
+    }
+
+    /// How far the wall clock is ahead of cluster time; nothing, as long as it is not in doubt.
+    pub fn wall_ahead(&self) -> Duration {
+        let ahead = of_timestamp(self.clocks.wall()).saturating_sub(self.cluster_ns());
+        if ahead > APART_NS { Duration::from_nanos(ahead.unsigned_abs()) } else { Duration::ZERO }
     }
 
     /// Time since the boot: for pauses, which no change of the wall clock may stretch.

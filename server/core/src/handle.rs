@@ -516,9 +516,9 @@ impl Way<'_> {
                                 return Err(Error::bad_request(LAST_USE));
                             }
                             let (caller, role) = (&authorised.caller, new.counted_as.clone());
+                            let now = self.core.clock.cluster();
                             self.core.metrics.leases_created.add(1);
-                            response.lease =
-                                Some(leases::issue(tx, mount, &self.request.path, *new, caller, self.now)?);
+                            response.lease = Some(leases::issue(tx, mount, &self.request.path, *new, caller, now)?);
                             self.core.allow_lease(self.open, tx, self.place(), mount, &role)?;
                         }
                         self.finish(&authorised, found, &mut response)?;

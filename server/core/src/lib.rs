@@ -414,8 +414,10 @@ impl Core {
         run: &mut impl FnMut(&mut Tx) -> Result<R>,
     ) -> Result<(Result<R>, Option<holdfast_storage::Ticket>, Vec<tx::Effect>), CommitError> {
         let in_flight = view.sees_in_flight();
-        let mut tx =
-            Tx::new(view, Barrier::clone(&open.barrier.load())).cached(&open.opened).with_devices(&self.devices);
+        let mut tx = Tx::new(view, Barrier::clone(&open.barrier.load()))
+            .cached(&open.opened)
+            .with_devices(&self.devices)
+            .with_wall_ahead(self.clock.wall_ahead());
         let result = run(&mut tx);
         let effects = tx.take_effects();
         let failed = result.is_err();

@@ -8,6 +8,7 @@ mod listing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_sdk::{Error, LAST_USES, ManagedKey, Place, Result, Table, Timestamp, TokenId, Transaction};
 use holdfast_seal::{Barrier, LockList, OwnRing, SealError};
@@ -94,6 +95,7 @@ pub struct Tx {
     uses: Vec<Thing>,
     made: Vec<Made>,
     read_only: bool,
+    wall_ahead: Duration,
 }
 
 /// What the barrier refuses, as a client is told.
@@ -123,6 +125,7 @@ impl Tx {
             uses: Vec::new(),
             made: Vec::new(),
             read_only: false,
+            wall_ahead: Duration::ZERO,
         }
     }
 
@@ -145,6 +148,16 @@ impl Tx {
     pub fn with_devices(mut self, devices: &Arc<Devices>) -> Tx {
         self.devices = Some(devices.clone());
         self
+    }
+
+    /// What is told as now lies so far ahead of cluster time.
+    pub fn with_wall_ahead(self, wall_ahead: Duration) -> Tx {
+        Tx { wall_ahead, ..self }
+    }
+
+    /// When, by cluster time, something ends whose end was reckoned from what was told as now.
+    pub fn by_cluster_time(&self, end: Timestamp) -> Timestamp {
+        Timestamp(end.0.saturating_sub(u64::try_from(self.wall_ahead.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// One that remembers no reads and refuses writes.

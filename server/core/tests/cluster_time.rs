@@ -16,6 +16,7 @@ use support::{Server, core};
 
 const ENGINES: EngineTable = EngineTable { secrets: &[], auth: &[], databases: &[] };
 const HOUR: i64 = 3600;
+const TEN_YEARS: i64 = 10 * 365 * 24 * HOUR;
 
 struct Site {
     server: Server,
@@ -138,6 +139,41 @@ async fn a_token_of_a_wrong_hour_does_not_outlive_its_time_when_the_clock_is_put
     assert!(site.is_good(&made).await);
     site.clocks.pass(3600 + 4);
     assert!(!site.is_good(&made).await);
+}
+
+/// It is refused at once; that its leases and its record go needs an end by cluster time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_issued_ten_years_ahead_is_swept_when_its_time_is_over() {
+    let site = Site::new().await;
+    site.clocks.set_wall_by(TEN_YEARS);
+    site.until_paused(true).await;
+    let made = site.token().await;
+    let renewed = site.token().await;
+    site.server.ask(&renewed, Operation::Update, "auth/token/renew-self", Value::Null).await.expect(200);
+    site.clocks.set_wall_by(-TEN_YEARS);
+    site.until_paused(false).await;
+    assert!(!site.is_good(&made).await && !site.is_good(&renewed).await);
+    site.clocks.pass(3500);
+    a_while().await;
+    assert_eq!(site.swept(), 0);
+    site.clocks.pass(101);
+    site.until_swept(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_issued_while_the_clock_was_in_doubt_has_its_time_when_it_is_believed() {
+    let site = Site::new().await;
+    site.clocks.set_wall_by(24 * HOUR);
+    site.until_paused(true).await;
+    let made = site.token().await;
+    site.server.write("sys/clock/confirm", Value::Null).await.expect(204);
+    site.until_paused(false).await;
+    a_while().await;
+    assert!(site.is_good(&made).await);
+    assert_eq!(site.swept(), 0);
+    site.clocks.pass(3601);
+    assert!(!site.is_good(&made).await);
+    site.until_swept(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,6 +106,40 @@ async fn what_was_made_ends_with_its_lease_and_not_before() {
     assert_eq!(site.server.list("db/users").await.status, 404, "the engine was told");
 }
 
+/// What a lease stands for cannot be brought back, and must not be left: it has its time, by cluster time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_has_its_time_whatever_the_wall_clock_says() {
+    const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
+    let site = Site::new("jumps").await;
+    let before = site.lease().await;
+    let until_paused = async |paused: bool| {
+        for _ in 0..500 {
+            if site.server.read("sys/clock").await.expect(200)["data"]["expiry_paused"] == paused {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("expiry is not as it should be");
+    };
+    for jump in [TEN_YEARS, 3600, -3600] {
+        site.clocks.set_wall_by(jump);
+        until_paused(true).await;
+        let meanwhile = site.lease().await;
+        for lease in [&before, &meanwhile] {
+            let renewed = site.server.write("sys/leases/renew", json!({"lease_id": lease})).await.expect(200);
+            assert_eq!(renewed["lease_duration"], LEASE_SECS.0, "after a jump of {jump} s");
+            assert_eq!(site.lookup(lease).await.expect(200)["data"]["ttl"], LEASE_SECS.0);
+        }
+        site.clocks.set_wall_by(-jump);
+        until_paused(false).await;
+    }
+    site.clocks.pass(LEASE_SECS.0 - 1);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(site.world.users().len(), 4);
+    site.clocks.pass(1);
+    site.until_no_user().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewal_moves_both_ends_up_to_the_maximum() {
     let site = Site::new("renews").await;

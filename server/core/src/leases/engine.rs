@@ -210,7 +210,7 @@ pub fn live_by_role(tx: &mut Tx, mount: &[u8; 16], limit: usize) -> Result<Vec<(
     })
 }
 
-/// Make the lease of an answer.
+/// Make the lease of an answer. `now` is cluster time: a wall clock that is wrong for an hour moves no lease's end.
 pub fn issue(tx: &mut Tx, mount: &Mount, path: &str, new: NewLease, caller: &Caller, now: Timestamp) -> Result<Lease> {
     let id = format!("{path}/{}{}", random::alphanumeric(24)?, namespaces::suffix(tx)?);
     let end = now.plus_secs(new.ttl_secs);

@@ -211,7 +211,7 @@ pub async fn renew(
     let outside: Outside = lease.outside();
     let ceilings = mount.entry.limits(core.options.limits);
     let limits = Limits { default_secs: ceilings.default_secs, max_secs: ceilings.max_secs };
-    let now = core.clock.now();
+    let now = core.clock.cluster();
     let granted = core
         .transact(open, |tx| {
             tx.enter(mount.scope);

@@ -108,7 +108,8 @@ fn lookup(_: &System, tx: &mut Tx, call: &Call<'_>, p: ById) -> Result<Response>
             show(&mut m, e.issued(), e.expires, renewed, e.renewable, e.ttl_left_secs(call.now));
         }
         Of::Engine(e) => {
-            show(&mut m, e.issued(), Some(e.expires()), e.last_renewal(), e.renewable, e.ttl_left_secs(call.now));
+            let left = e.ttl_left_secs(call.cluster_now);
+            show(&mut m, e.issued(), Some(e.expires()), e.last_renewal(), e.renewable, left);
             if let Some(key) = e.ending() {
                 m.insert("ttl".into(), 0.into());
                 m.insert("revocation".into(), Value::Object(revocation(tx, key)?));
@@ -166,7 +167,7 @@ fn renew_outside(sys: &System, tx: &mut Tx, call: &Call<'_>, p: Renew) -> Result
     let id = named(call, p.lease_id)?;
     let lease = match leases::find(tx, &id)? {
         Some(Of::Token(..)) => return Err(Error::bad_request("tokens cannot be renewed through this endpoint")),
-        Some(Of::Engine(lease)) if lease.lives(call.now) => *lease,
+        Some(Of::Engine(lease)) if lease.lives(call.cluster_now) => *lease,
         _ => return Err(Error::bad_request("lease not found")),
     };
     if !lease.renewable {

@@ -70,7 +70,7 @@ pub fn store(tx: &mut Tx, token: &str, entry: &mut TokenEntry) -> Result<TokenId
     let namespace = tx.namespace();
     let id = TokenId { namespace, own: tx.within(TOKENS.of(namespace), |tx| tx.id(TOKEN, token))? };
     if let Some(end) = entry.expires {
-        entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(id))?);
+        entry.expiry_key = Some(expiry::put(tx, tx.by_cluster_time(end), &Due::Token(id))?);
     }
     leases::put_token(tx, &id, entry)?;
     tx.within(TOKENS.of(namespace), |tx| {
@@ -174,9 +174,19 @@ pub fn set_end(tx: &mut Tx, id: &TokenId, entry: &mut TokenEntry, end: Option<Ti
     }
     entry.expires = end;
     if let Some(end) = end {
-        entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(*id))?);
+        entry.expiry_key = Some(expiry::put(tx, tx.by_cluster_time(end), &Due::Token(*id))?);
     }
     save(tx, id, entry)
+}
+
+/// What is due by the expiry index has a later end all the same: it was issued while the wall clock was ahead of cluster
+/// time, which has followed it since. True: the token is looked at again then.
+pub fn lives_on(tx: &mut Tx, id: &TokenId, now: Timestamp) -> Result<bool> {
+    let Some(mut entry) = load(tx, id)? else { return Ok(false) };
+    // The index knows whole milliseconds.
+    let Some(end) = entry.expires.filter(|_| !entry.has_ended(Timestamp(now.0 + 1_000_000))) else { return Ok(false) };
+    entry.expiry_key = Some(expiry::put(tx, end, &Due::Token(*id))?);
+    save(tx, id, &entry).map(|()| true)
 }
 
 /// Remove one token and all its records, its cubbyhole too, leaving its children as they are.

@@ -332,7 +332,7 @@ pub fn write(database: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Res
     let name = name_of(call);
     let (mut changed, _) = Connection::changed(Connection::load(tx, name)?, call, &p)?;
     changed.check()?;
-    root::schedule(tx, name, &mut changed, call.now)?;
+    root::schedule(tx, name, &mut changed, call.cluster_now)?;
     // What an earlier one of this name made is taken back by this one.
     tx.delete(Place::Name(DELETED, name))?;
     database.opened.close(name);

@@ -29,7 +29,7 @@ pub fn intend(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Resul
     let user = NewUser {
         name: username.clone(),
         password,
-        until: call.now.plus_secs(granted.ttl_secs),
+        until: call.cluster_now.plus_secs(granted.ttl_secs),
         statements: role.creation,
     };
     let plugin = database.opened.get(&role.db_name, &connection)?;

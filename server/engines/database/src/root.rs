@@ -177,7 +177,7 @@ pub fn intend(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Resul
 
 pub fn rotated(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let done = call.done.ok_or_else(|| Error::internal("a password was to be set and was not"))?;
-    finish(database, tx, name_of(call), done, call.now)?;
+    finish(database, tx, name_of(call), done, call.cluster_now)?;
     Ok(Response::empty())
 }
 

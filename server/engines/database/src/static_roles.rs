@@ -223,9 +223,9 @@ pub fn write(_: &Database, tx: &mut Tx, call: &Call<'_>, p: Write) -> Result<Res
     let name = name_of(call);
     let (mut role, is_new) = StaticRole::changed(tx, call, p)?;
     match (is_new, call.done) {
-        (true, Some(done)) => role.rotated(tx, name, done, call.now)?,
+        (true, Some(done)) => role.rotated(tx, name, done, call.cluster_now)?,
         (false, None) => {
-            let next = role.next_rotation(call.now)?;
+            let next = role.next_rotation(call.cluster_now)?;
             role.save_due(tx, name, next)?;
         }
         _ => return Err(Error::Unavailable("the role was made or deleted meanwhile; try again".into())),
@@ -272,11 +272,11 @@ pub fn creds(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Respon
     let role = StaticRole::load(tx, name)?.ok_or_else(|| Error::bad_request(format!("unknown role: {name}")))?;
     Connection::of_role(tx, &role.db_name)?.require_allowed(name)?;
     tx.note_use(&use_of(name), Place::Name(STATIC_ROLES, name));
-    let next = role.next_rotation(call.now)?;
+    let next = role.next_rotation(call.cluster_now)?;
     let mut m = Map::new();
     role.show(&mut m);
     m.insert("password".into(), role.password.into());
-    m.insert("ttl".into(), next.0.saturating_sub(call.now.0).div_ceil(1_000_000_000).into());
+    m.insert("ttl".into(), next.0.saturating_sub(call.cluster_now.0).div_ceil(1_000_000_000).into());
     Ok(Response::data(m))
 }
 
@@ -296,14 +296,14 @@ pub fn intend_rotation(database: &Database, tx: &mut Tx, call: &Call<'_>, _: ())
         )),
         other => other,
     })?;
-    let again = call.now.plus_secs(TIME_OUT.as_secs() + pause_secs(role.failures));
+    let again = call.cluster_now.plus_secs(TIME_OUT.as_secs() + pause_secs(role.failures));
     role.save_due(tx, name, again)?;
     Ok(Some(act))
 }
 
 pub fn rotate(_: &Database, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     let done = call.done.ok_or_else(|| Error::internal("a password was to be set and was not"))?;
-    to_rotate(tx, call)?.rotated(tx, name_of(call), done, call.now)?;
+    to_rotate(tx, call)?.rotated(tx, name_of(call), done, call.cluster_now)?;
     Ok(Response::empty())
 }
 
