@@ -37,6 +37,8 @@ def arguments():
                    help="size of the store of the part `secrets`")
     p.add_argument("--leases", type=int, default=env.get("HOLDFAST_BENCH_LEASES", "1000000"), metavar="N",
                    help="how many there are in the parts `leases` and `many-tokens`: at least 200,000")
+    p.add_argument("--kills", type=int, default=env.get("HOLDFAST_BENCH_KILLS", "15"), metavar="N",
+                   help="how often the leader is killed in the part `cluster`")
     p.add_argument("--dir", default=env.get("HOLDFAST_BENCH_DIR", "/var/tmp"),
                    help="where data lives while measuring: a disk, not tmpfs")
     for name in ("binary", "bare", "fsync", "raw", "bao"):
@@ -46,10 +48,12 @@ def arguments():
         p.error(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if o.rounds < 1 or o.seconds < 1 or o.secrets < 2 or o.secrets % 2:
         p.error("rounds and seconds are at least 1, secrets an even number")
+    if o.kills < 1:
+        p.error("the leader is killed once at least")
     if o.leases < 200_000:
         p.error("leases are at least 200,000")
-    # A million of them take minutes to make: only who names these parts waits for them.
-    o.parts = o.parts or [name for name in PARTS if name not in ("leases", "users", "many-tokens")]
+    # A million of them take minutes to make, and so do clusters: only who names these parts waits for them.
+    o.parts = o.parts or [name for name in PARTS if name not in ("leases", "users", "many-tokens", "cluster")]
     return o
 
 

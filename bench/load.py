@@ -30,7 +30,7 @@ class Request:
     ends: int = 0        # Unix time: @TTL@ in the body is the number of seconds until then
 
 
-def command(server, request, seconds, once=False):
+def command(server, request, seconds, once=False, connections=CONNECTIONS):
     """wrk's arguments and environment."""
     body = ""
     if request.body is not None:
@@ -42,8 +42,8 @@ def command(server, request, seconds, once=False):
            "BENCH_PLAIN": "1" if request.plain else "0", "BENCH_END": str(request.ends or ""),
            "BENCH_STEP": str(request.step),
            "BENCH_KEYS": str(request.keys), "BENCH_ONCE": "1" if once else "0",
-           "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(CONNECTIONS)}
-    argv = ["wrk", f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",
+           "BENCH_THREADS": str(THREADS), "BENCH_CONNECTIONS": str(connections)}
+    argv = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
             "-s", str(HERE / "load.lua"), f"https://127.0.0.1:{server.port}/v1/{request.path}"]
     return argv, env
 
@@ -56,10 +56,10 @@ def figures(output, error):
     return {**run, "rate": (run["requests"] - run["not_2xx"]) / run["seconds"]}
 
 
-def run(server, request, seconds):
+def run(server, request, seconds, connections=CONNECTIONS):
     """One run: the rate of good answers a second, latency, the server's CPU time for each, and how much of the
     machine other programs used meanwhile (0 to 1)."""
-    argv, env = command(server, request, seconds)
+    argv, env = command(server, request, seconds, connections=connections)
     used, watch = server.process.cpu_s(), Watch()
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=seconds + 90)
     used = server.process.cpu_s() - used

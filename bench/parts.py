@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import cluster
 import leases
 import load
 import users
@@ -444,4 +445,4 @@ def started(figure, times_ms, at_most=None):
 PARTS = {"read": read, "audit": audit, "devices": devices, "write": write, "one-key": one_key, "token-create": token_create,
          "lookup": lookup, "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
          "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure,
-         "users": users.measure, "many-tokens": many_tokens}
+         "cluster": cluster.measure, "users": users.measure, "many-tokens": many_tokens}

@@ -147,11 +147,14 @@ class Server:
             root.ok("PUT", f"sys/policies/acl/{name}", {"policy": text})
         return root.ok("POST", "auth/token/create", {"policies": list(policies), "ttl": "24h"})["auth"]["client_token"]
 
+    def launch(self):
+        self.process = Process([self.binary, "server", f"-config={self.folder}/server.hcl"], self.folder,
+                               self.environment)
+
     def start(self):
         """Start; initialise the first time. The milliseconds from the start of the process to unsealed."""
         begin = time.monotonic()
-        self.process = Process([self.binary, "server", f"-config={self.folder}/server.hcl"], self.folder,
-                               self.environment)
+        self.launch()
         client = self.client()
         client.wait(self.process, "sys/seal-status", lambda _: True)
         if self.root_token is None:
