@@ -317,7 +317,13 @@ impl Core {
     /// What is wrong between this node and its cluster, for people.
     pub(crate) fn cluster_trouble(&self) -> Option<String> {
         let removed = self.is_removed().then(|| REMOVED.to_owned());
-        removed.or_else(|| lock(&self.joins.foreign).clone())
+        let broken = || self.options.cluster.as_ref().and_then(|cluster| cluster.lead().broken);
+        let broken = || {
+            broken().map(|reason| {
+                format!("this node takes part in the cluster no longer ({reason}): look at its disk, then restart it")
+            })
+        };
+        removed.or_else(broken).or_else(|| lock(&self.joins.foreign).clone())
     }
 
     /// Join the cluster of a node. With a device that is all; else it waits for shares.
@@ -657,6 +663,14 @@ impl Core {
                 return refuse(format!(
                     "a member called {server_id:?} is known by another key: remove it first, or give the new node a \
                      name of its own"
+                ));
+            }
+            // Only who has no store joins.
+            Some(m) if m.votes || cluster.progress().get(&server_id).is_some_and(|p| p.matched > 0) => {
+                return refuse(format!(
+                    "{server_id:?} is a member that has confirmed entries, and has lost its store: with an empty one it \
+                     would stand for what it no longer knows. If the store is lost for good, let the others forget it \
+                     (operator raft remove-peer {server_id}), then let it join anew"
                 ));
             }
             Some(m) if m.peer == peer => None,

@@ -8,13 +8,13 @@ mod clients;
 mod faults;
 
 use std::env;
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use holdfast_tests::process::has_stopped;
 use holdfast_tests::until;
 
 use crate::cluster::disturbed;
@@ -31,6 +31,11 @@ fn number(name: &str) -> Option<u64> {
 /// Let each of these faults happen once at least, in an order that follows from the seed.
 fn suffer(count: usize, seed: u64, faults: &[Fault]) {
     suffer_with(count, seed, faults, With::default());
+}
+
+/// All faults where there is time for them, else these.
+fn all_if_long(short: &'static [Fault]) -> &'static [Fault] {
+    if number("HOLDFAST_CHAOS_MINUTES").is_some() { Fault::ALL } else { short }
 }
 
 /// The same where each node has a network namespace of its own, on a machine that lets us make some.
@@ -83,17 +88,17 @@ fn three_nodes_under_faults_answer_as_one_and_lose_nothing() {
 
 #[test]
 fn five_nodes_under_faults_answer_as_one_and_lose_nothing() {
-    suffer(5, 2_718_281, Fault::OF_THE_NETWORK);
+    suffer(5, 2_718_281, Fault::ALL);
 }
 
 #[test]
 fn three_nodes_in_network_namespaces_answer_as_one_and_lose_nothing() {
-    suffer_in_namespaces(3, 1_732_050, Fault::OF_THE_NETWORK);
+    suffer_in_namespaces(3, 1_732_050, all_if_long(Fault::OF_THE_NETWORK));
 }
 
 #[test]
 fn five_nodes_in_network_namespaces_answer_as_one_and_lose_nothing() {
-    suffer_in_namespaces(5, 2_236_067, Fault::OF_THE_NETWORK);
+    suffer_in_namespaces(5, 2_236_067, all_if_long(Fault::OF_THE_NETWORK));
 }
 
 #[test]
@@ -128,11 +133,4 @@ fn a_leader_whose_machine_slept_does_not_answer_with_what_was_true_before() {
     }
     network.heal();
     assert_eq!(nodes.read(asleep, "kv/a").at("/data/v"), 2);
-}
-
-/// Whether no thread of a process runs any more (proc_pid_stat(5): the state comes behind the name in brackets).
-fn has_stopped(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
-    let states = threads.map(|t| fs::read_to_string(t.expect("a thread").path().join("stat")).unwrap_or_default());
-    states.into_iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
 }

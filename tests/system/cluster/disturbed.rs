@@ -24,12 +24,17 @@ const SYNC_TAKES_MS: u64 = 1;
 const SYNC_FAILS: u64 = 2;
 const DISK_IS_FULL: u64 = 3;
 const SLEPT_MS: u64 = 4;
-const NUMBERS: u64 = 5;
+const PASSED_S: u64 = 5;
+const WRITE_FAILS: u64 = 6;
+const NUMBERS: u64 = 7;
+/// Of these nothing is undone when all is well again: what was slept was slept.
+const STAY: [u64; 2] = [SLEPT_MS, PASSED_S];
 
 /// The faults of one member.
 pub struct Faults {
     file: File,
     slept: Cell<Duration>,
+    passed: Cell<Duration>,
 }
 
 impl Faults {
@@ -52,6 +57,11 @@ impl Faults {
         self.set(SYNC_FAILS, fails.into());
     }
 
+    /// Let each write to a file at a certain place fail, as of a store.
+    pub fn failing_writes(&self, fails: bool) {
+        self.set(WRITE_FAILS, fails.into());
+    }
+
     /// Let nothing be written to a file for want of room.
     pub fn full_disk(&self, full: bool) {
         self.set(DISK_IS_FULL, full.into());
@@ -63,9 +73,16 @@ impl Faults {
         self.set(SLEPT_MS, self.slept.get().as_millis() as i64);
     }
 
-    /// All is well again. What was slept was slept.
+    /// Let its clocks go on by so much at once, that of the boot too. The one by which it measures how long something
+    /// takes does not: the machine stood still meanwhile, as nobody can wait for an hour.
+    pub fn pass(&self, more: Duration) {
+        self.passed.set(self.passed.get() + more);
+        self.set(PASSED_S, self.passed.get().as_secs() as i64);
+    }
+
+    /// All is well again.
     pub fn heal(&self) {
-        for at in (0..NUMBERS).filter(|at| *at != SLEPT_MS) {
+        for at in (0..NUMBERS).filter(|at| !STAY.contains(at)) {
             self.set(at, 0);
         }
     }
@@ -95,6 +112,11 @@ impl Between for Disturbed {
             format!("retry_join {{\n leader_api_addr = \"http://{host}:{port}\"\n}}\n")
         });
         joins.collect::<String>() + self.storage
+    }
+
+    /// What a member counts it tells by itself, whoever leads.
+    fn listens_with(&self, _n: usize) -> String {
+        "telemetry {\n unauthenticated_metrics_access = true\n}".into()
     }
 
     fn command(&self, n: usize, _folder: &Path) -> Command {
@@ -131,7 +153,7 @@ pub fn start_with(count: usize, network: Option<Arc<dyn Network>>, storage: &'st
     let faults = (0..count).map(|n| {
         let path = faults_of(folder.path(), n);
         let file = OpenOptions::new().write(true).create_new(true).open(path).expect("a file of faults");
-        let faults = Faults { file, slept: Cell::default() };
+        let faults = Faults { file, slept: Cell::default(), passed: Cell::default() };
         (0..NUMBERS).for_each(|at| faults.set(at, 0));
         faults
     });

@@ -2,6 +2,8 @@
 
 mod audit_seals;
 mod autopilot;
+mod broken_disk;
+mod clock_jumps;
 pub mod disturbed;
 mod forwarded;
 mod full_disk;
@@ -9,6 +11,7 @@ mod hvac;
 mod joining;
 mod log_size;
 mod logins;
+mod lost_store;
 mod members_port;
 mod namespace_seals;
 pub mod network;

@@ -323,6 +323,17 @@ impl Nodes {
         fs::remove_dir_all(self.stored(n)).expect("a folder that is there");
     }
 
+    /// The same, but for the key by which the others know it.
+    pub fn lose_store(&self, n: usize) {
+        for entry in fs::read_dir(self.stored(n)).expect("a folder that is there") {
+            let path = entry.expect("an entry").path();
+            if !path.ends_with("node") {
+                let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                gone.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+        }
+    }
+
     pub fn count(&self) -> usize {
         self.ports.len()
     }

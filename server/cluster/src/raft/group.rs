@@ -458,18 +458,23 @@ impl Agreement for Agreed {
     fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
         let raft = self.raft.clone();
         let mut agreed: Agreeing = Box::pin(async move {
-            let (responder, done) = ProgressResponder::complete_only();
+            let (responder, mut has_majority, mut done) = ProgressResponder::new();
             let write = raft.write(Changes(payload.into())).responder(responder);
             // It may have lost the lead and have it again: others may have written meanwhile.
             let sent = write.with_leader(CommittedLeader { term }).await;
             sent.map_err(|e| Disagreement::Unknown(e.to_string()))?;
-            match Types::timeout(COMMIT_WITHIN, done).await {
-                Ok(Ok(Ok(_))) => Ok(()),
+            let answer = match Types::timeout(COMMIT_WITHIN, &mut done).await {
+                Ok(answer) => answer,
+                // It is applied, however long that takes: a snapshot that takes the store's place, say.
+                Err(_) if has_majority.try_recv().is_ok() => done.await,
+                Err(_) => return Err(Disagreement::Unknown("no majority of the members answers".into())),
+            };
+            match answer {
+                Ok(Ok(_)) => Ok(()),
                 // openraft says so only of what it had not appended.
-                Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(Disagreement::NotLeader),
-                Ok(Ok(Err(e))) => Err(Disagreement::Unknown(e.to_string())),
-                Ok(Err(_)) => Err(Disagreement::Unknown("this member takes part no longer".into())),
-                Err(_) => Err(Disagreement::Unknown("no majority of the members answers".into())),
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(Disagreement::NotLeader),
+                Ok(Err(e)) => Err(Disagreement::Unknown(e.to_string())),
+                Err(_) => Err(Disagreement::Unknown("this member takes part no longer".into())),
             }
         });
         let runtime = self.runtime.clone();
