@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -22,6 +22,8 @@ pub struct Terminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    /// Ends when nobody holds the other side any more.
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -55,8 +57,8 @@ impl Terminal {
         let child = session.spawn().unwrap_or_else(|e| panic!("{session:?} cannot be started: {e}"));
         let keyboard = File::from(ours);
         let screen = Arc::new(Mutex::new(Vec::new()));
-        read_in_background(keyboard.try_clone().expect("a second handle"), screen.clone());
-        Terminal { child, keyboard, screen }
+        let reader = read_in_background(keyboard.try_clone().expect("a second handle"), screen.clone());
+        Terminal { child, keyboard, screen, reader }
     }
 
     /// Everything that was shown so far, with the terminal's own line ends.
@@ -98,13 +100,7 @@ impl Terminal {
         use std::os::unix::process::ExitStatusExt;
         let status = until(LIMIT, "the program's end", || self.child.try_wait().expect("a child can be waited for"));
         // What it wrote last may still be on its way.
-        let mut before = None;
-        until(LIMIT, "the last of the screen", || {
-            let now = self.shown();
-            let same = before.as_ref() == Some(&now);
-            before = Some(now);
-            same.then_some(())
-        });
+        until(LIMIT, "the last of the screen", || self.reader.is_finished().then_some(()));
         let code = status.code().or(status.signal().map(|s| 128 + s));
         (code.expect("a code or a signal"), self.shown())
     }
@@ -117,12 +113,12 @@ impl Drop for Terminal {
     }
 }
 
-fn read_in_background(mut from: File, screen: Arc<Mutex<Vec<u8>>>) {
+fn read_in_background(mut from: File, screen: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut part = [0; 4096];
         // The end is an error: nobody holds the other side any more.
         while let Ok(n @ 1..) = from.read(&mut part) {
             screen.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&part[..n]);
         }
-    });
+    })
 }

@@ -198,8 +198,9 @@ impl Node {
     /// Whether a key is a member's, as this node knows or was told by a member.
     pub(crate) fn knows(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };
+        // Who surely leads knows best: what it was told before may name one that was removed since.
         group.members().0.iter().any(|m| m.peer.key_hash == key_hash)
-            || lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash)
+            || !group.lead().sure && lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash)
     }
 
     /// Where the member with a key is, as this node knows.
