@@ -45,6 +45,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Let two files change their names, at once. `Unsupported`: this file system cannot.
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()>;
     /// Make creations, removals and renames durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Bytes an ordinary user may still write.
@@ -126,6 +128,15 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))
+    }
+
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, self.path(one), CWD, self.path(other), RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+            other => Ok(other?),
+        }
     }
 
     fn sync_folder(&self) -> io::Result<()> {

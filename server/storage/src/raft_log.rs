@@ -15,7 +15,7 @@ use crate::log::{AppendError, Log, Place};
 use crate::pipeline::lock;
 use crate::redb_file::is_full;
 use crate::state::Mark;
-use crate::store::write_new;
+use crate::store::{make_spare, write_over};
 use crate::{StoreError, Value};
 
 /// Bytes of the newest entries that stay in memory.
@@ -117,6 +117,10 @@ impl Orders {
         lock(&self.given).queue.pop_front()
     }
 
+    fn is_closed(&self) -> bool {
+        lock(&self.given).closed
+    }
+
     /// What was given is still done.
     fn close(&self) {
         lock(&self.given).closed = true;
@@ -150,6 +154,10 @@ impl RaftLog {
         if let Some(disk) = &disk {
             index.purged = read_purged(&**disk)?;
             index.vote = read_vote(&**disk)?;
+            if let Some(vote) = &index.vote {
+                // Of a store that an earlier program has written.
+                let _there_is_no_room = make_spare(&**disk, VOTE_FILE, &encode_vote(vote));
+            }
             let known = index.purged.map_or(0, |m| m.index);
             let mut first = None;
             let opened = Log::open_with_places(disk.clone(), store_id, known, |entry, place| {
@@ -425,37 +433,31 @@ impl Writer {
                             }
                         }
                     }
-                    let outcome = self.append(&records).await;
+                    let outcome = self.append(&records, &orders).await;
                     for done in waiting {
                         done(copied(&outcome));
                     }
                 }
-                Order::Vote(vote, done) => done(self.beside(VOTE_FILE, &encode_vote(&vote))),
+                Order::Vote(vote, done) => done(self.beside(VOTE_FILE, &encode_vote(&vote), &orders).await),
                 Order::Truncate { first, place, done } => done(self.truncate(first, place)),
-                Order::Purge(mark, done) => done(self.purge(mark)),
+                Order::Purge(mark, done) => done(self.purge(mark, &orders).await),
             }
         }
     }
 
-    async fn append(&mut self, records: &[Record]) -> io::Result<()> {
+    async fn append(&mut self, records: &[Record], orders: &Orders) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let Some(first) = records.first().map(|r| r.mark.index) else { return Ok(()) };
         if first != log.next_index() {
             log.start_anew(first)?;
         }
-        let mut said = false;
+        let mut wait = ForRoom::default();
         loop {
             match log.append_each(records.iter().map(|r| (r.mark.term, &*r.payload))) {
                 Ok(()) => break,
                 // Everything behind waits too: nothing is acknowledged meanwhile, and others go on.
                 Err(AppendError::Nothing(e) | AppendError::Unknown(e)) if is_full(&e) => {
-                    if !std::mem::replace(&mut said, true) {
-                        tracing::error!("the disk that holds the log is full; it is tried again until there is room");
-                    }
-                    if self.shared.strong_count() == 0 {
-                        return Err(e);
-                    }
-                    self.executor.sleep(LOOK_FOR_ROOM).await;
+                    wait.after(e, orders, &*self.executor).await?;
                 }
                 Err(e) => return Err(io::Error::other(e.to_string())),
             }
@@ -480,25 +482,47 @@ impl Writer {
         log.truncate_from(first, place).map_err(|e| io::Error::other(e.to_string()))
     }
 
-    fn purge(&mut self, mark: Mark) -> io::Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
+    async fn purge(&mut self, mark: Mark, orders: &Orders) -> io::Result<()> {
         let mut bytes = PURGED_MAGIC.to_vec();
         bytes.extend_from_slice(&mark.term.to_le_bytes());
         bytes.extend_from_slice(&mark.index.to_le_bytes());
-        if let Some(disk) = &self.disk {
-            write_new(&**disk, PURGED_FILE, &sealed(bytes))?;
-        }
+        self.beside(PURGED_FILE, &sealed(bytes), orders).await?;
+        let Some(log) = &mut self.log else { return Ok(()) };
         if let Some(shared) = self.shared.upgrade() {
             lock(&shared.files).clear();
         }
         if mark.index >= log.next_index() { log.start_anew(mark.index + 1) } else { log.forget_through(mark.index) }
     }
 
-    fn beside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        match &self.disk {
-            Some(disk) => write_new(&**disk, name, bytes),
-            None => Ok(()),
+    async fn beside(&self, name: &str, bytes: &[u8], orders: &Orders) -> io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let mut wait = ForRoom::default();
+        loop {
+            match write_over(&**disk, name, bytes) {
+                Err(e) if is_full(&e) => wait.after(e, orders, &*self.executor).await?,
+                other => return other,
+            }
         }
+    }
+}
+
+/// Waiting until a full disk has room.
+#[derive(Default)]
+struct ForRoom {
+    is_said: bool,
+}
+
+impl ForRoom {
+    /// Wait a moment; or give up with the disk's own word, because the log is being closed.
+    async fn after(&mut self, full: io::Error, orders: &Orders, executor: &dyn Executor) -> io::Result<()> {
+        if orders.is_closed() {
+            return Err(full);
+        }
+        if !std::mem::replace(&mut self.is_said, true) {
+            tracing::error!("the disk that holds the log is full; it is tried again until there is room");
+        }
+        executor.sleep(LOOK_FOR_ROOM).await;
+        Ok(())
     }
 }
 

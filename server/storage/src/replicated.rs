@@ -338,7 +338,9 @@ impl Proposer {
 
     async fn commit(&mut self, term: u64, group: Vec<Queued>) {
         let Some(version) = group.last().map(|q| q.index) else { return };
-        let full = self.disk.as_ref().map(|d| is_short(&**d, 0));
+        // What changes nothing takes no room: a node becomes active by it, and answers reads on a full disk too.
+        let takes_room = group.iter().any(|q| !q.changes.is_empty());
+        let full = self.disk.as_ref().filter(|_| takes_room).map(|d| is_short(&**d, 0));
         let outcome = match full {
             Some(Err(e)) => Err(Failure::Nothing(e)),
             Some(Ok(true)) => Err(Failure::Nothing(std::io::ErrorKind::StorageFull.into())),

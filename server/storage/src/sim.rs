@@ -65,6 +65,7 @@ enum NameChange {
     Create(String, Arc<Mutex<Content>>),
     Remove(String),
     Rename(String, String),
+    Exchange(String, String),
 }
 
 /// A file's bytes; the zeroes at the end of a preallocated one take no memory.
@@ -165,6 +166,13 @@ fn rename_in(files: &mut Files, change: &NameChange) {
         NameChange::Rename(from, to) => {
             if let Some(content) = files.remove(from) {
                 files.insert(to.clone(), content);
+            }
+        }
+        NameChange::Exchange(one, other) => {
+            // Either may be lost with what came before it: then there is nothing to exchange.
+            if let (Some(a), Some(b)) = (files.get(one).cloned(), files.get(other).cloned()) {
+                files.insert(one.clone(), b);
+                files.insert(other.clone(), a);
             }
         }
     }
@@ -370,6 +378,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        let _power = self.step();
+        let mut folder = lock(&self.shared.folder);
+        if !folder.now.contains_key(one) || !folder.now.contains_key(other) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        folder.change(NameChange::Exchange(one.to_owned(), other.to_owned()));
+        Ok(())
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         let _power = self.step();
         if self.shared.fail_sync.load(Ordering::SeqCst) {
@@ -532,6 +550,23 @@ mod tests {
             cut.list().unwrap().join(" ")
         };
         assert_eq!([after(0), after(1), after(2), after(3)], ["a", "b", "b c", "c"]);
+    }
+
+    #[test]
+    fn files_that_exchange_their_names_have_both_all_the_time() {
+        let disk = SimDisk::default();
+        for name in ["a", "b"] {
+            let file = disk.open(name, true).unwrap();
+            file.write_at(0, name.as_bytes()).unwrap();
+            file.sync().unwrap();
+        }
+        disk.sync_folder().unwrap();
+        disk.exchange("a", "b").unwrap();
+        let both = |disk: &SimDisk| (read(disk, "a").unwrap(), read(disk, "b").unwrap());
+        assert_eq!(both(&disk), (b"b".to_vec(), b"a".to_vec()));
+        assert_eq!(both(&disk.power_cut(|| false)), (b"a".to_vec(), b"b".to_vec()));
+        assert_eq!(both(&disk.power_cut(|| true)), both(&disk));
+        assert_eq!(disk.exchange("a", "c").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -509,6 +509,39 @@ pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result
     disk.sync_folder()
 }
 
+/// What a small file's former bytes are called, whose room the next ones take.
+fn spare_of(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// As [`write_new`], for a file that has to be written on a full disk too: what it held before stays beside it as a
+/// spare, and that is written over, which takes no room, before the two change their names.
+pub(crate) fn write_over(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let spare = spare_of(name);
+    let file = disk.open(&spare, true)?;
+    // It is not made empty first: its room would be anybody's.
+    file.write_at(0, bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync()?;
+    match disk.exchange(&spare, name) {
+        Ok(()) => disk.sync_folder(),
+        // The first one, or a file system that cannot.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => {
+            disk.rename(&spare, name)?;
+            disk.sync_folder()?;
+            let _room_is_needed_for_the_next_one = make_spare(disk, name, bytes);
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// See to it that [`write_over`] finds room, if there is some now. What the spare holds is never read.
+pub(crate) fn make_spare(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.open(&spare_of(name), true)?;
+    if file.is_empty()? { file.write_at(0, bytes) } else { Ok(()) }
+}
+
 fn recover(disk: Arc<dyn Disk>, id: [u8; 16], state: &State, applied: u64) -> Result<Log, StoreError> {
     let path = disk.path("log");
     // The newest change of each key, in order of keys: what is written once is written fast.

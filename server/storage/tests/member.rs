@@ -1,12 +1,16 @@
 //! A member's store: what its log holds after it was cut, forgotten and opened again, and what takes a store over.
 
+mod support;
+
 use std::sync::{Arc, Once, mpsc};
+use std::time::Duration;
 
 use holdfast_storage::disk::{Disk, SimDisk};
 use holdfast_storage::{
     Agreeing, Agreement, CommitError, Committed, Disagreement, Mark, Proposal, RESTORE_KEY, RaftLog, Record, Replica,
     Store, StoreError, Value, Vote, Write, payload, staged_key,
 };
+use support::Random;
 
 const ENTRY: usize = 1 << 20;
 
@@ -76,6 +80,68 @@ fn the_vote_and_what_was_forgotten_are_known_after_a_loss_of_power() {
     done(|d| again.log().purge(Mark { term: 3, index: 20 }, d)).unwrap();
     append(again.log(), vec![record(3, 21)]);
     assert_eq!(all(again.log()), [record(3, 21)]);
+}
+
+/// Power goes before each change of the disk in turn, which keeps any part of what was not synced.
+#[test]
+fn a_vote_is_the_former_one_or_the_new_one_wherever_power_goes_and_the_new_one_once_it_was_kept() {
+    let vote = |term: u64| Vote { term, node: "n1".repeat(term as usize % 3 + 1), committed: term % 2 == 0 };
+    for seed in 0..40_u64 {
+        let mut random = Random::new(seed);
+        let mut disk = SimDisk::default();
+        let mut kept = 0;
+        for _ in 0..6 {
+            let (_store, replica) = open(&disk);
+            let (cut, taken) = mpsc::channel();
+            let mut dice = Random::new(seed + kept);
+            disk.before_step(disk.steps() + random.below(40), move |disk| {
+                cut.send(disk.power_cut(|| dice.chance(50))).unwrap();
+            });
+            let mut written = kept;
+            let after = loop {
+                if let Ok(after) = taken.try_recv() {
+                    break after;
+                }
+                written += 1;
+                done(|d| replica.log().save_vote(vote(written), d)).unwrap();
+            };
+            let (_store, again) = open(&after);
+            let found = again.log().vote().map_or(0, |found| found.term);
+            assert!(found <= written && found + 1 >= written, "seed {seed}: {found} of {written}");
+            if found > 0 {
+                assert_eq!(again.log().vote(), Some(vote(found)), "seed {seed}");
+            }
+            kept = found;
+            again.log().close();
+            disk = after;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_a_vote_waits_for_room_and_is_given_up_when_the_log_is_closed() {
+    let disk = SimDisk::default();
+    let (_store, replica) = open(&disk);
+    let order = |term: u64| {
+        let (sender, outcome) = mpsc::channel();
+        let vote = Vote { term, node: "n1".into(), committed: false };
+        replica.log().save_vote(vote, Box::new(move |result| sender.send(result).unwrap()));
+        outcome
+    };
+    order(1).recv().unwrap().unwrap();
+    disk.limit_room(Some(0));
+    let outcome = order(2);
+    let waited = outcome.recv_timeout(Duration::from_millis(300));
+    assert_eq!(waited.unwrap_err(), mpsc::RecvTimeoutError::Timeout);
+    disk.limit_room(None);
+    outcome.recv().unwrap().unwrap();
+    disk.limit_room(Some(0));
+    let outcome = order(3);
+    replica.log().close();
+    assert_eq!(outcome.recv().unwrap().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    disk.limit_room(None);
+    let (_store, again) = open(&disk.power_cut(|| false));
+    assert_eq!(again.log().vote().map(|v| v.term), Some(2));
 }
 
 /// Whatever is proposed is agreed on: the only member of a cluster.
