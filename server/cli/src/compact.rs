@@ -45,6 +45,8 @@ fn compact(config: &[PathBuf]) -> Result<(u64, u64), String> {
     let (config, _) = Config::load(config, &Offer::new(STORAGES, SEALS)).map_err(|e| e.to_string())?;
     match &config.storage {
         Some(Storage::File { path }) => Store::compact(path).map_err(|e| e.to_string()),
-        _ => Err("only storage \"file\" has something to compact".into()),
+        // Its own files alone: other members know nothing of it.
+        Some(Storage::Raft(raft)) => Store::compact(&raft.path).map_err(|e| e.to_string()),
+        _ => Err("a store in memory has no file to compact".into()),
     }
 }
