@@ -59,7 +59,7 @@ impl Core {
             };
             let is_its = match seals.known_lock(seal, list, node) {
                 Some(known) => known.id == lock.id,
-                None => lock.scope.is_surely_of(node),
+                None => self.is_surely_own(&lock.scope),
             };
             if is_its {
                 away.get_or_insert(refusal.text);
@@ -67,7 +67,7 @@ impl Core {
         }
         match away {
             Some(why) => Owner::Away(why),
-            None if lock.backend().is_some() && lock.scope.is_surely_of(node) => Owner::Nobody,
+            None if lock.backend().is_some() && self.is_surely_own(&lock.scope) => Owner::Nobody,
             None => Owner::Elsewhere,
         }
     }

@@ -128,7 +128,7 @@ impl Core {
                 let has_another = seals.known_lock(seal, list, node).is_some_and(|own| own.id != lock.id);
                 seals.may_open(seal, lock, node) && !has_another
             });
-            lock.scope.is_surely_of(node) && !known.contains(&lock.id) && !may_be_ours
+            self.is_surely_own(&lock.scope) && !known.contains(&lock.id) && !may_be_ours
         });
         locks
     }

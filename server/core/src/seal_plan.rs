@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Map, Value};
-use holdfast_seal::locks;
+use holdfast_seal::locks::{self, Scope};
 use holdfast_seal::{Lock, LockList};
 use minicbor::{Decode, Encode};
 
@@ -43,6 +43,9 @@ struct Planned {
     /// The store would open.
     #[n(4)]
     opens: bool,
+    /// Ids of the locks that its seals open. None: its program did not tell yet.
+    #[n(5)]
+    opened: Option<Vec<u8>>,
 }
 
 #[derive(Encode, Decode)]
@@ -115,7 +118,24 @@ impl Planned {
     }
 
     fn is_possible(&self) -> bool {
-        self.error.is_none() && self.opens && self.seals.iter().all(PlannedSeal::works)
+        self.opens && self.all_work()
+    }
+
+    fn all_work(&self) -> bool {
+        self.error.is_none() && self.seals.iter().all(PlannedSeal::works)
+    }
+
+    fn may_open(&self, lock: &Lock) -> bool {
+        self.opened.as_ref().is_none_or(|ids| ids.chunks_exact(lock.id.len()).any(|id| *id == lock.id))
+    }
+
+    fn tell_of(&mut self, lock: &Lock, stays: bool, all_work: bool) {
+        let would = match (stays, all_work) {
+            (true, _) => "stays",
+            (false, true) => "is taken away by operator seal rewrap, with a new root key",
+            (false, false) => "stays until each seal works",
+        };
+        self.locks.push(PlannedLock { name: lock.shown(), would: would.to_owned() });
     }
 
     fn shown(&self, node: Option<&str>) -> Value {
@@ -162,6 +182,9 @@ impl Core {
                 };
                 all.insert(Some(node), planned);
             }
+        }
+        if !self.is_surely_own(&Scope::Cluster) {
+            tell_of_shared(&list, &mut all);
         }
         let mut m = Map::new();
         m.insert("possible".into(), all.values().all(Planned::is_possible).into());
@@ -261,15 +284,11 @@ impl Core {
                 would,
             });
         }
-        let all_work = planned.seals.iter().all(PlannedSeal::works);
-        for lock in list.device_locks_of(node).into_iter().filter(|l| l.scope.is_surely_of(node)) {
-            let would = match opened.contains(&lock.id) {
-                true => "stays",
-                false if all_work => "is taken away by operator seal rewrap, with a new root key",
-                false => "stays until each seal works",
-            };
-            planned.locks.push(PlannedLock { name: lock.shown(), would: would.to_owned() });
+        let all_work = planned.all_work();
+        for lock in list.device_locks_of(node).into_iter().filter(|l| self.is_surely_own(&l.scope)) {
+            planned.tell_of(lock, opened.contains(&lock.id), all_work);
         }
+        planned.opened = Some(opened.concat());
         planned.opens = !opening.is_empty();
         planned.would = match (opening.is_empty(), &seals.former) {
             (false, _) => format!("after a restart the store opens by {}", opening.join(", ")),
@@ -287,6 +306,17 @@ impl Core {
                 .to_owned(),
         };
         planned
+    }
+}
+
+/// Whether a lock that the nodes of a cluster share stays is decided by all of them. Each that answers tells of it.
+fn tell_of_shared(list: &LockList, all: &mut BTreeMap<Option<String>, Planned>) {
+    let all_work = all.values().all(Planned::all_work);
+    for lock in list.locks.iter().filter(|l| l.scope == Scope::Cluster && l.backend().is_some()) {
+        let stays = all.values().any(|planned| planned.error.is_none() && planned.may_open(lock));
+        for planned in all.values_mut().filter(|planned| planned.error.is_none()) {
+            planned.tell_of(lock, stays, all_work);
+        }
     }
 }
 

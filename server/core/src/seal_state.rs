@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_hsm::memory::{Key, Secret, scrub_stack, trim_heap};
 use holdfast_sdk::{Error, Result};
-use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm};
+use holdfast_seal::locks::{LockKind, LockList, ReadList, RecoveryForm, Scope};
 use holdfast_seal::{Barrier, Keyring, Lock, SealError, locks, shares};
 use holdfast_storage::{Proposal, Write, level};
 
@@ -145,6 +145,16 @@ impl Core {
     /// The name of this node, where it is one of several.
     pub(crate) fn node_id(&self) -> Option<&str> {
         self.options.cluster.as_ref().map(|c| c.node_id())
+    }
+
+    /// Whether no other node's device can open locks of this scope: of a store that is no cluster's, and of one whose only
+    /// member this node is, that is so of all.
+    pub(crate) fn is_surely_own(&self, scope: &Scope) -> bool {
+        let Some(cluster) = &self.options.cluster else { return true };
+        match scope {
+            Scope::Node(id) => id == cluster.node_id(),
+            Scope::Cluster => matches!(&cluster.members().0[..], [only] if only.id == cluster.node_id()),
+        }
     }
 
     /// The type that seal-status shows; of several seals the reference's word for that.
