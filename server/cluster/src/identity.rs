@@ -108,11 +108,13 @@ pub fn hash(public_key_info: &[u8]) -> String {
 fn named(path: &Path, name: Option<&str>) -> Result<String, String> {
     let fail = |what: &str, e: std::io::Error| format!("cannot {what} {}: {e}", path.display());
     match fs::read_to_string(path) {
+        Ok(kept) if kept.trim().is_empty() => Err(is_damaged(path, "it holds no name", NAME_AGAIN)),
         Ok(kept) => match name {
             Some(name) if name != kept.trim() => Err(format!(
                 "this store is of the node {:?}, and the configuration calls it {name:?}: correct node_id, or give the \
-                 new node a folder of its own",
-                kept.trim()
+                 new node a folder of its own (where neither was changed, {} is damaged: {NAME_AGAIN})",
+                kept.trim(),
+                path.display()
             )),
             _ => Ok(kept.trim().to_owned()),
         },
@@ -128,8 +130,17 @@ fn named(path: &Path, name: Option<&str>) -> Result<String, String> {
             write(path, id.as_bytes()).map_err(|e| fail("write", e))?;
             Ok(id)
         }
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(is_damaged(path, "it holds no text", NAME_AGAIN)),
         Err(e) => Err(fail("read", e)),
     }
+}
+
+const NAME_AGAIN: &str = "write the node's name into it";
+const KEY_AGAIN: &str = "bring it back from a copy of the folder; without one, this node begins anew beside the others \
+                         (remove-peer there, operator raft recover -rejoin here)";
+
+fn is_damaged(path: &Path, how: &str, what_helps: &str) -> String {
+    format!("{} is damaged: {how}; {what_helps}", path.display())
 }
 
 /// The key of the node `id` in its folder, kept as it shall be kept from now on.
@@ -200,8 +211,11 @@ fn opened(path: &Path, about: &str, keeper: &dyn KeyKeeper) -> Result<KeyPair, S
 
 fn in_file(path: &Path) -> Result<Option<KeyPair>, String> {
     match fs::read_to_string(path).map(Zeroizing::new) {
-        Ok(pem) => KeyPair::from_pem(&pem).map(Some).map_err(|e| format!("{} is no private key: {e}", path.display())),
+        Ok(pem) => {
+            KeyPair::from_pem(&pem).map(Some).map_err(|_| is_damaged(path, "it holds no private key", KEY_AGAIN))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(is_damaged(path, "it holds no text", KEY_AGAIN)),
         Err(e) => Err(format!("cannot read {}: {e}", path.display())),
     }
 }
