@@ -37,6 +37,6 @@ pub mod yubihsm;
 pub use client::{Client, Reply};
 pub use connection::{Address, Connection};
 pub use server::Server;
-pub use site::{Keys, Running, Seal, Setup, Site};
+pub use site::{Keys, Running, Seal, Setup, Site, Storage};
 pub use terminal::Terminal;
 pub use wait::until;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::certificates::Authority;
+use crate::connection::free_port;
 use crate::program::{Output, command, holdfast, run, stock};
 use crate::token::{self, Token};
 use crate::tpm::Tpm;
@@ -29,10 +30,39 @@ pub enum Seal {
     Shamir,
 }
 
+/// Where the server keeps what it stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// `storage "file"`.
+    File,
+    /// `storage "raft"`, the only member of its cluster. A client cannot tell the two apart.
+    Raft,
+}
+
+impl Storage {
+    /// What a site has that does not ask for a kind: `make test` passes the tests on one, and then on the other.
+    pub fn of_this_run() -> Storage {
+        match std::env::var("HOLDFAST_TEST_STORAGE").as_deref() {
+            Err(_) | Ok("" | "file") => Storage::File,
+            Ok("raft") => Storage::Raft,
+            Ok(other) => panic!("HOLDFAST_TEST_STORAGE is {other:?}: file or raft"),
+        }
+    }
+
+    /// Its name in a configuration, and in `storage_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::File => "file",
+            Storage::Raft => "raft",
+        }
+    }
+}
+
 /// How a server is set up. Further lines of configuration are given as they are written.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub seal: Seal,
+    pub storage: Storage,
     pub tls: bool,
     pub audit: bool,
     /// Further keys of the TCP listener.
@@ -48,10 +78,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// As a user runs it: TLS, file storage, audit log, a key in a SoftHSM token.
+    /// As a user runs it: TLS, the storage of this run, audit log, a key in a SoftHSM token.
     pub fn hardware() -> Setup {
         Setup {
             seal: Seal::Hardware,
+            storage: Storage::of_this_run(),
             tls: true,
             audit: true,
             listener: String::new(),
@@ -77,6 +108,9 @@ impl Setup {
         Setup { seal: Seal::YubiHsm, ..Setup::hardware() }
     }
 
+    pub fn on(self, storage: Storage) -> Setup {
+        Setup { storage, ..self }
+    }
     pub fn without_tls(self) -> Setup {
         Setup { tls: false, ..self }
     }
@@ -98,6 +132,8 @@ impl Setup {
 pub struct Site {
     folder: TempDir,
     pub setup: Setup,
+    /// Where other members would find it.
+    member_port: u16,
     pub authority: Authority,
     pub token: Option<Token>,
     pub tpm: Option<Tpm>,
@@ -120,7 +156,7 @@ impl Site {
         let token = (setup.seal == Seal::Hardware).then(|| Token::make(&folder.path().join("softhsm")));
         let tpm = (setup.seal == Seal::Tpm).then(|| Tpm::start(folder.path()));
         let hsm = (setup.seal == Seal::YubiHsm).then(|| Hsm::start(folder.path()));
-        let site = Site { folder, setup, authority, token, tpm, hsm };
+        let site = Site { folder, setup, member_port: free_port(), authority, token, tpm, hsm };
         site.write_config(&site.config());
         site
     }
@@ -165,10 +201,9 @@ impl Site {
             ),
             false => "tls_disable = true".into(),
         };
+        let (storage, for_members) = (self.storage_stanza(), self.listener_for_members());
         let mut text = format!(
-            "listener \"tcp\" {{\n  address = \"127.0.0.1:0\"\n  {tls}\n  {listener}\n}}\n\
-             storage \"file\" {{\n  path = \"{}\"\n}}\n{top}\n",
-            self.store().display()
+            "listener \"tcp\" {{\n  address = \"127.0.0.1:0\"\n  {tls}\n  {listener}\n{for_members}}}\n{storage}{top}\n"
         );
         if *audit {
             let file = self.audit_file();
@@ -197,6 +232,28 @@ impl Site {
             text += &format!("seal \"yubihsm\" {{\n  {}\n  generate_key = true\n  {seal_keys}\n}}\n", hsm.keys());
         }
         text
+    }
+
+    /// The stanza of its storage, and what else belongs to it at the top of a configuration.
+    pub fn storage_stanza(&self) -> String {
+        let path = self.store();
+        match self.setup.storage {
+            Storage::File => format!("storage \"file\" {{\n  path = \"{}\"\n}}\n", path.display()),
+            Storage::Raft => format!(
+                "storage \"raft\" {{\n  path = \"{}\"\n  node_id = \"node1\"\n}}\n\
+                 cluster_addr = \"https://127.0.0.1:{}\"\n",
+                path.display(),
+                self.member_port
+            ),
+        }
+    }
+
+    /// A key of its TCP listener: without it two servers would want the same port.
+    fn listener_for_members(&self) -> String {
+        match self.setup.storage {
+            Storage::File => String::new(),
+            Storage::Raft => format!("  cluster_address = \"127.0.0.1:{}\"\n", self.member_port),
+        }
     }
 
     /// TLS of a client that trusts this site's CA.
@@ -288,8 +345,11 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// Whatever the test was about, its audit log is right.
+    /// Whatever the test was about, its audit log is right. One that failed says on which storage.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- on storage {:?}", self.setup.storage.name());
+        }
         let fault = self.setup.audit.then(|| audited::fault(&self.audit_file())).flatten();
         let fault = audited::fault_of_made().or(fault);
         if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {

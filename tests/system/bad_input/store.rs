@@ -129,9 +129,12 @@ fn copy(from: &Path, to: &Path) {
     run(holdfast_tests::program::command("cp").args(["-a", "--sparse=always"]).arg(from).arg(to)).good();
 }
 
+/// Files that hold something, in the folder and below it.
 fn files(store: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(store).expect("the store").map(|e| e.expect("an entry").path());
-    let mut files: Vec<_> = entries.filter(|p| p.metadata().is_ok_and(|m| m.len() > 0)).collect();
+    let (folders, mut files): (Vec<_>, Vec<_>) = entries.partition(|p| p.is_dir());
+    files.retain(|p| p.metadata().is_ok_and(|m| m.len() > 0));
+    files.extend(folders.iter().flat_map(|folder| self::files(folder)));
     files.sort();
     files
 }
@@ -162,7 +165,7 @@ fn an_unharmed_copy_reads_as_it_was_written() {
 fn a_truncated_file_of_the_store_is_refused_or_harms_nothing() {
     let specimen = Specimen::make(|s| drop(s.stop()));
     for path in files(&specimen.original) {
-        let name = path.file_name().expect("a name").to_owned();
+        let name = path.strip_prefix(&specimen.original).expect("a file of the store").to_owned();
         let length = path.metadata().expect("it").len();
         for part in [0, 1, 100, length / 3, length / 2, length - 1] {
             let what = format!("{} cut to {part} of {length}", name.display());
@@ -204,7 +207,7 @@ fn flipped_bits_are_refused_or_the_data_is_right() {
             let bytes = fs::read(path).expect("a file");
             let at = random(used(&bytes).max(1));
             let bit = random(8);
-            let file = path.file_name().expect("a name").to_owned();
+            let file = path.strip_prefix(&specimen.original).expect("a file of the store").to_owned();
             let what = format!("{name}, round {round}: bit {bit} of byte {at} of {}", file.display());
             let found = specimen.with(&what, |store| {
                 let path = store.join(&file);

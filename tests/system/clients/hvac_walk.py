@@ -28,11 +28,11 @@ c = client(root)
 assert c.sys.is_initialized() and not c.sys.is_sealed()
 status = c.sys.read_seal_status()
 assert status["type"] == "pkcs11" and status["recovery_seal"] and (status["t"], status["n"]) == (2, 3), status
-assert status["storage_type"] == "file" and status["cluster_name"] and status["cluster_id"], status
+assert status["storage_type"] in ("file", "raft") and status["cluster_name"] and status["cluster_id"], status
 health = c.sys.read_health_status(method="GET")
 assert health["initialized"] and not health["sealed"] and not health["standby"], health
 assert c.sys.read_health_status(method="HEAD").status_code == 200
-assert c.sys.read_leader_status()["ha_enabled"] is False
+assert c.sys.read_leader_status()["ha_enabled"] is (status["storage_type"] == "raft")
 assert c.is_authenticated() and not client("hvs.unknown").is_authenticated()
 assert c.sys.read_key_status()["data"]["term"] >= 1 if hasattr(c.sys, "read_key_status") else True
 assert c.key_status["term"] == 1 if hasattr(c, "key_status") else True
