@@ -109,7 +109,13 @@ impl Links {
         let (config, address) = {
             let mut known = self.known();
             let known = known.entry(peer.key_hash.clone()).or_default();
-            known.address.clone_from(&peer.cluster_addr);
+            if known.address != peer.cluster_addr {
+                if !known.address.is_empty() {
+                    // The members have agreed on another one since.
+                    known.said = None;
+                }
+                known.address.clone_from(&peer.cluster_addr);
+            }
             let config = match &known.config {
                 Some(config) => config.clone(),
                 None => {

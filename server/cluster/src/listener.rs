@@ -156,9 +156,7 @@ async fn answer(
             frame::send_answer(channel, &[u8::from(is_kept)]).await
         }
         Kind::Members => {
-            let members: Vec<_> = node.group().map(|g| g.members().0).unwrap_or_default();
-            let peers: Vec<_> = members.into_iter().map(|m| m.peer).collect();
-            frame::send_answer(channel, &serde_json::to_vec(&peers).map_err(io::Error::other)?).await
+            frame::send_answer(channel, &serde_json::to_vec(&node.peers()).map_err(io::Error::other)?).await
         }
     }
 }

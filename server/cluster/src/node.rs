@@ -34,6 +34,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A member without a vote, which nobody misses, asks so often whether it still is one.
 const STILL_A_MEMBER: Duration = Duration::from_secs(10);
 
+/// What a member has said of itself, and where it was by the members' list at that time.
+struct Said {
+    peer: Peer,
+    listed: String,
+}
+
 /// How to open a node.
 pub struct Set {
     /// The folder of its store.
@@ -70,8 +76,8 @@ pub struct Node {
     may_lead: AtomicBool,
     links: Links,
     front: OnceLock<Arc<dyn Front>>,
-    /// Where members said that they are, by the hash of their keys.
-    places: Mutex<HashMap<String, Peer>>,
+    /// What members have said of themselves, by the hash of their keys.
+    places: Mutex<HashMap<String, Said>>,
     /// When members were last asked who the members are.
     asked: Mutex<Option<Instant>>,
     /// Who let this node in, or who the members are as one of them said.
@@ -342,7 +348,30 @@ impl Node {
     pub(crate) fn heard(&self, key_hash: &str, said: &[u8]) {
         let Ok(said) = serde_json::from_slice::<Peer>(said) else { return };
         self.links.heard(key_hash, said.cluster_addr.clone());
-        lock(&self.places).insert(key_hash.to_owned(), said);
+        let listed = self.cluster_addr_of(key_hash).unwrap_or_default();
+        lock(&self.places).insert(key_hash.to_owned(), Said { peer: said, listed });
+    }
+
+    /// The members, each where it is as this node knows: by the list, or by what the member has said since.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let members = self.group().map(|g| g.members().0).unwrap_or_default();
+        let places = lock(&self.places);
+        let now = |listed: Peer| match places.get(&listed.key_hash).filter(|said| said.listed == listed.cluster_addr) {
+            Some(said) => Peer { cluster_addr: said.peer.cluster_addr.clone(), ..listed },
+            None => listed,
+        };
+        members.into_iter().map(|m| now(m.peer)).collect()
+    }
+
+    /// Look for members where another one says that they are: whoever it has heard of them, the key tells.
+    fn look_where_others_say(&self, peers: Vec<Peer>) {
+        let Some(group) = self.group() else { return };
+        for member in group.members().0.into_iter().filter(|m| m.id != self.identity.id) {
+            let moved = peers.iter().find(|p| p.key_hash == member.peer.key_hash);
+            if let Some(moved) = moved.filter(|p| p.cluster_addr != member.peer.cluster_addr) {
+                self.links.heard(&member.peer.key_hash, moved.cluster_addr.clone());
+            }
+        }
     }
 
     /// As the leader, let the members know where each of them is now.
@@ -351,7 +380,7 @@ impl Node {
         for member in group.members().0 {
             let said = match member.id == self.identity.id {
                 true => Some(self.own.clone()),
-                false => lock(&self.places).get(&member.peer.key_hash).cloned(),
+                false => lock(&self.places).get(&member.peer.key_hash).map(|said| said.peer.clone()),
             };
             let Some(said) = said else { continue };
             let peer = Peer {
@@ -374,14 +403,16 @@ impl Node {
     }
 
     /// Tell whoever leads where this node is and what its program can, once in its term. A member that has no vote says
-    /// it from time to time, to all where it knows no leader: it would not notice otherwise that it is none any more.
+    /// it from time to time: it would not notice otherwise that it is none any more. Where no leader is known all are
+    /// told, and asked where the others are: the one that leads may be elsewhere by now, as others have heard.
     async fn say_who_it_is(&self) {
         let Some(group) = self.group() else { return };
         let lead = group.lead();
         let members = group.members().0;
         let votes = members.iter().any(|m| m.votes && m.id == self.identity.id);
         let (term, at) = *lock(&self.introduced);
-        let is_due = !votes && at.is_none_or(|at| at.elapsed() >= STILL_A_MEMBER);
+        let is_lost = lead.leader.is_none();
+        let is_due = (!votes || is_lost) && at.is_none_or(|at| at.elapsed() >= STILL_A_MEMBER);
         if lead.here || (term == lead.term && !is_due) {
             return;
         }
@@ -393,7 +424,16 @@ impl Node {
         for peer in to {
             // Whoever connects says it first; an answer shows that it was heard.
             match self.links.members(&peer).await {
-                Ok(_) => *lock(&self.introduced) = (lead.term, Some(Instant::now())),
+                Ok(peers) => {
+                    let mut introduced = lock(&self.introduced);
+                    introduced.1 = Some(Instant::now());
+                    if is_lost {
+                        drop(introduced);
+                        self.look_where_others_say(peers);
+                    } else {
+                        introduced.0 = lead.term;
+                    }
+                }
                 Err(e) => tracing::debug!(error = %e, "a member was not told where this node is; it is tried again"),
             }
         }

@@ -313,9 +313,12 @@ impl Nodes {
 
     /// Give nodes that do not run other addresses.
     pub fn move_all(&mut self) {
-        for ports in &mut self.ports {
-            *ports = (free_port(), free_port());
-        }
+        (0..self.count()).for_each(|n| self.move_to_new_ports(n));
+    }
+
+    /// The same for one.
+    pub fn move_to_new_ports(&mut self, n: usize) {
+        self.ports[n] = (free_port(), free_port());
     }
 
     /// Take away all that a node which does not run has stored.

@@ -142,6 +142,35 @@ fn nodes_that_all_have_new_addresses_find_each_other_when_each_was_told() {
     });
 }
 
+/// F064, word for word: two of three addresses change while all are stopped. The third is where it was, so that the
+/// others find it, and tell it where they are: nobody has to do anything.
+#[test]
+fn nodes_of_which_two_have_new_addresses_find_each_other_by_themselves() {
+    let mut nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    write(&nodes);
+    for stays in [0, 1] {
+        for n in 0..3 {
+            nodes.kill(n);
+        }
+        (0..3).filter(|n| *n != stays).for_each(|n| nodes.move_to_new_ports(n));
+        nodes.start_all_again();
+        nodes.until_led();
+        all_is_there(&nodes, &[0, 1, 2]);
+        until(WITHIN, "the new addresses in the members' list", || {
+            let members = nodes.root(stays).try_call("GET", "sys/storage/raft/configuration", None).ok()?.json();
+            let servers = members["data"]["config"]["servers"].as_array()?.clone();
+            let is_at =
+                |n: usize| servers.iter().any(|s| s["address"] == format!("127.0.0.1:{}", nodes.member_port(n)));
+            (0..3).all(is_at).then_some(())
+        });
+    }
+    // The two that moved are a majority without the one that stayed.
+    nodes.kill(1);
+    let led = until(WITHIN, "a leader", || nodes.led_now());
+    nodes.put(led, "kv/new", json!({"n": 1}));
+}
+
 #[test]
 fn what_is_no_members_folder_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
