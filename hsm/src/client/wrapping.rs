@@ -90,6 +90,10 @@ impl WrapKeyInfo {
     }
 }
 
+/// The least that a key which wraps the root key must be.
+const LEAST_RSA_BITS: u32 = 2048;
+const LEAST_AES_BITS: u32 = 256;
+
 /// First byte of what [`DeviceClient::wrap`] gives.
 const FORMAT: u8 = 1;
 
@@ -255,7 +259,15 @@ impl DeviceClient {
                 fitting.len()
             )));
         }
-        Ok(fitting.pop())
+        match fitting.pop() {
+            Some(KeyInfo {
+                kind: kind @ (KeyKind::Rsa(..LEAST_RSA_BITS) | KeyKind::Aes(..LEAST_AES_BITS)), ..
+            }) => Err(DeviceError::config(format!(
+                "{key} is {kind}, which is weaker than the root key that it is to wrap: it takes AES-{LEAST_AES_BITS}, or RSA of \
+                     {LEAST_RSA_BITS} bits and more; name another key, or let one be made"
+            ))),
+            found => Ok(found),
+        }
     }
 
     /// A new key, of the first kind that the token is seen to wrap with: its list of mechanisms is only a promise.

@@ -228,6 +228,9 @@ pub struct Capabilities {
     /// Hashes that it makes and checks tags of HMAC with.
     #[n(8)]
     pub mac: Vec<Hash>,
+    /// Kinds of keys that it makes and, for who logs in, does not destroy.
+    #[n(9)]
+    pub never_destroys: Vec<KeyKind>,
 }
 
 #[cfg(test)]

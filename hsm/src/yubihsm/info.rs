@@ -75,6 +75,12 @@ fn capabilities(algorithms: &[u8], rights: Rights) -> Capabilities {
     if rights.has(Rights::GENERATE_HMAC_KEY) {
         can.generate.extend(can.mac.iter().map(|hash| KeyKind::Hmac(*hash)));
     }
+    if !rights.has(Rights::DELETE_WRAP_KEY) {
+        can.never_destroys.push(KeyKind::AesCcm(256));
+    }
+    if !rights.has(Rights::DELETE_ASYMMETRIC_KEY) {
+        can.never_destroys.extend(ASYMMETRIC);
+    }
     if rights.has(Rights::WRAP_DATA.and(Rights::UNWRAP_DATA)) {
         can.cipher.push(CipherMechanism::YubiHsmWrap);
     }

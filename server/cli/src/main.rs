@@ -13,6 +13,7 @@ mod node_key;
 mod plan;
 mod recover;
 mod seal_device;
+mod seal_trial;
 mod seals;
 mod server;
 mod static_key;

@@ -5,17 +5,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal, YubiHsm, YubiHsmSeal};
-use holdfast_hsm::device::{
-    Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo, PinTries,
-};
+use holdfast_hsm::device::{Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Custodians, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::yubihsm::YubiHsmConfig;
 use holdfast_hsm::{DeviceClient, FileUse, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo, with_reason};
-use holdfast_seal::device::{TRIAL, unwrap_step};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Step, Wrapped};
+
+use crate::seal_trial;
 
 /// The wrapping key of a stanza that names none.
 const USUAL_LABEL: &str = "holdfast-root";
@@ -65,7 +64,7 @@ pub struct WrappingDevice {
     ready: OnceLock<(DeviceClient, WrapKeyConfig)>,
 }
 
-fn refusal(e: DeviceError) -> DeviceRefusal {
+pub fn refusal(e: DeviceError) -> DeviceRefusal {
     let retry = !matches!(e.class, DeviceErrorClass::PinWrong | DeviceErrorClass::PinLocked);
     let custodians = e.class == DeviceErrorClass::NeedsCustodians;
     DeviceRefusal { custodians, ..DeviceRefusal::new(e.text, retry) }
@@ -112,7 +111,11 @@ impl WrappingDevice {
 
     /// Set the device up; nothing of it is loaded before the first call.
     pub fn new(set_up: DeviceSetUp, spawner: Option<Arc<Spawner>>) -> Result<WrappingDevice, String> {
-        let Some(spawner) = spawner else { return Err("the device's helper cannot be started".into()) };
+        let Some(spawner) = spawner else {
+            return Err("this server was started without a device, so that it cannot start the helper of one now: restart it with this \
+                        configuration (operator seal plan -config=FILE tries it beforehand)"
+                .into());
+        };
         if let DeviceSetUp::Software(path) = &set_up {
             tracing::warn!(
                 file = %path.display(),
@@ -161,68 +164,6 @@ impl WrappingDevice {
             }
         };
         Ok(self.ready.get_or_init(|| made))
-    }
-}
-
-impl WrappingDevice {
-    /// Try it step by step, up to the one that fails. No key is made.
-    fn tried(&self) -> Result<Vec<Step>, Vec<Step>> {
-        let mut steps = Vec::new();
-        fn ended<T>(steps: &mut Vec<Step>, what: &'static str, said: Result<T, String>) -> Result<T, Vec<Step>> {
-            said.map_err(|why| {
-                steps.push(Step { what, said: Err(why) });
-                std::mem::take(steps)
-            })
-        }
-        let good = |steps: &mut Vec<Step>, what, said: String| steps.push(Step { what, said: Ok(said) });
-        let ready = self.ready().map_err(|e| e.text);
-        let (client, key) = ended(&mut steps, "stanza", ready)?;
-        let info = ended(&mut steps, "library", client.info().map_err(|e| e.text))?;
-        good(&mut steps, "library", info.library.trim().to_owned());
-        good(&mut steps, "token", format!("{:?}, serial {}", info.token_label, info.serial.trim()));
-        let spent = match info.pin_tries {
-            PinTries::Locked => Err("its PIN is locked: unlock it with the security officer's PIN".to_owned()),
-            PinTries::Last => {
-                Err("one more wrong PIN locks it: log in once with the vendor's tool and the right PIN".into())
-            }
-            PinTries::Fewer => Err("a wrong PIN was tried since the last right one, so none is tried here".to_owned()),
-            PinTries::All => Ok(()),
-        };
-        ended(&mut steps, "pin", spent)?;
-        let wraps: Vec<&str> = info.capabilities.cipher.iter().map(|m| m.name()).collect();
-        let can =
-            if wraps.is_empty() { Err("it can wrap with nothing that this program knows".into()) } else { Ok(()) };
-        ended(&mut steps, "mechanisms", can)?;
-        good(&mut steps, "mechanisms", wraps.join(", "));
-        // A key is looked for, which takes a login, and not made.
-        let looked_for = WrapKeyConfig { generate_key: false, ..key.clone() };
-        let found = match client.ensure_wrapping_key(&looked_for) {
-            Ok(found) => found,
-            Err(e) if e.class == DeviceErrorClass::KeyMissing && key.generate_key => {
-                good(&mut steps, "key", "it is not there and would be made; wrapping is tried when it is".to_owned());
-                return Ok(steps);
-            }
-            Err(e) => {
-                let what = match e.class {
-                    DeviceErrorClass::PinWrong | DeviceErrorClass::PinLocked | DeviceErrorClass::NeedsLogin => "pin",
-                    _ => "key",
-                };
-                return ended(&mut steps, what, Err(e.text));
-            }
-        };
-        good(&mut steps, "key", format!("{:?}, id 0x{}", found.key_label, hex::encode(&found.key_id)));
-        let secret = ended(&mut steps, "wrap", Key::random(32).map_err(|e| e.to_string()))?;
-        let wrapped = client.wrap(&found, secret.expose(), TRIAL).map_err(|e| e.text);
-        let wrapped = ended(&mut steps, "wrap", wrapped)?;
-        good(&mut steps, "wrap", format!("with {}", found.mechanism.name()));
-        if found.mechanism.needs_custodians() {
-            let said =
-                "takes its custodians' signatures, who are not asked here; its part was tried with a key of its own";
-            good(&mut steps, "unwrap", said.to_owned());
-            return Ok(steps);
-        }
-        steps.push(unwrap_step(client.unwrap(&found, &wrapped, TRIAL).map_err(refusal), &secret));
-        Ok(steps)
     }
 }
 
@@ -377,7 +318,10 @@ impl SealDevice for WrappingDevice {
     }
 
     fn trial(&self) -> Vec<Step> {
-        self.tried().unwrap_or_else(|steps| steps)
+        match self.ready() {
+            Ok((client, key)) => seal_trial::steps(client, key),
+            Err(refusal) => vec![Step { what: "stanza", said: Err(refusal.text) }],
+        }
     }
 
     fn log_out(&self) {

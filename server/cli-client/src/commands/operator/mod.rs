@@ -41,7 +41,7 @@ pub static COMMANDS: &[Command] = &[
         .about("Each seal of the configuration, on each node, wraps the root key where it has no lock around the present one: a seal that was added, or whose device was away when the root key was made anew. Then locks whose seal is gone from the configuration are taken away, with a new root key.\n\nThe exit code is 2 if a seal could not, or a lock had to stay.")
         .prints(Prints::Answer),
     Command::new("operator seal plan", "Try a change of seals beforehand", seal::plan)
-        .about("Each node reads its configuration file again and tries each seal that it names by now: library, token, PIN, mechanisms, key, and whether it opens what it has wrapped. It says what a restart and operator seal rewrap would do. Nothing is changed, and no key is made.\n\nWith -config=FILE the seals of that file are tried on this machine, without asking a server.\n\nThe exit code is 2 if the store would not open, or a seal does not work.")
+        .about("Each node reads its configuration file again and tries each seal that it names by now: library, token, PIN, mechanisms, key, and whether it opens what it has wrapped. It says what a restart and operator seal rewrap would do. Nothing is changed: where a key is yet to be made, one of its kind is made for the trial and destroyed.\n\nWith -config=FILE the seals of that file are tried on this machine, without asking a server.\n\nThe exit code is 2 if the store would not open, or a seal does not work.")
         .prints(Prints::Answer)
         .flags(&seal::PLAN_FLAGS),
     Command::new("operator step-down", "Give up leading the cluster", seal::step_down)
