@@ -29,7 +29,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// The other side takes a chunk within this, and answers to a whole snapshot.
 const CHUNK_WITHIN: Duration = Duration::from_secs(60);
 /// A member answers to new keys within this: its device makes a lock of them.
-const KEYS_WITHIN: Duration = Duration::from_secs(20);
+pub const KEYS_WITHIN: Duration = Duration::from_secs(20);
 /// A member that leads keeps what seals another's audit files within this: it is a write.
 const SEALS_WITHIN: Duration = Duration::from_secs(15);
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
@@ -210,13 +210,13 @@ impl Links {
     }
 
     /// Tell a member keys that the store is about to have. It may have to ask its device.
-    pub async fn offer_keys(&self, peer: &Peer, offer: &[u8]) -> io::Result<Vec<u8>> {
+    pub async fn offer_keys(&self, peer: &Peer, offer: &[u8], for_at_most: Duration) -> io::Result<Vec<u8>> {
         let mut channel = self.connect(peer).await?;
         let offered = async {
             frame::send_question(&mut channel, Kind::Keys, offer, &[]).await?;
             self.answer(peer, &mut channel).await
         };
-        let answer = within(KEYS_WITHIN, offered).await?;
+        let answer = within(for_at_most, offered).await?;
         self.give_back(peer, channel);
         Ok(answer)
     }

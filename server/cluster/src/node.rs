@@ -19,7 +19,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::frame::NotAMember;
 use crate::identity::{Identity, KeyKept};
-use crate::links::Links;
+use crate::links::{KEYS_WITHIN, Links};
 use crate::places::Places;
 use crate::raft::{Group, Settings};
 use crate::read_index::Rounds;
@@ -552,13 +552,17 @@ impl Cluster for Node {
     }
 
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>> {
+        self.ask_members(offer, KEYS_WITHIN)
+    }
+
+    fn ask_members(&self, question: Vec<u8>, within: Duration) -> Later<BTreeMap<String, Result<Vec<u8>, String>>> {
         let (links, own_id) = (self.links.clone(), self.identity.id.clone());
         let members = self.members().0;
         Box::pin(async move {
             let others = members.into_iter().filter(|m| m.id != own_id);
             let offers = others.map(|m| {
-                let (links, offer) = (&links, &offer);
-                async move { (m.id, links.offer_keys(&m.peer, offer).await.map_err(|e| e.to_string())) }
+                let (links, question) = (&links, &question);
+                async move { (m.id, links.offer_keys(&m.peer, question, within).await.map_err(|e| e.to_string())) }
             });
             futures_util::future::join_all(offers).await.into_iter().collect()
         })

@@ -422,12 +422,14 @@ pub(crate) fn strict_list(m: &Map<String, Value>, name: &str) -> Result<Vec<Stri
 fn parse_init(body: &[u8], device: bool) -> Result<InitRequest, String> {
     let m = strict_object(body)?;
     let form = strict_text(&m, "recovery_form")?;
+    let minimum = strict_text(&m, "minimum_lock")?;
     let request = InitRequest {
         secret_shares: strict_int(&m, "secret_shares")?,
         secret_threshold: strict_int(&m, "secret_threshold")?,
         recovery_shares: strict_int(&m, "recovery_shares")?,
         recovery_threshold: strict_int(&m, "recovery_threshold")?,
         recovery_form: (!form.is_empty()).then_some(form),
+        minimum_lock: (!minimum.is_empty()).then_some(minimum),
         pgp_keys: strict_list(&m, "pgp_keys")?,
         recovery_pgp_keys: strict_list(&m, "recovery_pgp_keys")?,
         root_token_pgp_key: strict_text(&m, "root_token_pgp_key")?,

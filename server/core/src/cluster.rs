@@ -215,6 +215,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// Tell every other member keys that the store is about to have. Their answers, by their names; who cannot be
     /// reached, or does not answer in time, with the reason.
     fn offer_keys(&self, offer: Vec<u8>) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;
+    /// Ask every other member something that it answers at once. Their answers, as above.
+    fn ask_members(&self, question: Vec<u8>, within: Duration) -> Later<BTreeMap<String, Result<Vec<u8>, String>>>;
     /// Whether this node answers reads while it stands by.
     fn answers_reads(&self) -> bool;
     /// Wait until everything is applied here that was answered to anybody before this was called (with `stale_reads`:

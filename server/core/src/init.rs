@@ -31,6 +31,8 @@ pub struct InitRequest {
     pub recovery_shares: i64,
     pub recovery_threshold: i64,
     pub recovery_form: Option<String>,
+    /// The least that each lock of the store has to be: `any`, `device`, `device+quorum`.
+    pub minimum_lock: Option<String>,
     /// OpenPGP public keys in base64, one for each share.
     pub pgp_keys: Vec<String>,
     pub recovery_pgp_keys: Vec<String>,
@@ -49,6 +51,7 @@ impl Core {
     pub async fn initialise(self: &Arc<Self>, request: &InitRequest) -> Result<Initialised, Refusal> {
         let _one = self.seal.act.lock().await;
         let plan = self.check_init(request)?;
+        let minimum = self.check_minimum(request, &plan)?;
         let recipients = self.init_keys(request, &plan)?;
         if self.is_initialised().map_err(failed)? {
             return refuse("Vault is already initialized");
@@ -65,7 +68,7 @@ impl Core {
                 None => format!("holdfast-cluster-{}", hex::encode(random::bytes::<4>().map_err(failed)?)),
             },
             generation: 1,
-            minimum: Minimum::Any,
+            minimum,
             locks: Vec::new(),
             recovery: None,
         };
@@ -81,6 +84,7 @@ impl Core {
                 for seal in &self.seals().present {
                     // A store is not begun with a way to it that does not open.
                     let lock = self.device_lock(seal, &root, cluster_id, now).await?;
+                    list.minimum.allows(&lock).map_err(|why| Refusal(400, why))?;
                     list.locks.push(lock);
                 }
                 let (recovery_keys, verifier) =
@@ -166,6 +170,24 @@ impl Core {
         }
         let (shares, threshold) = check_shares(r.recovery_shares, r.recovery_threshold)?;
         Ok(Plan::Device { shares, threshold, form })
+    }
+
+    /// The least that locks have to be, which those of the configuration must be too.
+    fn check_minimum(&self, r: &InitRequest, plan: &Plan) -> Result<Minimum, Refusal> {
+        let word = r.minimum_lock.as_deref().unwrap_or("any");
+        let Some(minimum) = Minimum::parse(word) else {
+            return refuse(format!("minimum_lock {word:?}: any, device and device+quorum are possible"));
+        };
+        let allowed = match plan {
+            Plan::Shares(..) => minimum.allows_backend("shamir"),
+            Plan::Device { form: RecoveryForm::Escrow, shares: 1.., .. } if minimum != Minimum::Any => {
+                Err(format!("minimum_lock {word:?}: escrowed recovery shares open the store without a device"))
+            }
+            Plan::Device { .. } => {
+                self.seals().present.iter().try_for_each(|seal| minimum.allows_backend(seal.device.backend()))
+            }
+        };
+        allowed.map(|()| minimum).map_err(|why| Refusal(400, why))
     }
 
     /// Let a seal's device wrap the root key, and open it again to prove it.

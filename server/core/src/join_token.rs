@@ -158,6 +158,9 @@ impl Core {
             }
             tx.delete(Place::Ordered(SETTINGS, &place(id))).map_err(failed)?;
         }
+        for lock in &list.locks {
+            list.minimum.allows(lock).map_err(|why| Refusal(400, why))?;
+        }
         list.generation += 1;
         let mut proposal: Proposal = tx.into_proposal().map_err(failed)?;
         proposal.view_index = index;

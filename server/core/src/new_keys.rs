@@ -164,7 +164,7 @@ impl Core {
 
     /// Take the keys that the active node tells, and make the locks that only this node can.
     pub async fn take_new_keys(&self, offer: &[u8]) -> Vec<u8> {
-        if let Some(answer) = self.answer_plan(offer).await {
+        if let Some(answer) = self.answer_question(offer).await {
             return answer;
         }
         let taken = match self.take_namespace_keys(offer) {

@@ -9,6 +9,7 @@ use holdfast_seal::Lock;
 use holdfast_seal::locks::{LockKind, LockList, Scope};
 
 use crate::seals::{Seal, Seals};
+use crate::seals_elsewhere::Elsewhere;
 use crate::{Core, Open, random};
 
 /// Between two checks of devices that are well, of one that is not, and until there is something to check.
@@ -134,8 +135,9 @@ impl Core {
     }
 
     /// Each lock of the store, and how the seals of this node are.
-    pub(crate) fn seal_backends(&self, open: &Open) -> Result<Map<String, Value>, Error> {
+    pub(crate) async fn seal_backends(&self, open: &Open) -> Result<Map<String, Value>, Error> {
         let (list, seals, node) = (self.own_locks(open)?, self.seals(), self.node_id());
+        let elsewhere = self.seals_elsewhere(&list, open).await?;
         let seal_of = |lock: &Lock| {
             let is_its = |seal: &&Arc<Seal>| seals.known_lock(seal, &list, node).is_some_and(|own| own.id == lock.id);
             seals.present.iter().find(is_its)
@@ -145,12 +147,16 @@ impl Core {
         for lock in &list.locks {
             let mut m = shown(lock);
             match seal_of(lock) {
-                // Shares are with people, and other nodes' devices are theirs: nothing is known of them here.
+                // Shares are with people, and other nodes' devices are theirs.
                 None => drop(m.insert("checked_here".into(), false.into())),
                 Some(seal) => add_health(&mut m, seal),
             }
             if strays.contains(&lock.id) {
                 m.insert("configured".into(), false.into());
+            }
+            let told = elsewhere.as_ref().map(|others| others.of_lock(&lock.id)).filter(|told| !told.is_empty());
+            if let Some(told) = told {
+                m.insert("nodes".into(), told.into());
             }
             backends.push(Value::Object(m));
         }
@@ -165,6 +171,7 @@ impl Core {
                 backends.push(Value::Object(m));
             }
         }
+        backends.extend(elsewhere.iter().flat_map(Elsewhere::without_lock));
         let mut unhealthy: Vec<Timestamp> =
             seals.present.iter().filter_map(|seal| seal.seen().unhealthy).map(|(since, _)| since).collect();
         unhealthy.sort();
@@ -173,7 +180,12 @@ impl Core {
         if let Some(since) = unhealthy.first() {
             m.insert("unhealthy_since".into(), since.rfc3339().into());
         }
+        if let Some(others) = &elsewhere {
+            m.insert("healthy_elsewhere".into(), others.is_healthy().into());
+            m.insert("silent_nodes".into(), Value::Object(others.silent()));
+        }
         m.insert("fully_wrapped".into(), self.are_fully_wrapped(&seals, &list).into());
+        m.insert("minimum_lock".into(), list.minimum.word().into());
         m.insert("backends".into(), backends.into());
         Ok(m)
     }

@@ -27,11 +27,21 @@ pub(crate) struct Migration {
     pub from: String,
     /// What is to open it.
     pub to: String,
+    /// Its device opens it for custodians alone, and nothing else does.
+    pub asks_custodians: bool,
 }
 
 impl fmt::Display for Migration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Migration { from, to } = self;
+        let Migration { from, to, asks_custodians } = self;
+        if *asks_custodians {
+            return write!(
+                f,
+                "the store opens by seal {from:?} for its custodians alone, who cannot be asked while it is to be moved to \
+                 {to:?}: start the server with the seals of before, let them sign, and move it by several seals (the new one \
+                 beside the old one, operator seal rewrap, then without the old one)"
+            );
+        }
         let (from, holders) = match from == SHARES {
             true => (format!("shares (seal {from:?})"), "unseal keys"),
             false => (format!("seal {from:?}"), "recovery keys"),
@@ -73,7 +83,10 @@ impl Core {
             }
         }?;
         let to = if seals.have_a_device() { self.seal_type() } else { SHARES.to_owned() };
-        Some(Migration { from: from.to_owned(), to })
+        let locks = list.device_locks_of(node);
+        let asks_custodians =
+            list.shares_lock().is_none() && !locks.is_empty() && locks.iter().all(|lock| lock.needs_custodians());
+        Some(Migration { from: from.to_owned(), to, asks_custodians })
     }
 
     /// The devices of the configuration do not open the store: whether the one before them does.
@@ -96,6 +109,13 @@ impl Core {
         migration: &Migration,
         share: Secret<Vec<u8>>,
     ) -> Result<(), Refusal> {
+        if migration.asks_custodians {
+            return refuse(migration.to_string());
+        }
+        let minimum = read.list.minimum;
+        let to = self.seals().present.iter().map(|seal| seal.device.backend().to_owned()).collect::<Vec<_>>();
+        let mut to = if to.is_empty() { vec![SHARES.to_owned()] } else { to }.into_iter();
+        to.try_for_each(|backend| minimum.allows_backend(&backend)).map_err(|why| Refusal(400, why))?;
         let (count, threshold) = authority::counts(&read.list);
         if threshold == 0 {
             return refuse(format!(

@@ -1,31 +1,21 @@
 //! `sys/seal/plan`: what the seals that the configuration names by now would do, tried beforehand on each node. Nothing is
-//! changed: neither a lock, nor a key in a device, nor which seals are in use.
+//! changed: neither a lock, nor which seals are in use. A key in a device is made for the trial alone, and destroyed.
 
 use std::collections::BTreeMap;
 
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Map, Value};
-use holdfast_seal::locks::{self, Scope};
+use holdfast_seal::locks::Scope;
 use holdfast_seal::{Lock, LockList};
 use minicbor::{Decode, Encode};
 
-use crate::seal_state::{Refusal, failed};
+use crate::questions::Question;
+use crate::seal_state::Refusal;
 use crate::seals::{Seal, Seals};
 use crate::{Core, Open};
 
 /// Tells the question from others that the active node asks.
-const WORD: &str = "holdfast seal plan";
-
-#[derive(Encode, Decode)]
-struct Question {
-    #[n(0)]
-    word: String,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    cluster_id: [u8; 16],
-    /// Any key, closed with the root key: who asks holds that.
-    #[n(2)]
-    proof: Lock,
-}
+pub(crate) const WORD: &str = "holdfast seal plan";
 
 /// What a node says of its configuration.
 #[derive(Encode, Decode, Default)]
@@ -167,14 +157,7 @@ impl Core {
         let mut all: BTreeMap<Option<String>, Planned> = BTreeMap::new();
         all.insert(self.node_id().map(str::to_owned), self.plan_here().await);
         if let Some(cluster) = &self.options.cluster {
-            let proof = Key::random(32).map_err(failed)?;
-            let question = Question {
-                word: WORD.to_owned(),
-                cluster_id: list.cluster_id,
-                proof: locks::lock_with_key(&proof, &open.root.load(), &list.cluster_id, (1, 1), 0, 0)
-                    .map_err(failed)?,
-            };
-            for (node, answer) in cluster.offer_keys(minicbor::to_vec(&question).map_err(failed)?).await {
+            for (node, answer) in cluster.offer_keys(Question::ask(WORD, &list, open)?).await {
                 let planned = match answer.map(|bytes| minicbor::decode::<Planned>(&bytes)) {
                     Ok(Ok(planned)) => planned,
                     Ok(Err(_)) => Planned::failed("its program does not know several seals"),
@@ -192,16 +175,11 @@ impl Core {
         Ok(m)
     }
 
-    /// The answer to the active node's question; none: it has asked something else.
-    pub(crate) async fn answer_plan(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let question: Question = minicbor::decode(message).ok().filter(|q: &Question| q.word == WORD)?;
-        let planned = match self.present_root() {
-            Ok(Some(root)) if locks::open_with_key(&question.proof, &question.cluster_id, &root).is_ok() => {
-                self.plan_here().await
-            }
-            Ok(Some(_)) => Planned::failed("it holds another root key"),
-            Ok(None) => Planned::failed("it is sealed"),
-            Err(e) => Planned::failed(e.to_string()),
+    /// The answer to the active node's question.
+    pub(crate) async fn answer_plan(&self, may_know: Result<(), String>) -> Option<Vec<u8>> {
+        let planned = match may_know {
+            Ok(()) => self.plan_here().await,
+            Err(why) => Planned::failed(why),
         };
         minicbor::to_vec(&planned).ok()
     }
@@ -244,7 +222,7 @@ impl Core {
                 Ok(steps) => steps.into_iter().map(|step| (step.what, step.said)).collect(),
                 Err(refusal) => vec![("ask", Err(refusal.text))],
             };
-            let steps: Vec<PlannedStep> = steps
+            let mut steps: Vec<PlannedStep> = steps
                 .into_iter()
                 .map(|(what, said)| PlannedStep {
                     what: what.to_owned(),
@@ -252,6 +230,9 @@ impl Core {
                     said: said.unwrap_or_else(|why| why),
                 })
                 .collect();
+            if let Err(said) = list.minimum.allows_backend(seal.device.backend()) {
+                steps.push(PlannedStep { what: "minimum".to_owned(), is_good: false, said });
+            }
             let works = steps.iter().all(|step| step.is_good);
             let its = if works { its_lock(seals, seal, list, node, root).await } else { None };
             let would = match &its {

@@ -159,6 +159,61 @@ pub enum Minimum {
     DeviceAndQuorum,
 }
 
+impl Minimum {
+    const WORDS: [(Minimum, &str); 3] =
+        [(Minimum::Any, "any"), (Minimum::Device, "device"), (Minimum::DeviceAndQuorum, "device+quorum")];
+
+    /// As people write it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(of, _)| *of == self).map_or("any", |(_, word)| word)
+    }
+
+    /// By its word.
+    pub fn parse(word: &str) -> Option<Minimum> {
+        Self::WORDS.iter().find(|(_, of)| *of == word).map(|(minimum, _)| *minimum)
+    }
+
+    /// Why locks of a device of this type are less than that, whatever else they ask for.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn allows_backend(self, backend: &str) -> Result<(), String> {
+        let (is_hardware, asks_custodians) = match backend {
+            "tpm" => (true, true),
+            "pkcs11" | "yubihsm" => (true, false),
+            _ => (false, false),
+        };
+        match self {
+            Minimum::Any => Ok(()),
+            Minimum::Device if is_hardware => Ok(()),
+            Minimum::Device => Err(format!(
+                "the store was initialised with minimum_lock \"device\": a seal {backend:?} is no key in a device (pkcs11, tpm, \
+                 yubihsm are)"
+            )),
+            Minimum::DeviceAndQuorum if asks_custodians => Ok(()),
+            Minimum::DeviceAndQuorum => Err(format!(
+                "the store was initialised with minimum_lock \"device+quorum\": a seal {backend:?} asks no custodians (a TPM \
+                 does, with custodians in its stanza)"
+            )),
+        }
+    }
+
+    /// Why a lock is less than that.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn allows(self, lock: &Lock) -> Result<(), String> {
+        self.allows_backend(lock.backend().unwrap_or("shamir"))?;
+        match self {
+            Minimum::DeviceAndQuorum if !lock.needs_custodians() => Err(format!(
+                "the store was initialised with minimum_lock \"device+quorum\": the lock {} opens without custodians",
+                lock.shown()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// All locks of a store.
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct LockList {
@@ -438,6 +493,38 @@ mod tests {
         assert_eq!((read.name.as_deref(), read.stale_since), (Some("a"), Some(7)));
         let read: Lock = minicbor::decode(&bytes).unwrap();
         assert_eq!((read.name, read.stale_since), (None, None));
+    }
+
+    #[test]
+    fn a_lock_that_is_less_than_the_minimum_is_refused_with_the_reason() {
+        allow_unlocked();
+        let (shares, _) = lock_with_shares(&Key::random(32).unwrap(), &[5; 16], 3, 2, 0, 1).unwrap();
+        let of = |backend: &str, mechanism: &str| Lock {
+            kind: LockKind::Device { backend: backend.into() },
+            mechanism: mechanism.into(),
+            ..shares.clone()
+        };
+        let token = of("pkcs11", "CKM_AES_GCM");
+        let asks = of("tpm", CipherMechanism::TpmSealSigned.name());
+        let asks_nobody = of("tpm", CipherMechanism::TpmSeal.name());
+        for lock in [&shares, &token, &asks, &asks_nobody] {
+            assert_eq!(Minimum::Any.allows(lock), Ok(()));
+        }
+        let less = |minimum: Minimum, lock: &Lock| minimum.allows(lock).unwrap_err();
+        for lock in [&token, &asks, &asks_nobody] {
+            assert_eq!(Minimum::Device.allows(lock), Ok(()));
+        }
+        for lock in [&shares, &of("static", "XAES-256-GCM"), &of("software", "CKM_AES_GCM")] {
+            let said = less(Minimum::Device, lock);
+            assert!(said.contains("no key in a device") && said.contains(lock.backend().unwrap_or("shamir")), "{said}");
+        }
+        assert_eq!(Minimum::DeviceAndQuorum.allows(&asks), Ok(()));
+        assert!(less(Minimum::DeviceAndQuorum, &asks_nobody).contains("opens without custodians"));
+        assert!(less(Minimum::DeviceAndQuorum, &token).contains("asks no custodians"));
+        for minimum in [Minimum::Any, Minimum::Device, Minimum::DeviceAndQuorum] {
+            assert_eq!(Minimum::parse(minimum.word()), Some(minimum));
+        }
+        assert_eq!(Minimum::parse("weak"), None);
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl Core {
         list: &mut LockList,
         root: Option<Key>,
     ) -> Result<Option<Doubt>, Refusal> {
+        for lock in &list.locks {
+            list.minimum.allows(lock).map_err(|why| Refusal(400, why))?;
+        }
         list.generation += 1;
         let present = open.root.load_full();
         let signing = root.as_ref().unwrap_or(&present);

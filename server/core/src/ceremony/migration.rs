@@ -35,7 +35,7 @@ impl Core {
         if !self.seal.migrating.load(Ordering::SeqCst) {
             return Ok(None);
         }
-        let Migration { from, to } = &migration;
+        let Migration { from, to, .. } = &migration;
         let migrated = crate::failpoint::of_a_request(self.migrate_seal(open, list)).await;
         migrated.map_err(|Refusal(status, text)| {
             Refusal(status, format!("the seal is not migrated from {from:?} to {to:?}: {text}"))

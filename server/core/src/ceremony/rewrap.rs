@@ -280,7 +280,9 @@ fn take_in(done: &mut Completed, node: Option<&str>, of: &OfSeal, is_own: bool) 
         Scope::Cluster => true,
     };
     let place = done.list.locks.iter().position(|l| of.of == Some(l.id) && l.backend().is_some() && may_be(&l.scope));
+    let weak = of.made.as_ref().and_then(|made| done.list.minimum.allows(made).err());
     let outcome = match (&of.made, place) {
+        _ if weak.is_some() => Became::Failed,
         (Some(made), place) if matches!(made.kind, LockKind::Device { .. }) && may_be(&made.scope) => {
             match place {
                 Some(place) => {
@@ -299,6 +301,10 @@ fn take_in(done: &mut Completed, node: Option<&str>, of: &OfSeal, is_own: bool) 
         }
         (None, Some(place)) if of.trouble.is_none() => {
             let lock = &mut done.list.locks[place];
+            // Its device has just opened it; where custodians are asked, only what it says of the lock is known.
+            if !lock.proved && !lock.needs_custodians() {
+                (lock.proved, done.is_changed) = (true, true);
+            }
             // What all share has its names from the active node.
             let names_it = is_own || lock.scope != Scope::Cluster;
             let is_same = lock.name == of.name && lock.priority == of.priority;
@@ -312,7 +318,8 @@ fn take_in(done: &mut Completed, node: Option<&str>, of: &OfSeal, is_own: bool) 
         }
         _ => Became::Failed,
     };
-    done.said.push(OfOne { name: of.shown.clone(), node: node.map(str::to_owned), outcome, error: of.trouble.clone() });
+    let error = of.trouble.clone().or(weak);
+    done.said.push(OfOne { name: of.shown.clone(), node: node.map(str::to_owned), outcome, error });
 }
 
 /// Locks that nobody's seal is of. Where a node is silent, what may be its is not among them. (What may be a seal's whose
@@ -327,4 +334,61 @@ fn strays(before: &LockList, asked: &[(Option<String>, Vec<OfSeal>)], some_are_s
         lock.backend().is_some() && !claimed.contains(&lock.id) && all_asked
     };
     before.locks.iter().filter(is_nobodys).map(|lock| lock.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_seal::locks::Minimum;
+
+    use super::*;
+
+    fn lock(id: u8, backend: &str, mechanism: &str) -> Lock {
+        Lock {
+            id: [id; 16],
+            kind: LockKind::Device { backend: backend.into() },
+            scope: Scope::Cluster,
+            priority: 0,
+            key_label: "k".into(),
+            key_id: "01".into(),
+            mechanism: mechanism.into(),
+            public_part: None,
+            ciphertext: vec![1],
+            proved: false,
+            created: 1,
+            name: None,
+            stale_since: None,
+        }
+    }
+
+    fn completed(minimum: Minimum, locks: Vec<Lock>) -> Completed {
+        let list =
+            LockList { cluster_id: [7; 16], cluster_name: "c".into(), generation: 1, minimum, locks, recovery: None };
+        Completed { list, strays: BTreeSet::new(), said: Vec::new(), is_changed: false, own: 0 }
+    }
+
+    fn of_seal(of: Option<u8>, made: Option<Lock>) -> OfSeal {
+        let of = of.map(|id| [id; 16]);
+        OfSeal { shown: "s".into(), backend: "pkcs11".into(), name: None, priority: 0, of, made, trouble: None }
+    }
+
+    #[test]
+    fn a_lock_that_its_device_has_opened_is_proved_and_one_of_custodians_is_not() {
+        let asks = "TPM2_SEAL+POLICY_SIGNED/AES-256-GCM";
+        let mut done = completed(Minimum::Any, vec![lock(1, "pkcs11", "CKM_AES_GCM"), lock(2, "tpm", asks)]);
+        take_in(&mut done, None, &of_seal(Some(2), None), true);
+        assert!(!done.list.locks[1].proved && !done.is_changed, "custodians were not asked");
+        take_in(&mut done, None, &of_seal(Some(1), None), true);
+        assert!(done.list.locks[0].proved && done.is_changed);
+        assert!(done.said.iter().all(|of| of.outcome == Became::Good), "{:?}", done.said);
+    }
+
+    #[test]
+    fn a_lock_that_a_node_made_and_that_is_less_than_the_minimum_is_left_out() {
+        let mut done = completed(Minimum::Device, vec![lock(1, "pkcs11", "CKM_AES_GCM")]);
+        take_in(&mut done, Some("n2"), &of_seal(None, Some(lock(3, "static", "XAES-256-GCM"))), false);
+        assert_eq!((done.list.locks.len(), done.is_changed), (1, false));
+        assert!(done.said[0].outcome == Became::Failed && done.said[0].error.is_some(), "{:?}", done.said);
+        take_in(&mut done, Some("n2"), &of_seal(None, Some(lock(4, "yubihsm", "YUBIHSM_WRAP_DATA/AES-CCM"))), false);
+        assert_eq!(done.list.locks[1].scope, Scope::Node("n2".into()));
+    }
 }

@@ -373,6 +373,12 @@ async fn in_device(plan: &Plan, device: &Arc<Device>, locks: &LockList) -> Resul
             device.name, seen.kind
         )));
     }
+    if matches!(seen.kind, holdfast_hsm::device::KeyKind::Rsa(..2048)) {
+        return Err(Error::bad_request(format!(
+            "the {name} of device {:?} is {}, which is too weak: RSA keys have 2048 bits and more",
+            device.name, seen.kind
+        )));
+    }
     if managed_keys::opens_the_store(locks, device.declared().kind, &name, &seen) {
         return Err(Error::bad_request(format!(
             "the {name} of device {:?} opens this store: it is for nothing else",

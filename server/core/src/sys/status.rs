@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use holdfast_sdk::{Body, Call, Error, Map, Response, Result, Routes, Value, parameters};
+use holdfast_sdk::{
+    Body, Call, Error, Map, Operation, Preparation, Prepared, Response, Result, Routes, Value, parameters,
+};
 use serde_json::json;
 
 use super::{System, capabilities};
@@ -38,7 +40,12 @@ pub fn routes(routes: Routes<System, Tx>, clustered: bool) -> Routes<System, Tx>
             if clustered { p.root_protected() } else { p.unauthenticated() }
         })
         .path("seal", "Seal the server.", |p| p.update(seal).root_protected())
-        .path("seal-backend-status", "What opens the store, and how it is.", |p| p.read(seal_backends))
+        .path("seal-backend-status", "What opens the store, and how it is.", |p| {
+            p.read(seal_backends).prepared(Operation::Read, ask_seals).describe(
+                "Each lock of the store, and what this node's checks of its device found. In a cluster also what the other nodes \
+                 say of theirs.",
+            )
+        })
         .path("jobs", "Work that goes on in the background.", |p| p.read(jobs).list(jobs))
         .path("in-flight-req", "The requests that are being handled.", |p| p.read(in_flight))
         .path("config/state/sanitized", "The configuration, without its secrets.", |p| p.read(config))
@@ -53,10 +60,18 @@ fn seal(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::empty())
 }
 
-fn seal_backends(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
+fn ask_seals(sys: &System, _: &mut Tx, _: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
     let core = sys.core()?;
-    let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
-    Ok(Response::both(core.seal_backends(&open)?))
+    Ok(Some(Box::pin(async move {
+        let open = core.open().ok_or_else(|| Error::Unavailable("Vault is sealed".into()))?;
+        let told: Prepared = Arc::new(core.seal_backends(&open).await?);
+        Ok(told)
+    })))
+}
+
+fn seal_backends(_: &System, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let told = call.prepared.and_then(|p| p.downcast_ref::<Map<String, Value>>());
+    Ok(Response::both(told.ok_or_else(|| Error::Internal("nothing was prepared".into()))?.clone()))
 }
 
 fn step_down(_: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {

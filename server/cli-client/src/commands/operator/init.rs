@@ -14,7 +14,7 @@ use crate::output::{self, Format, plain};
 const DEFAULT_SHARES: i64 = 5;
 const DEFAULT_THRESHOLD: i64 = 3;
 
-pub static FLAGS: [Flag; 9] = [
+pub static FLAGS: [Flag; 10] = [
     Flag::bool("status", "Only say whether the server is initialised."),
     Flag::int("key-shares", "How many key shares to make. -n is short for it.").also(&["n"]).default("5"),
     Flag::int("key-threshold", "How many of them unseal. -t is short for it.").also(&["t"]).default("3"),
@@ -27,6 +27,10 @@ pub static FLAGS: [Flag; 9] = [
         "recovery-form",
         "What recovery shares are for, where a device unseals: \"authorise\" acts that need them, or \"escrow\": they can also bring the root key back without the device.",
     ).words(&["authorise", "escrow"]),
+    Flag::text(
+        "minimum-lock",
+        "The least that each lock of the store has to be, for good: \"any\", \"device\" (pkcs11, tpm, yubihsm: no shares, static or software seal beside or in its place), or \"device+quorum\" (a TPM with custodians).",
+    ).words(&["any", "device", "device+quorum"]),
 ];
 
 pub fn run(call: &Call) -> Outcome {
@@ -100,6 +104,9 @@ fn wanted(call: &Call, keys: Keys, has_device: bool) -> Value {
     body.insert("root_token_pgp_key".into(), keys.root_token.into());
     if let Some(form) = call.flags.text("recovery-form") {
         body.insert("recovery_form".into(), form.into());
+    }
+    if let Some(minimum) = call.flags.text("minimum-lock") {
+        body.insert("minimum_lock".into(), minimum.into());
     }
     Value::Object(body)
 }
