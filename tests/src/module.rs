@@ -89,6 +89,15 @@ impl Shim {
         fs::write(self.folder.join("flags"), flags.to_string()).expect("a mark");
     }
 
+    /// Misbehave at each signature until [`behave`](Self::behave): `aborts`, `hangs`, or `lies` (a bit of each is changed).
+    pub fn misbehave(&self, how: &str) {
+        fs::write(self.folder.join(how), "").expect("a mark");
+    }
+
+    pub fn behave(&self, how: &str) {
+        fs::remove_file(self.folder.join(how)).expect("it misbehaves");
+    }
+
     /// Whether a disturbance is still to come.
     pub fn is_to_disturb(&self, how: &str) -> bool {
         self.folder.join(how).exists()
@@ -166,11 +175,13 @@ static UL own_Sign(UL s, void *data, UL bytes, unsigned char *signature, UL *n) 
     note("C_Sign\n");
     UL refused = told("C_Sign", 1);
     if (refused) return refused;
+    if (told("aborts", 0)) abort();
+    if (told("hangs", 0)) for (;;) sleep(1000);
     UL result = real_Sign(s, data, bytes, signature, n);
     if (result) return result;
     if (!signature && told("garbage-length", 1)) *n = 1UL << 40;
     if (signature && told("garbage-longer", 1)) *n = 1UL << 40;
-    if (signature && told("garbage-sign", 1)) signature[*n - 1] ^= 1;
+    if (signature && (told("garbage-sign", 1) || told("lies", 0))) signature[*n - 1] ^= 1;
     return 0;
 }
 static UL (*real_DecryptInit)(UL, void *, UL);

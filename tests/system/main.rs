@@ -31,6 +31,7 @@ mod recovery_mode;
 mod remount;
 mod seal_custodians;
 mod seal_hsm;
+mod seal_kinds;
 mod seal_migration;
 mod seal_static;
 mod seal_tpm;

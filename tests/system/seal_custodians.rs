@@ -9,6 +9,8 @@ use holdfast_tests::token::{PIN, Token, library};
 use holdfast_tests::{Running, Server, Setup, Site, until};
 use serde_json::{Value, json};
 
+use super::seal_kinds::{House, Kind, Stanza};
+
 /// Where custodians keep what they have.
 struct Custodians {
     folder: PathBuf,
@@ -222,4 +224,82 @@ fn custodians_alone_do_not_open_a_machine_that_is_measured_otherwise() {
         give(&site, &server, &custodians.sign(name), &[]).good();
     }
     server.client().with_token(&keys.root_token).get("sys/mounts").expect(200);
+}
+
+/// Away from custodians and back, by several seals at once and by the holders of the shares; what cannot be is refused.
+#[test]
+fn a_store_of_custodians_moves_away_and_back_and_is_told_the_way() {
+    let mut house = House::prepare();
+    let custodians = Custodians::of(&house.site);
+    house.of_tpm = custodians.keys();
+    let house = house.initialise(&[Stanza::Alone(Kind::Tpm)], json!({}));
+    let site = &house.site;
+    let sign = |server: &Server| {
+        is_sealed_for_custodians(server);
+        custodians.challenge(site, server, &[]);
+        for name in ["ann", "cem"] {
+            give(site, server, &custodians.sign(name), &[]).good();
+        }
+        house.is_kept(server);
+    };
+    // The holders cannot agree beside custodians: what they give is checked inside the store, which only these open.
+    for stanzas in [&[Stanza::Alone(Kind::YubiHsm), Stanza::Disabled(Kind::Tpm)][..], &[Stanza::Disabled(Kind::Tpm)]] {
+        house.say(stanzas);
+        let server = site.start();
+        let client = server.client();
+        until(Duration::from_secs(30), "the way that is told", || {
+            let said = client.get("sys/seal-status").expect(200).json()["seal_trouble"].as_str()?.to_owned();
+            (said.contains("custodians alone") && said.contains("several seals")).then_some(())
+        });
+        let body = json!({ "key": house.keys.shares[0], "migrate": true });
+        assert!(client.post("sys/unseal", body).refused(400).contains("operator seal rewrap"));
+        assert!(client.post("sys/unseal/custodians", json!({})).refused(400).contains("operator seal rewrap"));
+        server.stop();
+    }
+    // By several seals: they sign once more.
+    let both = [Stanza::Named(Kind::Tpm, 2), Stanza::Named(Kind::YubiHsm, 1)];
+    house.say(&both);
+    let server = site.start();
+    sign(&server);
+    assert_eq!(house.rewrap(&server), (0, vec!["the-yubihsm wrapped".into(), "the-tpm renamed".into()]));
+    let leave = |server: &Server, stays: Kind, goes: Kind| {
+        house.say(&[Stanza::Named(stays, 1)]);
+        house.hang_up(server, &[stays]);
+        let (code, did) = house.rewrap(server);
+        assert!(code == 0 && did[1].ends_with("removed"), "{did:?} of {goes:?}");
+    };
+    leave(&server, Kind::YubiHsm, Kind::Tpm);
+    let server = site.start_after(server);
+    server.until_unsealed();
+    house.is_kept(&server);
+    // And back: a lock that no device has opened yet counts, since its custodians are not here.
+    house.say(&both);
+    let planned = house.plan(&server);
+    assert!(planned["possible"] == true && planned.to_string().contains("who are not asked here"), "{planned}");
+    house.hang_up(&server, &[Kind::Tpm, Kind::YubiHsm]);
+    assert_eq!(house.rewrap(&server).0, 0);
+    let tpm = house.backend(&server, "the-tpm");
+    assert_eq!((&tpm["proved"], &tpm["needs_custodians"]), (&json!(false), &json!(true)), "{tpm}");
+    leave(&server, Kind::Tpm, Kind::YubiHsm);
+    let status = house.root(&server).get("sys/seal-backend-status").expect(200);
+    assert_eq!(status.at("/data/fully_wrapped"), true, "{status:?}");
+    let server = site.start_after(server);
+    sign(&server);
+
+    // Away again, without a restart, and back by the holders of the recovery keys.
+    house.say(&both);
+    house.hang_up(&server, &[Kind::Tpm, Kind::YubiHsm]);
+    assert_eq!(house.rewrap(&server).0, 0);
+    leave(&server, Kind::YubiHsm, Kind::Tpm);
+    server.stop();
+    house.say(&[Stanza::Alone(Kind::Tpm), Stanza::Disabled(Kind::YubiHsm)]);
+    let server = site.start();
+    until(Duration::from_secs(30), "a migration that waits", || {
+        (server.client().get("sys/seal-status").expect(200).at("/migration") == true).then_some(())
+    });
+    house.give_shares(&server, &["-migrate"]);
+    house.is_kept(&server);
+    house.say(&[Stanza::Alone(Kind::Tpm)]);
+    let server = site.start_after(server);
+    sign(&server);
 }

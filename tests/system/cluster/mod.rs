@@ -26,6 +26,7 @@ mod own_tpms;
 mod recover;
 mod removed;
 mod seal_migration;
+mod seal_plan;
 mod sealed_members;
 mod several_seals;
 mod snapshots;

@@ -135,6 +135,15 @@ impl Nodes {
 
     /// Start a node, and wait for nothing.
     pub fn launch(&mut self, n: usize) {
+        self.configure(n);
+        let folder = self.folder.path().join(format!("n{n}"));
+        let mut command = self.between.command(n, &folder);
+        command.arg("server").arg(format!("-config={}", folder.join("config.hcl").display()));
+        self.servers[n] = Some(Server::launch(&mut command, &folder, None));
+    }
+
+    /// Write a node's configuration, as it is by now.
+    pub fn configure(&self, n: usize) {
         let folder = self.folder.path().join(format!("n{n}"));
         fs::create_dir_all(&folder).unwrap();
         let (own, members) = self.ports[n];
@@ -150,9 +159,6 @@ impl Nodes {
             data = folder.join("data").display(),
         );
         fs::write(folder.join("config.hcl"), config).unwrap();
-        let mut command = self.between.command(n, &folder);
-        command.arg("server").arg(format!("-config={}", folder.join("config.hcl").display()));
-        self.servers[n] = Some(Server::launch(&mut command, &folder, None));
     }
 
     fn unseal(&self, n: usize) {

@@ -3,6 +3,7 @@
 mod attestation;
 mod audit_signing;
 mod blinking;
+mod faults;
 pub mod managed_keys;
 
 use std::time::Duration;
