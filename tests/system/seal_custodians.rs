@@ -285,6 +285,7 @@ fn a_store_of_custodians_moves_away_and_back_and_is_told_the_way() {
     assert_eq!(status.at("/data/fully_wrapped"), true, "{status:?}");
     let server = site.start_after(server);
     sign(&server);
+    assert_eq!(house.backend(&server, "the-tpm")["proved"], true, "they have opened it by now");
 
     // Away again, without a restart, and back by the holders of the recovery keys.
     house.say(&both);

@@ -489,6 +489,36 @@ fn a_key_that_is_destroyed_while_the_server_serves_is_reported_and_made_anew() {
     }
 }
 
+/// The same of a YubiHSM 2, by the simulator.
+#[test]
+fn a_wrap_key_that_is_deleted_while_the_server_serves_is_reported_and_made_anew() {
+    let house = House::build(&[Stanza::Named(InHsm, 1)]);
+    let server = house.site.start();
+    server.until_unsealed();
+    let (root, name) = (house.root(&server), name_of(InHsm));
+    let seen = until(Duration::from_secs(30), "a first check", || {
+        Some(house.backend(&server, &name)).filter(|b| b["last_opened"].is_string())
+    });
+    let id = hex::decode(seen["key_id"].as_str().expect("an id")).unwrap();
+    // Delete Object, of a wrap key.
+    let deleted = house.hsm.command(holdfast_tests::yubihsm::AUTH_KEY, 0x58, &[id[0], id[1], 5]);
+    assert!(deleted.is_ok(), "{deleted:?}");
+    server.signal(Signal::HUP);
+    until(Duration::from_secs(30), "the loss is told", || {
+        let said = house.backend(&server, &name)["last_error"].as_str()?.to_owned();
+        said.contains("holdfast-root").then_some(())
+    });
+    house.is_kept(&server);
+    assert_eq!(root.get("sys/health").expect(200).at("/seals_failing"), 1);
+    let said = root.post("sys/rotate/root", json!({})).refused(500);
+    assert!(said.contains("holdfast-root"), "{said}");
+    assert_eq!(house.rewrap(&server), (0, vec![format!("{name} wrapped")]));
+    root.post("sys/rotate/root", json!({})).expect(204);
+    let server = house.site.start_after(server);
+    server.until_unsealed();
+    house.is_kept(&server);
+}
+
 /// `pkcs11-tool` on the token.
 #[track_caller]
 fn objects(house: &House, arguments: &[&str]) -> String {

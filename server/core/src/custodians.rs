@@ -251,6 +251,12 @@ impl Core {
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(|e| again(e.to_string()))?;
         seal.note(Ok(id), began);
-        self.unlock(root, None, &cause).await
+        self.unlock(root, None, &cause).await?;
+        if let Some(open) = self.open()
+            && let Err(Refusal(_, why)) = self.note_proved(&open, id).await
+        {
+            tracing::warn!("it is not noted that the lock of the custodians was opened: {why}");
+        }
+        Ok(())
     }
 }

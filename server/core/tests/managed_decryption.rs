@@ -22,7 +22,7 @@ use holdfast_hsm::tpm::TpmConfig;
 use holdfast_hsm::yubihsm::{YubiHsmConfig, YubiHsmDevice};
 use holdfast_sdk::{
     Backend, Call, CipherMechanism, Class, Error, Found, ManagedKey, Map, Operation, Preparation, Prepared, Response,
-    Result, Route, Routes, Transaction, Tx,
+    Result, Route, Routes, Tx,
 };
 use holdfast_storage::Store;
 use holdfast_tpm::TpmDevice;
@@ -43,8 +43,8 @@ async fn closed(key: &dyn ManagedKey, mechanism: CipherMechanism) -> Result<(Cip
         return Ok((sealed.mechanism, sealed.bytes));
     };
     let hash = if mechanism == CipherMechanism::RsaOaepSha1 { &OAEP_SHA1_MGF1SHA1 } else { &OAEP_SHA256_MGF1SHA256 };
-    let public = PublicEncryptingKey::from_der(public).and_then(OaepPublicEncryptingKey::new);
-    let public = public.map_err(Error::internal)?;
+    let public = PublicEncryptingKey::from_der(public).map_err(Error::internal)?;
+    let public = OaepPublicEncryptingKey::new(public).map_err(Error::internal)?;
     let mut bytes = vec![0; public.ciphertext_size()];
     public.encrypt(hash, PLAIN, &mut bytes, None).map_err(Error::internal)?;
     Ok((mechanism, bytes))
@@ -220,6 +220,7 @@ impl Drop for SwTpm {
 async fn a_key_in_a_tpm_decrypts() {
     let folder = tempfile::tempdir().unwrap();
     let tpm = SwTpm::start(folder.path());
+    fs::create_dir(folder.path().join("keys")).unwrap();
     let mut config = TpmConfig::new(format!("swtpm:host=127.0.0.1,port={}", tpm.port));
     config.keys = Some(folder.path().join("keys").display().to_string());
     let server = server("tpm", DeviceClient::in_process(Box::new(TpmDevice::new(config)))).await;

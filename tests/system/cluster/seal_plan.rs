@@ -141,7 +141,7 @@ fn a_plan_names_each_node_on_which_a_seal_would_fail_and_why() {
     shims[2].flags(FINAL_TRY);
     let of_shim = |n: usize, stanza: &str| {
         let text = stanza.replace(&library, &shims[n].module.display().to_string());
-        text.replace("}\n", &format!(" mechanism = \"CKM_AES_GCM\"\n}}\n"))
+        text.replace("}\n", " mechanism = \"CKM_AES_GCM\"\n}\n")
     };
     let (possible, said, _) = plan(
         1,

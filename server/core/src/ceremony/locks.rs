@@ -145,6 +145,21 @@ impl Core {
         Ok(None)
     }
 
+    /// A lock's device has opened it for the first time: custodians are not there when it is made. The caller holds the lock of
+    /// acts.
+    pub(crate) async fn note_proved(&self, open: &Open, id: [u8; 16]) -> Result<(), Refusal> {
+        let mut list = self.own_locks(open)?;
+        let Some(lock) = list.locks.iter_mut().find(|lock| lock.id == id && !lock.proved) else { return Ok(()) };
+        lock.proved = true;
+        let view = self.store.view();
+        let (index, mut tx) = (view.index(), Tx::new(view, Barrier::clone(&open.barrier.load())));
+        tx.enter(STORE);
+        match self.commit_locks(open, tx, index, &mut list, None).await? {
+            Some(Doubt(why)) => Err(Refusal(503, why)),
+            None => Ok(()),
+        }
+    }
+
     /// Every lock around a new root key; and the key of the shares. The other nodes know both when it returns.
     pub(super) async fn wrap_again(
         &self,
