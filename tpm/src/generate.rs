@@ -23,7 +23,7 @@ pub(crate) fn generate(tpm: &Tpm, spec: &KeySpec) -> Result<KeyInfo, DeviceError
     let fits = match spec.usage {
         KeyUsage::Encrypt => matches!(spec.kind, KeyKind::Rsa(_)),
         KeyUsage::Sign => true,
-        KeyUsage::Derive => matches!(spec.kind, KeyKind::EcP256 | KeyKind::EcP384),
+        KeyUsage::Derive => spec.kind.coordinate_bytes().is_some(),
     };
     if !fits {
         return Err(DeviceError::invalid(format!("a key of {} is not for {:?}", spec.kind, spec.usage)));
@@ -89,6 +89,7 @@ fn parameters(kind: KeyKind) -> Option<Parameters> {
         KeyKind::Rsa(4096) => rsa(RsaKeyBits::Rsa4096),
         KeyKind::EcP256 => ecc(EccCurve::NistP256),
         KeyKind::EcP384 => ecc(EccCurve::NistP384),
+        KeyKind::EcP521 => ecc(EccCurve::NistP521),
         _ => None,
     }
 }

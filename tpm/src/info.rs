@@ -65,7 +65,8 @@ fn sealing(by_custodians: bool) -> Capabilities {
 /// What this one does with keys that it makes, as it answers when it is asked.
 fn capabilities(connection: &mut Connection) -> Result<Capabilities, Fault> {
     let mut can = sealing(false);
-    for kind in [KeyKind::Rsa(2048), KeyKind::Rsa(3072), KeyKind::Rsa(4096), KeyKind::EcP256, KeyKind::EcP384] {
+    let rsa = [2048, 3072, 4096].map(KeyKind::Rsa);
+    for kind in rsa.into_iter().chain([KeyKind::EcP256, KeyKind::EcP384, KeyKind::EcP521]) {
         if generate::does(connection, kind)? {
             can.generate.push(kind);
         }

@@ -2,7 +2,7 @@
 
 use crate::connection::Tpm;
 use crate::store::{Store, StoredKey};
-use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class, KeyKind, KeyRef, ec_spki, rsa_spki};
+use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class, KeyRef, ec_spki, rsa_spki};
 use tss_esapi::structures::Public;
 use tss_esapi::traits::UnMarshall;
 
@@ -31,7 +31,7 @@ pub(crate) fn public_key(tpm: &Tpm, key: &KeyRef) -> Result<Vec<u8>, DeviceError
 
 /// Bytes of a coordinate, and of half an ECDSA signature.
 pub(crate) fn coordinate_bytes(stored: &StoredKey) -> usize {
-    if stored.kind == KeyKind::EcP384 { 48 } else { 32 }
+    stored.kind.coordinate_bytes().unwrap_or_default()
 }
 
 /// A number with zeros before it, which a TPM may leave out.

@@ -86,7 +86,7 @@ pub(crate) fn no_ticket() -> tss_esapi::Result<HashcheckTicket> {
 fn signing_key(tpm: &Tpm, key: &KeyRef, mechanism: SignMechanism) -> Result<StoredKey, DeviceError> {
     let stored = Store::of(tpm.config.keys.as_ref())?.one(key)?;
     let fits = match mechanism {
-        SignMechanism::Ecdsa(_) => matches!(stored.kind, KeyKind::EcP256 | KeyKind::EcP384),
+        SignMechanism::Ecdsa(_) => stored.kind.coordinate_bytes().is_some(),
         SignMechanism::RsaPkcs1(_) | SignMechanism::RsaPss(_) => matches!(stored.kind, KeyKind::Rsa(_)),
         SignMechanism::Ed25519 => false,
     };

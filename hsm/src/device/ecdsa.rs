@@ -11,7 +11,7 @@ pub fn signature_to_der(raw: &[u8]) -> Vec<u8> {
     tagged(SEQUENCE, &[unsigned(r), unsigned(s)].concat())
 }
 
-/// r ‖ s of a DER signature, each padded to `half_bytes` (32 for P-256, 48 for P-384);
+/// r ‖ s of a DER signature, each padded to `half_bytes` (32 for P-256, 48 for P-384, 66 for P-521);
 /// `None` if it is no such signature.
 pub fn signature_from_der(der: &[u8], half_bytes: usize) -> Option<Vec<u8>> {
     let (content, rest) = value(der, SEQUENCE)?;
@@ -47,7 +47,9 @@ mod tests {
 
     #[test]
     fn signatures_survive_the_way_to_der_and_back() {
-        for (half, first, last) in [(32, 0, 1), (32, 0x80, 0), (48, 0xFF, 0xFF), (48, 1, 0x7F)] {
+        for (half, first, last) in
+            [(32, 0, 1), (32, 0x80, 0), (48, 0xFF, 0xFF), (48, 1, 0x7F), (66, 0, 1), (66, 1, 0xFF)]
+        {
             let mut raw = vec![0x11; half * 2];
             raw[0] = first;
             raw[half] = last;

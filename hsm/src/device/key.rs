@@ -103,6 +103,18 @@ pub enum KeyKind {
     Hmac(#[n(0)] Hash),
 }
 
+impl KeyKind {
+    /// Bytes of a coordinate of a point, and of half an ECDSA signature; `None`: it is no key on a NIST curve.
+    pub fn coordinate_bytes(self) -> Option<usize> {
+        match self {
+            Self::EcP256 => Some(32),
+            Self::EcP384 => Some(48),
+            Self::EcP521 => Some(66),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -26,6 +26,6 @@ pub use mechanism::{Capabilities, CipherMechanism, Hash, SignInput, SignMechanis
 pub use spki::{ec_point_of_spki, ec_spki, ed25519_spki, rsa_spki};
 pub use traits::{Ciphertext, KeyDevice};
 
-pub(crate) use spki::{OID_ED25519, OID_P256, OID_P384};
+pub(crate) use spki::{OID_ED25519, curve_oid, kind_of_curve};
 pub(crate) use traits::dispatch;
 pub(crate) use wire::{decode, encode, secret_bytes, secret_text};

@@ -10,10 +10,10 @@ const BIT_STRING: u8 = 0x03;
 const RSA_ALGORITHM: &[u8] = &[0x06, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 1, 0x05, 0];
 /// `id-ecPublicKey`.
 const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1];
-/// `secp256r1`: also the CKA_EC_PARAMS of a P-256 key.
-pub(crate) const OID_P256: &[u8] = &[0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
-/// `secp384r1`: also the CKA_EC_PARAMS of a P-384 key.
-pub(crate) const OID_P384: &[u8] = &[0x06, 5, 0x2B, 0x81, 0x04, 0, 0x22];
+/// `secp256r1`.
+const OID_P256: &[u8] = &[0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
+/// `secp384r1`.
+const OID_P384: &[u8] = &[0x06, 5, 0x2B, 0x81, 0x04, 0, 0x22];
 /// `secp521r1`.
 const OID_P521: &[u8] = &[0x06, 5, 0x2B, 0x81, 0x04, 0, 0x23];
 /// `id-Ed25519`.
@@ -30,16 +30,29 @@ pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
 /// # Errors
 /// `Invalid` for another kind, or a point that does not fit the curve.
 pub fn ec_spki(kind: KeyKind, point: &[u8]) -> Result<Vec<u8>, DeviceError> {
-    let (curve, point_bytes) = match kind {
-        KeyKind::EcP256 => (OID_P256, 65),
-        KeyKind::EcP384 => (OID_P384, 97),
-        KeyKind::EcP521 => (OID_P521, 133),
-        _ => return Err(DeviceError::invalid(format!("{kind} is no EC key"))),
+    let (Some(curve), Some(bytes)) = (curve_oid(kind), kind.coordinate_bytes()) else {
+        return Err(DeviceError::invalid(format!("{kind} is no EC key")));
     };
+    let point_bytes = 1 + 2 * bytes;
     if point.len() != point_bytes || point[0] != 4 {
         return Err(DeviceError::invalid(format!("a public point of {} bytes is none of {kind}", point.len())));
     }
     Ok(spki(&[EC_PUBLIC_KEY, curve].concat(), point))
+}
+
+/// The object identifier of a NIST curve, DER: also the CKA_EC_PARAMS of its keys.
+pub(crate) fn curve_oid(kind: KeyKind) -> Option<&'static [u8]> {
+    match kind {
+        KeyKind::EcP256 => Some(OID_P256),
+        KeyKind::EcP384 => Some(OID_P384),
+        KeyKind::EcP521 => Some(OID_P521),
+        _ => None,
+    }
+}
+
+/// The kind of the keys on a curve, by its object identifier in DER.
+pub(crate) fn kind_of_curve(oid: &[u8]) -> Option<KeyKind> {
+    [KeyKind::EcP256, KeyKind::EcP384, KeyKind::EcP521].into_iter().find(|kind| curve_oid(*kind) == Some(oid))
 }
 
 /// An Ed25519 public key, from its 32 bytes.

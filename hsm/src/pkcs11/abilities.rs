@@ -42,7 +42,7 @@ impl Ability {
             Self::Make(KeyKind::Aes(_)) | Self::Import(KeyKind::Aes(_)) => (MechanismType::AES_KEY_GEN, makes),
             Self::Make(KeyKind::Hmac(_)) => (MechanismType::GENERIC_SECRET_KEY_GEN, makes),
             Self::Make(KeyKind::Rsa(_)) => (MechanismType::RSA_PKCS_KEY_PAIR_GEN, makes),
-            Self::Make(KeyKind::EcP256 | KeyKind::EcP384) => (MechanismType::ECC_KEY_PAIR_GEN, makes),
+            Self::Make(KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521) => (MechanismType::ECC_KEY_PAIR_GEN, makes),
             Self::Make(KeyKind::Ed25519) => (MechanismType::ECC_EDWARDS_KEY_PAIR_GEN, makes),
             Self::Sign(SignMechanism::Ecdsa(_)) => (MechanismType::ECDSA, MechanismInfo::sign),
             Self::Sign(SignMechanism::RsaPkcs1(_)) => (MechanismType::RSA_PKCS, MechanismInfo::sign),
@@ -66,6 +66,7 @@ impl Ability {
 pub(super) struct Listed {
     mechanisms: Vec<(MechanismType, MechanismInfo)>,
     lets_keys_out: bool,
+    cannot_use_p521: bool,
 }
 
 impl Listed {
@@ -73,7 +74,8 @@ impl Listed {
     pub(super) fn ask(context: &Pkcs11, slot: Slot, quirks: Quirks) -> Result<Self, Error> {
         let all = context.get_mechanism_list(slot)?.into_iter();
         let mechanisms = all.filter_map(|m| Some((m, context.get_mechanism_info(slot, m).ok()?))).collect();
-        Ok(Self { mechanisms, lets_keys_out: quirks.lets_keys_out })
+        let Quirks { lets_keys_out, cannot_use_p521, .. } = quirks;
+        Ok(Self { mechanisms, lets_keys_out, cannot_use_p521 })
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -98,6 +100,11 @@ impl Listed {
                 "this module lets secret keys out (C_WrapKey), whatever their attributes say: none is made there",
             ));
         }
+        if self.cannot_use_p521 && ability == Ability::Make(KeyKind::EcP521) {
+            return Err(DeviceError::unsupported(
+                "this module makes keys on P-521 and fails to sign with them: use P-256 or P-384",
+            ));
+        }
         Err(DeviceError::unsupported(format!(
             "the token does not do this: {mechanism} is not among its mechanisms, or not for this use"
         )))
@@ -111,6 +118,8 @@ impl Listed {
         let Some((_, info)) = self.mechanisms.iter().find(|(listed, _)| *listed == mechanism) else { return false };
         let within = match ability {
             Ability::Make(KeyKind::Rsa(bits)) => bits as usize <= info.max_key_size(),
+            // Up to P-384 the list is not believed: the trial tells.
+            Ability::Make(KeyKind::EcP521) => info.max_key_size() >= 521 && !self.cannot_use_p521,
             Ability::Make(KeyKind::Hmac(hash)) => self.has(Ability::Mac(hash)),
             _ => true,
         };
@@ -127,6 +136,7 @@ impl Listed {
             KeyKind::Rsa(4096),
             KeyKind::EcP256,
             KeyKind::EcP384,
+            KeyKind::EcP521,
             KeyKind::Ed25519,
             KeyKind::Hmac(Hash::Sha256),
             KeyKind::Hmac(Hash::Sha384),

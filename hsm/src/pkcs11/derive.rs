@@ -3,7 +3,7 @@
 use super::abilities::Ability;
 use super::fault::{Fault, Remedy, remedy};
 use super::find::{Family, Half, handle};
-use super::public_key::ec_kind;
+use super::public_key::curve;
 use super::quirks::Quirks;
 use super::session::{Repeat, Sessions, Work};
 use crate::device::{DeviceError, DeviceErrorClass as Class, KeyKind, KeyRef};
@@ -46,8 +46,7 @@ enum Point<'a> {
 
 fn shared(work: &Work<'_>, key: &KeyRef, point: Point<'_>) -> Result<Secret<Vec<u8>>, Fault> {
     let private = handle(work, key, Half::Private, Family::Ec)?;
-    let kind = ec_kind(work, private)?;
-    let secret_bytes = if kind == KeyKind::EcP256 { 32 } else { 48 };
+    let (kind, secret_bytes) = curve(work, private)?;
     let base;
     let point = match point {
         Point::Peers(point) => point,
@@ -66,7 +65,9 @@ fn shared(work: &Work<'_>, key: &KeyRef, point: Point<'_>) -> Result<Secret<Vec<
     // The standard wants the bare point; some tokens take only a DER OCTET STRING.
     let derived = match agree(work, private, point, secret_bytes) {
         Err(Error::Pkcs11(RvError::MechanismParamInvalid | RvError::GeneralError | RvError::ArgumentsBad, _)) => {
-            let der = [&[4, point.len() as u8], point].concat();
+            // The longest has 133 bytes.
+            let long: &[u8] = if point.len() > 0x7F { &[0x81] } else { &[] };
+            let der = [&[4], long, &[point.len() as u8], point].concat();
             agree(work, private, &der, secret_bytes)?
         }
         other => other?,
@@ -88,16 +89,20 @@ fn may_be_the_point(fault: &Fault, quirks: Quirks) -> bool {
     }
 }
 
-/// SEC 2, version 2.0: the base points of secp256r1 and secp384r1.
+/// SEC 2, version 2.0: the base points of secp256r1, secp384r1 and secp521r1.
 fn generator(kind: KeyKind) -> Result<Vec<u8>, DeviceError> {
     let digits = match kind {
         KeyKind::EcP256 => {
             "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
              4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
         }
-        _ => {
+        KeyKind::EcP384 => {
             "04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
              3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f"
+        }
+        _ => {
+            "0400c6858e06b70404e9cd9e3ecb662395b4429c648139053fb521f828af606b4d3dbaa14b5e77efe75928fe1dc127a2ffa8de3348b3c1856a429bf97e7e31c2e5bd66\
+             011839296a789a3bc0045c8a5fb42c7d1bd998f54449579b446817afbd17273e662c97ee72995ef42640c550b9013fad0761353c7086a272c24088be94769fd16650"
         }
     };
     hex::decode(digits).map_err(|error| DeviceError::new(Class::Failed, error.to_string()))

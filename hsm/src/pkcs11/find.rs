@@ -2,8 +2,8 @@
 
 use super::fault::Fault;
 use super::session::{Repeat, Sessions, Work};
+use crate::device::kind_of_curve;
 use crate::device::{DeviceError, DeviceErrorClass as Class, Hash, KeyInfo, KeyKind, KeyRef};
-use crate::device::{OID_P256, OID_P384};
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::SessionState;
@@ -237,8 +237,7 @@ pub(super) fn describe(work: &Work<'_>, group: &[Object]) -> Result<KeyInfo, Fau
                 info.kind = KeyKind::Rsa((modulus.len() - zeros) as u32 * 8);
             }
             Attribute::EcParams(_) if main.family == Family::Edwards => info.kind = KeyKind::Ed25519,
-            Attribute::EcParams(params) if params == OID_P256 => info.kind = KeyKind::EcP256,
-            Attribute::EcParams(params) if params == OID_P384 => info.kind = KeyKind::EcP384,
+            Attribute::EcParams(params) => info.kind = kind_of_curve(&params).unwrap_or(KeyKind::Other),
             Attribute::Extractable(extractable) => info.extractable = extractable,
             _ => {}
         }

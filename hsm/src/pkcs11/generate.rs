@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::find::{Half, describe, objects, read};
 use super::session::{Repeat, Sessions, Work};
 use crate::device::{DeviceError, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage};
-use crate::device::{OID_ED25519, OID_P256, OID_P384};
+use crate::device::{OID_ED25519, curve_oid};
 use cryptoki::error::Error;
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectHandle};
@@ -86,19 +86,21 @@ enum Plan {
 }
 
 fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
-    if matches!(spec.kind, KeyKind::EcP521 | KeyKind::AesCcm(_)) {
+    if matches!(spec.kind, KeyKind::AesCcm(_)) {
         return Err(not_made(spec.kind));
     }
     let fits = match spec.usage {
         KeyUsage::Encrypt => matches!(spec.kind, KeyKind::Aes(_) | KeyKind::Rsa(_)),
-        KeyUsage::Sign => matches!(
-            spec.kind,
-            KeyKind::Rsa(_) | KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::Ed25519 | KeyKind::Hmac(_)
-        ),
-        KeyUsage::Derive => matches!(spec.kind, KeyKind::EcP256 | KeyKind::EcP384),
+        KeyUsage::Sign => {
+            matches!(spec.kind, KeyKind::Rsa(_) | KeyKind::Ed25519 | KeyKind::Hmac(_)) || curve_oid(spec.kind).is_some()
+        }
+        KeyUsage::Derive => curve_oid(spec.kind).is_some(),
     };
     if !fits {
         return Err(DeviceError::invalid(format!("a key of {} is not for {:?}", spec.kind, spec.usage)));
+    }
+    if let Some(curve) = curve_oid(spec.kind) {
+        return Ok(Plan::Pair(Mechanism::EccKeyPairGen, vec![Attribute::EcParams(curve.to_vec())]));
     }
     Ok(match spec.kind {
         KeyKind::Aes(256) => Plan::Secret(Mechanism::AesKeyGen, 32),
@@ -108,8 +110,6 @@ fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
             Mechanism::RsaPkcsKeyPairGen,
             vec![Attribute::ModulusBits(Ulong::from(u64::from(bits))), Attribute::PublicExponent(vec![1, 0, 1])],
         ),
-        KeyKind::EcP256 => Plan::Pair(Mechanism::EccKeyPairGen, vec![Attribute::EcParams(OID_P256.to_vec())]),
-        KeyKind::EcP384 => Plan::Pair(Mechanism::EccKeyPairGen, vec![Attribute::EcParams(OID_P384.to_vec())]),
         KeyKind::Ed25519 => {
             Plan::Pair(Mechanism::EccEdwardsKeyPairGen, vec![Attribute::EcParams(OID_ED25519.to_vec())])
         }
@@ -119,7 +119,7 @@ fn plan(spec: &KeySpec) -> Result<Plan, DeviceError> {
 
 fn not_made(kind: KeyKind) -> DeviceError {
     DeviceError::unsupported(format!(
-        "{kind} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384, Ed25519 or HMAC"
+        "{kind} keys are not made: use AES-256, RSA-2048/3072/4096, EC P-256/P-384/P-521, Ed25519 or HMAC"
     ))
 }
 

@@ -3,8 +3,8 @@
 use super::fault::Fault;
 use super::find::{Family, Half, Object, objects};
 use super::session::{Repeat, Sessions, Work};
+use crate::device::kind_of_curve;
 use crate::device::{DeviceError, DeviceErrorClass as Class, KeyKind, KeyRef, ec_spki, ed25519_spki, rsa_spki};
-use crate::device::{OID_P256, OID_P384};
 use cryptoki::object::{Attribute, AttributeType};
 
 pub(super) fn public_key(sessions: &Sessions, key: &KeyRef) -> Result<Vec<u8>, DeviceError> {
@@ -27,16 +27,17 @@ pub(super) fn public_key(sessions: &Sessions, key: &KeyRef) -> Result<Vec<u8>, D
     })
 }
 
-/// Kind and bare public point of an EC key that is `half` of `key`.
-pub(super) fn ec_kind(work: &Work<'_>, handle: cryptoki::object::ObjectHandle) -> Result<KeyKind, Fault> {
+/// The kind of an EC key, and the bytes of a coordinate on its curve.
+pub(super) fn curve(work: &Work<'_>, handle: cryptoki::object::ObjectHandle) -> Result<(KeyKind, usize), Fault> {
     for attribute in work.session.get_attributes(handle, &[AttributeType::EcParams])? {
-        match attribute {
-            Attribute::EcParams(params) if params == OID_P256 => return Ok(KeyKind::EcP256),
-            Attribute::EcParams(params) if params == OID_P384 => return Ok(KeyKind::EcP384),
-            _ => {}
+        if let Attribute::EcParams(params) = attribute
+            && let Some(kind) = kind_of_curve(&params)
+            && let Some(bytes) = kind.coordinate_bytes()
+        {
+            return Ok((kind, bytes));
         }
     }
-    Err(DeviceError::unsupported("the EC key is on neither P-256 nor P-384").into())
+    Err(DeviceError::unsupported("the EC key is on none of P-256, P-384 and P-521").into())
 }
 
 fn spki(work: &Work<'_>, object: &Object) -> Result<Option<Vec<u8>>, Fault> {
@@ -51,8 +52,7 @@ fn spki(work: &Work<'_>, object: &Object) -> Result<Option<Vec<u8>>, Fault> {
             Attribute::Modulus(bytes) => modulus = Some(bytes),
             Attribute::PublicExponent(bytes) => exponent = Some(bytes),
             Attribute::EcPoint(bytes) => point = Some(bytes),
-            Attribute::EcParams(params) if params == OID_P256 => kind = Some(KeyKind::EcP256),
-            Attribute::EcParams(params) if params == OID_P384 => kind = Some(KeyKind::EcP384),
+            Attribute::EcParams(params) => kind = kind_of_curve(&params),
             _ => {}
         }
     }
@@ -60,8 +60,10 @@ fn spki(work: &Work<'_>, object: &Object) -> Result<Option<Vec<u8>>, Fault> {
         (Family::Rsa, Some(modulus), Some(exponent), ..) if !modulus.is_empty() && !exponent.is_empty() => {
             Some(rsa_spki(&modulus, &exponent))
         }
-        (Family::Ec, _, _, Some(KeyKind::EcP256), Some(point)) => Some(ec_spki(KeyKind::EcP256, bare(&point, 65))?),
-        (Family::Ec, _, _, Some(KeyKind::EcP384), Some(point)) => Some(ec_spki(KeyKind::EcP384, bare(&point, 97))?),
+        (Family::Ec, _, _, Some(kind), Some(point)) => {
+            let bytes = kind.coordinate_bytes().map_or(0, |bytes| 1 + 2 * bytes);
+            Some(ec_spki(kind, bare(&point, bytes))?)
+        }
         (Family::Edwards, _, _, _, Some(point)) => Some(ed25519_spki(bare(&point, 32))?),
         _ => None,
     })
@@ -70,6 +72,7 @@ fn spki(work: &Work<'_>, object: &Object) -> Result<Option<Vec<u8>>, Fault> {
 /// CKA_EC_POINT without its OCTET STRING, which the standard wants and some tokens omit.
 fn bare(point: &[u8], bytes: usize) -> &[u8] {
     match point {
+        [4, 0x81, len, inner @ ..] if usize::from(*len) == bytes && inner.len() == bytes => inner,
         [4, len, inner @ ..] if usize::from(*len) == bytes && inner.len() == bytes => inner,
         _ => point,
     }

@@ -25,6 +25,8 @@ pub(super) struct Quirks {
     pub(super) keys_stay_in_use: bool,
     /// C_CreateObject wants CKA_VALUE_LEN beside CKA_VALUE, which the standard forbids.
     pub(super) import_tells_the_length: bool,
+    /// Keys on P-521 are made, and C_Sign fails with them where it is asked for the length of the signature first. So none is made.
+    pub(super) cannot_use_p521: bool,
 }
 
 impl Quirks {
@@ -34,6 +36,7 @@ impl Quirks {
         lets_keys_out: false,
         keys_stay_in_use: false,
         import_tells_the_length: false,
+        cannot_use_p521: false,
     };
 
     /// Of a module, by what it says.
@@ -78,10 +81,12 @@ const TABLE: &[Entry] = &[
         quirks: Quirks { bad_signatures_have_any_name: true, lets_keys_out: true, ..Quirks::NONE },
     },
     // tpm2-pkcs11 1.9: a TPM and the kernel's resource manager have room for three keys in use, and neither the end of the last
-    // session nor a failed C_Decrypt lets go of one. It does one thing at a time in any case, so one session will do.
+    // session nor a failed C_Decrypt lets go of one. It does one thing at a time in any case, so one session will do. It writes the length of
+    // a point on P-521 (133 bytes) into one byte of DER and does not read that itself: C_Sign without a buffer, which is to tell the length of
+    // the signature and how `cryptoki` begins, fails (CKR_HOST_MEMORY). With a buffer it signs.
     Entry {
         is: |said| said.maker.starts_with("tpm2-software") || said.library.starts_with("TPM2.0 Cryptoki"),
-        quirks: Quirks { sessions: 1, keys_stay_in_use: true, ..Quirks::NONE },
+        quirks: Quirks { sessions: 1, keys_stay_in_use: true, cannot_use_p521: true, ..Quirks::NONE },
     },
 ];
 

@@ -3,9 +3,9 @@
 use super::abilities::Ability;
 use super::fault::Fault;
 use super::find::{Family, Half, handle};
-use super::public_key::ec_kind;
+use super::public_key::curve;
 use super::session::{Repeat, Sessions, Work};
-use crate::device::{DeviceError, Hash, KeyKind, KeyRef, SignInput, SignMechanism};
+use crate::device::{DeviceError, Hash, KeyRef, SignInput, SignMechanism};
 use crate::device::{signature_from_der, signature_to_der};
 use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
@@ -44,7 +44,7 @@ pub(super) fn verify(
         let public = handle(work, key, Half::Public, family(mechanism))?;
         let signature = match mechanism {
             SignMechanism::Ecdsa(_) => {
-                let half_bytes = if ec_kind(work, public)? == KeyKind::EcP256 { 32 } else { 48 };
+                let (_, half_bytes) = curve(work, public)?;
                 let Some(raw) = signature_from_der(signature, half_bytes) else {
                     return Ok(false);
                 };

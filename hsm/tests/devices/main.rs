@@ -14,6 +14,7 @@ mod export;
 mod full;
 mod helpers;
 mod modules;
+mod p521;
 mod softhsm;
 mod stub;
 mod suite;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
     let argument = std::env::args().nth(1).unwrap_or_default();
     if argument == helper::SUBCOMMAND {
         return helper::main(holdfast_tpm::open);
+    }
+    if argument == p521::ATTEMPT {
+        return p521::attempt(std::env::args().skip(2));
     }
     if argument == export::ATTEMPT {
         return export::attempt(std::env::args().skip(2));
@@ -83,6 +87,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         helpers::TESTS,
         confinement::TESTS,
         modules::TESTS,
+        p521::TESTS,
         watched::TESTS,
         full::TESTS,
         export::TESTS,

@@ -1,11 +1,12 @@
 //! `sys/managed-keys`: keys in devices and in software, by the API of a real server.
 
 use std::path::Path;
+use std::time::Duration;
 
 use holdfast_tests::module::shim;
 use holdfast_tests::program::{command, run};
 use holdfast_tests::token::{LABEL, PIN, library};
-use holdfast_tests::{Client, Running, Setup};
+use holdfast_tests::{Client, Running, Server, Setup, Site, until};
 use serde_json::{Value, json};
 
 use super::{patient, with_token, with_tpm};
@@ -27,6 +28,45 @@ fn tool(running: &Running, arguments: &[&str]) -> String {
     let mut tool = command("pkcs11-tool");
     tool.arg("--module").arg(library()).args(["--token-label", LABEL, "--login", "--pin", PIN]).args(arguments);
     run(tool.env("SOFTHSM2_CONF", running.site.token.as_ref().expect("a token").conf())).good()
+}
+
+#[test]
+fn a_key_on_p521_waits_until_all_nodes_know_such_keys() {
+    const BEFORE_P521: &str = "5";
+    let site = Site::make(Setup::hardware().with_top(&super::token_device("main")));
+    let mut earlier = site.server_command();
+    earlier.env("HOLDFAST_MAX_FEATURE_LEVEL", BEFORE_P521);
+    let server = Server::start(&mut earlier, site.folder(), 1, site.client_config());
+    let keys = site.initialise(&server.client());
+    server.until_unsealed();
+    let root = server.client().with_token(&keys.root_token);
+    let key = |curve: &str| json!({"mechanism": "CKM_ECDSA", "curve": curve, "allow_generate_key": true});
+    let in_token = |curve: &str| {
+        let mut key = key(curve);
+        (key["library"], key["key_label"]) = ("main".into(), format!("long-{curve}").into());
+        key
+    };
+    for (kind, wanted) in [("software", key("P521")), ("pkcs11", in_token("P521"))] {
+        let said = root.post(&format!("sys/managed-keys/{kind}/long-{kind}"), wanted).refused(503);
+        assert!(said.contains("all nodes of the cluster run a version that knows them"), "{said}");
+        root.get(&format!("sys/managed-keys/{kind}/long-{kind}")).expect(404);
+    }
+    root.post("sys/managed-keys/pkcs11/shorter", in_token("P384")).expect(204);
+    // None was made in the token for nothing.
+    let info = root.get("sys/devices/main").expect(200).at("/data/keys");
+    assert!(info.as_array().is_some_and(|keys| keys.iter().all(|key| key["label"] != "long-P521")), "{info}");
+
+    let server = site.start_after(server);
+    server.until_unsealed();
+    let root = server.client().with_token(&keys.root_token);
+    for (kind, wanted) in [("software", key("P521")), ("pkcs11", in_token("P521"))] {
+        let path = format!("sys/managed-keys/{kind}/long-{kind}");
+        until(Duration::from_secs(30), "a store of this feature level", || {
+            root.try_call("POST", &path, Some(&wanted)).ok().filter(|reply| reply.status == 204).map(drop)
+        });
+        let signed = root.post(&format!("{path}/test/sign"), json!({})).expect(200);
+        assert!(signed.text().contains("ECDSA with SHA512"), "{}", signed.text());
+    }
 }
 
 #[test]
