@@ -42,6 +42,9 @@ pub struct TpmConfig {
     /// Who has to sign before a sealed secret is given back.
     #[n(9)]
     pub custodians: Option<Custodians>,
+    /// The NV index of the counter by which old copies of the store are told.
+    #[n(10)]
+    pub rollback_counter: Option<u32>,
 }
 
 impl TpmConfig {
@@ -64,6 +67,7 @@ impl TpmConfig {
             keys: None,
             limits: HelperLimits::default(),
             custodians: None,
+            rollback_counter: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod profiles;
 mod prometheus;
 mod recovery_mode;
 mod remount;
+mod rollback;
 mod seal_custodians;
 mod seal_hsm;
 mod seal_kinds;

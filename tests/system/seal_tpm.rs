@@ -20,7 +20,7 @@ fn is_read(server: &Server, token: &str) {
 
 /// Wait until seal-status tells a trouble that holds all these words.
 #[track_caller]
-fn trouble(server: &Server, words: &[&str]) {
+pub fn trouble(server: &Server, words: &[&str]) {
     let client = server.client();
     until(Duration::from_secs(40), &format!("a trouble with {words:?}"), || {
         let status = client.get("sys/seal-status").expect(200).json();

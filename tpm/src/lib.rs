@@ -4,7 +4,7 @@
 //! storage root key, the session that protects what passes the bus), `seal` and `oaep` (the two ways to encrypt), `policy`,
 //! `pcr` and `measured` (what the TPM looks at before it gives a secret back), `approval` (who may change that), `quorum`, `trial`
 //! and `nonce` (custodians who have to sign), `store` (where keys
-//! rest), `attest` and `endorsement` (what the TPM says of itself), and `fault` (its answers as errors).
+//! rest), `attest` and `endorsement` (what the TPM says of itself), `counter` (old copies of a store), and `fault` (its answers as errors).
 //!
 //! A TPM keeps few keys inside. Its keys and sealed secrets rest outside, encrypted by its storage root key: a sealed
 //! root key in the lock that it opens, key pairs in files of a folder.
@@ -15,6 +15,7 @@
 mod approval;
 mod attest;
 mod connection;
+mod counter;
 mod derive;
 mod destroy;
 mod encrypt;
@@ -42,7 +43,7 @@ mod trial;
 
 use connection::Tpm;
 use holdfast_hsm::DeviceConfig;
-use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, Credential, CustodianSignature};
+use holdfast_hsm::device::{Challenge, CipherMechanism, Ciphertext, CounterAct, Credential, CustodianSignature};
 use holdfast_hsm::device::{DeviceError, DeviceInfo, Evidence, KeyDevice, QuoteRequest};
 use holdfast_hsm::device::{KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism};
 use holdfast_hsm::memory::Secret;
@@ -155,6 +156,10 @@ impl KeyDevice for TpmDevice {
 
     fn activate(&self, credential: &Credential) -> Result<Secret<Vec<u8>>, DeviceError> {
         attest::activate(&self.tpm, credential)
+    }
+
+    fn counter(&self, act: CounterAct) -> Result<Option<u64>, DeviceError> {
+        counter::counter(&self.tpm, act)
     }
 
     fn random(&self, len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {

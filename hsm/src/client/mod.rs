@@ -11,7 +11,7 @@ mod wrapping;
 
 use crate::config::DeviceConfig;
 use crate::device::{Answer, Call, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
-use crate::device::{Credential, Evidence, QuoteRequest};
+use crate::device::{CounterAct, Credential, Evidence, QuoteRequest};
 use crate::device::{DeviceInfo, Hash, KeyDevice, KeyInfo, KeyRef, KeySpec, SignInput, SignMechanism, dispatch};
 use crate::memory::Secret;
 use crate::spawner::Spawner;
@@ -227,6 +227,14 @@ impl DeviceClient {
         self.secret(Call::Activate(credential))
     }
 
+    /// [`Call::Counter`].
+    pub fn counter(&self, act: CounterAct) -> Result<Option<u64>, DeviceError> {
+        match self.call(Call::Counter(act))? {
+            Answer::Counter(value) => Ok(value),
+            other => Err(mismatch(&other)),
+        }
+    }
+
     /// [`Call::Random`].
     pub fn random(&self, len: u32) -> Result<Secret<Vec<u8>>, DeviceError> {
         self.secret(Call::Random(len))
@@ -269,6 +277,7 @@ fn mismatch(answer: &Answer) -> DeviceError {
         Answer::Done => "done",
         Answer::Challenge(_) => "challenge",
         Answer::Evidence(_) => "evidence",
+        Answer::Counter(_) => "counter",
     };
     DeviceError::new(Class::Failed, format!("the device gave an answer of another kind ({kind}): this is a defect"))
 }

@@ -5,7 +5,7 @@ use super::{
     Challenge, CipherMechanism, CustodianSignature, DeviceInfo, Hash, KeyInfo, KeyRef, KeySpec, SignInput,
     SignMechanism,
 };
-use super::{Credential, Evidence, QuoteRequest};
+use super::{CounterAct, Credential, Evidence, QuoteRequest};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 
@@ -188,6 +188,9 @@ pub enum Call {
     /// Opens a credential that was made for both keys of a TPM. → [`Answer::Secret`]
     #[n(17)]
     Activate(#[n(0)] Credential),
+    /// The counter of the configuration. → [`Answer::Counter`]
+    #[n(18)]
+    Counter(#[n(0)] CounterAct),
 }
 
 impl Call {
@@ -221,6 +224,7 @@ impl Call {
             Self::DecryptSigned { .. } => "decrypt signed",
             Self::Attest(_) => "attest",
             Self::Activate(_) => "activate",
+            Self::Counter(_) => "counter",
         }
     }
 }
@@ -265,4 +269,7 @@ pub enum Answer {
     /// To `Attest`.
     #[n(9)]
     Evidence(#[n(0)] Box<Evidence>),
+    /// To `Counter`: its value, if it is there.
+    #[n(10)]
+    Counter(#[n(0)] Option<u64>),
 }

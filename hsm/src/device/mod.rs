@@ -7,6 +7,7 @@
 
 mod attestation;
 mod call;
+mod counter;
 mod custodians;
 mod ecdsa;
 mod error;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use attestation::{Credential, EndorsementKey, Evidence, PcrValue, QuoteRequest};
 pub use call::{Answer, Call};
+pub use counter::CounterAct;
 pub use custodians::{Challenge, Custodian, CustodianSignature};
 pub use ecdsa::{signature_from_der, signature_to_der};
 pub use error::{DeviceError, DeviceErrorClass};

@@ -1,7 +1,8 @@
 //! The driver's side: what a backend implements, and how a call reaches it.
 
 use super::{
-    Answer, Call, Challenge, CipherMechanism, Credential, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo,
+    Answer, Call, Challenge, CipherMechanism, CounterAct, Credential, CustodianSignature, DeviceError,
+    DeviceErrorClass, DeviceInfo,
 };
 use super::{Evidence, Hash, KeyInfo, KeyRef, KeySpec, QuoteRequest, SignInput, SignMechanism};
 use crate::memory::Secret;
@@ -120,6 +121,11 @@ pub trait KeyDevice: Send + Sync {
         Err(unsupported("open credentials"))
     }
 
+    /// The counter of the configuration, which never goes down.
+    fn counter(&self, _act: CounterAct) -> Result<Option<u64>, DeviceError> {
+        Err(unsupported("count"))
+    }
+
     /// Random bytes from the device.
     fn random(&self, _len: usize) -> Result<Secret<Vec<u8>>, DeviceError> {
         Err(unsupported("give random bytes"))
@@ -169,6 +175,7 @@ pub(crate) fn dispatch(device: &dyn KeyDevice, call: &Call) -> Result<Answer, De
         }
         Call::Attest(request) => device.attest(request).map(|evidence| Answer::Evidence(Box::new(evidence))),
         Call::Activate(credential) => device.activate(credential).map(Answer::Secret),
+        Call::Counter(act) => device.counter(*act).map(Answer::Counter),
         Call::Derive { key, peer_point } => device.derive(key, peer_point).map(Answer::Secret),
         Call::Random(len) if *len > Call::MAX_RANDOM_BYTES => Err(DeviceError::invalid(format!(
             "{len} random bytes are too many for one call: ask for at most {}",

@@ -9,6 +9,7 @@ mod attestation;
 mod bus;
 mod confinement;
 mod conformance;
+mod counter;
 mod custodians;
 mod export;
 mod full;
@@ -95,6 +96,7 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         tpm::TESTS,
         custodians::TESTS,
         attestation::TESTS,
+        counter::TESTS,
         bus::TESTS,
         yubihsm::TESTS,
     ]

@@ -5,14 +5,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_config::{Pin, PinSource, Pkcs11Seal, SealKind, TpmSeal, YubiHsm, YubiHsmSeal};
-use holdfast_hsm::device::{Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo};
+use holdfast_hsm::device::{
+    Challenge, CipherMechanism, CounterAct, CustodianSignature, DeviceError, DeviceErrorClass, DeviceInfo,
+};
 use holdfast_hsm::memory::{Key, Secret};
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
 use holdfast_hsm::tpm::{Approval, Custodians, Hierarchy, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::yubihsm::YubiHsmConfig;
 use holdfast_hsm::{DeviceClient, FileUse, HelperLimits, Spawner, WrapKeyConfig, WrapKeyInfo, with_reason};
-use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Step, Wrapped};
+use holdfast_seal::{DeviceRefusal, Lock, RollbackCounter, SealDevice, Step, Wrapped};
 
 use crate::seal_trial;
 
@@ -247,6 +249,7 @@ fn tpm(t: &TpmSeal) -> Result<TpmConfig, String> {
         config.custodians = Some(Custodians { threshold: t.custodian_threshold, public_keys });
     }
     config.pin = t.pin.as_ref().map(pin).transpose()?;
+    config.rollback_counter = t.rollback_counter;
     config.limits = limits(t.helper_user.as_ref(), &t.helper_read_paths, &t.helper_write_paths);
     Ok(config)
 }
@@ -319,9 +322,20 @@ impl SealDevice for WrappingDevice {
 
     fn trial(&self) -> Vec<Step> {
         match self.ready() {
-            Ok((client, key)) => seal_trial::steps(client, key),
+            Ok((client, key)) => seal_trial::steps(client, key, self.rollback_counter().is_some()),
             Err(refusal) => vec![Step { what: "stanza", said: Err(refusal.text) }],
         }
+    }
+
+    fn rollback_counter(&self) -> Option<RollbackCounter> {
+        match &self.set_up {
+            DeviceSetUp::Tpm(t) => t.rollback_counter.map(|_| RollbackCounter { accepted: t.rollback_accept }),
+            _ => None,
+        }
+    }
+
+    fn counter(&self, act: CounterAct) -> Result<Option<u64>, DeviceRefusal> {
+        self.ready()?.0.counter(act).map_err(refusal)
     }
 
     fn log_out(&self) {

@@ -3,7 +3,7 @@
 //! A key that is yet to be made stands on a promise of the device's list of mechanisms, so one of the same kind is made
 //! under another name, used, and destroyed. No PIN is spent on a token that has seen a wrong one.
 
-use holdfast_hsm::device::{CipherMechanism, DeviceErrorClass, DeviceInfo, KeyKind, KeyRef, PinTries};
+use holdfast_hsm::device::{CipherMechanism, CounterAct, DeviceErrorClass, DeviceInfo, KeyKind, KeyRef, PinTries};
 use holdfast_hsm::memory::Key;
 use holdfast_hsm::{DeviceClient, WrapKeyConfig, WrapKeyInfo};
 use holdfast_seal::Step;
@@ -28,14 +28,14 @@ impl Trial {
     }
 }
 
-/// Try a wrapping key, or one like it. The last step may have failed.
-pub fn steps(client: &DeviceClient, key: &WrapKeyConfig) -> Vec<Step> {
+/// Try a wrapping key, or one like it, and the counter that names the store's age where there is one. The last step may have failed.
+pub fn steps(client: &DeviceClient, key: &WrapKeyConfig, counts: bool) -> Vec<Step> {
     let mut trial = Trial(Vec::new());
-    try_all(&mut trial, client, key);
+    try_all(&mut trial, client, key, counts);
     trial.0
 }
 
-fn try_all(trial: &mut Trial, client: &DeviceClient, key: &WrapKeyConfig) -> Option<()> {
+fn try_all(trial: &mut Trial, client: &DeviceClient, key: &WrapKeyConfig, counts: bool) -> Option<()> {
     let info = trial.step("library", client.info().map_err(|e| e.text))?;
     trial.good("library", info.library.trim());
     trial.good("token", format!("{:?}, serial {}", info.token_label, info.serial.trim()));
@@ -44,6 +44,13 @@ fn try_all(trial: &mut Trial, client: &DeviceClient, key: &WrapKeyConfig) -> Opt
     let can = if wraps.is_empty() { Err("it can wrap with nothing that this program knows".into()) } else { Ok(()) };
     trial.step("mechanisms", can)?;
     trial.good("mechanisms", wraps.join(", "));
+    if counts {
+        let said = match trial.step("rollback counter", client.counter(CounterAct::Read).map_err(|e| e.text))? {
+            Some(value) => format!("at {value}"),
+            None => "it is not there and would be made".to_owned(),
+        };
+        trial.good("rollback counter", said);
+    }
     // A key is looked for, which takes a login, and not made.
     let looked_for = WrapKeyConfig { generate_key: false, ..key.clone() };
     match client.ensure_wrapping_key(&looked_for) {

@@ -27,6 +27,10 @@ pub struct TpmSeal {
     pub custodians: Vec<PathBuf>,
     /// How many.
     pub custodian_threshold: u8,
+    /// The NV index of a counter that tells old copies of the store.
+    pub rollback_counter: Option<u32>,
+    /// Where that counter is when a store is to be accepted once that it would refuse.
+    pub rollback_accept: Option<u64>,
     /// What the TPM asks for beside the measurements.
     pub pin: Option<PinSource>,
     /// The user that the device helper becomes, by name or number; `None`: the server's.
@@ -61,6 +65,13 @@ pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
     };
     let root_handle = root_handle(s)?;
     let (custodians, custodian_threshold) = custodians(s)?;
+    let rollback_counter = rollback_counter(s)?;
+    let rollback_accept = s.number("rollback_accept")?;
+    if rollback_accept.is_some() && rollback_counter.is_none() {
+        return Err(
+            s.missing("rollback_counter", "set it to the NV index of the counter that rollback_accept is about")
+        );
+    }
     let seal = TpmSeal {
         tcti,
         pcrs,
@@ -71,6 +82,8 @@ pub(crate) fn read(s: &mut Stanza<'_>) -> Result<TpmSeal, ConfigError> {
         pcr_signatures: s.path("pcr_signatures")?,
         custodians,
         custodian_threshold,
+        rollback_counter,
+        rollback_accept,
         pin: pin(s)?,
         helper_user: s.text("helper_user")?,
         helper_read_paths: absolute(s, "helper_read_paths")?,
@@ -152,6 +165,20 @@ pub(crate) fn tcti(s: &mut Stanza<'_>) -> Result<String, ConfigError> {
 /// Where the storage root key is made.
 pub(crate) fn hierarchy(s: &mut Stanza<'_>) -> Result<&'static str, ConfigError> {
     Ok(s.choice("hierarchy", &[("owner", "owner"), ("endorsement", "endorsement")])?.unwrap_or("owner"))
+}
+
+/// An NV index in the range of the TPM's owner (TCG Registry of Reserved TPM 2.0 Handles, 2.2).
+fn rollback_counter(s: &mut Stanza<'_>) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = s.text("rollback_counter")? else { return Ok(None) };
+    let digits = text.strip_prefix("0x").or(text.strip_prefix("0X"));
+    let index = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    match index.filter(|index| (0x0180_0000..=0x01BF_FFFF).contains(index)) {
+        Some(index) => Ok(Some(index)),
+        None => {
+            let expected = "an NV index of the TPM's owner, 0x01800000 to 0x01bfffff, as in \"0x01800100\"";
+            Err(s.wrong("rollback_counter", &text, expected))
+        }
+    }
 }
 
 /// The handle of a persistent object of the owner (Part 2, 7.5).

@@ -236,6 +236,9 @@ fn a_tpm_is_read_with_its_registers() {
     assert_eq!((all.hierarchy, all.root_handle), ("endorsement", Some(0x8100_0001)));
     assert_eq!(all.pin, Some(PinSource::File("/pin".into())));
     assert_eq!(all.pcr_signatures, Some("/s.json".into()));
+    assert_eq!((usual.rollback_counter, usual.rollback_accept), (None, None));
+    let counts = tpm("rollback_counter = \"0x01800100\" rollback_accept = 17");
+    assert_eq!((counts.rollback_counter, counts.rollback_accept), (Some(0x0180_0100), Some(17)));
 }
 
 #[test]

@@ -23,7 +23,7 @@ listener "unix" { address = "/s" socket_mode = "0600" }
 api_addr = "https://a:8200" max_lease_ttl = "10h" ui = true log_level = "warn""#,
     r#"seal "pkcs11" { lib = "/l" slot = "0x1f" key_id = "0x1a2b" pin = 1234 mechanism = "0x1087" priority = 1 }
 seal "static" { current_key_id = "k" current_key = "file:///k" }
-seal "tpm" { tcti = "swtpm:port=1" pcrs = "sha256:0,7+sha1:1" root_handle = "0x81000001" pin_file = "/p" custodians = ["/a.pem"] custodian_threshold = 1 }
+seal "tpm" { tcti = "swtpm:port=1" pcrs = "sha256:0,7+sha1:1" root_handle = "0x81000001" rollback_counter = "0x01800100" rollback_accept = 1 pin_file = "/p" custodians = ["/a.pem"] custodian_threshold = 1 }
 seal "yubihsm" { auth_key = 2 password_file = "/p" domains = "1,3" serial = 7550054 key_id = "0x0064" log_file = "/l" }
 audit "file" "main" { options { file_path = "/a" } }
 user_lockout "all" { lockout_duration = "1m" }

@@ -188,6 +188,18 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         "seal \"tpm\" { root_handle = \"81000001\" }",
         "c.hcl:1:28: root_handle of seal \"tpm\" \"81000001\" is not the handle of a persistent object, as in \"0x81000001\"",
     );
+    for index in ["01800100", "0x81000001", "0x017fffff", "0x01c00002"] {
+        refused(
+            &format!("seal \"tpm\" {{ rollback_counter = \"{index}\" }}"),
+            &format!(
+                "c.hcl:1:33: rollback_counter of seal \"tpm\" \"{index}\" is not an NV index of the TPM's owner, 0x01800000 to 0x01bfffff, as in \"0x01800100\""
+            ),
+        );
+    }
+    refused(
+        "seal \"tpm\" { rollback_accept = 17 }",
+        "c.hcl:1:1: seal \"tpm\" needs rollback_counter; set it to the NV index of the counter that rollback_accept is about",
+    );
     refused(
         "user_lockout \"all\" { lockout_threshold = 0 }",
         "c.hcl:1:42: lockout_threshold of user_lockout \"all\" \"0\" is not at least 1; disable_lockout = true locks nobody out",

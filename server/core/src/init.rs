@@ -81,6 +81,7 @@ impl Core {
                 recipients.seal(Initialised { keys, recovery_keys: Vec::new(), root_token })
             }
             Plan::Device { shares, threshold, form } => {
+                self.try_rollback_counter().await?;
                 for seal in &self.seals().present {
                     // A store is not begun with a way to it that does not open.
                     let lock = self.device_lock(seal, &root, cluster_id, now).await?;

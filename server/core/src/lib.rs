@@ -61,6 +61,7 @@ mod questions;
 mod quotas;
 pub mod random;
 mod reading;
+mod rollback;
 mod router;
 mod seal_health;
 mod seal_migration;
@@ -183,6 +184,7 @@ pub struct Core {
     pub metrics: metrics::Metrics,
     pub log: Arc<log::Log>,
     pub(crate) in_flight: in_flight::InFlight,
+    pub(crate) rollback: rollback::Rollback,
     pub(crate) clock: Clock,
     /// Acts outside that are under way.
     pub(crate) targets: Arc<targets::Targets>,
@@ -251,6 +253,7 @@ impl Core {
             shown_config: options.shown_config,
         };
         let core = Arc::new(Core {
+            rollback: rollback::Rollback::of(&options.store),
             store: options.store,
             options: settings,
             node: std::sync::OnceLock::new(),

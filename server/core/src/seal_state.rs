@@ -353,6 +353,9 @@ impl Core {
 
     pub(crate) async fn seal_because(self: &Arc<Self>, cause: &str) {
         let _one = self.seal.act.lock().await;
+        if self.is_unsealed() {
+            self.outdate_copies_to_seal().await;
+        }
         if let Some(open) = self.open() {
             self.did(&open, vec![self.about_node("sys/seal", cause)]);
             self.seal_audit(&open).await;

@@ -162,12 +162,13 @@ impl Core {
         shares_key: Option<Key>,
         cause: &str,
     ) -> Result<(), Refusal> {
-        let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key, cause).await };
         if self.is_removed() {
             return refuse(REMOVED);
         }
         let Some(read) = self.lock_list().map_err(failed)? else { return refuse("Vault is not initialized") };
         read.verify(&root).map_err(failed)?;
+        self.refuse_old_copies(&root).await?;
+        let Some(cluster) = self.options.cluster.clone() else { return self.activate(root, shares_key, cause).await };
         *self.standings.held() = Some(Held {
             root,
             shares_key,

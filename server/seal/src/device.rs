@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_hsm::device::{Challenge, CustodianSignature};
+use holdfast_hsm::device::{Challenge, CounterAct, CustodianSignature};
 use holdfast_hsm::memory::{Key, Secret};
 
 use crate::{Lock, LockKind, Scope};
@@ -76,6 +76,13 @@ impl DeviceRefusal {
     }
 }
 
+/// A counter of a device that tells old copies of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollbackCounter {
+    /// Where it has to be for a store to be accepted once that its record does not fit.
+    pub accepted: Option<u64>,
+}
+
 /// A device that holds a wrapping key. Calls block: they belong on a thread of their own.
 pub trait SealDevice: Send + Sync {
     /// The seal stanza's type: `pkcs11`, `software`.
@@ -117,6 +124,14 @@ pub trait SealDevice: Send + Sync {
         };
         let wraps = Step { what: "wrap", said: Ok(format!("with {}", wrapped.mechanism)) };
         vec![wraps, unwrap_step(self.unwrap(&wrapped.into_lock(self.backend()), TRIAL), &key)]
+    }
+    /// Whether it counts, so that old copies of the store are told.
+    fn rollback_counter(&self) -> Option<RollbackCounter> {
+        None
+    }
+    /// What is done with that counter; its value, if it is there.
+    fn counter(&self, _act: CounterAct) -> Result<Option<u64>, DeviceRefusal> {
+        Err(DeviceRefusal::new("this kind of device does not count", false))
     }
     /// It is not wanted for a while.
     fn log_out(&self) {}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use holdfast_hsm::memory::Key;
 use minicbor::{Decode, Encode};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::{Entropy, SealError, xaes};
@@ -69,6 +70,19 @@ impl Keyring {
             // `generate` and `open` make none without a term.
             None => unreachable!(),
         }
+    }
+
+    /// By which a node knows its own record of its rollback counter again. Its key never rotates.
+    pub fn rollback_tag(&self, record: &[u8]) -> [u8; 32] {
+        let mut key = crate::mac(self.ids.expose(), &[b"holdfast rollback counter"]);
+        let tag = crate::mac(&key, &[&self.cluster_id, record]);
+        key.zeroize();
+        tag
+    }
+
+    /// Whether that is the tag of a record.
+    pub fn is_rollback_tag(&self, record: &[u8], tag: &[u8]) -> bool {
+        self.rollback_tag(record).ct_eq(tag).into()
     }
 
     pub fn cluster_id(&self) -> [u8; 16] {

@@ -22,7 +22,7 @@ mod siv;
 pub mod xaes;
 
 pub use barrier::Barrier;
-pub use device::{DeviceRefusal, SealDevice, Step, Wrapped};
+pub use device::{DeviceRefusal, RollbackCounter, SealDevice, Step, Wrapped};
 pub use entropy::{Entropy, SEED_BYTES};
 pub use keyring::Keyring;
 pub use locks::{Lock, LockKind, LockList, Recovery, RecoveryForm, Scope};

@@ -336,6 +336,19 @@ impl Store {
         Ok(ticket)
     }
 
+    /// The folder that it is in; `None`: it is in memory.
+    pub fn folder(&self) -> Option<std::path::PathBuf> {
+        self.inner.disk.as_ref().map(|disk| disk.path(""))
+    }
+
+    /// The last entry that was applied or, of a cluster's member, is in its log. It does not fall below what was applied
+    /// once, unless something is taken away from the disk.
+    pub fn last_index(&self) -> u64 {
+        let applied = self.inner.current.load().index();
+        let logged = self.member.as_ref().and_then(|member| member.log.ends().1).map_or(0, |mark| mark.index);
+        applied.max(logged)
+    }
+
     pub fn info(&self) -> StoreInfo {
         let in_flight = self.inner.pipeline.shared().in_flight;
         StoreInfo {
