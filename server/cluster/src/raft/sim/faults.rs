@@ -1,6 +1,7 @@
 //! What goes wrong, as the seed has it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_core::cluster::Change;
@@ -98,7 +99,9 @@ async fn trouble_at_one(cluster: &Arc<Cluster>) {
     pause(cluster, 50, 1500).await;
     let node = someone(cluster);
     let world = &cluster.world;
-    match world.below(16) {
+    // More kinds only where they are asked for, so that seeds stay what they were.
+    let kinds = if cluster.disks_fill_up.load(Ordering::SeqCst) { 17 } else { 16 };
+    match world.below(kinds) {
         0 => cluster.kill(node, Death::Kill),
         1 => cluster.kill(node, Death::PowerCut),
         2..5 => {
@@ -157,6 +160,14 @@ async fn trouble_at_one(cluster: &Arc<Cluster>) {
             }
         }
         14 => replace(cluster, node).await,
+        16 => {
+            // At once, or by what is written from now on: the store keeps the last megabytes for what cannot wait.
+            let left = if world.chance(50) { world.below(20_000) } else { (8 << 20) + world.below(1 << 20) };
+            cluster.say(format!("node {node}'s disk has room for {left} bytes"));
+            cluster.has_room_for(node, Some(left));
+            pause(cluster, 200, 4000).await;
+            cluster.has_room_for(node, None);
+        }
         _ => {
             cluster.say(format!("node {node} is sealed for a while"));
             let sealed = cluster.running(node);
@@ -202,6 +213,7 @@ pub async fn heal(cluster: &Arc<Cluster>) {
         cluster.world.freeze(node, false);
         cluster.world.stop_clock(node, false);
         cluster.disk_takes(node, None);
+        cluster.has_room_for(node, None);
         cluster.look_after_it(node, true);
     }
     // Whoever is no member, or has no vote, because a change of that was broken off, is let in again.

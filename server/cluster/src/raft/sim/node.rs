@@ -1,6 +1,7 @@
 //! Nodes: the real store and the real member on a simulated disk, started, killed and started again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub struct Cluster {
     pub world: World,
     pub network: Network,
     pub flaw: Flaw,
+    /// Whether that is among what goes wrong.
+    pub disks_fill_up: AtomicBool,
     settings: Settings,
     places: Mutex<Vec<Place>>,
     wrong: Mutex<Vec<String>>,
@@ -112,6 +115,7 @@ impl Cluster {
             network: Network::new(world.clone()),
             world,
             flaw,
+            disks_fill_up: AtomicBool::new(false),
             settings,
             places: Mutex::new((0..count).map(place).collect()),
             wrong: Mutex::default(),
@@ -462,6 +466,13 @@ impl Cluster {
         places[node].fails = syncs || writes;
         places[node].disk.fail_sync(syncs);
         places[node].disk.fail_write(writes);
+    }
+
+    /// Let a node's disk take only so many bytes more, until the node ends; or all that comes.
+    pub fn has_room_for(&self, node: usize, bytes: Option<u64>) {
+        let mut places = lock(&self.places);
+        places[node].fails = bytes.is_some();
+        places[node].disk.limit_room(bytes);
     }
 
     /// A node's disk is another one, with nothing on it: whoever knows the node by its former key reaches it no longer.

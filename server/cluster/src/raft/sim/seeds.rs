@@ -30,6 +30,10 @@ struct Run {
 }
 
 fn run(seed: u64, flaw: Flaw) -> Run {
+    run_with(seed, flaw, false)
+}
+
+fn run_with(seed: u64, flaw: Flaw, disks_fill_up: bool) -> Run {
     let count = if seed.is_multiple_of(3) { 5 } else { 3 };
     let world = World::new(seed, count);
     let settings = Settings {
@@ -40,6 +44,7 @@ fn run(seed: u64, flaw: Flaw) -> Run {
         trailing_log_bytes: if world.chance(70) { 1 << 20 } else { 4096 },
     };
     let cluster = Cluster::new(world.clone(), count, flaw, settings);
+    cluster.disks_fill_up.store(disks_fill_up, Ordering::SeqCst);
     let counts = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         world.run(async {
@@ -78,7 +83,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Run all of these on all processors, until `enough` says that it is.
-fn run_all(seeds: impl Iterator<Item = u64> + Send, flaw: Flaw, seen: impl Fn(u64, Run) -> bool + Sync) {
+fn run_all(
+    seeds: impl Iterator<Item = u64> + Send,
+    one: impl Fn(u64) -> Run + Sync,
+    seen: impl Fn(u64, Run) -> bool + Sync,
+) {
     let seeds = Mutex::new(seeds);
     let threads = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
@@ -86,7 +95,7 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send, flaw: Flaw, seen: impl Fn(u6
             scope.spawn(|| {
                 loop {
                     let Some(seed) = lock(&seeds).next() else { return };
-                    if !seen(seed, run(seed, flaw)) {
+                    if !seen(seed, one(seed)) {
                         return;
                     }
                 }
@@ -97,13 +106,24 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send, flaw: Flaw, seen: impl Fn(u6
 
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_and_all_agree() {
+    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS), false);
+}
+
+/// These have other runs by the same seeds.
+#[test]
+fn whatever_goes_wrong_and_disks_fill_up_nothing_is_lost_and_all_agree() {
+    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS) / 5, true);
+}
+
+fn all_is_well(count: u64, disks_fill_up: bool) {
+    let one = |seed| run_with(seed, Flaw::None, disks_fill_up);
     if let Some(seed) = number("HOLDFAST_SIM_SEED") {
         let run = match env::var("HOLDFAST_SIM_TELL") {
             Ok(level) => {
                 let level = level.parse().unwrap_or_else(|_| panic!("HOLDFAST_SIM_TELL is no level: {level:?}"));
-                tracing::subscriber::with_default(Told(level), || run(seed, Flaw::None))
+                tracing::subscriber::with_default(Told(level), || one(seed))
             }
-            Err(_) => run(seed, Flaw::None),
+            Err(_) => one(seed),
         };
         eprintln!("{}", run.said.join("\n"));
         eprintln!("seed {seed}: {} written, {} read, trace {:x}", run.written, run.read, run.trace);
@@ -111,15 +131,16 @@ fn whatever_goes_wrong_nothing_is_lost_and_all_agree() {
         return;
     }
     let from = number("HOLDFAST_SIM_FROM").unwrap_or(1);
-    let count = number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS);
+    let which = if disks_fill_up { "whatever_goes_wrong_and_disks" } else { "whatever_goes_wrong_nothing" };
     let failed = Mutex::new(Vec::new());
     let (written, read, standing_by) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    run_all(from..from + count, Flaw::None, |seed, run| {
+    run_all(from..from + count, one, |seed, run| {
         written.fetch_add(run.written, Ordering::SeqCst);
         read.fetch_add(run.read, Ordering::SeqCst);
         standing_by.fetch_add(run.read_standing_by, Ordering::SeqCst);
         if !run.wrong.is_empty() {
-            eprintln!("HOLDFAST_SIM_SEED={seed} cargo test -p holdfast-cluster sim::seeds: {}", run.wrong[0]);
+            let said = &run.wrong[0];
+            eprintln!("HOLDFAST_SIM_SEED={seed} cargo test -p holdfast-cluster sim::seeds::{which}: {said}");
             lock(&failed).push(seed);
         }
         true
@@ -148,14 +169,18 @@ fn a_seed_is_always_the_same_run() {
 /// The first seed by which a flaw is found.
 fn found_by(flaw: Flaw) -> Option<u64> {
     let found = Mutex::new(None);
-    run_all(1..=SEEDS, flaw, |seed, run| {
-        let mut found = lock(&found);
-        if !run.wrong.is_empty() {
-            eprintln!("{flaw:?}, seed {seed}: {}", run.wrong[0].lines().next().unwrap_or_default());
-            *found = Some(seed);
-        }
-        found.is_none()
-    });
+    run_all(
+        1..=SEEDS,
+        |seed| run(seed, flaw),
+        |seed, run| {
+            let mut found = lock(&found);
+            if !run.wrong.is_empty() {
+                eprintln!("{flaw:?}, seed {seed}: {}", run.wrong[0].lines().next().unwrap_or_default());
+                *found = Some(seed);
+            }
+            found.is_none()
+        },
+    );
     found.into_inner().unwrap()
 }
 
