@@ -243,6 +243,19 @@ pub(crate) fn forget_key(folder: &Path) -> std::io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
+/// What says that a node has joined others with the key that it has.
+const JOINED_FILE: &str = "joined";
+
+/// The node whose store is in `folder` is about to join others.
+pub(crate) fn joins(folder: &Path, key_hash: &str) -> std::io::Result<()> {
+    write(&folder.join(FOLDER).join(JOINED_FILE), key_hash.as_bytes())
+}
+
+/// Whether the node whose store is in `folder` has joined others with this key.
+pub(crate) fn has_joined(folder: &Path, key_hash: &str) -> bool {
+    fs::read(folder.join(FOLDER).join(JOINED_FILE)).is_ok_and(|kept| kept == key_hash.as_bytes())
+}
+
 /// The name of the node whose store is in `folder`.
 pub(crate) fn name_in(folder: &Path) -> Result<String, String> {
     let path = folder.join(FOLDER).join(NAME_FILE);

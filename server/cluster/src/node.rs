@@ -18,7 +18,7 @@ use holdfast_storage::{Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::frame::NotAMember;
-use crate::identity::{Identity, KeyKept};
+use crate::identity::{self, Identity, KeyKept};
 use crate::links::{KEYS_WITHIN, Links};
 use crate::places::Places;
 use crate::raft::{Group, Settings};
@@ -150,6 +150,8 @@ impl Node {
             own,
             settings: Settings {
                 node_id: identity.id.clone(),
+                // As it is when the member is started.
+                joined_with: None,
                 performance_multiplier: set.performance_multiplier,
                 snapshot_threshold: set.snapshot_threshold,
                 trailing_logs: set.trailing_logs,
@@ -301,7 +303,10 @@ impl Node {
         if self.group().is_some() {
             return Ok(());
         }
-        let (settings, replica, links) = (self.settings.clone(), self.replica.clone(), self.links.clone());
+        let own = self.own.key_hash.clone();
+        let joined_with = identity::has_joined(&self.store_folder, &own).then_some(own);
+        let settings = Settings { joined_with, ..self.settings.clone() };
+        let (replica, links) = (self.replica.clone(), self.links.clone());
         let started = self
             .handle
             .spawn(async move { Group::start(&settings, replica, Arc::new(links), Arc::new(SystemClocks)).await });
@@ -489,6 +494,9 @@ impl Cluster for Node {
     fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>> {
         self.links.is_let_in();
         *lock(&self.welcomed) = members.into_iter().map(|(_, peer)| peer).collect();
+        if let Err(e) = identity::joins(&self.store_folder, &self.own.key_hash) {
+            return Box::pin(std::future::ready(Err(format!("the node cannot note that it joins: {e}"))));
+        }
         match self.own_handle.upgrade() {
             Some(node) => Box::pin(async move { node.start().await }),
             None => Box::pin(std::future::ready(Err("the server is shutting down".into()))),

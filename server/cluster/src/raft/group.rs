@@ -42,6 +42,9 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub node_id: String,
+    /// Its key, where it has joined others: lists of members from before name another one's. Who never joined is who its store
+    /// says, whatever became of its key since.
+    pub joined_with: Option<String>,
     pub performance_multiplier: u64,
     pub snapshot_threshold: u64,
     pub trailing_logs: u64,
@@ -53,6 +56,7 @@ pub struct Settings {
 pub struct Group {
     raft: Raft<Types, Machine>,
     id: NodeId,
+    oneself: Oneself,
     replica: Replica,
     lease: Duration,
     sleep: Arc<Sleep>,
@@ -68,7 +72,7 @@ pub struct Group {
     seen: Arc<tokio::sync::Mutex<Seen>>,
 }
 
-type Seen = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
+pub(super) type Seen = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
 
 impl Group {
     /// Start taking part.
@@ -93,6 +97,8 @@ impl Group {
             // comes back must be elected by a log that is as long, in a term of its own, before it leads again. (A lone voter
             // is elected at once.)
             enable_leader_restore: Some(false),
+            // See [`Rest`].
+            enable_elect: false,
             ..openraft::Config::default()
         };
         // Those who follow give nobody else a vote for so long after they heard of the leader; some of it is kept back
@@ -109,12 +115,15 @@ impl Group {
         let kept = Kept { entries: settings.trailing_logs, bytes: settings.trailing_log_bytes };
         Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), kept, sent));
         let sleep = Arc::new(Sleep::new(clocks));
-        let rest = Arc::new(Rest::new(raft.clone(), id.clone()));
+        let oneself = Oneself { id: id.clone(), key_hash: settings.joined_with.clone() };
+        let rest = Arc::new(Rest::new(raft.clone(), oneself.clone()));
         Types::spawn(rest.clone().end_after(promised));
+        Types::spawn(rest.clone().follow(raft.server_metrics()));
         let seen = Arc::new(tokio::sync::Mutex::new(raft.server_metrics()));
         Ok(Group {
             raft,
             id,
+            oneself,
             replica,
             lease,
             sleep,
@@ -290,7 +299,7 @@ impl Group {
     }
 
     fn is_alone(&self) -> bool {
-        is_alone(&self.raft, &self.id)
+        self.oneself.is_alone(&self.raft)
     }
 
     /// How those who follow are, where this member leads.
@@ -443,10 +452,28 @@ impl Group {
     }
 }
 
-/// Whether a member is the only one that votes.
-pub fn is_alone(raft: &Raft<Types, Machine>, id: &NodeId) -> bool {
-    let mut voters = raft.voter_ids();
-    voters.next().is_some_and(|v| v == *id) && voters.next().is_none()
+/// Who this member is in a list of members.
+#[derive(Clone)]
+pub struct Oneself {
+    id: NodeId,
+    /// See [`Settings::joined_with`].
+    key_hash: Option<String>,
+}
+
+impl Oneself {
+    /// Whether the list is one with this member, and not with one that had its name before.
+    pub fn is_listed(&self, raft: &Raft<Types, Machine>) -> bool {
+        let Some(key_hash) = &self.key_hash else { return true };
+        let metrics = raft.metrics();
+        let m = metrics.borrow_watched();
+        m.membership_config.get_node(&self.id).is_some_and(|peer| peer.key_hash == *key_hash)
+    }
+
+    /// Whether this member is the only one that votes.
+    pub fn is_alone(&self, raft: &Raft<Types, Machine>) -> bool {
+        let mut voters = raft.voter_ids();
+        voters.next().is_some_and(|v| v == self.id) && voters.next().is_none() && self.is_listed(raft)
+    }
 }
 
 struct Agreed {

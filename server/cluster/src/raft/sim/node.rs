@@ -264,7 +264,7 @@ impl Cluster {
         }
         let ways = Arc::new(Ways { cluster: self.clone(), from: node });
         let clocks = Arc::new(NodeClocks(self.world.clone(), node));
-        let settings = Settings { node_id: name, ..self.settings.clone() };
+        let settings = Settings { node_id: name, joined_with: Some(self.key_hash(node)), ..self.settings.clone() };
         let group = match Group::start(&settings, replica.clone(), ways, clocks).await {
             Ok(group) => group,
             Err(e) => {

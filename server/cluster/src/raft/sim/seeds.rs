@@ -38,6 +38,7 @@ fn run_with(seed: u64, flaw: Flaw, disks_fill_up: bool) -> Run {
     let world = World::new(seed, count);
     let settings = Settings {
         node_id: String::new(),
+        joined_with: None,
         performance_multiplier: 5,
         snapshot_threshold: 10 + world.below(60),
         trailing_logs: 3 + world.below(40),

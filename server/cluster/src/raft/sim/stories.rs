@@ -19,6 +19,7 @@ fn tell<F: Future<Output = ()>>(seed: u64, count: usize, story: impl FnOnce(Arc<
     let world = World::new(seed, count);
     let settings = Settings {
         node_id: String::new(),
+        joined_with: None,
         performance_multiplier: 5,
         snapshot_threshold: 20,
         trailing_logs: KEPT,
