@@ -501,7 +501,7 @@ fn a_wrap_key_that_is_deleted_while_the_server_serves_is_reported_and_made_anew(
     });
     let id = hex::decode(seen["key_id"].as_str().expect("an id")).unwrap();
     // Delete Object, of a wrap key.
-    let deleted = house.hsm.command(holdfast_tests::yubihsm::AUTH_KEY, 0x58, &[id[0], id[1], 5]);
+    let deleted = house.hsm.command(holdfast_tests::yubihsm::AUTH_KEY, 0x58, &[id[0], id[1], 4]);
     assert!(deleted.is_ok(), "{deleted:?}");
     server.signal(Signal::HUP);
     until(Duration::from_secs(30), "the loss is told", || {

@@ -200,7 +200,7 @@ fn nodes_of_a_cluster_their_logs_and_their_snapshots_hold_no_secret() {
         let mut unpack = command("gzip");
         unpack.arg("-dc").arg(&path).stdin(Stdio::null()).stderr(Stdio::inherit());
         let unpacked = unpack.output().expect("gzip").stdout;
-        assert!(unpacked.len() > 100_000, "{} bytes in {}", unpacked.len(), path.display());
+        assert!(unpacked.len() > 20_000, "{} bytes in {}", unpacked.len(), path.display());
         for bytes in [&packed, &unpacked] {
             let found = search.find(bytes);
             assert!(found.is_empty(), "in {}: {:?}", path.display(), &found[..found.len().min(5)]);

@@ -179,6 +179,34 @@ fn a_snapshot_over_a_slow_link_arrives_and_is_sent_anew_after_an_interruption() 
     });
 }
 
+/// Seed 125 of an earlier day. The founder was removed, lost its disk and joined anew: lists of members from before name its
+/// name as the only one that votes, and a leader that was only just elected may send it one.
+#[test]
+fn who_joined_anew_under_its_name_elects_itself_by_no_list_from_before() {
+    for seed in 0..8 {
+        tell(900 + seed, 3, |cluster| async move {
+            const FOUNDER: usize = 0;
+            assert_eq!(leader_but(&cluster, &[]).await, FOUNDER);
+            write_many(&cluster, FOUNDER, 0..5).await;
+            assert!(cluster.change(Change::Remove(cluster.name(FOUNDER))).await);
+            leader_but(&cluster, &[FOUNDER]).await;
+            cluster.look_after_it(FOUNDER, false);
+            cluster.lose_disk(FOUNDER);
+            cluster.let_in(FOUNDER, true).await;
+            for node in 0..3 {
+                cluster.look_after_it(node, false);
+                cluster.kill(node, Death::PowerCut);
+            }
+            // One that has all and has applied little of it yet, and the one that has nothing.
+            cluster.look_after_it(FOUNDER, true);
+            cluster.look_after_it(1, true);
+            assert_eq!(leader_but(&cluster, &[]).await, 1);
+            wait(&cluster, 3000).await;
+            assert!(is_active(&cluster, 1) && !is_active(&cluster, FOUNDER));
+        });
+    }
+}
+
 /// Two leaders, one after the other, send one node a snapshot at the same time.
 #[test]
 fn two_snapshots_at_a_time_do_not_mix() {
