@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_tests::program::{command, run};
-use holdfast_tests::{Client, Keys, Running, Server, Setup, Site, until};
+use holdfast_tests::{Client, Keys, Running, Server, Setup, Site, Storage, until};
 use serde_json::json;
 
 use crate::seal_tpm::trouble;
@@ -94,9 +94,12 @@ fn a_copy_of_the_store_that_is_put_back_is_refused_and_accepted_once_on_purpose(
     put_back(&site, &old);
     let said = format!("set rollback_accept = {now} in the stanza seal \"tpm\"");
     refuses(&site, &["old copy of the store", &format!("was at {before}"), &said]);
-    // Somebody who leaves the newer record there.
-    fs::copy(newest.join("rollback-counter"), site.store().join("rollback-counter")).expect("a copy");
-    refuses(&site, &["old copy of the store beside a newer record", &said]);
+    // Somebody who leaves the newer record there. On raft each start adds entries to the log, so that its length tells nothing
+    // (docs/tpm.md).
+    if Storage::of_this_run() == Storage::File {
+        fs::copy(newest.join("rollback-counter"), site.store().join("rollback-counter")).expect("a copy");
+        refuses(&site, &["old copy of the store beside a newer record", &said]);
+    }
     fs::remove_file(site.store().join("rollback-counter")).expect("the record");
     refuses(&site, &["no record of the rollback counter", &said]);
     fs::write(site.store().join("rollback-counter"), format!("1 {now} 1 - {}\n", "00".repeat(32))).expect("a record");
