@@ -1,24 +1,22 @@
 //! The `file` audit device.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use holdfast_chain::{Chain, Checkpoint, Linked, Tail, Unlinked};
-use holdfast_hsm::{FileUse, with_reason};
 use memchr::memchr_iter;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
 use super::line::checkpoint_line;
+use super::opening::{Unopened, open_file};
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
 use super::syncer::Syncer;
@@ -351,7 +349,7 @@ impl FileDevice {
         let _one_at_a_time = lock(&self.opening);
         let file = open_file(path, self.target.mode, self.within.as_deref())?;
         let mut chained = lock(&self.chain);
-        self.take_up(&mut chained, path, &file).map_err(|e| Unopened { path: path.clone(), why: Why::Open(e) })?;
+        self.take_up(&mut chained, path, &file).map_err(|e| Unopened::by(path, e))?;
         self.file.store(Some(Arc::new(file)));
         Ok(())
     }
@@ -475,100 +473,6 @@ fn tail(path: &Path, of: &Metadata) -> io::Result<Tail> {
     Ok(Tail::of(&bytes, from == 0))
 }
 
-/// Why a file cannot be opened.
-#[derive(Debug)]
-pub struct Unopened {
-    path: PathBuf,
-    why: Why,
-}
-
-#[derive(Debug)]
-enum Why {
-    Folder(PathBuf, io::Error),
-    Open(io::Error),
-    /// Its mode, where it shall be kept, or is to be set.
-    Mode(io::Error),
-    Outside,
-}
-
-impl std::error::Error for Unopened {}
-
-impl std::fmt::Display for Unopened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        let unable = format!("sanity check failed; unable to open {:?} for writing", self.path);
-        match &self.why {
-            Why::Folder(folder, e) => write!(f, "{unable}: mkdir {}: {e}", folder.display()),
-            Why::Open(e) => write!(f, "{unable}: open {path}: {e}"),
-            Why::Mode(e) => write!(f, "stat {path}: {e}"),
-            Why::Outside => write!(
-                f,
-                "{path} is not below a folder of audit_directories: put it there, name its folder in that setting, or \
-                 set unsafe_allow_api_audit_creation"
-            ),
-        }
-    }
-}
-
-/// Open a file for appending, in one of the folders if there are any.
-fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> Result<File, Unopened> {
-    let unopened = |why| Unopened { path: path.to_owned(), why };
-    if let Some(folders) = within
-        && !real(path).is_some_and(|real| is_below(&real, folders))
-    {
-        return Err(unopened(Why::Outside));
-    }
-    if mode.is_none() {
-        fs::metadata(path).map_err(|e| unopened(Why::Mode(e)))?;
-    }
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write))))?;
-    }
-    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
-    let file = file.map_err(|e| unopened(Why::Open(with_reason(e, path, FileUse::Write))))?;
-    let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
-    if let Some(folders) = within {
-        // What it is now, whatever became of the links since.
-        let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        if !found.is_file() || !opened.is_ok_and(|at| is_below(&at, folders)) {
-            return Err(unopened(Why::Outside));
-        }
-    }
-    if let Some(mode) = mode
-        && found.is_file()
-        && found.permissions().mode() & 0o777 != mode
-    {
-        file.set_permissions(Permissions::from_mode(mode)).map_err(|e| unopened(Why::Mode(e)))?;
-    }
-    Ok(file)
-}
-
-/// Where a path leads, as far as there is something; what is missing has no links yet.
-pub(super) fn real(path: &Path) -> Option<PathBuf> {
-    if !path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
-        return None;
-    }
-    let mut missing: Vec<&OsStr> = Vec::new();
-    let mut there = path;
-    loop {
-        match fs::canonicalize(there) {
-            Ok(found) => return Some(missing.iter().rev().fold(found, |at, name| at.join(name))),
-            // A link that leads nowhere is there all the same.
-            Err(_) if fs::symlink_metadata(there).is_ok() => return None,
-            Err(_) => missing.push(there.file_name()?),
-        }
-        there = there.parent()?;
-    }
-}
-
-pub(super) fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
-    folders.iter().any(|folder| {
-        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
-        path != folder && path.starts_with(folder)
-    })
-}
-
 impl Drop for FileDevice {
     fn drop(&mut self) {
         if let Some(syncer) = &self.syncer {
@@ -579,6 +483,8 @@ impl Drop for FileDevice {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use holdfast_chain::{PublicKeys, Signer};
 
     use super::*;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use holdfast_hsm::{FileUse, with_reason};
 
 use super::{SpoolTarget, State};
-use crate::audit::file::{is_below, real};
+use crate::audit::opening::{is_below, real};
 use crate::random;
 
 const HEADER: usize = 24;

@@ -1,0 +1,111 @@
+//! Where files of audit devices may be, and how they are opened.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use holdfast_hsm::{FileUse, with_reason};
+
+/// Why a file cannot be opened.
+#[derive(Debug)]
+pub struct Unopened {
+    path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Folder(PathBuf, io::Error),
+    Open(io::Error),
+    /// Its mode, where it shall be kept, or is to be set.
+    Mode(io::Error),
+    Outside,
+}
+
+impl Unopened {
+    /// It was opened, and cannot be used.
+    pub fn by(path: &Path, error: io::Error) -> Unopened {
+        Unopened { path: path.to_owned(), why: Why::Open(error) }
+    }
+}
+
+impl std::error::Error for Unopened {}
+
+impl std::fmt::Display for Unopened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        let unable = format!("sanity check failed; unable to open {:?} for writing", self.path);
+        match &self.why {
+            Why::Folder(folder, e) => write!(f, "{unable}: mkdir {}: {e}", folder.display()),
+            Why::Open(e) => write!(f, "{unable}: open {path}: {e}"),
+            Why::Mode(e) => write!(f, "stat {path}: {e}"),
+            Why::Outside => write!(
+                f,
+                "{path} is not below a folder of audit_directories: put it there, name its folder in that setting, or \
+                 set unsafe_allow_api_audit_creation"
+            ),
+        }
+    }
+}
+
+/// Open a file for appending, in one of the folders if there are any.
+pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> Result<File, Unopened> {
+    let unopened = |why| Unopened { path: path.to_owned(), why };
+    if let Some(folders) = within
+        && !real(path).is_some_and(|real| is_below(&real, folders))
+    {
+        return Err(unopened(Why::Outside));
+    }
+    if mode.is_none() {
+        fs::metadata(path).map_err(|e| unopened(Why::Mode(e)))?;
+    }
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write))))?;
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
+    let file = file.map_err(|e| unopened(Why::Open(with_reason(e, path, FileUse::Write))))?;
+    let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
+    if let Some(folders) = within {
+        // What it is now, whatever became of the links since.
+        let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        if !found.is_file() || !opened.is_ok_and(|at| is_below(&at, folders)) {
+            return Err(unopened(Why::Outside));
+        }
+    }
+    if let Some(mode) = mode
+        && found.is_file()
+        && found.permissions().mode() & 0o777 != mode
+    {
+        file.set_permissions(Permissions::from_mode(mode)).map_err(|e| unopened(Why::Mode(e)))?;
+    }
+    Ok(file)
+}
+
+/// Where a path leads, as far as there is something; what is missing has no links yet.
+pub fn real(path: &Path) -> Option<PathBuf> {
+    if !path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
+        return None;
+    }
+    let mut missing: Vec<&OsStr> = Vec::new();
+    let mut there = path;
+    loop {
+        match fs::canonicalize(there) {
+            Ok(found) => return Some(missing.iter().rev().fold(found, |at, name| at.join(name))),
+            // A link that leads nowhere is there all the same.
+            Err(_) if fs::symlink_metadata(there).is_ok() => return None,
+            Err(_) => missing.push(there.file_name()?),
+        }
+        there = there.parent()?;
+    }
+}
+
+pub fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
+    folders.iter().any(|folder| {
+        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+        path != folder && path.starts_with(folder)
+    })
+}
