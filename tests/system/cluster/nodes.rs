@@ -64,6 +64,15 @@ pub trait Between {
     fn approve(&self, _n: usize, _root: &Client) {}
 }
 
+/// Let a new node find a join token in a file.
+pub fn write_join_token(root: &Client, file: &Path) {
+    let wanted = json!({"ttl": "10m"});
+    let made = until(WITHIN, "a join token", || {
+        root.try_call("POST", "sys/storage/raft/join-token", Some(&wanted)).ok().filter(|r| r.status == 200)
+    });
+    fs::write(file, made.text_at("/data/join_token")).expect("a file for the join token");
+}
+
 /// Nothing; each node has an audit log in its folder.
 pub struct Audited;
 

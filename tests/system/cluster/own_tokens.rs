@@ -15,7 +15,7 @@ use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::token::Token;
 use holdfast_tests::{Client, until};
 
-use super::nodes::{Between, Nodes, WITHIN};
+use super::nodes::{Between, Nodes, WITHIN, write_join_token};
 
 /// A SoftHSM token for each node, and a file for its join token.
 #[derive(Clone)]
@@ -52,11 +52,7 @@ impl Between for OwnTokens {
     }
 
     fn approve(&self, n: usize, root: &Client) {
-        let wanted = json!({"ttl": "10m"});
-        let made = until(WITHIN, "a join token", || {
-            root.try_call("POST", "sys/storage/raft/join-token", Some(&wanted)).ok().filter(|r| r.status == 200)
-        });
-        fs::write(self.join_token(n), made.text_at("/data/join_token")).expect("a file for the join token");
+        write_join_token(root, &self.join_token(n));
     }
 }
 

@@ -16,7 +16,7 @@ use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::token::{Beside, LABEL, PIN, Token, library};
 use holdfast_tests::{Client, until};
 
-use super::nodes::{Between, Nodes, WITHIN};
+use super::nodes::{Between, Nodes, WITHIN, write_join_token};
 use super::own_tokens::until_unsealed;
 
 /// CKF_USER_PIN_FINAL_TRY: one more wrong PIN locks the token.
@@ -78,11 +78,7 @@ impl Between for TwoTokens {
     }
 
     fn approve(&self, n: usize, root: &Client) {
-        let wanted = json!({"ttl": "10m"});
-        let made = until(WITHIN, "a join token", || {
-            root.try_call("POST", "sys/storage/raft/join-token", Some(&wanted)).ok().filter(|r| r.status == 200)
-        });
-        std::fs::write(self.join_token(n), made.text_at("/data/join_token")).expect("a file for the join token");
+        write_join_token(root, &self.join_token(n));
     }
 }
 

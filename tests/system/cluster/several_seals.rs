@@ -13,7 +13,7 @@ use holdfast_tests::program::holdfast;
 use holdfast_tests::token::{Beside, LABEL, Token};
 use holdfast_tests::{Client, until};
 
-use super::nodes::{Between, Nodes, WITHIN};
+use super::nodes::{Between, Nodes, WITHIN, write_join_token};
 
 #[derive(Clone)]
 struct TwoTokens {
@@ -61,11 +61,7 @@ impl Between for TwoTokens {
     }
 
     fn approve(&self, n: usize, root: &Client) {
-        let wanted = json!({"ttl": "10m"});
-        let made = until(WITHIN, "a join token", || {
-            root.try_call("POST", "sys/storage/raft/join-token", Some(&wanted)).ok().filter(|r| r.status == 200)
-        });
-        std::fs::write(self.join_token(n), made.text_at("/data/join_token")).expect("a file for the join token");
+        write_join_token(root, &self.join_token(n));
     }
 }
 
