@@ -10,9 +10,10 @@ use std::time::Duration;
 use crate::code::{self, WRAP_KEY};
 use crate::device::Device;
 
-/// Below the ports that the system gives out by itself, so that nobody takes one while the connector is away.
+/// Below the ports that the system gives out by itself, and none that other parts of the tests choose: tests/src/connection.rs
+/// has those before, tests/src/tpm.rs those behind.
 const FIRST_PORT: u16 = 14_000;
-const PORTS: u16 = 5_000;
+const PLACES: u16 = 3_000;
 /// Longer answers are sent in chunks, as Go's server sends long ones.
 const WHOLE_BYTES: usize = 512;
 const MAX_HEADERS: usize = 32;
@@ -22,6 +23,9 @@ pub struct Simulator {
     shared: Arc<Shared>,
     port: u16,
     listening: Option<JoinHandle<()>>,
+    /// The port behind the connector's, which is bound as long as the simulator lives: another simulator that finds it
+    /// taken leaves the connector's alone too, while the connector is away.
+    _place: TcpListener,
 }
 
 struct Shared {
@@ -52,13 +56,14 @@ impl Simulator {
             unplugged: AtomicBool::new(false),
             connections: Mutex::default(),
         });
-        let begin = std::process::id() as u16 % PORTS;
-        let found = (0..PORTS).find_map(|step| {
-            let port = FIRST_PORT + (begin + step) % PORTS;
-            TcpListener::bind(("127.0.0.1", port)).ok().map(|listener| (port, listener))
+        let begin = std::process::id() as u16 % PLACES;
+        let found = (0..PLACES).find_map(|step| {
+            let port = FIRST_PORT + (begin + step) % PLACES * 2;
+            let place = TcpListener::bind(("127.0.0.1", port + 1)).ok()?;
+            TcpListener::bind(("127.0.0.1", port)).ok().map(|listener| (port, listener, place))
         });
-        let (port, listener) = found.expect("a free port");
-        let mut simulator = Simulator { shared, port, listening: None };
+        let (port, listener, place) = found.expect("two free ports");
+        let mut simulator = Simulator { shared, port, listening: None, _place: place };
         simulator.listen(listener);
         simulator
     }
@@ -271,4 +276,18 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, Vec<u8>
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some((method, path, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_the_port_of_a_connector_that_is_away() {
+        let mut first = Simulator::start();
+        first.kill();
+        let second = Simulator::start();
+        assert_ne!(second.port, first.port);
+        first.start_again();
+    }
 }
