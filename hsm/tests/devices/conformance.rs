@@ -122,14 +122,27 @@ fn page(bench: &Bench) {
     devices.iter().for_each(|(name, _)| write!(table, " {name} |").unwrap());
     table += "\n|---|";
     devices.iter().for_each(|_| table += "---|");
+    let mut notes: Vec<String> = Vec::new();
     for (row, (operation, _)) in devices[0].1.iter().enumerate() {
         write!(table, "\n| {operation} |").unwrap();
         for (_, matrix) in &devices {
-            assert_eq!(matrix[row].0, *operation, "all devices go through the same suite");
-            write!(table, " {} |", matrix[row].1).unwrap();
+            let (same, cell) = &matrix[row];
+            assert_eq!(same, operation, "all devices go through the same suite");
+            write!(table, " {}", cell.words()).unwrap();
+            if let Some(note) = &cell.note {
+                let number = notes.iter().position(|known| known == note).unwrap_or(notes.len());
+                if number == notes.len() {
+                    notes.push(note.clone());
+                }
+                write!(table, " ({})", number + 1).unwrap();
+            }
+            table += " |";
         }
     }
-    table += "\n";
+    table += "\n\n";
+    for (number, note) in notes.iter().enumerate() {
+        writeln!(table, "({}) {note}.  ", number + 1).unwrap();
+    }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hardware.md");
     let text = fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the page has a place for the table");

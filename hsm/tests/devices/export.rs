@@ -5,7 +5,7 @@ use super::modules::{nss_config, opencryptoki_config, tpm_config};
 use super::{Test, softhsm};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, CertificateType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::Ulong;
@@ -23,14 +23,26 @@ use std::sync::Arc;
 /// The argument with which this program is started to try. Library, PIN and parameters follow.
 pub const ATTEMPT: &str = "export-attempt";
 /// What is made as the server makes it, and must stay.
-const KEPT: [(&str, KeyKind, KeyUsage); 4] = [
+const KEPT: [(&str, KeyKind, KeyUsage); 12] = [
     ("kept-secret", KeyKind::Aes(256), KeyUsage::Encrypt),
-    ("kept-pair", KeyKind::Rsa(2048), KeyUsage::Encrypt),
-    ("kept-curve", KeyKind::EcP256, KeyUsage::Sign),
     ("kept-mac", KeyKind::Hmac(Hash::Sha256), KeyUsage::Sign),
+    ("kept-pair", KeyKind::Rsa(2048), KeyUsage::Encrypt),
+    ("kept-rsa-2048", KeyKind::Rsa(2048), KeyUsage::Sign),
+    ("kept-rsa-3072", KeyKind::Rsa(3072), KeyUsage::Sign),
+    ("kept-rsa-4096", KeyKind::Rsa(4096), KeyUsage::Sign),
+    ("kept-p256", KeyKind::EcP256, KeyUsage::Sign),
+    ("kept-p384", KeyKind::EcP384, KeyUsage::Sign),
+    ("kept-p521", KeyKind::EcP521, KeyUsage::Sign),
+    ("kept-ed25519", KeyKind::Ed25519, KeyUsage::Sign),
+    ("kept-ecdh-p256", KeyKind::EcP256, KeyUsage::Derive),
+    ("kept-ecdh-p384", KeyKind::EcP384, KeyUsage::Derive),
 ];
 /// What is made so that it comes out, that the attempts are known to be good ones: read, and wrapped alone.
 const OPEN: [(&str, bool); 2] = [("open-read", false), ("open-wrap", true)];
+/// What comes out of every token, so that reading is known to be a real attempt where nothing that is made can be open.
+const OPEN_CERTIFICATE: &str = "open-certificate";
+
+const CERTIFICATE: &[u8] = b"bytes that everybody may have";
 
 pub const TESTS: &[Test] = &[
     ("softhsm_lets_no_key_out", |bench| attempts(&bench.spawner, || softhsm::token("kept"))),
@@ -51,8 +63,8 @@ pub fn opencryptoki(spawner: &Arc<Spawner>) {
     attempts(spawner, opencryptoki_config);
 }
 
-/// Keys are made as the server makes them, and then asked for. A TPM behind PKCS#11 makes no secret keys: nothing that it has
-/// comes out.
+/// Keys of each kind are made as the server makes them, and then asked for. A TPM behind PKCS#11 makes no secret keys: what comes
+/// out of it by the same reading is a certificate.
 fn attempts(spawner: &Arc<Spawner>, config: impl Fn() -> Pkcs11Config) {
     let config = config();
     let mut again = Command::new(std::env::current_exe().expect("own path"));
@@ -80,10 +92,12 @@ fn attempts(spawner: &Arc<Spawner>, config: impl Fn() -> Pkcs11Config) {
     }
     assert!(lets_out || said.lines().all(|line| !line.starts_with("kept") || line.ends_with("refused")), "{said}");
     assert!(!lets_out || info.warnings[0].contains("who knows the PIN has them"), "{:?}", info.warnings);
-    if !is_tpm {
-        for line in ["open-read: OUT, read", "open-wrap: OUT, wrapped"] {
-            assert!(said.contains(line), "{line}: {said}");
-        }
+    let open: &[_] = match is_tpm {
+        true => &["open-certificate: OUT, read"],
+        false => &["open-read: OUT, read", "open-wrap: OUT, wrapped", "open-certificate: OUT, read"],
+    };
+    for line in open {
+        assert!(said.contains(line), "{line}: {said}");
     }
 }
 
@@ -134,6 +148,26 @@ fn try_slot(module: &Pkcs11, slot: Slot, pin: &str) {
             Err(error) => println!("{label}: not made ({error})"),
         }
     }
+    match certificate(&session) {
+        Ok(certificate) => println!("{OPEN_CERTIFICATE}: {}", said(comes_out(&session, certificate, &[]))),
+        Err(error) => println!("{OPEN_CERTIFICATE}: not made ({error})"),
+    }
+}
+
+/// Nobody looks into it: it is an object that holds bytes, and may be read.
+fn certificate(session: &Session) -> Result<ObjectHandle, cryptoki::error::Error> {
+    session.create_object(&[
+        Attribute::Class(ObjectClass::CERTIFICATE),
+        Attribute::CertificateType(CertificateType::X_509),
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Label(OPEN_CERTIFICATE.into()),
+        Attribute::Id(b"open".to_vec()),
+        Attribute::Subject(b"\x30\x00".to_vec()),
+        Attribute::Issuer(b"\x30\x00".to_vec()),
+        Attribute::SerialNumber(b"\x02\x01\x01".to_vec()),
+        Attribute::Value(CERTIFICATE.to_vec()),
+    ])
 }
 
 fn said(how: Option<&str>) -> String {

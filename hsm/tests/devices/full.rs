@@ -41,14 +41,17 @@ fn fills(device: &DeviceClient, disk: &Tmpfs) {
     let sign = || device.sign(key.clone(), SIGN, SignInput::Message(b"m".to_vec())).unwrap();
     sign();
     let before = all(device);
+    let mut refused = Vec::new();
     for room in [0, 4096, 8192] {
         let ballast = disk.fill(room);
         let made = device.generate(spec("one-too-many"));
         let Err(error) = made else {
-            // There was room for it.
+            // There was room for it. Where there is none at all, there cannot have been.
+            assert_ne!(room, 0, "a key was made where nothing can be written");
             device.destroy(KeyRef::label("one-too-many")).unwrap();
             continue;
         };
+        refused.push(room);
         assert!(error.text.contains("full"), "{error}");
         assert_ne!(error.class, Class::Busy, "{error}");
         sign();
@@ -57,6 +60,7 @@ fn fills(device: &DeviceClient, disk: &Tmpfs) {
         drop(ballast);
         assert_eq!(all(device), before, "nothing half-made stays, with {room} bytes of room: {error}");
     }
+    assert_eq!(refused[..1], [0], "it was full at least once");
     device.generate(spec("one-too-many")).expect("there is room again");
     assert_eq!(all(device).len(), before.len() + 1);
 }

@@ -12,35 +12,59 @@ use std::fs;
 
 use super::softhsm::run;
 
-/// What came of an operation. What works was tried, and all else was refused as unsupported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cell {
+/// What came of an operation. What works was tried, and what is not supported was refused as such when it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
     Works,
-    /// The device does not list it, or refused it itself.
     NotSupported,
-    /// The device has it, and the driver does not use it: why.
-    NotUsed(String),
+    NotTestable,
 }
 
-const NOT_USED: &str = "not used: ";
+/// The words of the page.
+const WORDS: [(Outcome, &str); 3] = [
+    (Outcome::Works, "works"),
+    (Outcome::NotSupported, "not supported by the device"),
+    (Outcome::NotTestable, "not testable here"),
+];
 
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Works => f.write_str("works"),
-            Self::NotSupported => f.write_str("not supported by the device"),
-            Self::NotUsed(why) => write!(f, "{NOT_USED}{why}"),
-        }
+/// An outcome, and what there is to say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    pub outcome: Outcome,
+    pub note: Option<String>,
+}
+
+impl Cell {
+    pub const WORKS: Self = Self { outcome: Outcome::Works, note: None };
+    /// The device does not list it, or refused it itself.
+    pub const NOT_SUPPORTED: Self = Self { outcome: Outcome::NotSupported, note: None };
+
+    pub fn not_supported(why: &str) -> Self {
+        Self { outcome: Outcome::NotSupported, note: Some(why.to_owned()) }
+    }
+
+    pub fn not_testable(why: &str) -> Self {
+        Self { outcome: Outcome::NotTestable, note: Some(why.to_owned()) }
+    }
+
+    pub fn words(&self) -> &'static str {
+        WORDS.iter().find(|(outcome, _)| *outcome == self.outcome).expect("each outcome has words").1
     }
 }
 
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())?;
+        self.note.iter().try_for_each(|note| write!(f, ": {note}"))
+    }
+}
+
+/// As it was displayed by another process of this program.
 impl From<&str> for Cell {
     fn from(text: &str) -> Self {
-        match text.strip_prefix(NOT_USED) {
-            Some(why) => Self::NotUsed(why.to_owned()),
-            None if text == "works" => Self::Works,
-            None => Self::NotSupported,
-        }
+        let (words, note) = text.split_once(": ").map_or((text, None), |(words, note)| (words, Some(note.to_owned())));
+        let (outcome, _) = WORDS.iter().find(|(_, known)| *known == words).expect("words of an outcome");
+        Self { outcome: *outcome, note }
     }
 }
 
@@ -53,7 +77,7 @@ fn refused<T>(info: &DeviceInfo, names: &[&str], result: Result<T, DeviceError>)
     let Err(error) = result else { panic!("what is not listed was done") };
     assert_eq!(class(Err::<(), _>(error.clone())), Class::Unsupported);
     if error.text.contains("lets secret keys out") {
-        return Cell::NotUsed("its C_WrapKey gives secret keys out".to_owned());
+        return Cell::not_supported("it has such keys, and its C_WrapKey gives them out: the driver refuses them");
     }
     // The device said so when it was asked, or its list did, which the driver has looked at for this use and size, or it is known
     // to fail, which p521.rs tries.
@@ -61,13 +85,13 @@ fn refused<T>(info: &DeviceInfo, names: &[&str], result: Result<T, DeviceError>)
     let by_the_device = by_the_device.iter().any(|words| error.text.contains(words));
     let listed = !names.is_empty() && names.iter().all(|name| info.mechanisms.iter().any(|listed| listed == name));
     match info.backend.as_str() {
-        "pkcs11" if listed && !by_the_device => Cell::NotUsed("the driver does not".to_owned()),
+        "pkcs11" if listed && !by_the_device => panic!("a token lists it and the driver refused it: {}", error.text),
         // A TPM does not list what it has by these names; Part 1, 11.4 and 27 have it.
         "tpm" if names.iter().any(|name| name.ends_with("_HMAC")) => {
-            Cell::NotUsed("the driver makes no HMAC keys".to_owned())
+            Cell::not_testable("a TPM has HMAC keys; the driver makes none and refuses the call")
         }
-        "tpm" if names == ["CKM_AES_KEY_GEN"] => Cell::NotUsed("it has AES, without GCM".to_owned()),
-        _ => Cell::NotSupported,
+        "tpm" if names == ["CKM_AES_KEY_GEN"] => Cell::not_supported("it has AES, without GCM"),
+        _ => Cell::NOT_SUPPORTED,
     }
 }
 
@@ -80,7 +104,7 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
     let aes = encrypts(device, &info, CipherMechanism::AesGcm, &["CKM_AES_KEY_GEN", "CKM_AES_GCM"]);
     let oaep = encrypts(device, &info, CipherMechanism::RsaOaepSha256, &["CKM_RSA_PKCS_OAEP"]);
     let decrypts = match &oaep {
-        Cell::Works => Cell::Works,
+        Cell { outcome: Outcome::Works, .. } => Cell::WORKS,
         _ if info.capabilities.decrypt_only.contains(&CipherMechanism::RsaOaepSha256) => {
             decrypts_what_others_encrypted(device)
         }
@@ -94,7 +118,7 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
     ]);
     matrix.extend(signs(device, &info));
     let verifies = !info.capabilities.never_verifies && !info.capabilities.sign.is_empty();
-    let verifies = if verifies { Cell::Works } else { Cell::NotSupported };
+    let verifies = if verifies { Cell::WORKS } else { Cell::NOT_SUPPORTED };
     matrix.extend([
         ("verify, by the device itself".to_owned(), verifies),
         ("HMAC with SHA256, SHA384, SHA512".to_owned(), macs(device, &info)),
@@ -103,9 +127,9 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
         ("random".to_owned(), gives_random_bytes(device, &info)),
     ]);
     serves_many_threads(device);
-    matrix.push(("64 users at once".to_owned(), Cell::Works));
+    matrix.push(("64 users at once".to_owned(), Cell::WORKS));
     destroys(device);
-    matrix.push(("destroy".to_owned(), Cell::Works));
+    matrix.push(("destroy".to_owned(), Cell::WORKS));
     // Whatever a device was asked, nothing of the suite is left on it.
     let left = device.find(KeyRef::default()).unwrap();
     assert!(left.iter().all(|key| !key.label.starts_with("suite-")), "{left:?}");
@@ -119,7 +143,7 @@ fn gives_random_bytes(device: &DeviceClient, info: &DeviceInfo) -> Cell {
     let (a, b) = (device.random(32).unwrap(), device.random(32).unwrap());
     assert!(!a.ct_eq(b.expose()));
     assert_eq!(class(device.random(1 << 20)), Class::Invalid);
-    Cell::Works
+    Cell::WORKS
 }
 
 /// As the seal does it, in the way that the device has.
@@ -140,7 +164,7 @@ fn wraps(device: &DeviceClient) -> Cell {
     if !tpm {
         device.destroy(KeyRef::label("suite-wrap")).unwrap();
     }
-    Cell::Works
+    Cell::WORKS
 }
 
 /// Whether the device does it. What it does not list it refuses as not supported; what it lists and refuses all the same
@@ -202,7 +226,7 @@ fn makes_what_it_says_and_nothing_else(device: &DeviceClient, info: &DeviceInfo)
             matrix.push((what, refused(info, names_of(kind), made)));
             continue;
         }
-        matrix.push((what, Cell::Works));
+        matrix.push((what, Cell::WORKS));
         let key = made.unwrap();
         assert_eq!((key.kind, key.label.as_str()), (kind, "suite-made"));
         assert!(key.private && !key.extractable && !key.id.is_empty(), "{key:?}");
@@ -257,7 +281,7 @@ fn encrypts(device: &DeviceClient, info: &DeviceInfo, mechanism: CipherMechanism
     let after = device.decrypt(key.key_ref(), first.mechanism, &first.bytes, aad).unwrap();
     assert!(after.ct_eq(secret().expose()), "errors leave the device usable");
     device.destroy(key.key_ref()).unwrap();
-    Cell::Works
+    Cell::WORKS
 }
 
 /// What others encrypt with the public key.
@@ -278,7 +302,7 @@ fn decrypts_what_others_encrypted(device: &DeviceClient) -> Cell {
     assert_eq!(class(decrypt(&sealed)), Class::Tampered);
     assert_eq!(class(decrypt(&sealed[1..])), Class::Tampered);
     device.destroy(key.key_ref()).unwrap();
-    Cell::Works
+    Cell::WORKS
 }
 
 /// Each kind of key that signs, and the schemes of it: what tokens list, and the ways, which work all or none.
@@ -313,7 +337,7 @@ fn signs(device: &DeviceClient, info: &DeviceInfo) -> Matrix {
                 Err(error) => refused(info, names_of(kind), Err::<(), _>(error.clone())),
                 Ok(_) if ways.iter().all(|way| can.contains(way)) => {
                     ways.iter().for_each(|way| signs_with(device, *way, !info.capabilities.never_verifies));
-                    Cell::Works
+                    Cell::WORKS
                 }
                 Ok(_) => {
                     let sign = |way| device.sign(name(), way, SignInput::Message(b"to be signed".to_vec()));
@@ -400,7 +424,7 @@ fn macs(device: &DeviceClient, info: &DeviceInfo) -> Cell {
         }
         assert_eq!(class(device.public_key(name())), Class::KeyMissing, "there is no public half");
         device.destroy(key.key_ref()).unwrap();
-        cells.push(Cell::Works);
+        cells.push(Cell::WORKS);
     }
     assert!(cells.windows(2).all(|pair| pair[0] == pair[1]), "all hashes or none: {cells:?}");
     cells.swap_remove(0)
@@ -461,7 +485,7 @@ fn derives(device: &DeviceClient, info: &DeviceInfo) -> Cell {
             device.destroy(key.key_ref()).unwrap();
         }
     }
-    Cell::Works
+    Cell::WORKS
 }
 
 /// The point of a new key of OpenSSL's, and what it shares with the device's.
@@ -492,7 +516,7 @@ fn imports(device: &DeviceClient, info: &DeviceInfo) -> Cell {
     if !can().cipher.contains(&CipherMechanism::AesGcm) {
         // Nothing here tells what is in it.
         device.destroy(key.key_ref()).unwrap();
-        return Cell::Works;
+        return Cell::WORKS;
     }
     let sealed = device.encrypt(key.key_ref(), CipherMechanism::AesGcm, Secret::new(vec![1]), b"").unwrap();
     device.destroy(key.key_ref()).unwrap();
@@ -503,7 +527,14 @@ fn imports(device: &DeviceClient, info: &DeviceInfo) -> Cell {
     assert_eq!(class(device.import(aes(), Secret::new(vec![7; 31]))), Class::Invalid);
     let pair = spec("suite-import", KeyKind::EcP256, KeyUsage::Sign);
     assert_eq!(class(device.import(pair, Secret::new(vec![7; 32]))), Class::Unsupported);
-    Cell::Works
+    Cell::WORKS
+}
+
+/// A key that signs, where the device makes one.
+fn signing_key(device: &DeviceClient, label: &str) -> Option<KeyInfo> {
+    let can = device.info().unwrap().capabilities;
+    let kind = [KeyKind::EcP256, KeyKind::Rsa(2048)].into_iter().find(|kind| can.generate.contains(kind))?;
+    Some(device.generate(spec(label, kind, KeyUsage::Sign)).unwrap())
 }
 
 /// A key of the kind that the device has: most wrap, others sign.
@@ -532,24 +563,29 @@ fn use_key(device: &DeviceClient, key: &KeyInfo, input: Vec<u8>) -> Result<(), D
             _ => SignMechanism::Ecdsa(Hash::Sha256),
         };
         let signature = device.sign(name.clone(), mechanism, SignInput::Message(input.clone()))?;
-        assert!(device.verify(name, mechanism, SignInput::Message(input), signature)?);
+        openssl_agrees(&device.public_key(name)?, mechanism, &input, &signature);
     }
     Ok(())
 }
 
 fn serves_many_threads(device: &DeviceClient) {
-    let key = usual_key(device, "suite-threads");
+    let mut keys = vec![usual_key(device, "suite-threads")];
+    if !matches!(keys[0].kind, KeyKind::EcP256 | KeyKind::Rsa(_)) {
+        keys.extend(signing_key(device, "suite-signing-threads"));
+    }
     std::thread::scope(|scope| {
         for thread in 0..64_u8 {
-            let key = &key;
+            let keys = &keys;
             scope.spawn(move || {
                 for round in 0..4_u8 {
-                    use_key(device, key, vec![thread, round]).unwrap();
+                    keys.iter().for_each(|key| use_key(device, key, vec![thread, round]).unwrap());
                 }
             });
         }
     });
-    device.destroy(key.key_ref()).unwrap();
+    for key in keys {
+        device.destroy(key.key_ref()).unwrap();
+    }
 }
 
 fn destroys(device: &DeviceClient) {

@@ -10,6 +10,7 @@ use holdfast_hsm::device::{
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::tpm::{Approval, PcrBank, PcrHash, TpmConfig};
 use holdfast_hsm::{DeviceClient, WrapKeyConfig, WrapKeyInfo};
+use holdfast_tests::tpm::Tpm;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -460,53 +461,91 @@ fn parts(folder: &Path) -> (Vec<u8>, Vec<u8>) {
     (part(), part())
 }
 
+/// As tpm2-tools take them, of the object in which the seal's secret is: fields 1 and 2 of the header, behind the way of the client
+/// and a length.
+fn parts_of_sealed(wrapped: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut decoder = minicbor::Decoder::new(&wrapped[4..]);
+    decoder.array().unwrap();
+    decoder.skip().unwrap();
+    let mut part = || {
+        let part = decoder.bytes().unwrap();
+        [&(part.len() as u16).to_be_bytes()[..], part].concat()
+    };
+    (part(), part())
+}
+
+const ROOT: &str = "0x81000001";
+
+/// Under the storage root key of `ROOT`, whether the TPM gives the object to another one. It is loaded as what it is first.
+fn comes_out(tpm: &Tpm, folder: &Path, (public, private): (Vec<u8>, Vec<u8>)) -> (bool, String) {
+    let place = |name: &str| folder.join(name).display().to_string();
+    fs::write(place("public"), public).unwrap();
+    fs::write(place("private"), private).unwrap();
+    let loaded = ["-C", ROOT, "-u", &place("public"), "-r", &place("private"), "-c", &place("key")];
+    tpm.tool("tpm2_load", &loaded);
+    let attributes = tpm.tool("tpm2_readpublic", &["-c", &place("key")]);
+    let to_nobody = ["-C", "null", "-G", "null", "-r", &place("copy"), "-s", &place("seed")];
+    let mut duplicate = Command::new("tpm2_duplicate");
+    let duplicate = duplicate.args(["-T", &tpm.tcti(), "-c", &place("key")]).args(to_nobody).output().unwrap();
+    tpm.tool("tpm2_flushcontext", &["-t"]);
+    (duplicate.status.success(), attributes)
+}
+
 fn not_exported(bench: &Bench) {
+    use KeyUsage::{Derive, Encrypt, Sign};
     let tpm = SwTpm::start();
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).display().to_string();
     tpm.tool("tpm2_createprimary", &["-C", "o", "-G", "ecc", "-c", &place("srk")]);
-    tpm.tool("tpm2_evictcontrol", &["-C", "o", "-c", &place("srk"), "0x81000001"]);
+    tpm.tool("tpm2_evictcontrol", &["-C", "o", "-c", &place("srk"), ROOT]);
     let keys = folder.path().join("keys");
     fs::create_dir(&keys).unwrap();
     let mut config = tpm.config_with_keys(&keys);
     config.root_handle = Some(0x8100_0001);
     let device = spawned(bench, config);
-    for (kind, usage) in [
-        (KeyKind::EcP256, KeyUsage::Sign),
-        (KeyKind::Rsa(2048), KeyUsage::Encrypt),
-        (KeyKind::EcP384, KeyUsage::Derive),
-    ] {
+    let all = [
+        (KeyKind::Rsa(2048), Sign),
+        (KeyKind::Rsa(2048), Encrypt),
+        (KeyKind::Rsa(3072), Sign),
+        (KeyKind::Rsa(3072), Encrypt),
+        (KeyKind::EcP256, Sign),
+        (KeyKind::EcP256, Derive),
+        (KeyKind::EcP384, Sign),
+        (KeyKind::EcP384, Derive),
+        (KeyKind::EcP521, Sign),
+        (KeyKind::EcP521, Derive),
+    ];
+    for (kind, usage) in all {
         let key = device.generate(KeySpec { label: "k".into(), id: None, kind, usage }).unwrap();
-        let (public, private) = parts(&keys);
-        fs::write(place("public"), public).unwrap();
-        fs::write(place("private"), private).unwrap();
         device.log_out();
-        let loaded = ["-C", "0x81000001", "-u", &place("public"), "-r", &place("private"), "-c", &place("key")];
-        tpm.tool("tpm2_load", &loaded);
-        let attributes = tpm.tool("tpm2_readpublic", &["-c", &place("key")]);
+        let (out, attributes) = comes_out(&tpm, folder.path(), parts(&keys));
         for attribute in ["fixedtpm", "fixedparent", "sensitivedataorigin", "noda"] {
             assert!(attributes.contains(attribute), "{kind}: {attributes}");
         }
-        let duplicate = Command::new("tpm2_duplicate")
-            .args([
-                "-T",
-                &tpm.tcti(),
-                "-C",
-                "null",
-                "-G",
-                "null",
-                "-c",
-                &place("key"),
-                "-r",
-                &place("d"),
-                "-s",
-                &place("s"),
-            ])
-            .output()
-            .unwrap();
-        assert!(!duplicate.status.success(), "{kind}: the TPM gave its key away");
+        assert!(!out, "{kind} for {usage:?}: the TPM gave its key away");
         device.destroy(key.key_ref()).unwrap();
     }
+    // Nor the object in which the seal's secret is.
+    let root = root_of(&device);
+    let wrapped = device.wrap(&root, b"root key", b"").unwrap();
+    device.log_out();
+    let (out, attributes) = comes_out(&tpm, folder.path(), parts_of_sealed(&wrapped));
+    assert!(attributes.contains("fixedtpm") && attributes.contains("fixedparent"), "{attributes}");
+    assert!(!out, "the TPM gave what it sealed away");
+
+    // The attempt is a real one: a key that was made to be let out comes out by it.
+    tpm.tool("tpm2_startauthsession", &["-S", &place("session")]);
+    tpm.tool("tpm2_policycommandcode", &["-S", &place("session"), "-L", &place("policy"), "TPM2_CC_Duplicate"]);
+    tpm.tool("tpm2_flushcontext", &[&place("session")]);
+    let open = ["-C", ROOT, "-G", "ecc", "-L", &place("policy"), "-a", "sensitivedataorigin|userwithauth|sign"];
+    tpm.tool("tpm2_create", &[&open[..], &["-u", &place("open-public"), "-r", &place("open-private")]].concat());
+    let loaded = ["-C", ROOT, "-u", &place("open-public"), "-r", &place("open-private"), "-c", &place("open")];
+    tpm.tool("tpm2_load", &loaded);
+    tpm.tool("tpm2_startauthsession", &["--policy-session", "-S", &place("session")]);
+    tpm.tool("tpm2_policycommandcode", &["-S", &place("session"), "TPM2_CC_Duplicate"]);
+    let with = format!("session:{}", place("session"));
+    let to_nobody = ["-C", "null", "-G", "null", "-p", &with, "-r", &place("copy"), "-s", &place("seed")];
+    tpm.tool("tpm2_duplicate", &[&["-c", &place("open")][..], &to_nobody].concat());
 }
 
 fn another_name(bench: &Bench) {
