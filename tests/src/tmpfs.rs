@@ -33,13 +33,19 @@ impl Tmpfs {
 
     /// Take all free room but so many bytes. Dropping the file gives it back.
     pub fn fill(&self, leave_bytes: u64) -> Ballast {
-        let stat = rustix::fs::statvfs(&self.path).expect("a file system");
-        let size = (stat.f_bavail * stat.f_frsize).saturating_sub(leave_bytes);
-        let path = self.path.join("ballast");
-        let file = fs::File::create(&path).expect("a file");
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)).expect("room");
-        Ballast(path)
+        fill(&self.path, leave_bytes)
     }
+}
+
+/// The same of the file system that is mounted there, by who sees it there.
+pub fn fill(mounted: &Path, leave_bytes: u64) -> Ballast {
+    let stat = rustix::fs::statvfs(mounted).expect("a file system");
+    assert!(stat.f_blocks * stat.f_frsize <= 64 << 20, "{} is no small file system of a test", mounted.display());
+    let size = (stat.f_bavail * stat.f_frsize).saturating_sub(leave_bytes);
+    let path = mounted.join("ballast");
+    let file = fs::File::create(&path).expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)).expect("room");
+    Ballast(path)
 }
 
 impl Drop for Tmpfs {

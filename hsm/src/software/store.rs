@@ -102,9 +102,13 @@ impl Store {
         });
         let bytes = encode(&KeyFile { format: FORMAT, keys: keys.collect() });
         replace(path, &bytes).map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "its disk is full, make room there",
+                _ => "check its directory",
+            };
             DeviceError::new(
                 Class::Failed,
-                format!("key file {} cannot be written ({error}): check its directory", path.display()),
+                format!("key file {} cannot be written ({error}): {remedy}", path.display()),
             )
         })
     }

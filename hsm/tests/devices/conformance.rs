@@ -2,7 +2,7 @@
 
 use super::suite::{Matrix, conformance};
 use super::swtpm::SwTpm;
-use super::{Bench, Test, modules, softhsm, yubihsm};
+use super::{Bench, Test, modules, rigs, softhsm, yubihsm};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::pkcs11::Pkcs11Device;
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
@@ -12,7 +12,7 @@ use holdfast_yubihsm_simulator::Simulator;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 pub const TESTS: &[Test] = &[
     ("conformance_of_software", software),
@@ -47,11 +47,7 @@ fn software(_: &Bench) {
 }
 
 fn software_in_a_helper(bench: &Bench) -> Matrix {
-    found("software", || {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("keys").to_str().map(str::to_owned);
-        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), SoftwareConfig { path }))
-    })
+    found("software", || rigs::software(bench))
 }
 
 fn softhsm_in_process(_: &Bench) {
@@ -60,9 +56,7 @@ fn softhsm_in_process(_: &Bench) {
 }
 
 fn softhsm_in_a_helper(bench: &Bench) -> Matrix {
-    found("softhsm", || {
-        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), softhsm::token("suite-in-helper")))
-    })
+    found("softhsm", || rigs::softhsm(bench))
 }
 
 fn opencryptoki(bench: &Bench) -> Matrix {
@@ -70,11 +64,11 @@ fn opencryptoki(bench: &Bench) -> Matrix {
 }
 
 fn nss(bench: &Bench) -> Matrix {
-    found("nss", || modules::nss_matrix(bench))
+    found("nss", || rigs::nss(bench))
 }
 
 fn tpm2_pkcs11(bench: &Bench) -> Matrix {
-    found("tpm2-pkcs11", || modules::tpm2_pkcs11_matrix(bench))
+    found("tpm2-pkcs11", || rigs::tpm2_pkcs11(bench))
 }
 
 fn tpm_in_process(_: &Bench) {
@@ -84,11 +78,7 @@ fn tpm_in_process(_: &Bench) {
 }
 
 fn tpm_in_a_helper(bench: &Bench) -> Matrix {
-    found("tpm", || {
-        let tpm = SwTpm::start();
-        let keys = tempfile::tempdir().unwrap();
-        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), tpm.config_with_keys(keys.path())))
-    })
+    found("tpm", || rigs::tpm(bench))
 }
 
 fn yubihsm_in_process(_: &Bench) {
@@ -98,10 +88,7 @@ fn yubihsm_in_process(_: &Bench) {
 }
 
 fn yubihsm_in_a_helper(bench: &Bench) -> Matrix {
-    found("yubihsm", || {
-        let simulator = Simulator::start();
-        conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), yubihsm::config(&simulator)))
-    })
+    found("yubihsm", || rigs::yubihsm(bench))
 }
 
 const BEGIN: &str = "<!-- by the suite -->\n";

@@ -16,6 +16,8 @@ mod full;
 mod helpers;
 mod modules;
 mod p521;
+mod rig;
+mod rigs;
 mod softhsm;
 mod stub;
 mod suite;
@@ -91,7 +93,6 @@ fn run(bench: &Bench, filter: &str) -> ExitCode {
         p521::TESTS,
         watched::TESTS,
         full::TESTS,
-        export::TESTS,
         wrapping::TESTS,
         tpm::TESTS,
         custodians::TESTS,

@@ -1,6 +1,6 @@
 //! The PKCS#11 modules beside SoftHSM, each started by its test: opencryptoki's soft token, NSS's, and tpm2-pkcs11 on swtpm.
 
-use super::suite::{Cell, Matrix, class, conformance};
+use super::suite::{Cell, Matrix, class};
 use super::{Bench, Test, softhsm};
 use holdfast_hsm::device::{
     CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput, SignMechanism,
@@ -12,6 +12,7 @@ use holdfast_tests::nss::{self, Database};
 use holdfast_tests::opencryptoki::{self, Opencryptoki};
 use holdfast_tests::process::{descendants, lives, signal};
 use holdfast_tests::program::run;
+use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::tpm2_pkcs11::{self, TpmToken};
 use holdfast_tests::until;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub const TESTS: &[Test] = &[
     ("a_tpm_that_is_off_and_on_again_is_a_token_again_without_a_restart", off_and_on),
 ];
 
-fn with_pin(lib: &Path, label: &str, pin: &str) -> Pkcs11Config {
+pub fn with_pin(lib: &Path, label: &str, pin: &str) -> Pkcs11Config {
     Pkcs11Config {
         token_label: Some(label.to_owned()),
         pin: Some(Secret::new(pin.to_owned())),
@@ -63,20 +64,6 @@ pub fn opencryptoki_config() -> Pkcs11Config {
 }
 
 /// The suite.
-pub fn nss_matrix(bench: &Bench) -> Matrix {
-    let folder = tempfile::tempdir().unwrap();
-    let database = Database::make(folder.path());
-    conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), nss_config(&database)))
-}
-
-/// The suite.
-pub fn tpm2_pkcs11_matrix(bench: &Bench) -> Matrix {
-    let folder = tempfile::tempdir().unwrap();
-    let token = TpmToken::start(folder.path());
-    conformance(&DeviceClient::spawned(Arc::clone(&bench.spawner), tpm_config(&token)))
-}
-
-/// The suite.
 pub fn opencryptoki_matrix(_: &Bench) -> Matrix {
     let text = inside("suite");
     let rows = text.lines().filter_map(|line| line.split_once('\t'));
@@ -86,6 +73,8 @@ pub fn opencryptoki_matrix(_: &Bench) -> Matrix {
 /// Starts a token of opencryptoki, and this program where it is seen.
 pub fn inside(what: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
+    // What is mounted before is seen inside too: the token is on a small disk.
+    let _disk = Tmpfs::mount(&folder.path().join("opencryptoki").join("lib"), 8);
     let token = Opencryptoki::start(folder.path());
     let mut again = Command::new(std::env::current_exe().expect("own path"));
     run(&mut token.enter(again.args([INSIDE, what]))).good()
@@ -95,11 +84,10 @@ pub fn inside(what: &str) -> String {
 pub fn inside_opencryptoki(spawner: &Arc<Spawner>) -> ExitCode {
     match std::env::args().nth(2).as_deref() {
         Some("suite") => {
-            for (what, cell) in conformance(&DeviceClient::spawned(Arc::clone(spawner), opencryptoki_config())) {
+            for (what, cell) in super::rigs::opencryptoki(spawner) {
                 println!("{what}\t{cell}");
             }
         }
-        Some("export") => super::export::opencryptoki(spawner),
         _ => trouble(spawner, opencryptoki_config),
     }
     ExitCode::SUCCESS

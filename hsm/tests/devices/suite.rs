@@ -148,23 +148,25 @@ fn gives_random_bytes(device: &DeviceClient, info: &DeviceInfo) -> Cell {
 
 /// As the seal does it, in the way that the device has.
 fn wraps(device: &DeviceClient) -> Cell {
-    let label = || Some("suite-wrap".to_owned());
-    let info = device.info().unwrap();
-    let tpm = info.backend == "tpm";
-    let own = CipherMechanism::YubiHsmWrap;
-    let mechanism = info.capabilities.cipher.contains(&own).then(|| own.name().to_owned());
-    let config = match tpm {
-        true => WrapKeyConfig::from(&TpmConfig::new("device")),
-        false => WrapKeyConfig { key_label: label(), generate_key: true, mechanism, ..WrapKeyConfig::default() },
-    };
-    let key = device.ensure_wrapping_key(&config).unwrap();
+    let key = device.ensure_wrapping_key(&wrapping(device, "suite-wrap")).unwrap();
     let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
     assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), b"root key");
     assert_eq!(class(device.unwrap(&key, &wrapped, b"another")), Class::Tampered);
-    if !tpm {
+    if key.key_label == "suite-wrap" {
         device.destroy(KeyRef::label("suite-wrap")).unwrap();
     }
     Cell::WORKS
+}
+
+/// A seal's key under this name, in the way of the device: a TPM has its root for it.
+pub fn wrapping(device: &DeviceClient, label: &str) -> WrapKeyConfig {
+    let info = device.info().unwrap();
+    if info.backend == "tpm" {
+        return WrapKeyConfig::from(&TpmConfig::new("device"));
+    }
+    let own = CipherMechanism::YubiHsmWrap;
+    let mechanism = info.capabilities.cipher.contains(&own).then(|| own.name().to_owned());
+    WrapKeyConfig { key_label: Some(label.to_owned()), generate_key: true, mechanism, ..WrapKeyConfig::default() }
 }
 
 /// Whether the device does it. What it does not list it refuses as not supported; what it lists and refuses all the same
@@ -531,14 +533,14 @@ fn imports(device: &DeviceClient, info: &DeviceInfo) -> Cell {
 }
 
 /// A key that signs, where the device makes one.
-fn signing_key(device: &DeviceClient, label: &str) -> Option<KeyInfo> {
+pub fn signing_key(device: &DeviceClient, label: &str) -> Option<KeyInfo> {
     let can = device.info().unwrap().capabilities;
     let kind = [KeyKind::EcP256, KeyKind::Rsa(2048)].into_iter().find(|kind| can.generate.contains(kind))?;
     Some(device.generate(spec(label, kind, KeyUsage::Sign)).unwrap())
 }
 
 /// A key of the kind that the device has: most wrap, others sign.
-fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
+pub fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
     let can = device.info().unwrap().capabilities;
     let (kind, usage) = match can.cipher.contains(&CipherMechanism::AesGcm) {
         true => (KeyKind::Aes(256), KeyUsage::Encrypt),
@@ -550,7 +552,7 @@ fn usual_key(device: &DeviceClient, label: &str) -> KeyInfo {
 }
 
 /// Uses it, and looks that what came of it is right.
-fn use_key(device: &DeviceClient, key: &KeyInfo, input: Vec<u8>) -> Result<(), DeviceError> {
+pub fn use_key(device: &DeviceClient, key: &KeyInfo, input: Vec<u8>) -> Result<(), DeviceError> {
     let name = key.key_ref();
     if let KeyKind::Aes(256) | KeyKind::AesCcm(256) = key.kind {
         let gcm = key.kind == KeyKind::Aes(256);
@@ -598,7 +600,7 @@ fn destroys(device: &DeviceClient) {
     assert_eq!(class(device.destroy(key.key_ref())), Class::KeyMissing);
 }
 
-fn spec(label: &str, kind: KeyKind, usage: KeyUsage) -> KeySpec {
+pub fn spec(label: &str, kind: KeyKind, usage: KeyUsage) -> KeySpec {
     KeySpec { label: label.to_owned(), id: None, kind, usage }
 }
 

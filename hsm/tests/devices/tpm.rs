@@ -1,7 +1,7 @@
 //! What a TPM seals, and when it gives it back.
 
 use super::softhsm::run;
-use super::suite::class;
+use super::suite::{Cell, class};
 use super::swtpm::SwTpm;
 use super::{Bench, Test};
 use holdfast_hsm::device::{
@@ -32,7 +32,6 @@ pub const TESTS: &[Test] = &[
     ("an_authorisation_of_the_hierarchy_is_used_and_its_lack_is_said", hierarchy_auth),
     ("a_tpm_that_is_not_there_is_gone_and_its_place_is_named", not_there),
     ("a_helper_of_a_tpm_is_confined", confined),
-    ("a_tpm_lets_no_key_of_its_out", not_exported),
     ("a_tpm_key_under_another_name_signs_nothing", another_name),
     ("keys_of_a_cleared_tpm_are_told_from_missing_ones", keys_of_a_cleared_tpm),
 ];
@@ -491,7 +490,8 @@ fn comes_out(tpm: &Tpm, folder: &Path, (public, private): (Vec<u8>, Vec<u8>)) ->
     (duplicate.status.success(), attributes)
 }
 
-fn not_exported(bench: &Bench) {
+/// On a TPM of its own, with a root key that tpm2-tools can name.
+pub fn asked_for_keys(bench: &Bench) -> Cell {
     use KeyUsage::{Derive, Encrypt, Sign};
     let tpm = SwTpm::start();
     let folder = tempfile::tempdir().unwrap();
@@ -546,6 +546,7 @@ fn not_exported(bench: &Bench) {
     let with = format!("session:{}", place("session"));
     let to_nobody = ["-C", "null", "-G", "null", "-p", &with, "-r", &place("copy"), "-s", &place("seed")];
     tpm.tool("tpm2_duplicate", &[&["-c", &place("open")][..], &to_nobody].concat());
+    Cell::WORKS
 }
 
 fn another_name(bench: &Bench) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::code::{self, WRAP_KEY};
 use crate::device::Device;
+use crate::object::RECORDS;
 
 /// Below the ports that the system gives out by itself, and none that other parts of the tests choose: tests/src/connection.rs
 /// has those before, tests/src/tpm.rs those behind.
@@ -166,6 +167,11 @@ impl Simulator {
     pub fn fill(&self) {
         let mut device = self.shared.device();
         device.objects.room = device.objects.len();
+    }
+
+    /// As many places as a new one has.
+    pub fn make_room(&self) {
+        self.shared.device().objects.room = RECORDS;
     }
 
     /// Every command is logged, and none is carried out that cannot be.
