@@ -2,6 +2,7 @@
 
 mod by_api;
 pub mod chain;
+mod disk;
 mod files;
 mod own_acts;
 mod remote;

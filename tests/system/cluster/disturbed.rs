@@ -26,7 +26,8 @@ const DISK_IS_FULL: u64 = 3;
 const SLEPT_MS: u64 = 4;
 const PASSED_S: u64 = 5;
 const WRITE_FAILS: u64 = 6;
-const NUMBERS: u64 = 7;
+const AUDIT_SYNC_FAILS: u64 = 7;
+const NUMBERS: u64 = 8;
 /// Of these nothing is undone when all is well again: what was slept was slept.
 const STAY: [u64; 2] = [SLEPT_MS, PASSED_S];
 
@@ -62,6 +63,11 @@ impl Faults {
         self.set(WRITE_FAILS, fails.into());
     }
 
+    /// Let each sync of the audit log fail, while the store's disk is well.
+    pub fn broken_audit_disk(&self, fails: bool) {
+        self.set(AUDIT_SYNC_FAILS, fails.into());
+    }
+
     /// Let nothing be written to a file for want of room.
     pub fn full_disk(&self, full: bool) {
         self.set(DISK_IS_FULL, full.into());
@@ -95,6 +101,8 @@ struct Disturbed {
     library: PathBuf,
     binary: PathBuf,
     storage: &'static str,
+    /// Further stanzas of each configuration.
+    top: String,
 }
 
 impl Between for Disturbed {
@@ -112,6 +120,10 @@ impl Between for Disturbed {
             format!("retry_join {{\n leader_api_addr = \"http://{host}:{port}\"\n}}\n")
         });
         joins.collect::<String>() + self.storage
+    }
+
+    fn top(&self, _n: usize) -> String {
+        self.top.clone()
     }
 
     /// What a member counts it tells by itself, whoever leads.
@@ -140,6 +152,21 @@ pub fn start(count: usize) -> Disordered {
 
 /// Members in the network that is given, or with proxies between them; with more in the storage stanza of each.
 pub fn start_with(count: usize, network: Option<Arc<dyn Network>>, storage: &'static str) -> Disordered {
+    start_having(count, network, storage, |_| String::new())
+}
+
+/// One member with audit logs in the folder that is given: one whose disk goes wrong is to have the name `audit.log`.
+pub fn start_audited(devices: impl FnOnce(&Path) -> String) -> (Nodes, Faults) {
+    let (nodes, _, mut faults) = start_having(1, None, "", devices);
+    (nodes, faults.remove(0))
+}
+
+fn start_having(
+    count: usize,
+    network: Option<Arc<dyn Network>>,
+    storage: &'static str,
+    top: impl FnOnce(&Path) -> String,
+) -> Disordered {
     let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
     let network = network.unwrap_or_else(|| Arc::new(Proxies::before(&ports.iter().map(|p| p.1).collect::<Vec<_>>())));
     let folder = tempfile::Builder::new().prefix("holdfast-chaos-").tempdir().expect("a temporary folder");
@@ -158,6 +185,7 @@ pub fn start_with(count: usize, network: Option<Arc<dyn Network>>, storage: &'st
         faults
     });
     let faults = faults.collect();
-    let disturbed = Disturbed { network: network.clone(), folder, library, binary, storage };
+    let top = top(folder.path());
+    let disturbed = Disturbed { network: network.clone(), folder, library, binary, storage, top };
     (Nodes::start_with(ports, Box::new(disturbed)), network, faults)
 }

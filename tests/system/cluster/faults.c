@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <elf.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -25,6 +26,7 @@ struct faults {
     long long slept_ms;
     long long passed_s;
     long long write_fails;
+    long long audit_sync_fails;
 };
 
 static volatile struct faults *faults;
@@ -120,9 +122,21 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at) {
     return real(file, bytes, count, at);
 }
 
+static int is_audit_log(int file) {
+    static const char name[] = "/audit.log";
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path), end = sizeof name - 1;
+    return length >= end && !memcmp(path + length - end, name, end);
+}
+
 static int on_bad_disk(int (*real)(int), int file) {
     if (!faults) return real(file);
     long long ms = faults->sync_takes_ms;
+    if (faults->audit_sync_fails && is_audit_log(file)) {
+        errno = EIO;
+        return -1;
+    }
     struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
     if (ms > 0) nanosleep(&pause, 0);
     if (faults->sync_fails) {

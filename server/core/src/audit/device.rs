@@ -130,13 +130,7 @@ impl Device {
     /// Append lines. None: they were refused.
     pub fn append(&self, lines: &[u8], writes: bool, urgent: bool) -> Option<Appended> {
         match &self.sink {
-            Sink::File(file) => {
-                let written = file.append(lines, writes);
-                if let Ok(Some(_)) = written {
-                    self.figures.took(count(lines));
-                }
-                self.taken_by_file(written, lines)
-            }
+            Sink::File(file) => self.taken_by_file(file.append(lines, writes), lines),
             Sink::Remote(remote) => self.queued(remote, lines, urgent),
         }
     }
@@ -159,6 +153,7 @@ impl Device {
                 self.figures.took(count(lines));
                 Some(Appended::Done)
             }
+            // Whoever tells the receiver counts them.
             Ok(Some(receiver)) => Some(Appended::Local(receiver)),
             Err(e) => {
                 self.figures.refused(&e);

@@ -41,6 +41,8 @@ pub struct Figures {
     /// How long the disk took to have what was written.
     pub syncs: Times,
     failing: AtomicBool,
+    /// The last sync of its file has failed.
+    unsynced: AtomicBool,
     /// Times that a peer did not take a line which is in the spool.
     pub peer_failures: Counter,
     peer_away: AtomicBool,
@@ -62,6 +64,7 @@ impl Figures {
             writes: Times::default(),
             syncs: Times::default(),
             failing: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
             peer_failures: Counter::default(),
             peer_away: AtomicBool::new(false),
             disk_used: AtomicU64::new(UNKNOWN),
@@ -95,6 +98,30 @@ impl Figures {
         }
     }
 
+    /// A sync that so many writes waited for has failed: they were refused. The first of several failures is told about.
+    pub fn is_not_synced(&self, waiting: usize, why: &dyn std::fmt::Display) {
+        self.refused.add(waiting as u64);
+        if !self.unsynced.swap(true, Ordering::SeqCst) {
+            tracing::error!(
+                device = %self.path, error = %why,
+                "an audit file cannot be synced: lines that have to be on the disk are refused, those since the last \
+                 sync may not be there after a crash of the machine; look at the disk"
+            );
+        }
+    }
+
+    /// The disk has what was written.
+    pub fn is_synced(&self) {
+        if self.unsynced.load(Ordering::Relaxed) && self.unsynced.swap(false, Ordering::SeqCst) {
+            tracing::info!(device = %self.path, "an audit file can be synced again");
+        }
+    }
+
+    /// Whether the last sync of its file has failed.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Relaxed)
+    }
+
     /// The peer did not take a line; it stays in the spool. The first of several times is told about.
     pub fn peer_is_away(&self, why: &dyn std::fmt::Display) {
         self.peer_failures.add(1);
@@ -110,9 +137,9 @@ impl Figures {
         }
     }
 
-    /// Whether it refused the last line that it was given.
+    /// Whether it refused the last line that it was given, or the last sync of its file has failed.
     pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) || self.is_unsynced()
     }
 
     pub fn see_disk(&self, disk: Option<Disk>) {

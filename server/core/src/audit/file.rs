@@ -147,7 +147,7 @@ impl FileDevice {
         if self.file.load().is_none() {
             self.open_again()?;
         }
-        let start = Instant::now();
+        let (start, count) = (Instant::now(), unlinked.len());
         let file = {
             let mut chained = lock(&self.chain);
             // With the order in hand: where another file was opened meanwhile, what comes later is there.
@@ -159,9 +159,20 @@ impl FileDevice {
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
         Ok(match (&self.syncer, wanted) {
-            (Some(syncer), Durability::Sync) => Some(syncer.request(&file)),
+            (Some(syncer), Durability::Sync) => Some(syncer.request(&file, count)),
             _ => None,
         })
+    }
+
+    /// After a sync that failed: what was written since the one before may have left the kernel without reaching the
+    /// disk, and the open file does not say so twice. Open it anew, and see whether the disk is well again.
+    pub fn recover(&self) {
+        if let Err(e) = self.reopen() {
+            return self.figures.refused(&e);
+        }
+        if let (Some(syncer), Some(file)) = (&self.syncer, self.file.load_full()) {
+            let _the_figures_tell = syncer.request(&file, 0);
+        }
     }
 
     /// Append lines together with those of the requests that are answered at the same time. The receiver tells when

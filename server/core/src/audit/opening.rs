@@ -18,6 +18,7 @@ pub struct Unopened {
 
 #[derive(Debug)]
 enum Why {
+    /// It cannot be made, or synced.
     Folder(PathBuf, io::Error),
     Open(io::Error),
     /// Its mode, where it shall be kept, or is to be set.
@@ -62,10 +63,12 @@ pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> 
     if mode.is_none() {
         fs::metadata(path).map_err(|e| unopened(Why::Mode(e)))?;
     }
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write))))?;
-    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder_error =
+        |folder: &Path, e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write)));
+    let new_folders = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).count();
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| folder_error(folder, e))?;
     let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
     let file = file.map_err(|e| unopened(Why::Open(with_reason(e, path, FileUse::Write))))?;
     let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
@@ -82,7 +85,26 @@ pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> 
     {
         file.set_permissions(Permissions::from_mode(mode)).map_err(|e| unopened(Why::Mode(e)))?;
     }
+    if found.is_file() && found.len() == 0 {
+        // Its name is to be on the disk as its lines are: a crash of the machine could take the whole file else.
+        for folder in folder.ancestors().take(new_folders + 1).filter(|f| !f.as_os_str().is_empty()) {
+            sync_folder(folder, &file).map_err(|e| folder_error(folder, e))?;
+        }
+    }
     Ok(file)
+}
+
+/// Let the disk have the names in a folder. One that may be written to and not read is synced with all of its file system.
+fn sync_folder(folder: &Path, file: &File) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(opened) => match opened.sync_all() {
+            // File systems that keep no folders have nothing to sync.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            other => other,
+        },
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(rustix::fs::syncfs(file)?),
+        Err(e) => Err(e),
+    }
 }
 
 /// Where a path leads, as far as there is something; what is missing has no links yet.

@@ -12,6 +12,7 @@ use super::Figures;
 
 /// How long a sync waits for others to join it.
 const GATHER: Duration = Duration::from_micros(150);
+
 /// A thread that syncs for all who wait.
 pub struct Syncer {
     figures: Arc<Figures>,
@@ -21,7 +22,8 @@ pub struct Syncer {
 
 #[derive(Default)]
 struct SyncState {
-    waiting: Vec<oneshot::Sender<bool>>,
+    /// And how many lines each has written.
+    waiting: Vec<(oneshot::Sender<bool>, usize)>,
     /// That they were written to: two if the file was opened again meanwhile.
     files: Vec<Arc<File>>,
     closed: bool,
@@ -39,12 +41,12 @@ impl Syncer {
         Ok(syncer)
     }
 
-    /// The receiver tells when what is written to the file by now is synced.
-    pub fn request(&self, file: &Arc<File>) -> oneshot::Receiver<bool> {
+    /// The receiver tells when what is written to the file by now is synced; so many lines of it count as taken then.
+    pub fn request(&self, file: &Arc<File>, lines: usize) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         let first = {
             let mut state = lock(&self.state);
-            state.waiting.push(sender);
+            state.waiting.push((sender, lines));
             if !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
                 state.files.push(file.clone());
             }
@@ -82,10 +84,14 @@ impl Syncer {
             let start = Instant::now();
             let synced = files.iter().try_for_each(|file| sync(file));
             self.figures.syncs.since(start);
-            if let Err(e) = &synced {
-                tracing::error!(error = %e, "an audit file cannot be synced");
+            match &synced {
+                Ok(()) => {
+                    self.figures.is_synced();
+                    self.figures.took(waiting.iter().map(|(_, lines)| lines).sum());
+                }
+                Err(e) => self.figures.is_not_synced(waiting.iter().filter(|(_, lines)| *lines > 0).count(), e),
             }
-            for sender in waiting {
+            for (sender, _) in waiting {
                 let _nobody_waits = sender.send(synced.is_ok());
             }
         }

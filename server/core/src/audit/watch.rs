@@ -34,6 +34,9 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
                 device.reopen();
             }
+            if device.figures.is_unsynced() {
+                file.recover();
+            }
             if let Err(e) = file.seal(false) {
                 device.figures.refused(&e);
             }

@@ -1,0 +1,62 @@
+//! Audit files whose disk does not do what it is asked to, while the store's disk is well.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_tests::{Client, until};
+use serde_json::json;
+
+use super::{LONG, all_lines};
+use crate::cluster::disturbed::start_audited;
+
+/// A declared file.
+fn file(name: &str, path: &Path, more: &str) -> String {
+    format!("audit \"file\" \"{name}\" {{\n options {{\n file_path = \"{}\"\n {more}\n }}\n}}\n", path.display())
+}
+
+/// A series of one device.
+fn series(root: &Client, name: &str, device: &str) -> f64 {
+    let page = root.get("sys/metrics?format=prometheus").expect(200).text();
+    let start = format!("{name}{{device=\"{device}/\"");
+    let line = page.lines().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {start} in {page}"));
+    line.rsplit_once(' ').expect("a value").1.parse().expect("a number")
+}
+
+#[test]
+fn a_file_that_cannot_be_synced_refuses_says_so_and_is_opened_anew_until_its_disk_is_well() {
+    let mut log = None;
+    let (nodes, faults) = start_audited(|folder| file("main", log.insert(folder.join("audit.log")), ""));
+    let (log, root) = (log.expect("a path"), nodes.root(0));
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    root.post("kv/good", json!({"v": 1})).expect(204);
+    let health = || root.get("sys/health").json();
+    let failing = || series(&root, "holdfast_audit_device_failing", "main");
+    assert!(failing() == 0.0 && health()["audit_devices_failing"].is_null());
+
+    faults.broken_audit_disk(true);
+    let failures = series(&root, "holdfast_audit_device_failures", "main");
+    for n in 0..3 {
+        root.post(&format!("kv/refused{n}"), json!({"v": 1})).refused(500);
+    }
+    assert!(series(&root, "holdfast_audit_device_failures", "main") >= failures + 3.0);
+    // Reads wait for no disk; that they are answered is no word about it.
+    root.get("kv/good").expect(200);
+    assert_eq!((failing(), &health()["audit_devices_failing"]), (1.0, &json!(1)));
+    nodes.server(0).until_logged("an audit file cannot be synced");
+    // Whatever is under its name by now is opened.
+    let old = log.with_file_name("old.log");
+    fs::rename(&log, &old).expect("a rename");
+    until(LONG, "the file under its name", || log.exists().then_some(()));
+
+    // Nobody has to write for it to be noticed that the disk is well.
+    faults.broken_audit_disk(false);
+    until(LONG, "a disk that is well", || health()["audit_devices_failing"].is_null().then_some(()));
+    assert_eq!(failing(), 0.0);
+    nodes.server(0).until_logged("an audit file can be synced again");
+    root.post("kv/good", json!({"v": 2})).expect(204);
+    let told = |path: &str| {
+        let lines = [&old, &log].into_iter().flat_map(|file| all_lines(file));
+        lines.filter(|l| l["request"]["path"] == path).count()
+    };
+    assert!(told("kv/good") >= 4 && told("kv/refused0") >= 1);
+}
