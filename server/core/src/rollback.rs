@@ -1,26 +1,26 @@
 //! Old copies of the store: a counter in a TPM tells them (decisions/0020).
 //!
-//! A record beside the store says where the counter is, and how far the store has come. It is written before the counter is raised, so the
-//! record is where the counter is, or one ahead of it after a crash in between. A copy that was put back is behind, since the
-//! counter is not taken back with the disk. A record that was kept while the store beside it was exchanged is of a longer log than that has.
+//! A record in the store's own file says where the counter is, and how far the store has come. It is written before the counter is raised, so
+//! the record is where the counter is, or one ahead of it after a crash in between. A copy that was put back is behind, since the
+//! counter is not taken back with the disk. It cannot have the newer record: that is in the file that was exchanged.
 //!
 //! Record and counter are this node's own: members of a cluster replicate neither.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use holdfast_hsm::device::CounterAct;
 use holdfast_hsm::memory::Key;
 use holdfast_seal::Keyring;
 
-use crate::Core;
 use crate::layout::{KEYRING, LOCKS};
-use crate::seal_state::{Refusal, failed, refuse};
+use crate::seal_state::{Refusal, failed, lock, refuse};
 use crate::seals::Seal;
+use crate::{Core, Open};
 
 /// How long a store is changed before the counter is raised for it: NV memory wears out.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -28,7 +28,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_secs(15);
 /// How long sealing waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
-const FILE: &str = "rollback-counter";
+/// What the record is called among those that the node keeps for itself.
+const RECORD: &str = "rollback-counter";
+/// A file beside the store, in which programs before kept it. It is read where the store has none, and goes with the next raise.
+const FILE_OF_BEFORE: &str = "rollback-counter";
 const FORMAT: &str = "1";
 
 /// What this process knows of counter and record.
@@ -39,6 +42,13 @@ pub(crate) struct Rollback {
     act: tokio::sync::Mutex<()>,
     last: Mutex<Option<Raised>>,
     watching: AtomicBool,
+    /// A store was accepted on purpose, which the audit log has not been told yet.
+    accepted: Mutex<Option<Accepted>>,
+}
+
+struct Accepted {
+    counter: u64,
+    why: String,
 }
 
 /// When the counter was raised last, by the boot clock, and what the store was then.
@@ -49,7 +59,7 @@ struct Raised {
     generation: u64,
 }
 
-/// What rests beside the store.
+/// What rests in the store's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Record {
     /// Where the counter is, or will be in a moment.
@@ -74,11 +84,12 @@ impl Rollback {
             act: tokio::sync::Mutex::default(),
             last: Mutex::default(),
             watching: AtomicBool::new(false),
+            accepted: Mutex::default(),
         }
     }
 }
 
-/// Whether a store is not an old one, by what is beside it and in the TPM.
+/// Whether a store is not an old one, by what is in its file and in the TPM.
 fn judge(found: Found, counter: Option<u64>, last_index: u64, begins: bool) -> Result<(), String> {
     let at = counter.map_or("not there".to_owned(), |value| format!("at {value}"));
     let record = match found {
@@ -86,13 +97,13 @@ fn judge(found: Found, counter: Option<u64>, last_index: u64, begins: bool) -> R
         _ if begins => return Ok(()),
         Found::Nothing => {
             return Err(format!(
-                "there is no record of the rollback counter beside this store, and the counter is {at}: rollback_counter is new to \
+                "there is no record of the rollback counter in this store, and the counter is {at}: rollback_counter is new to \
                  this store, the store was moved or restored, or the record was taken away"
             ));
         }
         Found::Foreign => {
             return Err(format!(
-                "the record of the rollback counter beside this store is not this store's and node's own, and the counter is {at}: \
+                "the record of the rollback counter in this store is not this store's and node's own, and the counter is {at}: \
                  the store was restored under other keys, or the record was changed"
             ));
         }
@@ -160,11 +171,12 @@ impl Core {
     pub(crate) async fn refuse_old_copies(self: &Arc<Self>, root: &Key) -> Result<(), Refusal> {
         let Some((seal, accepted)) = self.counting_seal() else { return Ok(()) };
         let _one = self.rollback.act.lock().await;
-        let path = self.rollback_file()?;
+        self.require_a_disk()?;
         let keyring = self.keyring_of(root)?;
         let counter = counted(&seal, CounterAct::Read).await?;
         let begins = self.rollback.begins.load(Ordering::SeqCst);
-        let found = self.found(&path, &keyring).map_err(|e| unreadable(&path, &e))?;
+        let found = self.found(&keyring)?;
+        let mut accepts = None;
         if let Err(why) = judge(found, counter, self.store.last_index(), begins) {
             let at = counter.unwrap_or(0);
             if accepted != Some(at) {
@@ -174,21 +186,32 @@ impl Core {
                 ));
             }
             tracing::warn!(counter = at, "this store is accepted by rollback_accept: {why}");
+            accepts = Some(Accepted { counter: at, why });
         }
         let value = match counter {
             Some(value) => value,
             None => counted(&seal, CounterAct::Make).await?.ok_or_else(|| failed("the counter was not made"))?,
         };
-        self.raise_from(&seal, value, &path, &keyring).await?;
+        self.raise_from(&seal, value, &keyring).await?;
         self.rollback.begins.store(false, Ordering::SeqCst);
+        if accepts.is_some() {
+            *lock(&self.rollback.accepted) = accepts;
+        }
         self.watch_rollback();
         Ok(())
+    }
+
+    /// Tell the audit log that a store was accepted on purpose, as soon as there is one.
+    pub(crate) fn tell_acceptance(self: &Arc<Self>, open: &Arc<Open>) {
+        let Some(Accepted { counter, why }) = lock(&self.rollback.accepted).take() else { return };
+        let act = self.about_node("sys/unseal", &format!("the store was accepted by rollback_accept: {why}"));
+        self.did(open, vec![act.number("rollback_accept", counter)]);
     }
 
     /// Before a store is begun: a counter that cannot be used is known before there is something to lose.
     pub(crate) async fn try_rollback_counter(&self) -> Result<(), Refusal> {
         let Some((seal, _)) = self.counting_seal() else { return Ok(()) };
-        self.rollback_file()?;
+        self.require_a_disk()?;
         counted(&seal, CounterAct::Make).await.map(drop)
     }
 
@@ -205,13 +228,13 @@ impl Core {
         let raised = async {
             let _one = self.rollback.act.lock().await;
             let Some(root) = self.present_root().map_err(failed)? else { return Ok(()) };
-            let (path, keyring) = (self.rollback_file()?, self.keyring_of(&root)?);
+            let keyring = self.keyring_of(&root)?;
             let counter = counted(&seal, CounterAct::Read).await?;
-            let found = self.found(&path, &keyring).map_err(|e| unreadable(&path, &e))?;
+            let found = self.found(&keyring)?;
             // What this process did not leave so is not overwritten.
             judge(found, counter, self.store.last_index(), false).map_err(failed)?;
             let value = counter.ok_or_else(|| failed("the rollback counter is gone"))?;
-            self.raise_from(&seal, value, &path, &keyring).await
+            self.raise_from(&seal, value, &keyring).await
         };
         let raised = raised.await;
         if let Err(Refusal(_, text)) = &raised {
@@ -223,15 +246,20 @@ impl Core {
     }
 
     /// Record first, then counter: whatever ends this process in between, the record is not behind.
-    async fn raise_from(&self, seal: &Arc<Seal>, value: u64, path: &Path, keyring: &Keyring) -> Result<(), Refusal> {
+    async fn raise_from(&self, seal: &Arc<Seal>, value: u64, keyring: &Keyring) -> Result<(), Refusal> {
         let next = value.checked_add(1).ok_or_else(|| failed("the rollback counter is at its end"))?;
         let record = Record { value: next, index: self.store.snapshot().index() };
         let line = record.line(self.node_id().unwrap_or("-"), keyring);
-        let written = path.to_owned();
-        let written = tokio::task::spawn_blocking(move || write(&written, &line)).await.map_err(failed)?;
-        written.map_err(|e| failed(format!("{} cannot be written: {e}", path.display())))?;
+        let kept = self.store.keep_node_record(RECORD, line.into_bytes()).await;
+        kept.map_err(|e| failed(format!("the record of the rollback counter cannot be written: {e}")))?;
         counted(seal, CounterAct::RaiseTo(next)).await?;
-        *self.rollback.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.now_for_rollback(record.index)?);
+        *lock(&self.rollback.last) = Some(self.now_for_rollback(record.index)?);
+        if let Some(file) = self.file_of_before() {
+            let removed = tokio::task::spawn_blocking(move || remove(&file)).await.map_err(failed)?;
+            if let Err(e) = removed {
+                tracing::warn!("the rollback counter's record of before cannot be removed, which does no harm: {e}");
+            }
+        }
         tracing::debug!(counter = next, index = record.index, "the rollback counter was raised");
         Ok(())
     }
@@ -247,13 +275,17 @@ impl Core {
         seals.present.iter().find_map(|seal| Some((seal.clone(), seal.device.rollback_counter()?.accepted)))
     }
 
-    fn rollback_file(&self) -> Result<PathBuf, Refusal> {
+    fn require_a_disk(&self) -> Result<(), Refusal> {
         match self.store.folder() {
-            Some(folder) => Ok(folder.join(FILE)),
+            Some(_) => Ok(()),
             None => refuse(
                 "rollback_counter is for stores on a disk, and this one is in memory: take it out of the seal stanza",
             ),
         }
+    }
+
+    fn file_of_before(&self) -> Option<PathBuf> {
+        Some(self.store.folder()?.join(FILE_OF_BEFORE))
     }
 
     fn keyring_of(&self, root: &Key) -> Result<Keyring, Refusal> {
@@ -263,16 +295,20 @@ impl Core {
         Keyring::open(&record, root, read.list.cluster_id).map_err(failed)
     }
 
-    fn found(&self, path: &Path, keyring: &Keyring) -> io::Result<Found> {
-        match fs::read_to_string(path) {
-            Ok(line) => Ok(match Record::read(&line, self.node_id().unwrap_or("-"), keyring) {
-                Some(record) => Found::Ours(record),
-                None => Found::Foreign,
-            }),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
-            Err(e) if e.kind() == ErrorKind::InvalidData => Ok(Found::Foreign),
-            Err(e) => Err(e),
-        }
+    fn found(&self, keyring: &Keyring) -> Result<Found, Refusal> {
+        let kept = self.store.node_record(RECORD).map_err(failed)?;
+        let bytes = match (kept, self.file_of_before()) {
+            (Some(kept), _) => kept,
+            (None, Some(path)) => match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+                Err(e) => return Err(failed(format!("{} cannot be read: {e}", path.display()))),
+            },
+            (None, None) => return Ok(Found::Nothing),
+        };
+        let line = std::str::from_utf8(&bytes).ok();
+        let record = line.and_then(|line| Record::read(line, self.node_id().unwrap_or("-"), keyring));
+        Ok(record.map_or(Found::Foreign, Found::Ours))
     }
 
     /// Raise it from time to time while the node is unsealed, active or not.
@@ -283,7 +319,7 @@ impl Core {
     }
 
     fn rollback_is_due(&self) -> bool {
-        let last = *self.rollback.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(&self.rollback.last);
         let now = self.now_for_rollback(self.store.snapshot().index());
         matches!((last, now), (Some(last), Ok(now)) if is_due(last, now))
     }
@@ -305,17 +341,12 @@ async fn counted(seal: &Arc<Seal>, act: CounterAct) -> Result<Option<u64>, Refus
         .map_err(|e| failed(format!("the rollback counter of the seal {:?} cannot be used: {}", seal.shown(), e.text)))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Refusal {
-    failed(format!("{} cannot be read: {error}", path.display()))
-}
-
-/// In one step: the old line or the new one is there.
-fn write(path: &Path, line: &str) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
+/// If it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    }
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),

@@ -313,6 +313,7 @@ impl Core {
             let cause = format!("the seal was migrated from {} to {}", migration.from, migration.to);
             self.did(&open, vec![self.about_node("sys/unseal", &cause)]);
         }
+        self.tell_acceptance(&open);
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);

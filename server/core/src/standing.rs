@@ -369,6 +369,7 @@ impl Core {
         if let Some(cause) = cause {
             self.did(open, vec![self.about_node("sys/unseal", &cause)]);
         }
+        self.tell_acceptance(open);
     }
 
     /// No longer active: caches, loops and watches end, the root key stays.

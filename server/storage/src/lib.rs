@@ -32,6 +32,7 @@ pub mod executor;
 pub mod level;
 pub mod log;
 mod member_writer;
+mod node_records;
 pub mod pipeline;
 mod raft_log;
 mod redb_file;

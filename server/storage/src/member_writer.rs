@@ -107,6 +107,7 @@ impl Writer {
         self.inner.compaction.give_up();
         let version = version.max(self.inner.current.load().index());
         state.apply_replicated(std::iter::empty(), version, Some(mark), Some(&members))?;
+        state.take_node_records_of(&self.state)?;
         state.checkpoint()?;
         if let Some(disk) = &self.disk {
             let path = disk.path(FILE);

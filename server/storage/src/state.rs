@@ -71,7 +71,7 @@ pub struct State {
 pub struct Snapshot {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     index: u64,
-    _database: Arc<Database>,
+    database: Arc<Database>,
 }
 
 /// What was staged under `id` becomes everything there is.
@@ -145,7 +145,7 @@ pub fn panics_are_errors() -> bool {
 }
 
 /// What redb does, with its panics as errors.
-fn guarded<R, E: Into<StoreError>>(work: impl FnOnce() -> Result<R, E>) -> Result<R, StoreError> {
+pub(crate) fn guarded<R, E: Into<StoreError>>(work: impl FnOnce() -> Result<R, E>) -> Result<R, StoreError> {
     let outer = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
@@ -254,6 +254,10 @@ impl State {
         self.was_checked
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Whether writes wait for room on a full disk.
     pub(crate) fn patience(&self) -> &Arc<Patience> {
         &self.patience
@@ -339,7 +343,7 @@ impl State {
             let read = self.database.begin_read()?;
             let table = read.open_table(ENTRIES)?;
             let index = read.open_table(META)?.get(APPLIED)?.map_or(0, |v| v.value());
-            Ok::<_, StoreError>(Arc::new(Snapshot { table, index, _database: self.database.clone() }))
+            Ok::<_, StoreError>(Arc::new(Snapshot { table, index, database: self.database.clone() }))
         })
     }
 
@@ -357,6 +361,10 @@ impl State {
 }
 
 impl Snapshot {
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// The log index up to which everything is in this view.
     pub fn index(&self) -> u64 {
         self.index

@@ -13,6 +13,7 @@ use crate::compaction::Compaction;
 use crate::disk::{Disk, RealDisk};
 use crate::executor::{Bell, Executor, Running, Threads};
 use crate::log::{Log, MAX_ENTRY_BYTES};
+use crate::node_records::ToKeep;
 use crate::pipeline::{Latch, Pipeline, Proposal, Shared, Ticket, View, lock};
 use crate::raft_log::{self, RaftLog};
 use crate::redb_file::Patience;
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     pub log_bytes: std::sync::atomic::AtomicU64,
     pub compaction: Compaction,
     pub scrub: Scrub,
+    pub to_keep: ToKeep,
     patience: Arc<Patience>,
     disk: Option<Arc<dyn Disk>>,
 }
@@ -97,6 +99,7 @@ impl Inner {
             log_bytes: log_bytes.into(),
             compaction: Compaction::default(),
             scrub: Scrub::default(),
+            to_keep: ToKeep::default(),
             patience: state.patience().clone(),
             disk,
         });
@@ -300,6 +303,10 @@ impl Store {
     /// Called with the keys of every applied group before it becomes visible. May be set once.
     pub fn on_applied(&self, hook: Applied) {
         let _set_once = self.inner.applied.set(hook);
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// Everything applied so far.

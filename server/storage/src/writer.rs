@@ -82,6 +82,7 @@ impl Drop for Epitaph {
             shared.refuse_queued(|| CommitError::Closed);
             shared.waiters.clear();
         }
+        self.0.to_keep.end();
         self.0.compaction.writer_is_gone();
     }
 }
@@ -113,6 +114,7 @@ impl Writer {
         let _epitaph = Epitaph(self.inner.clone());
         loop {
             self.wait().await;
+            let has_kept = self.keep_node_records();
             let did_something = match self.member.clone() {
                 Some(member) => self.work(&member),
                 None => {
@@ -124,7 +126,7 @@ impl Writer {
                     some
                 }
             };
-            if !did_something && self.inner.pipeline.shared().closed {
+            if !did_something && !has_kept && self.inner.pipeline.shared().closed {
                 break;
             }
             self.look_for_room();
@@ -233,6 +235,17 @@ impl Writer {
         self.disk.as_ref().is_none_or(|d| d.free_bytes().is_ok_and(|free| free >= most))
     }
 
+    /// For who has to have something on the disk now.
+    pub(crate) fn require_checkpoints(&self) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::StateIo(io::Error::other("an earlier write failed")));
+        }
+        match self.has_room_for_checkpoint() {
+            true => Ok(()),
+            false => Err(StoreError::StateIo(io::ErrorKind::StorageFull.into())),
+        }
+    }
+
     /// Put a compacted copy into service. Returns the state that it replaces.
     fn swap(&mut self, fresh: State) -> Result<State, CompactError> {
         let Some(disk) = self.disk.clone().filter(|_| !self.broken) else { return Err(CompactError::Closed) };
@@ -247,6 +260,7 @@ impl Writer {
             }
             None => fresh.apply(changes.iter(), current.index())?,
         }
+        fresh.take_node_records_of(&self.state)?;
         let snapshot = fresh.snapshot()?;
         let (copied, stored) = (snapshot.len()?, current.len()?);
         if copied != stored {
