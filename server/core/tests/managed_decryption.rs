@@ -1,5 +1,5 @@
-//! Decrypting with managed keys of each kind of device, by an engine: with a public half what somebody outside has closed, else what
-//! the device has.
+//! Decrypting and signing with managed keys of each kind of device, by an engine: with a public half what somebody outside has closed,
+//! else what the device has; signatures are checked by the public half, also by who has nothing else.
 
 mod support;
 
@@ -11,6 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, RSA_PKCS1_2048_8192_SHA384, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use holdfast_core::clock::SystemClocks;
 use holdfast_core::devices::Declared;
 use holdfast_core::{Core, EngineTable, MountEntry, Options};
@@ -21,8 +25,8 @@ use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
 use holdfast_hsm::tpm::TpmConfig;
 use holdfast_hsm::yubihsm::{YubiHsmConfig, YubiHsmDevice};
 use holdfast_sdk::{
-    Backend, Call, CipherMechanism, Class, Error, Found, ManagedKey, Map, Operation, Preparation, Prepared, Response,
-    Result, Route, Routes, Tx,
+    Backend, Call, CipherMechanism, Class, Error, Found, Hash, ManagedKey, Map, Operation, Preparation, Prepared,
+    Response, Result, Route, Routes, SignInput, SignMechanism, Tx,
 };
 use holdfast_storage::Store;
 use holdfast_tpm::TpmDevice;
@@ -52,9 +56,42 @@ async fn closed(key: &dyn ManagedKey, mechanism: CipherMechanism) -> Result<(Cip
 
 impl Opener {
     fn new() -> Opener {
-        Opener(Arc::new(Routes::new().path("open/{key}/{with}", "Open.", |p| {
-            p.update(Opener::opened).prepared(Operation::Update, Opener::open)
+        Opener(Arc::new(
+            Routes::new()
+                .path("open/{key}/{with}", "Open.", |p| {
+                    p.update(Opener::opened).prepared(Operation::Update, Opener::open)
+                })
+                .path("sign/{key}/{with}", "Sign.", |p| {
+                    p.update(Opener::signed).prepared(Operation::Update, Opener::sign)
+                }),
+        ))
+    }
+
+    fn sign(&self, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
+        let key = tx.managed_key(call.capture("key"))?;
+        let (scheme, outside): (_, &'static dyn VerificationAlgorithm) = match call.capture("with") {
+            "ecdsa" => (SignMechanism::Ecdsa(Hash::Sha256), &ECDSA_P256_SHA256_ASN1),
+            "pkcs1" => (SignMechanism::RsaPkcs1(Hash::Sha384), &RSA_PKCS1_2048_8192_SHA384),
+            _ => (SignMechanism::RsaPss(Hash::Sha256), &RSA_PSS_2048_8192_SHA256),
+        };
+        Ok(Some(Box::pin(async move {
+            key.check_scheme(scheme).await?;
+            let hash = scheme.hash().ok_or_else(|| Error::internal("a hash"))?;
+            let public = key.public_key().ok_or_else(|| Error::internal("a pair"))?;
+            for input in [SignInput::Message(PLAIN.to_vec()), SignInput::Digest(hash.digest(PLAIN))] {
+                let signature = key.sign(scheme, input.clone()).await?;
+                assert!(key.verify(scheme, &input, &signature)?);
+                assert!(!key.verify(scheme, &SignInput::Message(BOUND.to_vec()), &signature)?);
+                UnparsedPublicKey::new(outside, public).verify(PLAIN, &signature).expect("its own public half");
+            }
+            let done: Prepared = Arc::new(());
+            Ok(done)
         })))
+    }
+
+    fn signed(&self, _: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+        call.prepared.ok_or_else(|| Error::internal("nothing was signed"))?;
+        Ok(Response::data(Map::from_iter([("signed".to_owned(), true.into())])))
     }
 
     fn open(&self, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Option<Preparation>> {
@@ -154,24 +191,60 @@ async fn opens(server: &Server, kind: &str, (mechanism, bits, with): (&str, u32,
     changed
 }
 
+/// Make a key of that type, and let it sign: by these schemes, and by no other.
+async fn signs(server: &Server, kind: &str, mechanism: &str, schemes: &[&str], others: &[&str]) {
+    let name = format!("s{}", mechanism.to_lowercase().replace("ckm_", "").replace('_', "-"));
+    let mut wanted =
+        json!({ "mechanism": mechanism, "allow_generate_key": true, "any_mount": true, "key_label": name });
+    match mechanism {
+        "CKM_ECDSA" => wanted["curve"] = "P256".into(),
+        _ => wanted["key_bits"] = 2048.into(),
+    }
+    if kind != "software" {
+        wanted["library"] = "device".into();
+    }
+    let made = server.write(&format!("sys/managed-keys/{kind}/{name}"), wanted).await;
+    assert!([200, 204].contains(&made.status), "{kind} {mechanism}: {}", made.body);
+    for scheme in schemes {
+        let signed = server.write(&format!("o/sign/{name}/{scheme}"), json!({})).await.expect(200);
+        assert_eq!(signed["data"]["signed"], true, "{kind} {mechanism} {scheme}");
+    }
+    for scheme in others {
+        let said = server.write(&format!("o/sign/{name}/{scheme}"), json!({})).await;
+        assert!(said.status == 400, "{kind} {mechanism} {scheme}: {}", said.body);
+    }
+    server.write(&format!("sys/managed-keys/{kind}/{name}"), json!({ "usages": ["verify"] })).await;
+    let said = server.write(&format!("o/sign/{name}/{}", schemes[0]), json!({})).await;
+    assert!(said.status == 400 && said.body.to_string().contains("may not be used to sign"), "{}", said.body);
+}
+
+async fn signs_each_way(server: &Server, kind: &str) {
+    signs(server, kind, "CKM_ECDSA", &["ecdsa"], &["pss", "pkcs1"]).await;
+    signs(server, kind, "CKM_RSA_PKCS_PSS", &["pss"], &["ecdsa", "pkcs1"]).await;
+    signs(server, kind, "CKM_RSA_PKCS", &["pkcs1", "pss"], &["ecdsa"]).await;
+}
+
 #[tokio::test]
-async fn keys_in_software_decrypt() {
+async fn keys_in_software_sign_and_decrypt() {
     let device = SoftwareDevice::new(&SoftwareConfig::default()).unwrap();
     let server = server("software", DeviceClient::in_process(Box::new(device))).await;
     opens(&server, "software", ("CKM_RSA_PKCS_OAEP", 2048, "oaep")).await;
     opens(&server, "software", ("CKM_AES_GCM", 0, "gcm")).await;
+    signs_each_way(&server, "software").await;
 }
 
 #[tokio::test]
-async fn a_key_in_a_simulated_yubihsm_decrypts() {
+async fn keys_in_a_simulated_yubihsm_sign_and_decrypt() {
     let hsm = Simulator::start();
     let (auth_key, password) = (2, "of this test");
-    let may = c::DECRYPT_OAEP | c::GENERATE_ASYMMETRIC_KEY | c::GET_LOG_ENTRIES;
-    hsm.authentication_key(auth_key, password, 0b1, may, c::DECRYPT_OAEP);
+    let keys = c::DECRYPT_OAEP | c::SIGN_ECDSA | c::SIGN_PKCS | c::SIGN_PSS;
+    let may = keys | c::GENERATE_ASYMMETRIC_KEY | c::GET_LOG_ENTRIES;
+    hsm.authentication_key(auth_key, password, 0b1, may, keys);
     let mut config = YubiHsmConfig::new(hsm.connector());
     (config.auth_key, config.password) = (auth_key, Some(Secret::new(password.to_owned())));
     let server = server("yubihsm", DeviceClient::in_process(Box::new(YubiHsmDevice::new(config).unwrap()))).await;
     opens(&server, "yubihsm", ("CKM_RSA_PKCS_OAEP", 2048, "oaep")).await;
+    signs_each_way(&server, "yubihsm").await;
     // It has no AES keys for this.
     let wanted =
         json!({ "library": "device", "key_label": "a", "mechanism": "CKM_AES_GCM", "allow_generate_key": true });
@@ -217,7 +290,7 @@ impl Drop for SwTpm {
 }
 
 #[tokio::test]
-async fn a_key_in_a_tpm_decrypts() {
+async fn keys_in_a_tpm_sign_and_decrypt() {
     let folder = tempfile::tempdir().unwrap();
     let tpm = SwTpm::start(folder.path());
     fs::create_dir(folder.path().join("keys")).unwrap();
@@ -225,6 +298,7 @@ async fn a_key_in_a_tpm_decrypts() {
     config.keys = Some(folder.path().join("keys").display().to_string());
     let server = server("tpm", DeviceClient::in_process(Box::new(TpmDevice::new(config)))).await;
     opens(&server, "tpm", ("CKM_RSA_PKCS_OAEP", 2048, "oaep")).await;
+    signs_each_way(&server, "tpm").await;
 }
 
 const LABEL: &str = "decrypts";
@@ -245,7 +319,7 @@ fn run(command: &mut Command) -> String {
 
 /// SoftHSM takes its configuration from the environment of the process that loads it, so that one of its own does.
 #[test]
-fn keys_in_a_token_decrypt() {
+fn keys_in_a_token_sign_and_decrypt() {
     let folder = tempfile::tempdir().unwrap();
     let (tokens, conf) = (folder.path().join("tokens"), folder.path().join("softhsm2.conf"));
     fs::create_dir(&tokens).unwrap();
@@ -267,13 +341,14 @@ fn keys_in_a_token_decrypt() {
 }
 
 #[tokio::test]
-#[ignore = "run by keys_in_a_token_decrypt, with a token"]
+#[ignore = "run by keys_in_a_token_sign_and_decrypt, with a token"]
 async fn in_a_token() {
     let mut config = Pkcs11Config::new(softhsm().display().to_string());
     (config.token_label, config.pin) = (Some(LABEL.to_owned()), Some(Secret::new(PIN.to_owned())));
     let server = server("pkcs11", DeviceClient::in_process(Box::new(Pkcs11Device::new(config)))).await;
     // This SoftHSM has OAEP with SHA-1 alone.
     opens(&server, "pkcs11", ("CKM_RSA_PKCS_OAEP", 2048, "oaep-sha1")).await;
+    signs_each_way(&server, "pkcs11").await;
     let changed = opens(&server, "pkcs11", ("CKM_AES_GCM", 0, "gcm")).await;
     assert!(changed.contains("managed key"), "{changed}");
     // A key that is too weak is not taken, whoever made it.
