@@ -44,6 +44,7 @@ mod confinement;
 pub mod device;
 mod frame;
 pub mod gcm;
+pub mod health;
 pub mod helper;
 #[allow(unsafe_code)]
 pub mod memory;

@@ -4,6 +4,7 @@ use holdfast_hsm::device::{
     CipherMechanism, DeviceError, DeviceErrorClass as Class, DeviceInfo, Hash, KeyInfo, KeyKind, KeyRef, KeySpec,
     KeyUsage, SignInput, SignMechanism, ec_point_of_spki,
 };
+use holdfast_hsm::health;
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::tpm::TpmConfig;
 use holdfast_hsm::{DeviceClient, WrapKeyConfig};
@@ -124,7 +125,7 @@ pub fn conformance(device: &DeviceClient) -> Matrix {
         ("HMAC with SHA256, SHA384, SHA512".to_owned(), macs(device, &info)),
         ("ECDH: P-256, P-384, P-521 where it makes such keys".to_owned(), derives(device, &info)),
         ("import: AES-256".to_owned(), imports(device, &info)),
-        ("random".to_owned(), gives_random_bytes(device, &info)),
+        ("random, with the health test".to_owned(), gives_random_bytes(device, &info)),
     ]);
     serves_many_threads(device);
     matrix.push(("64 users at once".to_owned(), Cell::WORKS));
@@ -140,8 +141,13 @@ fn gives_random_bytes(device: &DeviceClient, info: &DeviceInfo) -> Cell {
     if !info.capabilities.random {
         return refused(info, &[], device.random(32));
     }
-    let (a, b) = (device.random(32).unwrap(), device.random(32).unwrap());
-    assert!(!a.ct_eq(b.expose()));
+    for _ in 0..4 {
+        let [a, b] = [health::DRAW_BYTES; 2].map(|bytes| device.random(bytes as u32).unwrap());
+        assert!(health::looks_random(&a, &b), "the health test");
+    }
+    let sizes = [1, 31, 32, 33, 1000, 4096].map(|bytes| device.random(bytes).unwrap());
+    let [.., one, other] = &sizes;
+    assert!((one.expose().len(), other.expose().len()) == (1000, 4096));
     assert_eq!(class(device.random(1 << 20)), Class::Invalid);
     Cell::WORKS
 }

@@ -1,8 +1,11 @@
-//! Randomness for the keys that the server makes for itself: `entropy "seal"` mixes the bytes of a seal's device in.
+//! Random bytes of a seal's device, which are judged before they are used; and the randomness for the keys that the server makes for
+//! itself: `entropy "seal"` mixes such bytes in.
 
 use std::sync::atomic::Ordering;
 
-use holdfast_seal::{Entropy, SEED_BYTES};
+use holdfast_hsm::health;
+use holdfast_hsm::memory::Secret;
+use holdfast_seal::{DeviceRefusal, Entropy, SEED_BYTES, SealDevice};
 
 use crate::Core;
 use crate::seal_state::{Refusal, failed};
@@ -20,7 +23,7 @@ impl Core {
         }
         let (seals, mut said) = (self.seals(), "no seal has a device that gives random bytes".to_owned());
         for seal in &seals.present {
-            match seal.ask(|device| device.random(SEED_BYTES as u32).transpose()).await {
+            match seal.ask(|device| judged(device, SEED_BYTES)).await {
                 Ok(Some(bytes)) => return Entropy::mixed_with(&bytes).map_err(failed),
                 Ok(None) => {}
                 Err(refusal) => said = refusal.text,
@@ -34,4 +37,18 @@ impl Core {
             ),
         ))
     }
+}
+
+/// So many random bytes of a device; `None`: it gives none. With each draw go two more, by which the source is judged: a device that
+/// is stuck or repeats itself gives nothing.
+pub(crate) fn judged(device: &dyn SealDevice, bytes: usize) -> Result<Option<Secret<Vec<u8>>>, DeviceRefusal> {
+    let draw = |bytes: usize| device.random(bytes as u32).transpose();
+    let (Some(one), Some(other)) = (draw(health::DRAW_BYTES)?, draw(health::DRAW_BYTES)?) else { return Ok(None) };
+    let Some(drawn) = draw(bytes)? else { return Ok(None) };
+    if drawn.expose().len() != bytes || !health::looks_random_beside([&one, &other], &drawn) {
+        let said = "the random bytes of the seal's device do not look like any: they are not used. Try it with `holdfast operator \
+                    device test`, and have it looked at";
+        return Err(DeviceRefusal::new(said, false));
+    }
+    Ok(Some(drawn))
 }

@@ -18,12 +18,21 @@ use support::{Reply, ask};
 struct KeyInMemory {
     key: Key,
     away: Mutex<bool>,
+    /// What was drawn last, so that it is known again.
+    drawn: Mutex<Vec<u8>>,
+    /// Whether its generator gives one byte alone.
+    stuck: Mutex<bool>,
 }
 
 impl KeyInMemory {
     fn new() -> Arc<KeyInMemory> {
         allow_unlocked();
-        Arc::new(KeyInMemory { key: Key::random(32).unwrap(), away: Mutex::new(false) })
+        Arc::new(KeyInMemory {
+            key: Key::random(32).unwrap(),
+            away: Mutex::default(),
+            drawn: Mutex::default(),
+            stuck: Mutex::default(),
+        })
     }
 
     fn answer<T>(&self, work: impl FnOnce() -> T) -> Result<T, DeviceRefusal> {
@@ -48,8 +57,10 @@ impl SealDevice for KeyInMemory {
         })
     }
     fn random(&self, bytes: u32) -> Option<Result<Secret<Vec<u8>>, DeviceRefusal>> {
-        // Not random, so that it is known again.
-        Some(self.answer(|| Secret::new(vec![7; bytes as usize])))
+        let stuck = *self.stuck.lock().unwrap();
+        let drawn = if stuck { vec![7; bytes as usize] } else { random(bytes as usize) };
+        (*self.drawn.lock().unwrap()).clone_from(&drawn);
+        Some(self.answer(|| Secret::new(drawn)))
     }
     fn unwrap(&self, lock: &Lock, context: &[u8]) -> Result<Key, DeviceRefusal> {
         self.answer(|| {
@@ -57,6 +68,15 @@ impl SealDevice for KeyInMemory {
             Key::from_slice(&mut root).unwrap()
         })
     }
+}
+
+fn random(bytes: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < bytes {
+        all.extend_from_slice(Key::random(32).unwrap().expose());
+    }
+    all.truncate(bytes);
+    all
 }
 
 struct Server {
@@ -467,10 +487,25 @@ async fn random_bytes_come_from_the_source_that_was_asked_for() {
             made["data"]["random_bytes"].as_str().unwrap().to_owned()
         }
     };
-    assert_eq!(drawn("sys/tools/random/seal/4").await, "07070707");
-    let (mixed, platform) = (drawn("sys/tools/random/all").await, drawn("sys/tools/random/platform").await);
-    assert_eq!((mixed.len(), platform.len()), (64, 64));
-    assert!(mixed != "07".repeat(32) && mixed != platform);
+    let of_device = || hex::encode(&*device.drawn.lock().unwrap());
+    assert_eq!(drawn("sys/tools/random/seal/24").await, of_device());
+    let mixed = drawn("sys/tools/random/all").await;
+    assert!(mixed.len() == 64 && of_device().len() == 64 && mixed != of_device());
+    let before = of_device();
+    assert_eq!(drawn("sys/tools/random/platform").await.len(), 64);
+    assert_eq!(of_device(), before, "nobody asked it");
+    // What does not look random is not handed out, nor mixed in.
+    *device.stuck.lock().unwrap() = true;
+    for path in ["sys/tools/random/seal", "sys/tools/random/seal/1", "sys/tools/random/all"] {
+        let refused = server.write(path, json!({})).await.expect(500);
+        assert!(refused["errors"][0].as_str().unwrap().contains("do not look like any"), "{refused}");
+    }
+    server.core.mix_entropy_of_seals(true);
+    let refused = server.write("sys/rotate", json!({})).await.expect(503);
+    assert!(refused["errors"][0].as_str().unwrap().contains("do not look like any"), "{refused}");
+    *device.stuck.lock().unwrap() = false;
+    server.write("sys/rotate", json!({})).await.expect(204);
+    server.core.mix_entropy_of_seals(false);
     // Nothing else steps in for a device that was asked for.
     *device.away.lock().unwrap() = true;
     for path in ["sys/tools/random/seal", "sys/tools/random/all"] {

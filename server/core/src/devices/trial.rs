@@ -2,7 +2,6 @@
 //!
 //! What it signs is checked by the public key alone, so that it is not believed for its own word.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use holdfast_hsm::device::{
     CipherMechanism, DeviceError, DeviceErrorClass as Class, Hash, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput,
     SignMechanism,
 };
+use holdfast_hsm::health;
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::Result;
 
@@ -116,32 +116,19 @@ pub(super) async fn destroy(device: &Arc<Device>, label: String) -> std::result:
 }
 
 async fn random_bytes(device: &Arc<Device>, supported: bool) -> Tried {
+    let bytes = health::DRAW_BYTES as u32;
     let begun = Instant::now();
     let outcome = match supported {
         false => Outcome::NotSupported,
-        true => match device.run(Repeat::Safe, |client| Ok((client.random(256)?, client.random(256)?))).await {
-            Ok((one, other)) if looks_random(&one, &other) => Outcome::Works,
-            Ok(_) => Outcome::Failed("its random bytes do not look like any".into()),
-            Err(error) => failed(error),
-        },
+        true => {
+            match device.run(Repeat::Safe, move |client| Ok((client.random(bytes)?, client.random(bytes)?))).await {
+                Ok((one, other)) if health::looks_random(&one, &other) => Outcome::Works,
+                Ok(_) => Outcome::Failed("its random bytes do not look like any".into()),
+                Err(error) => failed(error),
+            }
+        }
     };
     Tried { what: "random bytes".into(), outcome, took: begun.elapsed() }
-}
-
-/// What two draws of a good source have, but for one in 10^13 draws or fewer: about as many ones as zeros (of 2,048 fair bits
-/// at least 850 and at most 1,198), no byte more often than 18 times (of 256; SP 800-90B, 4.4.2), and no eight bytes in a row
-/// that come again, in the same draw or the other (4.4.1).
-fn looks_random(one: &Secret<Vec<u8>>, other: &Secret<Vec<u8>>) -> bool {
-    let fair = |bytes: &Secret<Vec<u8>>| {
-        let bytes = bytes.expose();
-        let ones: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
-        let mut times = [0; 256];
-        bytes.iter().for_each(|byte| times[usize::from(*byte)] += 1);
-        bytes.len() == 256 && (850..=1198).contains(&ones) && times.iter().all(|often| *often <= 18)
-    };
-    let mut parts = HashSet::new();
-    let never_again = [one, other].into_iter().flat_map(|draw| draw.expose().windows(8)).all(|part| parts.insert(part));
-    fair(one) && fair(other) && never_again
 }
 
 async fn sign(device: &Arc<Device>, key: &KeyRef, kind: KeyKind, mechanism: SignMechanism) -> Tried {
@@ -227,63 +214,5 @@ fn word(usage: KeyUsage) -> &'static str {
         KeyUsage::Encrypt => "encryption",
         KeyUsage::Sign => "signatures",
         KeyUsage::Derive => "key agreement",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DRAW: usize = 256;
-
-    fn judged(mut source: impl FnMut() -> u8) -> bool {
-        let mut draw = || Secret::new((0..DRAW).map(|_| source()).collect::<Vec<u8>>());
-        looks_random(&draw(), &draw())
-    }
-
-    /// Good bytes, as the system gives them.
-    fn good() -> u8 {
-        random::bytes::<1>().unwrap()[0]
-    }
-
-    #[test]
-    fn a_good_source_is_taken_for_one() {
-        for _ in 0..200 {
-            assert!(judged(good));
-        }
-    }
-
-    #[test]
-    fn a_source_that_gives_one_byte_is_none_however_fair_its_bits() {
-        for constant in [0x00, 0xFF, 0x55, 0x0F] {
-            assert!(!judged(|| constant), "{constant:#x}");
-        }
-    }
-
-    #[test]
-    fn a_source_that_repeats_itself_is_none() {
-        // The same draw again, a part of it, and a part of the first in the second.
-        let block: Vec<u8> = (0..DRAW).map(|_| good()).collect();
-        for length in [DRAW, DRAW / 2, 16, 8] {
-            let mut bytes = block[..length].iter().copied().cycle();
-            assert!(!judged(|| bytes.next().unwrap()), "after {length} bytes");
-        }
-        let mut stuck = block.iter().copied().chain((0..100).map(|_| good())).chain(block[90..].iter().copied());
-        assert!(!judged(|| stuck.next().unwrap()), "in another place");
-    }
-
-    #[test]
-    fn a_biased_source_is_none() {
-        // Bits that are one in five of eight cases.
-        let bit = || u8::from(good() < 160);
-        assert!(!judged(|| (0..8).fold(0, |byte, _| byte << 1 | bit())));
-        // Fair bits in few bytes.
-        assert!(!judged(|| [0x0F, 0xF0, 0x55, 0xAA, 0x33, 0xCC, 0x3C, 0xC3][usize::from(good() % 8)]));
-    }
-
-    #[test]
-    fn a_short_draw_is_none() {
-        let of = |length: usize| Secret::new((0..length).map(|_| good()).collect::<Vec<u8>>());
-        assert!(!looks_random(&of(DRAW), &of(DRAW - 1)) && !looks_random(&of(0), &of(0)));
     }
 }
