@@ -147,6 +147,9 @@ WATCHED(OpenSession, (UL slot, UL flags, void *a, void *b, UL *s), (slot, flags,
 WATCHED(CloseSession, (UL s), (s))
 WATCHED(Login, (UL s, UL user, char *pin, UL n), (s, user, pin, n))
 WATCHED(FindObjectsInit, (UL s, void *t, UL n), (s, t, n))
+WATCHED(EncryptInit, (UL s, void *m, UL key), (s, m, key))
+WATCHED(Encrypt, (UL s, void *d, UL n, void *out, UL *m), (s, d, n, out, m))
+WATCHED(GenerateRandom, (UL s, void *out, UL n), (s, out, n))
 WATCHED(SignInit, (UL s, void *m, UL key), (s, m, key))
 WATCHED(GenerateKey, (UL s, void *m, void *t, UL n, UL *key), (s, m, t, n, key))
 WATCHED(GenerateKeyPair, (UL s, void *m, void *t, UL n, void *u, UL k, UL *a, UL *b), (s, m, t, n, u, k, a, b))
@@ -186,12 +189,16 @@ static UL own_Sign(UL s, void *data, UL bytes, unsigned char *signature, UL *n) 
 }
 static UL (*real_DecryptInit)(UL, void *, UL);
 static UL own_DecryptInit(UL s, void *mechanism, UL key) {
+    UL refused = told("C_DecryptInit", 1);
+    if (refused) return refused;
     if (told("abort", 1)) abort();
     if (told("hang", 1)) for (;;) sleep(1000);
     return real_DecryptInit(s, mechanism, key);
 }
 static UL (*real_Decrypt)(UL, void *, UL, unsigned char *, UL *);
 static UL own_Decrypt(UL s, void *data, UL bytes, unsigned char *plain, UL *n) {
+    UL refused = told("C_Decrypt", 1);
+    if (refused) return refused;
     UL result = real_Decrypt(s, data, bytes, plain, n);
     if (!result && plain && *n && told("garbage-decrypt", 1)) plain[0] ^= 1;
     return result;
@@ -214,12 +221,15 @@ UL C_GetFunctionList(void **out) {
     TAKE(Login, 18);
     TAKE(FindObjectsInit, 26);
     TAKE(FindObjects, 27);
+    TAKE(EncryptInit, 29);
+    TAKE(Encrypt, 30);
     TAKE(DecryptInit, 33);
     TAKE(Decrypt, 34);
     TAKE(SignInit, 42);
     TAKE(Sign, 43);
     TAKE(GenerateKey, 58);
     TAKE(GenerateKeyPair, 59);
+    TAKE(GenerateRandom, 64);
     *out = &own;
     return 0;
 }"#;

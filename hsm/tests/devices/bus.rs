@@ -1,13 +1,13 @@
 //! Somebody sits on the bus between machine and TPM: listens, and changes what passes.
 
 use super::swtpm::SwTpm;
-use super::{Bench, Test};
+use super::{Bench, Test, custodians, tpm};
 use holdfast_hsm::device::{
     CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeySpec, KeyUsage, SignInput, SignMechanism,
     ec_point_of_spki,
 };
 use holdfast_hsm::memory::Secret;
-use holdfast_hsm::tpm::{PcrBank, PcrHash, TpmConfig};
+use holdfast_hsm::tpm::{PcrHash, TpmConfig};
 use holdfast_hsm::{DeviceClient, WrapKeyConfig, gcm};
 use holdfast_tests::tpm::free_ports;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
     ("nothing_secret_passes_the_bus_to_a_tpm_in_the_clear", listened),
@@ -114,38 +115,65 @@ fn listened(bench: &Bench) {
     assert!(bus.has_heard(&spki[spki.len() - 32..]), "half of a public point");
 }
 
-/// The seal, with a PIN alone and with measurements too: neither the PIN nor what a TPM makes of it is heard, nor a key that opens
-/// what was sealed.
+const PIN: &str = "the PIN of a seal";
+const ROOT_KEY: &[u8] = b"the root key of a whole cluster.";
+
+/// The seal, with a PIN, measurements, both and neither, an approval of others, and custodians: neither the PIN nor what a TPM makes of
+/// it is heard, nor a key that opens what was sealed.
 fn listened_to_the_seal(bench: &Bench) {
-    const PIN: &str = "the PIN of a seal";
-    const ROOT_KEY: &[u8] = b"the root key of a whole cluster.";
-    for indices in [vec![], vec![0, 7]] {
+    let with_pin = || Some(Secret::new(PIN.to_owned()));
+    let measured = || vec![tpm::pcrs(PcrHash::Sha256, &[0, 7])];
+    for (pin, pcrs) in [(None, vec![]), (with_pin(), vec![]), (None, measured()), (with_pin(), measured())] {
         let tpm = SwTpm::start();
         let bus = Bus::before(&tpm);
-        let mut config = TpmConfig::new(bus.tcti());
-        config.pin = Some(Secret::new(PIN.to_owned()));
-        if !indices.is_empty() {
-            config.pcrs = vec![PcrBank { hash: PcrHash::Sha256, indices }];
-        }
-        let wrapping = WrapKeyConfig::from(&config);
-        let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config);
-        let key = device.ensure_wrapping_key(&wrapping).unwrap();
-        let wrapped = device.wrap(&key, ROOT_KEY, b"cluster").unwrap();
-        assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), ROOT_KEY);
-
-        assert!(!bus.has_heard(ROOT_KEY) && !bus.has_heard(PIN.as_bytes()));
-        // The TPM is given the PIN's hash, with a last bit that is set.
-        assert!(!bus.has_heard(&Sha256::digest(PIN)[..31]), "who hears it needs no PIN");
-        let heard = bus.heard.lock().unwrap().clone();
-        assert!(bus.has_heard(&public_area(&wrapped)), "what is no secret is heard");
-        assert!(!opens(&heard, &wrapped), "a key that opens it was heard");
-        // Such a key would be found.
-        let known = *heard[100..].first_chunk().unwrap();
-        let header = &wrapped[..2 + header_bytes(&wrapped)];
-        let aad = aad_of(&wrapped);
-        let sealed = gcm::seal(&known, [0; gcm::IV_BYTES], ROOT_KEY, &aad);
-        assert!(opens(&heard, &[header, &sealed].concat()));
+        let config = TpmConfig { pin, pcrs, ..TpmConfig::new(bus.tcti()) };
+        opened_by_itself(bench, &bus, config);
     }
+    // Measurements that somebody approves.
+    let tpm = SwTpm::start();
+    let folder = tempfile::tempdir().unwrap();
+    tpm::key_pair(folder.path(), "key", tpm::EC);
+    tpm::approve(&tpm, folder.path(), "key", 11);
+    let bus = Bus::before(&tpm);
+    let approval = Some(tpm::approval(folder.path(), "key"));
+    let pcrs = vec![tpm::pcrs(PcrHash::Sha256, &[11])];
+    opened_by_itself(bench, &bus, TpmConfig { pcrs, approval, ..TpmConfig::new(bus.tcti()) });
+    // Custodians: the session is saved while they sign, and loaded again.
+    let tpm = SwTpm::start();
+    let bus = Bus::before(&tpm);
+    let folder = custodians::keys(&[tpm::EC, tpm::EC]);
+    let config = || custodians::with(TpmConfig::new(bus.tcti()), folder.path(), 2, 2);
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config());
+    let key = device.ensure_wrapping_key(&WrapKeyConfig::from(&config())).unwrap();
+    let wrapped = device.wrap(&key, ROOT_KEY, b"cluster").unwrap();
+    let challenge = device.challenge(&key, &wrapped, b"cluster", Duration::from_secs(600)).unwrap();
+    let signatures = custodians::signed(folder.path(), &challenge, &[0, 1]);
+    let opened = device.unwrap_signed(&key, &wrapped, b"cluster", &challenge.message, signatures).unwrap();
+    assert_eq!(opened.expose(), ROOT_KEY);
+    nothing_secret_was_heard(&bus, &wrapped);
+}
+
+fn opened_by_itself(bench: &Bench, bus: &Bus, config: TpmConfig) {
+    let wrapping = WrapKeyConfig::from(&config);
+    let device = DeviceClient::spawned(Arc::clone(&bench.spawner), config);
+    let key = device.ensure_wrapping_key(&wrapping).unwrap();
+    let wrapped = device.wrap(&key, ROOT_KEY, b"cluster").unwrap();
+    assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), ROOT_KEY);
+    nothing_secret_was_heard(bus, &wrapped);
+}
+
+fn nothing_secret_was_heard(bus: &Bus, wrapped: &[u8]) {
+    assert!(!bus.has_heard(ROOT_KEY) && !bus.has_heard(PIN.as_bytes()));
+    // The TPM is given the PIN's hash, with a last bit that is set.
+    assert!(!bus.has_heard(&Sha256::digest(PIN)[..31]), "who hears it needs no PIN");
+    let heard = bus.heard.lock().unwrap().clone();
+    assert!(bus.has_heard(&public_area(wrapped)), "what is no secret is heard");
+    assert!(!opens(&heard, wrapped), "a key that opens it was heard");
+    // Such a key would be found.
+    let known = *heard[100..].first_chunk().unwrap();
+    let header = &wrapped[..2 + header_bytes(wrapped)];
+    let sealed = gcm::seal(&known, [0; gcm::IV_BYTES], ROOT_KEY, &aad_of(wrapped));
+    assert!(opens(&heard, &[header, &sealed].concat()));
 }
 
 /// Format and way of the client, then length, header and ciphertext of the TPM's driver.

@@ -30,7 +30,7 @@ const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384
 const VALID: Duration = Duration::from_secs(600);
 
 /// Keys of custodians c0, c1, …
-fn keys(algorithms: &[&[&str]]) -> TempDir {
+pub fn keys(algorithms: &[&[&str]]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (i, algorithm) in algorithms.iter().enumerate() {
         key_pair(folder.path(), &format!("c{i}"), algorithm);
@@ -40,7 +40,7 @@ fn keys(algorithms: &[&[&str]]) -> TempDir {
     folder
 }
 
-fn with(config: TpmConfig, folder: &Path, threshold: u8, count: usize) -> TpmConfig {
+pub fn with(config: TpmConfig, folder: &Path, threshold: u8, count: usize) -> TpmConfig {
     let file = |i| folder.join(format!("c{i}.pem")).display().to_string();
     let public_keys = (0..count).map(file).collect();
     TpmConfig { custodians: Some(Custodians { threshold, public_keys }), ..config }
@@ -79,7 +79,7 @@ fn sign(folder: &Path, message: &[u8], custodian: u8, hash: &str) -> CustodianSi
     CustodianSignature { custodian, signature: fs::read(place("signature")).unwrap() }
 }
 
-fn signed(folder: &Path, challenge: &Challenge, by: &[u8]) -> Vec<CustodianSignature> {
+pub fn signed(folder: &Path, challenge: &Challenge, by: &[u8]) -> Vec<CustodianSignature> {
     by.iter().map(|custodian| sign(folder, &challenge.message, *custodian, "-sha256")).collect()
 }
 

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("the_last_tries_of_a_pin_are_not_risked", last_tries),
     ("a_token_that_has_seen_wrong_pins_is_tried_once", tried_once),
     ("what_went_away_in_the_middle_of_a_signature_is_found_anew", found_anew),
+    ("what_went_away_in_the_middle_of_anything_else_is_found_anew", found_anew_elsewhere),
     ("a_key_is_never_made_twice", made_once),
     ("a_token_without_room_says_that_it_is_full", full),
     ("sessions_are_few_and_none_is_left_behind", few_sessions),
@@ -127,6 +128,37 @@ fn found_anew(_: &Bench) {
     }
     let (made, ended) = (shim.count("C_Initialize"), shim.count("C_Finalize"));
     assert_eq!((made, ended), (5, 4), "a device that was away, and no lost session, makes the module start anew");
+}
+
+/// The seal's unwrap and wrap, a search, a login, and random bytes.
+fn found_anew_elsewhere(_: &Bench) {
+    softhsm::token("away-elsewhere");
+    let (_folder, shim) = watched();
+    let device = Pkcs11Device::new(through(&shim, softhsm::config("away-elsewhere")));
+    let key = device.generate(&spec("root", KeyKind::Aes(256), KeyUsage::Encrypt)).unwrap().key_ref();
+    let with = CipherMechanism::AesGcm;
+    let encrypt = || device.encrypt(&key, with, &Secret::new(b"root key".to_vec()), b"cluster");
+    let sealed = encrypt().unwrap();
+    let decrypts = |sealed: &[u8]| {
+        let opened = device.decrypt(&key, with, sealed, b"cluster").expect("the caller does not see it");
+        assert!(opened.ct_eq(b"root key"));
+    };
+    for fault in [SESSION_HANDLE_INVALID, DEVICE_REMOVED, TOKEN_NOT_PRESENT] {
+        for function in
+            ["C_DecryptInit", "C_Decrypt", "C_EncryptInit", "C_Encrypt", "C_FindObjectsInit", "C_GenerateRandom"]
+        {
+            let logins = shim.logins();
+            shim.answer(function, fault);
+            match function {
+                "C_DecryptInit" | "C_Decrypt" => decrypts(&sealed.bytes),
+                "C_EncryptInit" | "C_Encrypt" => decrypts(&encrypt().expect("the caller does not see it").bytes),
+                "C_FindObjectsInit" => assert_eq!(device.find(&KeyRef::label("root")).unwrap().len(), 1),
+                _ => assert_eq!(device.random(32).unwrap().expose().len(), 32),
+            }
+            assert!(!shim.is_to_disturb(function), "{fault:#x} came in {function}");
+            assert_eq!(shim.logins(), logins + 1, "one new login after {fault:#x} in {function}");
+        }
+    }
 }
 
 fn made_once(_: &Bench) {

@@ -383,7 +383,11 @@ fn log(bench: &Bench) {
     assert!(simulator.log_used() < 62, "what is kept is forgotten");
     device.log_out();
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.matches("\"command\":\"0x56\"").count() >= 150, "{text}");
+    // Each says which key signed.
+    let id = key.id.as_deref().and_then(|id| id.try_into().ok()).map(u16::from_be_bytes).expect("an id of two bytes");
+    let target = format!("\"target_key\":{id},");
+    let signed = text.lines().filter(|line| line.contains("\"command\":\"0x56\"") && line.contains(&target));
+    assert!(signed.count() >= 150, "{target} {text}");
     assert!(!text.contains("broken") && !text.contains("\"gap\""), "{text}");
     let numbers: Vec<u32> =
         text.lines().filter_map(|line| line.split("\"number\":").nth(1)?.split(',').next()?.parse().ok()).collect();
