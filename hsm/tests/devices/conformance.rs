@@ -1,8 +1,8 @@
 //! The suite against each backend, and the table of docs/hardware.md that comes of it.
 
-use super::suite::{Matrix, conformance};
+use super::suite::{Matrix, Outcome, conformance};
 use super::swtpm::SwTpm;
-use super::{Bench, Test, modules, rigs, softhsm, yubihsm};
+use super::{Bench, Test, modules, rigs, softhsm, speed, yubihsm};
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::pkcs11::Pkcs11Device;
 use holdfast_hsm::software::{SoftwareConfig, SoftwareDevice};
@@ -94,28 +94,34 @@ fn yubihsm_in_a_helper(bench: &Bench) -> Matrix {
 const BEGIN: &str = "<!-- by the suite -->\n";
 const END: &str = "<!-- to here -->\n";
 
-/// HOLDFAST_WRITE_DOCS=1 writes it.
+/// HOLDFAST_WRITE_DOCS=1 writes it, and with HOLDFAST_MEASURE=1 the figures too: on a machine that does nothing else.
 fn page(bench: &Bench) {
+    speed::begin();
     let devices = [
-        ("PKCS#11: SoftHSM 2", softhsm_in_a_helper(bench)),
-        ("PKCS#11: opencryptoki, soft token", opencryptoki(bench)),
-        ("PKCS#11: NSS softokn", nss(bench)),
-        ("PKCS#11: tpm2-pkcs11, swtpm", tpm2_pkcs11(bench)),
-        ("TPM 2.0: swtpm", tpm_in_a_helper(bench)),
-        ("YubiHSM 2 (simulator)", yubihsm_in_a_helper(bench)),
-        ("software", software_in_a_helper(bench)),
+        ("PKCS#11: SoftHSM 2", "softhsm", softhsm_in_a_helper(bench)),
+        ("PKCS#11: opencryptoki, soft token", "opencryptoki", opencryptoki(bench)),
+        ("PKCS#11: NSS softokn", "nss", nss(bench)),
+        ("PKCS#11: tpm2-pkcs11, swtpm", "tpm2-pkcs11", tpm2_pkcs11(bench)),
+        ("TPM 2.0: swtpm", "tpm", tpm_in_a_helper(bench)),
+        ("YubiHSM 2 (simulator)", "yubihsm", yubihsm_in_a_helper(bench)),
+        ("`device \"software\"`", "software", software_in_a_helper(bench)),
     ];
+    let speeds = speed::recorded();
     let mut table = String::from("| |");
-    devices.iter().for_each(|(name, _)| write!(table, " {name} |").unwrap());
+    devices.iter().for_each(|(name, ..)| write!(table, " {name} |").unwrap());
     table += "\n|---|";
     devices.iter().for_each(|_| table += "---|");
     let mut notes: Vec<String> = Vec::new();
-    for (row, (operation, _)) in devices[0].1.iter().enumerate() {
+    for (row, (operation, _)) in devices[0].2.iter().enumerate() {
         write!(table, "\n| {operation} |").unwrap();
-        for (_, matrix) in &devices {
+        for (_, short, matrix) in &devices {
             let (same, cell) = &matrix[row];
             assert_eq!(same, operation, "all devices go through the same suite");
             write!(table, " {}", cell.words()).unwrap();
+            let speed = speeds.get(&((*short).to_owned(), operation.clone()));
+            if let Some(speed) = speed.filter(|_| cell.outcome == Outcome::Works) {
+                write!(table, ", {speed}/s").unwrap();
+            }
             if let Some(note) = &cell.note {
                 let number = notes.iter().position(|known| known == note).unwrap_or(notes.len());
                 if number == notes.len() {

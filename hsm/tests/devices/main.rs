@@ -19,6 +19,7 @@ mod p521;
 mod rig;
 mod rigs;
 mod softhsm;
+mod speed;
 mod stub;
 mod suite;
 mod swtpm;

@@ -5,7 +5,7 @@ use super::modules::{nss_config, opencryptoki_config, with_pin};
 use super::rig::Rig;
 use super::suite::{Cell, Matrix, conformance};
 use super::swtpm::SwTpm;
-use super::{Bench, export, softhsm, tpm, yubihsm};
+use super::{Bench, export, softhsm, speed, tpm, yubihsm};
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::software::SoftwareConfig;
@@ -28,8 +28,10 @@ use std::time::Duration;
 const MEGABYTES: u32 = 8;
 
 /// All of the suite.
-fn run(device: &DeviceClient, rig: &mut dyn Rig) -> Matrix {
+fn run(name: &str, device: &DeviceClient, rig: &mut dyn Rig) -> Matrix {
+    speed::forget();
     let mut matrix = conformance(device);
+    speed::keep(name);
     matrix.extend(super::rig::with_hands_on(device, rig));
     device.log_out();
     matrix
@@ -45,20 +47,26 @@ pub fn softhsm(bench: &Bench) -> Matrix {
     // Where SoftHSM has it.
     let tokens = disk.path().join("tokens");
     let place = fs::read_dir(&tokens).unwrap().next().expect("a token").unwrap().path();
-    token_on_a_disk(bench, &config, place, &disk)
+    token_on_a_disk("softhsm", bench, &config, place, &disk)
 }
 
 pub fn nss(bench: &Bench) -> Matrix {
     let folder = tempfile::tempdir().unwrap();
     let disk = Tmpfs::mount(&folder.path().join("disk"), MEGABYTES);
     let database = Database::make(disk.path());
-    token_on_a_disk(bench, &|| nss_config(&database), database.folder().to_owned(), &disk)
+    token_on_a_disk("nss", bench, &|| nss_config(&database), database.folder().to_owned(), &disk)
 }
 
-fn token_on_a_disk(bench: &Bench, config: &dyn Fn() -> Pkcs11Config, folder: PathBuf, disk: &Tmpfs) -> Matrix {
+fn token_on_a_disk(
+    name: &str,
+    bench: &Bench,
+    config: &dyn Fn() -> Pkcs11Config,
+    folder: PathBuf,
+    disk: &Tmpfs,
+) -> Matrix {
     let mut rig =
         Token11 { spawner: &bench.spawner, config, disk: disk.path(), ballast: None, power: Power::Folder(folder) };
-    run(&DeviceClient::spawned(Arc::clone(&bench.spawner), config()), &mut rig)
+    run(name, &DeviceClient::spawned(Arc::clone(&bench.spawner), config()), &mut rig)
 }
 
 pub fn tpm2_pkcs11(bench: &Bench) -> Matrix {
@@ -78,7 +86,7 @@ pub fn tpm2_pkcs11(bench: &Bench) -> Matrix {
         ballast: None,
         power: Power::Tpm(&mut token),
     };
-    run(&device, &mut rig)
+    run("tpm2-pkcs11", &device, &mut rig)
 }
 
 /// Where the token of opencryptoki is seen: its daemon, folders and shared memory are the machine's own there.
@@ -90,7 +98,7 @@ pub fn opencryptoki(spawner: &Arc<Spawner>) -> Matrix {
         ballast: None,
         power: Power::Daemon,
     };
-    run(&DeviceClient::spawned(Arc::clone(spawner), opencryptoki_config()), &mut rig)
+    run("opencryptoki", &DeviceClient::spawned(Arc::clone(spawner), opencryptoki_config()), &mut rig)
 }
 
 /// A PKCS#11 token whose keys are on a disk.
@@ -163,7 +171,7 @@ pub fn tpm(bench: &Bench) -> Matrix {
     let disk = Tmpfs::mount(&folder.path().join("keys"), MEGABYTES);
     let mut rig = OwnTpm { bench, tpm: SwTpm::start(), disk, ballast: None };
     let device = DeviceClient::spawned(Arc::clone(&bench.spawner), rig.config());
-    run(&device, &mut rig)
+    run("tpm", &device, &mut rig)
 }
 
 struct OwnTpm<'a> {
@@ -212,7 +220,7 @@ impl Rig for OwnTpm<'_> {
 pub fn yubihsm(bench: &Bench) -> Matrix {
     let simulator = Simulator::start();
     let device = DeviceClient::spawned(Arc::clone(&bench.spawner), yubihsm::config(&simulator));
-    run(&device, &mut SimulatedYubiHsm { bench, simulator })
+    run("yubihsm", &device, &mut SimulatedYubiHsm { bench, simulator })
 }
 
 struct SimulatedYubiHsm<'a> {
@@ -255,7 +263,7 @@ pub fn software(bench: &Bench) -> Matrix {
     let disk = Tmpfs::mount(&folder.path().join("disk"), MEGABYTES);
     let path = Some(disk.path().join("keys").display().to_string());
     let device = DeviceClient::spawned(Arc::clone(&bench.spawner), SoftwareConfig { path });
-    run(&device, &mut KeyFile { disk, ballast: None })
+    run("software", &device, &mut KeyFile { disk, ballast: None })
 }
 
 const A_FILE: &str = "its keys are in a file that is read once: nothing to remove, no PIN, and who reads it has them";

@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs;
 
 use super::softhsm::run;
+use super::speed;
 
 /// What came of an operation. What works was tried, and what is not supported was refused as such when it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +150,7 @@ fn gives_random_bytes(device: &DeviceClient, info: &DeviceInfo) -> Cell {
     let [.., one, other] = &sizes;
     assert!((one.expose().len(), other.expose().len()) == (1000, 4096));
     assert_eq!(class(device.random(1 << 20)), Class::Invalid);
+    speed::measure("random, with the health test", || drop(device.random(32).unwrap()));
     Cell::WORKS
 }
 
@@ -158,6 +160,7 @@ fn wraps(device: &DeviceClient) -> Cell {
     let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
     assert_eq!(device.unwrap(&key, &wrapped, b"cluster").unwrap().expose(), b"root key");
     assert_eq!(class(device.unwrap(&key, &wrapped, b"another")), Class::Tampered);
+    speed::measure("wrap, unwrap the root key", || drop(device.unwrap(&key, &wrapped, b"cluster").unwrap()));
     if key.key_label == "suite-wrap" {
         device.destroy(KeyRef::label("suite-wrap")).unwrap();
     }
@@ -288,6 +291,8 @@ fn encrypts(device: &DeviceClient, info: &DeviceInfo, mechanism: CipherMechanism
     }
     let after = device.decrypt(key.key_ref(), first.mechanism, &first.bytes, aad).unwrap();
     assert!(after.ct_eq(secret().expose()), "errors leave the device usable");
+    let row = if aes { "encrypt, decrypt: AES-256-GCM" } else { "encrypt, decrypt: RSA-OAEP" };
+    speed::measure(row, || drop(device.decrypt(key.key_ref(), first.mechanism, &first.bytes, aad).unwrap()));
     device.destroy(key.key_ref()).unwrap();
     Cell::WORKS
 }
@@ -306,6 +311,7 @@ fn decrypts_what_others_encrypted(device: &DeviceClient) -> Cell {
     let mut sealed = fs::read(sealed).unwrap();
     let decrypt = |sealed: &[u8]| device.decrypt(key.key_ref(), CipherMechanism::RsaOaepSha256, sealed, b"");
     assert!(decrypt(&sealed).unwrap().ct_eq(b"for this key alone"));
+    speed::measure("decrypt: RSA-OAEP", || drop(decrypt(&sealed).unwrap()));
     sealed[100] ^= 1;
     assert_eq!(class(decrypt(&sealed)), Class::Tampered);
     assert_eq!(class(decrypt(&sealed[1..])), Class::Tampered);
@@ -360,7 +366,12 @@ fn signs(device: &DeviceClient, info: &DeviceInfo) -> Matrix {
                 _ => "",
             };
             let with = if hashes.is_empty() { String::new() } else { format!(" with {}", hashes.join(", ")) };
-            matrix.push((format!("sign: {kind}{scheme}{with}"), cell));
+            let row = format!("sign: {kind}{scheme}{with}");
+            if cell == Cell::WORKS {
+                let input = || SignInput::Message(b"to be signed".to_vec());
+                speed::measure(&row, || drop(device.sign(name(), ways[0], input()).unwrap()));
+            }
+            matrix.push((row, cell));
         }
         if let Ok(key) = made {
             device.destroy(key.key_ref()).unwrap();
@@ -431,6 +442,10 @@ fn macs(device: &DeviceClient, info: &DeviceInfo) -> Cell {
             Err(error) => assert_eq!(class(Err::<(), _>(error)), Class::Invalid, "more than it takes at once"),
         }
         assert_eq!(class(device.public_key(name())), Class::KeyMissing, "there is no public half");
+        if hash == Hash::Sha256 {
+            let row = "HMAC with SHA256, SHA384, SHA512";
+            speed::measure(row, || drop(mac(hash, b"message").unwrap()));
+        }
         device.destroy(key.key_ref()).unwrap();
         cells.push(Cell::WORKS);
     }
@@ -488,6 +503,10 @@ fn derives(device: &DeviceClient, info: &DeviceInfo) -> Cell {
         *nowhere.last_mut().unwrap() ^= 1;
         assert_eq!(class(device.derive(a.key_ref(), &nowhere)), Class::Invalid, "a point that is not on {curve}");
         assert!(device.info().unwrap().capabilities.derive, "that was the peer's fault");
+        if kind == KeyKind::EcP256 {
+            let row = "ECDH: P-256, P-384, P-521 where it makes such keys";
+            speed::measure(row, || drop(device.derive(a.key_ref(), point_b).unwrap()));
+        }
         assert!(device.derive(a.key_ref(), &point).unwrap().ct_eq(&theirs));
         for (key, _) in &pair {
             device.destroy(key.key_ref()).unwrap();
