@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_core::bare::BareRequest;
@@ -13,7 +14,7 @@ use holdfast_hsm::memory::{Key, allow_unlocked};
 use holdfast_sdk::{Operation, Value};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice, Wrapped, xaes};
 use holdfast_storage::Store;
-use holdfast_storage::disk::RealDisk;
+use holdfast_storage::disk::{Disk, RealDisk, SimDisk};
 use serde_json::json;
 use support::ask;
 
@@ -90,8 +91,12 @@ struct Server(Arc<Core>, tokio::task::JoinHandle<()>);
 
 impl Server {
     fn start(folder: &Path, seals: &Seals) -> Server {
+        Server::start_on(Arc::new(RealDisk::open(folder).unwrap()), seals)
+    }
+
+    fn start_on(disk: Arc<dyn Disk>, seals: &Seals) -> Server {
         let as_seal = |d: &Device| d.clone().map(|d| Seal::alone(d));
-        let store = Store::open_on(Some(Arc::new(RealDisk::open(folder).unwrap())), 1 << 20).unwrap();
+        let store = Store::open_on(Some(disk), 1 << 20).unwrap();
         let core = Core::new(Options {
             seals: holdfast_core::Seals {
                 present: as_seal(&seals.present).into_iter().collect(),
@@ -171,14 +176,20 @@ impl Server {
 /// A store that was sealed so, with something in it; its root token and its shares.
 struct House {
     folder: tempfile::TempDir,
+    /// In place of the folder.
+    simulated: Option<SimDisk>,
     root: String,
     shares: Vec<String>,
 }
 
 impl House {
     async fn build(seal: &Device, form: &str) -> House {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), &Seals::of(seal));
+        House::build_on(None, seal, form).await
+    }
+
+    async fn build_on(simulated: Option<SimDisk>, seal: &Device, form: &str) -> House {
+        let empty = House { folder: tempfile::tempdir().unwrap(), simulated, root: String::new(), shares: Vec::new() };
+        let server = empty.start(&Seals::of(seal));
         let request = match seal {
             None => InitRequest { secret_shares: 3, secret_threshold: 2, ..InitRequest::default() },
             Some(_) => InitRequest {
@@ -197,11 +208,46 @@ impl House {
         let root = made.root_token.expose().clone();
         ask(&server.0, &root, Operation::Update, "cubbyhole/kept", json!({"k": "v"})).await.expect(204);
         server.stop().await;
-        House { folder, root, shares }
+        House { root, shares, ..empty }
     }
 
     fn start(&self, seals: &Seals) -> Server {
-        Server::start(self.folder.path(), seals)
+        match &self.simulated {
+            Some(disk) => Server::start_on(Arc::new(disk.clone()), seals),
+            None => Server::start(self.folder.path(), seals),
+        }
+    }
+
+    /// The same store as another disk holds it.
+    fn on(&self, disk: SimDisk) -> House {
+        House {
+            folder: tempfile::tempdir().unwrap(),
+            simulated: Some(disk),
+            root: self.root.clone(),
+            shares: self.shares.clone(),
+        }
+    }
+
+    /// With the configuration of a migration that was broken off: whether the former seal opens the store still. It can then be gone on
+    /// with, and be left.
+    async fn opens_one_way(&self, seals: &Seals) -> bool {
+        let Seals { former: before, present: after } = seals;
+        let server = self.start(seals);
+        let decided = |s: &Value| s["migration"] == true || s["sealed"] == false || after.is_none();
+        let is_old = server.until("decided", decided).await["migration"] == true;
+        server.stop().await;
+        if is_old {
+            match before {
+                None => self.opens_by_shares().await,
+                Some(_) => self.opens_by(before).await,
+            }
+            self.migrate(seals, before.as_ref().map_or("shamir", |d| d.kind)).await;
+        }
+        match after {
+            None => self.opens_by_shares().await,
+            Some(_) => self.opens_by(after).await,
+        }
+        is_old
     }
 
     /// Move the store, with everything that is said on the way.
@@ -400,33 +446,72 @@ async fn broken_off_everywhere(before: Device, after: Device) {
     for point in SEAL_POINTS {
         let at = House {
             folder: tempfile::tempdir_in(copies.path()).unwrap(),
+            simulated: None,
             root: house.root.clone(),
             shares: house.shares.clone(),
         };
         copy(&copies.path().join(point), at.folder.path());
         // With the same configuration: seal-status says which way it opens.
-        let server = at.start(&seals);
-        let decided = |s: &Value| s["migration"] == true || s["sealed"] == false || after.is_none();
-        let is_old = server.until("decided", decided).await["migration"] == true;
+        let is_old = at.opens_one_way(&seals).await;
         if ["agreed", "wrapped"].contains(&point) {
             assert!(is_old, "{point}: nothing was committed yet");
         }
         assert!(point != "committed" || !is_old, "what was committed is lost");
         println!("killed at {point}: {}", if is_old { "the former seal opens" } else { "the new seal opens" });
+    }
+}
+
+/// What the disk holds if the process is killed before its next step, and if power goes there and takes what was not synced.
+struct Broken {
+    killed: SimDisk,
+    unpowered: SimDisk,
+    was_answered: bool,
+}
+
+/// Each change of the disk is a step, from the last share to the checkpoint with which the server ends: it is broken off before each.
+async fn broken_off_at_each_write(before: Device, after: Device) {
+    let house = House::build_on(Some(SimDisk::default()), &before, "authorise").await;
+    let built = house.simulated.clone().unwrap();
+    let seals = Seals::from(&before, &after);
+    let mut seen = [0, 0];
+    for step in 0.. {
+        let disk = built.power_cut(|| true);
+        let at = house.on(disk.clone());
+        let server = at.start(&seals);
+        server.until("waiting", |s| s["migration"] == true).await;
+        server.give(&at.shares[0], true).await;
+        let (slot, answered): (Arc<Mutex<Option<Broken>>>, Arc<AtomicBool>) = Default::default();
+        let (found, is_answered) = (slot.clone(), answered.clone());
+        disk.before_step(disk.steps() + step, move |disk| {
+            let was_answered = is_answered.load(Ordering::SeqCst);
+            let (killed, unpowered) = (disk.power_cut(|| true), disk.power_cut(|| false));
+            *found.lock().unwrap() = Some(Broken { killed, unpowered, was_answered });
+        });
+        let (code, status) = server.give(&at.shares[1], true).await;
+        assert_eq!((code, &status["sealed"]), (200, &json!(false)), "{status}");
+        answered.store(true, Ordering::SeqCst);
         server.stop().await;
-        if is_old {
-            // It can be gone on with, and be left.
-            match &before {
-                None => at.opens_by_shares().await,
-                Some(_) => at.opens_by(&before).await,
-            }
-            at.migrate(&seals, before.as_ref().map_or("shamir", |d| d.kind)).await;
-        }
-        match &after {
-            None => at.opens_by_shares().await,
-            Some(_) => at.opens_by(&after).await,
+        let Some(Broken { killed, unpowered, was_answered }) = slot.lock().unwrap().take() else { break };
+        for disk in [killed, unpowered] {
+            let is_old = house.on(disk).opens_one_way(&seals).await;
+            assert!(step > 0 || is_old, "nothing was written yet");
+            assert!(!is_old || !was_answered, "step {step}: what was answered is lost");
+            seen[usize::from(is_old)] += 1;
         }
     }
+    println!(
+        "killed and without power at each step: the new seal opened {} times, the former one {}",
+        seen[0], seen[1]
+    );
+    assert!(seen[0] > 0 && seen[1] > 1, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_is_broken_off_before_any_write_to_the_disk_opens_one_way_or_the_other() {
+    let device = |kind| Some(KeyInMemory::new(kind));
+    broken_off_at_each_write(None, device("pkcs11")).await;
+    broken_off_at_each_write(device("pkcs11"), None).await;
+    broken_off_at_each_write(device("pkcs11"), device("tpm")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
