@@ -3,7 +3,7 @@
 //!
 //! * [`raft`]: agreement. Nothing else names a type of openraft.
 //! * [`identity`], [`tls`]: the key by which others know a node, and channels on which both sides have shown theirs.
-//! * [`frame`], [`links`], [`listener`]: what goes over a channel, and both of its ends.
+//! * [`frame`], [`links`], [`listener`]: what goes over a channel, and both of its ends. [`heard`]: whom a node hears.
 //! * [`forward`]: clients' requests, from a node that stands by to the active one.
 //! * [`api`]: the API of a node whose cluster is to be joined.
 //! * [`node`]: this node, as the core sees it.
@@ -12,6 +12,7 @@
 mod api;
 mod forward;
 mod frame;
+mod heard;
 pub mod identity;
 mod links;
 mod listener;

@@ -18,6 +18,7 @@ use holdfast_storage::{Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::frame::NotAMember;
+use crate::heard::Heard;
 use crate::identity::{self, Identity, KeyKept};
 use crate::links::{KEYS_WITHIN, Links};
 use crate::places::Places;
@@ -80,8 +81,7 @@ pub struct Node {
     places: Mutex<HashMap<String, Said>>,
     /// When members were last asked who the members are.
     asked: Mutex<Option<Instant>>,
-    /// Who let this node in, or who the members are as one of them said.
-    welcomed: Mutex<Vec<Peer>>,
+    heard: Heard,
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     own_handle: Weak<Node>,
@@ -166,7 +166,7 @@ impl Node {
             front: OnceLock::new(),
             places: Mutex::default(),
             asked: Mutex::default(),
-            welcomed: Mutex::default(),
+            heard: Heard::default(),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         });
@@ -206,9 +206,7 @@ impl Node {
     /// Whether a key is a member's, as this node knows or was told by a member.
     pub(crate) fn knows(&self, key_hash: &str) -> bool {
         let Some(group) = self.group() else { return false };
-        // Who surely leads knows best: what it was told before may name one that was removed since.
-        group.members().0.iter().any(|m| m.peer.key_hash == key_hash)
-            || !group.lead().sure && lock(&self.welcomed).iter().any(|p| p.key_hash == key_hash)
+        self.heard.knows(key_hash, &group.members().0, group.lead().sure)
     }
 
     /// Where the member with a key is, as this node knows.
@@ -241,7 +239,7 @@ impl Node {
             if let Ok(peers) = self.links.members(&member.peer).await
                 && !peers.is_empty()
             {
-                *lock(&self.welcomed) = peers;
+                self.heard.is_told(peers);
                 return self.knows(key_hash);
             }
         }
@@ -464,8 +462,7 @@ async fn keep_places(node: Weak<Node>) {
         node.correct_places().await;
         node.forget_what_is_known();
         if node.lead().leader.is_some() {
-            // The log says who the members are, and is heard again.
-            lock(&node.welcomed).clear();
+            node.heard.forget();
         }
     }
 }
@@ -493,7 +490,7 @@ impl Cluster for Node {
 
     fn enrol(&self, members: Vec<(String, Peer)>) -> Later<Result<(), String>> {
         self.links.is_let_in();
-        *lock(&self.welcomed) = members.into_iter().map(|(_, peer)| peer).collect();
+        self.heard.is_told(members.into_iter().map(|(_, peer)| peer).collect());
         if let Err(e) = identity::joins(&self.store_folder, &self.own.key_hash) {
             return Box::pin(std::future::ready(Err(format!("the node cannot note that it joins: {e}"))));
         }
