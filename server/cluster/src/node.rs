@@ -602,27 +602,21 @@ impl Cluster for Node {
     }
 
     fn hand_over(&self) -> Later<bool> {
-        match self.group() {
-            Some(group) => Box::pin(async move { group.hand_over(|_| true).await }),
-            None => Box::pin(std::future::ready(false)),
-        }
-    }
-
-    fn is_short_of_room(&self) -> bool {
-        self.replica.is_short_of_room()
-    }
-
-    fn hand_over_for_room(&self) -> Later<bool> {
         let Some(group) = self.group() else { return Box::pin(std::future::ready(false)) };
-        let (links, own_id) = (self.links.clone(), self.identity.id.clone());
+        let links = self.links.clone();
         Box::pin(async move {
-            let voters = group.members().0.into_iter().filter(|m| m.votes && m.id != own_id);
-            let asked = voters.map(|m| {
+            let heirs = group.heirs();
+            let members = group.members().0.into_iter().filter(|m| heirs.contains(&m.id));
+            let asked = members.map(|m| {
                 let links = &links;
                 async move { links.could_lead(&m.peer).await.is_ok_and(|could| could).then_some(m.id) }
             });
             let able: Vec<String> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
             group.hand_over(|id| able.iter().any(|a| a == id)).await
         })
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        self.replica.is_short_of_room()
     }
 }

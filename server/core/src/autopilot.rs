@@ -138,7 +138,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         if all_can.1 >= LOOKS_BEFORE_A_RISE {
             core.raise_level(level).await;
         }
-        if cluster.is_short_of_room() && cluster.hand_over_for_room().await {
+        if cluster.is_short_of_room() && cluster.hand_over().await {
             tracing::warn!("the disk of this node is nearly full: another node leads now");
             continue;
         }

@@ -226,10 +226,9 @@ pub trait Cluster: Send + Sync + 'static {
     fn pass_seals_on(&self, seals: Vec<u8>) -> Later<Result<(), String>>;
     /// Up to which index the log is being applied here, and up to which readers of the store see it.
     fn applied(&self) -> (u64, u64);
-    /// Hand leadership to another member. False: there is none that could take it.
+    /// Hand leadership to another member: one that votes, answers, is unsealed, has room and is up to date. False: there is
+    /// none that could take it.
     fn hand_over(&self) -> Later<bool>;
     /// Whether this node's disk has no room for writes, or soon will have none.
     fn is_short_of_room(&self) -> bool;
-    /// Hand leadership to a member that is unsealed and has room. False: there is none.
-    fn hand_over_for_room(&self) -> Later<bool>;
 }

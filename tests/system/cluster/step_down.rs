@@ -77,3 +77,29 @@ fn a_client_that_tries_once_more_sees_no_error_while_leaders_step_down() {
     let errors = errors.lock().unwrap();
     assert!(errors.is_empty(), "{} of {}: {errors:#?}", errors.len(), done.load(Ordering::SeqCst));
 }
+
+#[test]
+fn members_take_turns_and_a_sealed_one_has_none() {
+    fn next(nodes: &Nodes, leader: usize) -> usize {
+        nodes.root(leader).post("sys/step-down", json!({})).expect(204);
+        until(WITHIN, "another leader", || nodes.led_now().filter(|now| *now != leader))
+    }
+    let mut nodes = Nodes::start(3);
+    nodes.until_all_vote();
+    let first = nodes.until_led();
+    let second = next(&nodes, first);
+    let third = next(&nodes, second);
+    assert_ne!(third, first, "it has just handed the lead over");
+    // Each has led by now; the one whose turn is longest ago has it.
+    assert_eq!(next(&nodes, third), first);
+
+    nodes.kill(second);
+    nodes.launch(second);
+    until(WITHIN, "a sealed node that keeps up", || {
+        nodes.is_sealed(second)?.then_some(())?;
+        let state = nodes.root(first).try_call("GET", "sys/storage/raft/autopilot/state", None).ok()?.json();
+        (state["data"]["servers"][format!("n{second}")]["healthy"] == true).then_some(())
+    });
+    assert_eq!(next(&nodes, first), third);
+    assert_eq!(next(&nodes, third), first, "the other one is sealed");
+}

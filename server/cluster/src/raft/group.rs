@@ -20,6 +20,7 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Instant, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::runtime::Handle;
 
+use super::heirs::Heirs;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
 use super::network::{Network, Peers, Question, Reply, WrittenId};
@@ -35,6 +36,8 @@ const ELECTION_MS: (u64, u64) = (70, 115);
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// openraft's start may take so long on a busy machine.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// A member that has not answered for the time of so many elections gets no lead.
+const ELECTIONS_MISSED: u32 = 4;
 /// How long the one to which leadership is handed may take.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,8 @@ pub struct Group {
     oneself: Oneself,
     replica: Replica,
     lease: Duration,
+    /// Who has not answered for so long is not asked whether it could lead.
+    answers_within: Duration,
     sleep: Arc<Sleep>,
     /// The lead is being handed over: another member may have it already.
     handing_over: Arc<AtomicBool>,
@@ -66,6 +71,7 @@ pub struct Group {
     rest: Arc<Rest>,
     /// This member has led since it was started.
     led: Arc<AtomicBool>,
+    heirs: Arc<Heirs>,
     /// Who votes by the last list of members that was seen agreed on.
     settled: Arc<Mutex<BTreeSet<NodeId>>>,
     /// What was seen of openraft. A new receiver has seen nothing: whoever waited on a new one each time never waited.
@@ -126,10 +132,12 @@ impl Group {
             oneself,
             replica,
             lease,
+            answers_within: promised * ELECTIONS_MISSED,
             sleep,
             handing_over: Arc::default(),
             rest,
             led: Arc::default(),
+            heirs: Arc::default(),
             settled: Arc::default(),
             seen,
         })
@@ -181,6 +189,9 @@ impl Group {
             Err(Unsure) => false,
         });
         let leader = m.current_leader.as_ref();
+        if let Some(id) = leader {
+            self.heirs.leads(id, m.current_term);
+        }
         let leader = leader.and_then(|id| Some((id.0.clone(), m.membership_config.get_node(id)?.clone())));
         let index = |id: &Option<types::LogId>| id.as_ref().map_or(0, |id| types::mark(id).index);
         Lead {
@@ -336,12 +347,26 @@ impl Group {
         self.raft.voter_ids().any(|v| v.0 == id)
     }
 
-    /// Hand leadership to the member that is furthest, of those that may take it. False: there is none.
-    pub async fn hand_over(&self, may: impl Fn(&str) -> bool) -> bool {
+    /// Who may be handed the lead: voters that answer.
+    pub fn heirs(&self) -> Vec<String> {
+        self.those_who_answer().into_iter().map(|(id, _)| id.0).collect()
+    }
+
+    /// The other voters that have answered lately, and up to where they have the log.
+    fn those_who_answer(&self) -> Vec<(NodeId, u64)> {
         let progress = self.progress();
-        let others = self.raft.voter_ids().filter(|id| *id != self.id && may(&id.0));
-        let best = others.filter(|id| progress.get(&id.0).is_some_and(|p| p.silent.is_some()));
-        let Some(to) = best.max_by_key(|id| progress.get(&id.0).map(|p| p.matched)) else { return false };
+        let answers = |id: NodeId| {
+            let p = progress.get(&id.0)?;
+            p.silent.is_some_and(|silent| silent < self.answers_within).then_some((id, p.matched))
+        };
+        self.raft.voter_ids().filter(|id| *id != self.id).filter_map(answers).collect()
+    }
+
+    /// Hand leadership to the best member ([`Heirs`]) of those that answer and may take it. False: there is none.
+    pub async fn hand_over(&self, may: impl Fn(&str) -> bool) -> bool {
+        let able = self.those_who_answer().into_iter().filter(|(id, _)| may(&id.0)).collect();
+        let Some(to) = self.heirs.best(able) else { return false };
+        self.heirs.has_its_turn(&to, self.lead().term);
         // From here on nothing is answered: the other one may lead before this one hears of it.
         self.handing_over.store(true, Ordering::SeqCst);
         let handed_over = self.transfer(to).await;

@@ -4,10 +4,12 @@
 //! * [`log`], [`machine`]: the store's log and state machine as openraft calls them.
 //! * [`network`]: its messages to other members.
 //! * [`trim`]: its log stays small.
-//! * [`group`]: the running whole. [`sleep`], [`rest`]: when it may answer, and when it may not vote.
+//! * [`group`]: the running whole. [`sleep`], [`rest`]: when it may answer, and when it may not vote. [`heirs`]: to whom
+//!   it hands the lead over.
 //! * `sim`: all of that in a simulation, for tests.
 
 mod group;
+mod heirs;
 mod log;
 mod machine;
 mod network;
