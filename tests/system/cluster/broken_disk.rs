@@ -9,6 +9,11 @@ use holdfast_tests::until;
 use super::disturbed::{self, Faults};
 use super::nodes::WITHIN;
 
+/// What was asked while openraft ended, at most.
+const IN_VAIN: usize = 5;
+/// Lines that a broken member logs while others go on for half a minute, at most.
+const SAID: usize = 40;
+
 /// How a disk fails (EIO), and until when.
 type Fails = fn(&Faults, bool);
 
@@ -43,6 +48,7 @@ fn goes_on_without(fails: Fails) {
         assert!(trouble.contains("look at its disk, then restart it"), "{trouble}");
         let health = nodes.client(broken).get("sys/health");
         assert_ne!(health.status, 200, "it is not active: {}", health.text());
+        let said_before = nodes.server(broken).log().lines().count();
 
         // Its word does not make a majority, now that another one is gone: nothing is acknowledged.
         fails(&faults[broken], false);
@@ -55,6 +61,13 @@ fn goes_on_without(fails: Fails) {
         nodes.put(gone, &format!("kv/{written}"), json!({"v": written}));
         written += 1;
         assert_ne!(nodes.until_led(), broken, "it is out until it is started anew");
+
+        // Others ask it many times a second, and it looks itself who leads.
+        let log = nodes.server(broken).log();
+        let in_vain = log.matches("failed to send RaftMsg").count();
+        assert!(in_vain <= IN_VAIN, "{in_vain} questions to a part that has ended");
+        let said: Vec<&str> = log.lines().skip(said_before).collect();
+        assert!(said.len() <= SAID, "{} lines: {said:#?}", said.len());
 
         nodes.kill(broken);
         nodes.start_again(broken);

@@ -36,6 +36,8 @@ const ELECTION_MS: (u64, u64) = (70, 115);
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// openraft's start may take so long on a busy machine.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// What is answered by a member whose part has ended.
+const STOPPED: &str = "this member takes part no longer";
 /// A member that has not answered for the time of so many elections gets no lead.
 const ELECTIONS_MISSED: u32 = 4;
 /// How long the one to which leadership is handed may take.
@@ -172,7 +174,9 @@ impl Group {
     pub fn lead(&self) -> Lead {
         let metrics = self.raft.metrics();
         let m = metrics.borrow_watched();
-        let leads = m.state == ServerState::Leader;
+        // One that has stopped says for ever that it leads, if it did.
+        let runs = m.running_state.is_ok();
+        let leads = runs && m.state == ServerState::Leader;
         // One that is removed gives the lead to another one at once, which need not wait until nobody hears this one.
         let belongs = m.membership_config.get_node(&self.id).is_some();
         if leads && belongs {
@@ -188,7 +192,7 @@ impl Group {
             }
             Err(Unsure) => false,
         });
-        let leader = m.current_leader.as_ref();
+        let leader = m.current_leader.as_ref().filter(|id| runs || **id != self.id);
         if let Some(id) = leader {
             self.heirs.leads(id, m.current_term);
         }
@@ -239,6 +243,9 @@ impl Group {
     }
 
     async fn index_by_a_round(&self) -> Option<u64> {
+        if has_stopped(&self.raft) {
+            return None;
+        }
         let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
         Some(types::mark(read.log_id()).index)
     }
@@ -327,6 +334,9 @@ impl Group {
     }
 
     pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        if has_stopped(&self.raft) {
+            return Err(ChangeError::NotLeader);
+        }
         let one = |id: String| BTreeSet::from([NodeId(id)]);
         let (changes, retain) = match change {
             Change::Add(id, peer) => (ChangeMembers::AddNodes(BTreeMap::from([(NodeId(id), peer)])), true),
@@ -396,6 +406,9 @@ impl Group {
     }
 
     async fn reply(&self, question: Question, payloads: Vec<Value>) -> io::Result<Reply> {
+        if has_stopped(&self.raft) {
+            return Ok(Reply::Failed(STOPPED.into()));
+        }
         match question {
             Question::Append { vote, previous, entries, committed } => {
                 let request = AppendEntriesRequest::<Types> {
@@ -449,6 +462,9 @@ impl Group {
     pub async fn take_snapshot(&self, head: &[u8], received: Received) -> Vec<u8> {
         let taken = async {
             let question = serde_json::from_slice(head).map_err(io::Error::other)?;
+            if has_stopped(&self.raft) {
+                return Err(io::Error::other(STOPPED));
+            }
             let Question::Snapshot { vote, last, members_at, members } = question else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "data without a snapshot"));
             };
@@ -475,6 +491,12 @@ impl Group {
     pub fn agreement(&self, runtime: Option<Handle>) -> Arc<dyn Agreement> {
         Arc::new(Agreed { raft: self.raft.clone(), runtime })
     }
+}
+
+/// Whether openraft has stopped, because the disk failed or the server ends. Nothing is asked of it any more: it would log
+/// each question as an error, and others ask many times a second.
+fn has_stopped(raft: &Raft<Types, Machine>) -> bool {
+    raft.metrics().borrow_watched().running_state.is_err()
 }
 
 /// Who this member is in a list of members.
@@ -510,6 +532,9 @@ impl Agreement for Agreed {
     fn commit(&self, term: u64, payload: Vec<u8>) -> Agreeing {
         let raft = self.raft.clone();
         let mut agreed: Agreeing = Box::pin(async move {
+            if has_stopped(&raft) {
+                return Err(Disagreement::Unknown(STOPPED.into()));
+            }
             let (responder, mut has_majority, mut done) = ProgressResponder::new();
             let write = raft.write(Changes(payload.into())).responder(responder);
             // It may have lost the lead and have it again: others may have written meanwhile.
@@ -526,7 +551,7 @@ impl Agreement for Agreed {
                 // openraft says so only of what it had not appended.
                 Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(Disagreement::NotLeader),
                 Ok(Err(e)) => Err(Disagreement::Unknown(e.to_string())),
-                Err(_) => Err(Disagreement::Unknown("this member takes part no longer".into())),
+                Err(_) => Err(Disagreement::Unknown(STOPPED.into())),
             }
         });
         let runtime = self.runtime.clone();
