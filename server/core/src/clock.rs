@@ -11,7 +11,9 @@
 //! were issued meanwhile.
 //!
 //! Cluster time is stored with what is committed (at most once a second), so that a wall clock that was
-//! set back while the server was down is noticed too.
+//! set back while the server was down is noticed too. So is one that is ahead by more than [`AWAY`]: whether
+//! nothing was written for so long or the clock is wrong cannot be told apart, so it is in doubt as one that
+//! jumped is.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,8 @@ use holdfast_sdk::Timestamp;
 pub const APART: Duration = Duration::from_secs(5);
 /// How long a wall clock that jumped must keep its course to be believed.
 pub const STEADY: Duration = Duration::from_secs(600);
+/// A server may have been off, or idle, for so long before it was started and nobody wonders.
+pub const AWAY: Duration = Duration::from_secs(24 * 3600);
 /// How often cluster time is stored, where something is committed.
 const STAMP_EVERY_NS: i64 = 1_000_000_000;
 /// Reading both clocks may take this long, or they are read again.
@@ -63,8 +67,13 @@ pub fn is_ahead(t: Timestamp, now: Timestamp) -> bool {
 /// Cluster time.
 pub struct Clock {
     clocks: Arc<dyn Clocks>,
-    /// Cluster time less boot time, in nanoseconds; never falls.
+    /// Cluster time less boot time, in nanoseconds; never falls, unless a store shows that the wall clock, which is taken
+    /// for it until then, was far ahead when this process began.
     offset: AtomicI64,
+    /// The same, as an active node has said it.
+    heard: AtomicI64,
+    /// Wall clock and boot time when this process began.
+    began: (i64, i64),
     /// The cluster time that was stored last.
     stamped: AtomicI64,
     /// Times that mass expiry was paused.
@@ -76,6 +85,8 @@ struct Course {
     /// Wall clock less boot time, as it is believed.
     believed: i64,
     apart: Option<Apart>,
+    /// A store has said how late it is.
+    resumed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +109,7 @@ pub struct Shown {
 }
 
 const APART_NS: i64 = APART.as_nanos() as i64;
+const AWAY_NS: i64 = AWAY.as_nanos() as i64;
 const STEADY_NS: i64 = STEADY.as_nanos() as i64;
 
 fn nanos(d: Duration) -> i64 {
@@ -118,13 +130,16 @@ fn secs(ns: i64) -> i64 {
 
 impl Clock {
     pub fn new(clocks: Arc<dyn Clocks>) -> Clock {
-        let difference = of_timestamp(clocks.wall()) - nanos(clocks.boot());
+        let began = (of_timestamp(clocks.wall()), nanos(clocks.boot()));
+        let difference = began.0 - began.1;
         Clock {
             clocks,
             offset: difference.into(),
+            heard: i64::MIN.into(),
+            began,
             stamped: i64::MIN.into(),
             pauses: AtomicU64::new(0),
-            course: Mutex::new(Course { believed: difference, apart: None }),
+            course: Mutex::new(Course { believed: difference, apart: None, resumed: false }),
         }
     }
 
@@ -216,6 +231,10 @@ impl Clock {
             "wall clock and time since the boot have parted: mass expiry is paused; put the clock right, or confirm it \
              at sys/clock/confirm; it is believed by itself when it was steady for ten minutes"
         );
+        self.doubt(course, difference, boot);
+    }
+
+    fn doubt(&self, course: &mut Course, difference: i64, boot: i64) {
         self.pauses.fetch_add(1, Ordering::Relaxed);
         course.apart = Some(Apart { difference, steady_since: boot, since: timestamp(self.cluster_ns()) });
     }
@@ -238,6 +257,22 @@ impl Clock {
     pub fn resume(&self, stored: Timestamp) {
         let (wall, boot) = self.read();
         let mut course = self.course();
+        let is_first = !std::mem::replace(&mut course.resumed, true);
+        if is_first && self.began_far_ahead_of(stored) {
+            let heard = self.heard.load(Ordering::Relaxed);
+            let kept = (of_timestamp(stored) - boot).max(heard);
+            self.offset.store(kept, Ordering::Relaxed);
+            course.believed = kept;
+            self.doubt(&mut course, wall - boot, boot);
+            tracing::warn!(
+                wall_time = %timestamp(wall).rfc3339(),
+                stored_time = %timestamp(kept.saturating_add(boot)).rfc3339(),
+                "the wall clock is more than a day ahead of the time that the store knows: either nothing was written for so \
+                 long, or this clock is wrong; mass expiry is paused; put the clock right, or confirm it at \
+                 sys/clock/confirm; it is believed by itself when it was steady for ten minutes"
+            );
+            return;
+        }
         let kept = of_timestamp(stored) - boot;
         self.offset.fetch_max(kept, Ordering::Relaxed);
         if kept - (wall - boot) > APART_NS && course.apart.is_none() {
@@ -247,9 +282,18 @@ impl Clock {
         }
     }
 
+    /// Whether the wall clock was far ahead, when this process began, of all that is known of cluster time.
+    fn began_far_ahead_of(&self, stored: Timestamp) -> bool {
+        let (wall, boot) = self.began;
+        let known = of_timestamp(stored).max(self.heard.load(Ordering::Relaxed).saturating_add(boot));
+        wall.saturating_sub(known) > AWAY_NS
+    }
+
     /// The active node's cluster time was this: here it is no earlier.
     pub fn follow_cluster(&self, time: Timestamp) {
-        self.offset.fetch_max(of_timestamp(time) - nanos(self.clocks.boot()), Ordering::Relaxed);
+        let offset = of_timestamp(time) - nanos(self.clocks.boot());
+        self.heard.fetch_max(offset, Ordering::Relaxed);
+        self.offset.fetch_max(offset, Ordering::Relaxed);
     }
 
     /// The cluster time to store with a commit, if the last one is a second old.
@@ -381,6 +425,46 @@ mod tests {
         assert_eq!(clock.now().secs(), 1_500_000);
         clocks.pass(600);
         assert_eq!(clock.observe().unwrap().secs(), 1_500_600);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_at_the_start_is_in_doubt_once() {
+        const DAY: u64 = 24 * 3600;
+        let (clocks, clock) = clock();
+        clock.resume(Timestamp::from_secs(1_000_000 - DAY));
+        assert_eq!(clock.observe().unwrap().secs(), 1_000_000, "it was off for a day");
+
+        clocks.set_wall(1_000_000 + 3 * DAY);
+        let started = Clock::new(clocks.clone());
+        started.resume(Timestamp::from_secs(1_000_000));
+        assert!(started.observe().is_none());
+        assert_eq!((started.cluster().secs(), started.now().secs()), (1_000_000, 1_000_000 + 3 * DAY));
+        assert_eq!(started.apart_secs(), Some(3 * DAY as i64));
+        clocks.pass(600);
+        assert_eq!(started.observe().unwrap().secs(), 1_000_600 + 3 * DAY, "it was off for three days");
+        started.resume(Timestamp::from_secs(1_000_000));
+        assert!(started.observe().is_some(), "it is asked once");
+
+        // One that has waited for its keys for days is not what is meant, nor one to which the active node said the time.
+        let waits = Clock::new(clocks.clone());
+        clocks.pass(5 * DAY);
+        waits.resume(Timestamp::from_secs(1_000_600 + 3 * DAY));
+        assert!(waits.observe().is_some());
+        let follows = Clock::new(clocks.clone());
+        follows.follow_cluster(Timestamp::from_secs(1_000_500 + 8 * DAY));
+        follows.resume(Timestamp::from_secs(1_000_000));
+        assert!(follows.observe().is_some());
+    }
+
+    #[test]
+    fn what_the_active_node_said_is_known_to_one_that_starts_far_ahead() {
+        let (clocks, _) = clock();
+        clocks.set_wall(900_000_000);
+        let ahead = Clock::new(clocks.clone());
+        ahead.follow_cluster(Timestamp::from_secs(1_000_500));
+        ahead.resume(Timestamp::from_secs(1_000_000));
+        assert!(ahead.observe().is_none());
+        assert_eq!(ahead.cluster().secs(), 1_000_500, "it does not go back behind what others have said");
     }
 
     #[test]

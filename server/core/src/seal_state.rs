@@ -286,12 +286,15 @@ impl Core {
         let restores = index::restores(&self.store.snapshot()).map_err(failed)?;
         let audit = self.open_audit(&barrier).await.map_err(failed)?;
         let open = Arc::new(Open::new(&read.list, barrier.clone(), (root, shares_key), restores, audit));
+        // Before anything is committed, and the time with it.
+        if let Some(stored) =
+            crate::stored_time(&mut Tx::read_only(self.store.view(), barrier.clone())).map_err(failed)?
+        {
+            self.clock.resume(stored);
+        }
         let migrated = self.migrate_if_agreed(&open, read.list).await?;
         let mut tx = Tx::read_only(self.store.view(), barrier.clone());
         namespaces::seal::resume(self, &mut tx, &barrier).map_err(failed)?;
-        if let Some(stored) = crate::stored_time(&mut tx).map_err(failed)? {
-            self.clock.resume(stored);
-        }
         drop(tx);
         self.transact(&open, |tx| {
             add_missing_mounts(tx)?;

@@ -235,6 +235,47 @@ async fn a_clock_that_is_set_back_while_the_server_is_down_brings_no_token_back(
     assert!(!site.is_good(&lives).await);
 }
 
+/// A server that was off while time passed, and one whose clock is wrong when it is started: nobody can tell them apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_years_later_sweeps_nothing_until_its_clock_is_confirmed_steady_or_right() {
+    for (truth, outcome) in [("wrong", true), ("off, confirmed", false), ("off, steady", false)] {
+        let mut site = Site::new().await;
+        let token = site.token().await;
+        site.server.write("sys/config/cors", json!({"allowed_origins": "https://a"})).await.expect(204);
+        site.disk = site.disk.power_cut(|| false);
+        site.clocks.set_wall_by(TEN_YEARS);
+        site.server = site.server.again(core(open(&site.disk), ENGINES, site.clocks.clone(), Vec::new())).await;
+        site.until_paused(true).await;
+        assert!(!site.is_good(&token).await, "past its end by the wall clock");
+        a_while().await;
+        assert_eq!(site.swept(), 0);
+        let shown = site.clock().await;
+        assert!(shown["apart_secs"].as_i64().unwrap() >= TEN_YEARS - 5, "{shown}");
+        match truth {
+            "wrong" => site.clocks.set_wall_by(-TEN_YEARS),
+            "off, confirmed" => {
+                site.server.write("sys/clock/confirm", Value::Null).await.expect(204);
+            }
+            _ => site.clocks.pass(601),
+        }
+        site.until_paused(false).await;
+        assert_eq!(site.is_good(&token).await, outcome, "{truth}");
+        site.until_swept(u64::from(!outcome)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_off_for_less_than_a_day_goes_on_at_once() {
+    let mut site = Site::new().await;
+    site.token().await;
+    site.server.write("sys/config/cors", json!({"allowed_origins": "https://a"})).await.expect(204);
+    site.disk = site.disk.power_cut(|| false);
+    site.clocks.set_wall_by(23 * HOUR);
+    site.server = site.server.again(core(open(&site.disk), ENGINES, site.clocks.clone(), Vec::new())).await;
+    site.until_swept(1).await;
+    assert_eq!(site.clock().await["expiry_paused"], false);
+}
+
 /// A union of policies is kept: what it was compiled without must not count again, nor the other way round.
 #[tokio::test]
 async fn a_wall_clock_that_jumps_ends_no_policy_and_time_that_passes_does() {

@@ -184,6 +184,33 @@ fn a_followers_clock_that_jumps_ends_nothing_early_and_lets_nothing_live_on_when
 }
 
 #[test]
+fn a_member_that_starts_with_its_clock_years_ahead_ends_nothing_when_it_leads() {
+    let mut site = Site::new();
+    let ahead_s = JUMPS_S[2];
+    let starts = (site.nodes.until_led() + 1) % 3;
+    let before = (site.token(starts, TTL), site.user(starts, "brief"));
+    site.nodes.kill(starts);
+    site.faults[starts].wall_offset(ahead_s);
+    site.nodes.start_again(starts);
+    site.lead_by(starts);
+    until(WITHIN, "a clock that is in doubt", || (site.is_paused(starts)?).then_some(()));
+    site.nodes.server(starts).until_logged("more than a day ahead of the time that the store knows");
+    let when = "while one leads that has started with its clock years ahead";
+    site.is_good_at_all(&before.0, false, when);
+    site.lives(&before.1, when);
+    // The next one that leads knows nothing of it.
+    site.nodes.change_lead();
+    let meanwhile = site.user(site.nodes.until_led(), "brief");
+    site.is_good_at_all(&before.0, true, "when another one leads");
+    site.faults[starts].wall_offset(0);
+    site.lives(&before.1, "when all clocks are right again");
+    assert_eq!(site.ended(), (0, 0), "nothing was over");
+    site.all_pass(TTL + Duration::from_secs(60));
+    until(WITHIN, "the end of both users", || site.database.made_users().is_empty().then_some(()));
+    assert_ne!(before.1.0, meanwhile.0);
+}
+
+#[test]
 fn a_leader_that_stood_still_for_an_hour_serves_nothing_of_before_and_ends_nothing_again() {
     const HOUR: Duration = Duration::from_secs(3600);
     let site = Site::new();
