@@ -49,14 +49,16 @@ pub mod helper;
 #[allow(unsafe_code)]
 pub mod memory;
 pub mod pkcs11;
+mod quick;
 pub mod software;
 mod spawner;
 pub mod tpm;
 pub mod yubihsm;
 
-pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo};
+pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo, waits};
 pub use config::{DeviceConfig, OpenDevice};
 pub use confinement::{
     FileRules, FileUse, HelperLimits, ServerFiles, confine_server, kernel_confines_files, outside_rules, with_reason,
 };
+pub use quick::Quickness;
 pub use spawner::Spawner;

@@ -3,9 +3,10 @@
 //! Whoever waits first reads, hands the others what is theirs, and leaves the reading to one of them when it has its own
 //! answer: an answer that a thread of its own would read waits for two threads to be woken.
 
+use super::waits;
 use crate::config::DeviceConfig;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class, decode, encode};
-use crate::frame;
+use crate::frame::{self, Incoming};
 use crate::spawner::Helper;
 use rustix::net::{RecvFlags, recv};
 use std::collections::HashMap;
@@ -18,6 +19,12 @@ use std::time::{Duration, Instant};
 
 /// Calls that may wait for one helper.
 const MAX_WAITING: usize = 64;
+/// A helper that has answered since is not asked whether it lives.
+const JUST_NOW: Duration = Duration::from_millis(10);
+/// An answer that comes sooner than this is not slept for.
+const POLL_FOR: Duration = Duration::from_micros(100);
+/// A message that surely fits in the buffer of a socket that is empty.
+const SHORT_BYTES: usize = 16 << 10;
 /// By so much a wait may be longer than it should, to spare a system call.
 const ABOUT: Duration = Duration::from_millis(10);
 
@@ -32,7 +39,7 @@ pub(super) struct Link {
 }
 
 struct Reader {
-    stream: UnixStream,
+    frames: Incoming,
     /// How long it waits for a frame.
     limit: Duration,
 }
@@ -42,7 +49,7 @@ impl Reader {
         if limit > self.limit || self.limit - limit > ABOUT {
             // None would be no limit.
             self.limit = limit.max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(self.limit))?;
+            self.frames.stream().set_read_timeout(Some(self.limit))?;
         }
         Ok(())
     }
@@ -61,6 +68,8 @@ struct Waiting {
     calls: HashMap<u64, Caller>,
     last_id: u64,
     dead: bool,
+    /// When the last answer came.
+    heard: Option<Instant>,
 }
 
 struct Caller {
@@ -82,7 +91,7 @@ impl Link {
         let mut writer = helper.socket;
         writer.set_write_timeout(Some(timeout))?;
         writer.set_read_timeout(Some(timeout))?;
-        let reader = Reader { stream: writer.try_clone()?, limit: timeout };
+        let reader = Reader { frames: Incoming::new(writer.try_clone()?, POLL_FOR), limit: timeout };
         let socket = writer.try_clone()?;
         frame::write(&mut writer, frame::CONFIG_ID, &encode(config))?;
         Ok(Self {
@@ -93,6 +102,15 @@ impl Link {
             socket,
             waiting: Mutex::default(),
         })
+    }
+
+    /// Whether the helper is gone, as far as it is known.
+    pub(super) fn seems_dead(&self) -> bool {
+        let heard = {
+            let waiting = lock(&self.waiting);
+            !waiting.dead && waiting.heard.is_some_and(|heard| heard.elapsed() < JUST_NOW)
+        };
+        !heard && self.is_dead()
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -108,7 +126,7 @@ impl Link {
     pub(super) fn ask(&self, call: &Call, timeout: Duration) -> Outcome {
         let deadline = Instant::now() + timeout;
         let (tell, told) = channel();
-        let id = {
+        let (id, alone) = {
             let mut waiting = lock(&self.waiting);
             if waiting.dead {
                 return Outcome::Died;
@@ -122,12 +140,16 @@ impl Link {
             waiting.last_id += 1;
             let id = waiting.last_id;
             waiting.calls.insert(id, Caller { tell, listens: false });
-            id
+            (id, waiting.calls.len() == 1)
         };
         let written = {
             let message = encode(call);
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            frame::write(&mut *writer, id, &message)
+            let write = || {
+                let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                frame::write(&mut *writer, id, &message)
+            };
+            // Whoever is alone has the whole buffer of the socket.
+            if alone && message.len() <= SHORT_BYTES { write() } else { waits::for_long(write) }
         };
         match written {
             Ok(()) => {}
@@ -168,7 +190,8 @@ impl Link {
                 self.let_another_read();
                 return outcome;
             }
-            match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match waits::for_long(|| told.recv_timeout(left)) {
                 Ok(Told::Answer(result)) => return Outcome::Answered(result),
                 Ok(Told::Read) => {}
                 Err(RecvTimeoutError::Disconnected) => return Outcome::Died,
@@ -186,10 +209,18 @@ impl Link {
     fn read(&self, reader: &mut Reader, id: u64, deadline: Instant) -> Outcome {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let read = reader.wait_for(left).and_then(|()| frame::read(&mut reader.stream));
+            let alone = lock(&self.waiting).calls.len() == 1;
+            let read = reader.wait_for(left).and_then(|()| match alone && reader.frames.arrives_soon() {
+                true => reader.frames.next(),
+                false => waits::for_long(|| reader.frames.next()),
+            });
             match read {
                 Ok(Some((of, message))) => {
-                    let caller = lock(&self.waiting).calls.remove(&of);
+                    let caller = {
+                        let mut waiting = lock(&self.waiting);
+                        waiting.heard = Some(Instant::now());
+                        waiting.calls.remove(&of)
+                    };
                     let result = decode(&message).and_then(|result| result);
                     match caller {
                         Some(_) if of == id => return Outcome::Answered(result),

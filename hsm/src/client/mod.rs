@@ -7,6 +7,7 @@
 
 mod link;
 mod supervisor;
+pub mod waits;
 mod wrapping;
 
 use crate::config::DeviceConfig;

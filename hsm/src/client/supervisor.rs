@@ -2,12 +2,13 @@
 //! again with back-off, and remembers a PIN that was refused.
 
 use super::link::{Link, Outcome};
+use super::waits;
 use crate::config::DeviceConfig;
 use crate::confinement::kernel_confines_files;
 use crate::device::{Answer, Call, DeviceError, DeviceErrorClass as Class};
 use crate::memory::Secret;
 use crate::spawner::Spawner;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
@@ -138,7 +139,7 @@ impl Supervisor {
             return Err(error.clone());
         }
         if let Some(link) = &state.link {
-            if !link.is_dead() {
+            if !link.seems_dead() {
                 return Ok((Arc::clone(link), state.revision));
             }
             self.forget(&mut state, "ended unexpectedly");
@@ -154,11 +155,11 @@ impl Supervisor {
                 return Err(DeviceError::new(Class::HelperDied, text));
             }
             // Others that call meanwhile wait for the same helper.
-            thread::sleep(pause);
+            waits::for_long(|| thread::sleep(pause));
         }
-        let helper = self.spawner.start_helper(state.config.program())?;
+        let helper = waits::for_long(|| self.spawner.start_helper(state.config.program()))?;
         let number = helper.number;
-        match Link::open(helper, &state.config, self.timeout) {
+        match waits::for_long(|| Link::open(helper, &state.config, self.timeout)) {
             Ok(link) => {
                 let link = Arc::new(link);
                 state.link = Some(Arc::clone(&link));
@@ -215,7 +216,14 @@ impl Supervisor {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody starts a helper.
+            Err(TryLockError::WouldBlock) => {
+                waits::for_long(|| self.state.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
     }
 }
 

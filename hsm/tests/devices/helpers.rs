@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("helpers_killed_under_load_cost_no_answer_twice", killed_under_load),
     ("a_module_that_aborts_does_not_take_the_server_along", aborts),
     ("a_module_that_hangs_is_ended_in_time", hangs),
+    ("a_call_that_takes_long_behind_quick_ones_keeps_nobody_waiting", slow_behind_quick),
     ("calls_beyond_the_bound_are_told_to_come_again", too_many),
     ("logging_out_ends_the_helper", log_out),
     ("logging_out_ends_a_helper_that_hangs_in_every_thread", log_out_of_what_hangs),
@@ -134,6 +135,31 @@ fn hangs(bench: &Bench) {
     assert_eq!(class(device.info()), Class::Timeout);
     device.reconfigure(softhsm::token("after-hang")).unwrap();
     assert_eq!(device.info().unwrap().token_label, "after-hang");
+}
+
+/// One worker answers quick calls one after the other. It does not keep the others from theirs when one takes long.
+fn slow_behind_quick(bench: &Bench) {
+    let directory = tempfile::tempdir().unwrap();
+    let code =
+        format!("#include <unistd.h>\n{}", stub::NO_LOGIN.replace("randoms++;", "randoms++; if (n == 7) sleep(3);"));
+    let module = stub::build(directory.path(), "sleepy", &code);
+    let device = DeviceClient::spawned(bench.spawner.clone(), Pkcs11Config::new(module));
+    for _ in 0..3 {
+        for _ in 0..200 {
+            device.random(3).unwrap();
+        }
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let slow = scope.spawn(|| device.random(7));
+            thread::sleep(Duration::from_millis(100));
+            for _ in 0..20 {
+                device.random(3).unwrap();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+            slow.join().unwrap().unwrap();
+        });
+        assert!(begun.elapsed() >= Duration::from_secs(3));
+    }
 }
 
 fn too_many(bench: &Bench) {

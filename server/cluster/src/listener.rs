@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,8 +39,28 @@ pub async fn listen(node: Arc<Node>, address: SocketAddr) -> Result<(), String> 
     Ok(())
 }
 
+/// Handshakes that fail, each of which may be a thief's or a health check's: said once in a while, with how many there were.
+#[derive(Default)]
+struct Strangers(Mutex<(Option<Instant>, u64)>);
+
+/// Between two lines of them.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+impl Strangers {
+    fn failed(&self, from: SocketAddr, error: &io::Error) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.1 += 1;
+        if seen.0.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            let times = std::mem::take(&mut seen.1);
+            seen.0 = Some(Instant::now());
+            tracing::warn!(%from, %error, times, "who called at the members' port did not show a member's certificate");
+        }
+    }
+}
+
 async fn accept(node: std::sync::Weak<Node>, listener: TcpListener, tls: TlsAcceptor) {
     let open = Arc::new(tokio::sync::Semaphore::new(CHANNELS));
+    let strangers = Arc::new(Strangers::default());
     loop {
         let Ok(permit) = open.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -51,21 +71,22 @@ async fn accept(node: std::sync::Weak<Node>, listener: TcpListener, tls: TlsAcce
                 continue;
             }
         };
-        let (Some(node), tls) = (node.upgrade(), tls.clone()) else { return };
+        let (Some(node), tls, strangers) = (node.upgrade(), tls.clone(), strangers.clone()) else { return };
         tokio::spawn(async move {
             let _held_while_it_is_open = permit;
-            if let Err(e) = serve(&node, stream, tls).await {
+            if let Err(e) = serve(&node, stream, tls, &strangers).await {
                 tracing::debug!(error = %e, "a channel of a member ended");
             }
         });
     }
 }
 
-async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor) -> io::Result<()> {
+async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor, strangers: &Strangers) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let from = stream.peer_addr()?;
     let shaking = tokio::time::timeout(SHAKE_HANDS_WITHIN, tls.accept(stream));
-    let mut channel = shaking.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let shaken = shaking.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let mut channel = shaken.inspect_err(|e| strangers.failed(from, e))?;
     let certificate = channel.get_ref().1.peer_certificates().and_then(|c| c.first());
     let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
     let hash = tls::key_hash(certificate).map_err(io::Error::other)?;

@@ -212,6 +212,9 @@ impl Core {
         };
         let retry = strict_bool(&map, "retry").map_err(bad)?;
         let non_voter = strict_bool(&map, "non_voter").map_err(bad)?;
+        if self.is_removed() {
+            return refuse(REMOVED);
+        }
         if self.is_initialised().map_err(failed)? {
             // It is done, unless it is another cluster's store that is here.
             for api_addr in addresses.into_iter().filter(|a| !a.is_empty()) {

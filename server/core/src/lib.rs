@@ -352,6 +352,8 @@ impl Core {
     /// Run a transaction to its commit; `run` may be called several times.
     pub(crate) async fn transact<R>(&self, open: &Open, mut run: impl FnMut(&mut Tx) -> Result<R>) -> Result<R> {
         let mut contended: Vec<holdfast_storage::Key> = Vec::new();
+        // Nobody took the last try, for want of room.
+        let mut crowded = None;
         for attempt in 0..ATTEMPTS {
             let latch = if contended.is_empty() { None } else { Some(self.store.latch(&contended).await) };
             let view = if latch.is_some() { self.store.view_in_flight() } else { self.store.view() };
@@ -386,14 +388,15 @@ impl Core {
                         }
                     }
                 }
-                Err(CommitError::Retry) => {
+                Err(e @ (CommitError::Retry | CommitError::Crowded(_))) => {
                     drop(latch);
+                    crowded = Some(e).filter(|e| matches!(e, CommitError::Crowded(_)));
                     tokio::time::sleep(std::time::Duration::from_millis(1 << attempt.min(6))).await;
                 }
                 Err(e) => return Err(self.not_committed(e)),
             }
         }
-        Err(Error::Conflict)
+        Err(crowded.map_or(Error::Conflict, |e| self.not_committed(e)))
     }
 
     fn not_committed(&self, e: CommitError) -> Error {
@@ -608,7 +611,7 @@ fn commit_failure(e: CommitError) -> Error {
         CommitError::NotActive => Error::Status(503, vec!["this node is no longer the active one; try again".into()]),
         CommitError::Closed => Error::Unavailable("the server is shutting down".into()),
         CommitError::Conflict(_) | CommitError::Retry => Error::Conflict,
-        CommitError::Unknown(_) => Error::Status(503, vec![e.to_string()]),
+        CommitError::Unknown(_) | CommitError::Crowded(_) => Error::Status(503, vec![e.to_string()]),
         CommitError::Failed(_) => Error::Internal(e.to_string()),
     }
 }

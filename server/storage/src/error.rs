@@ -103,6 +103,9 @@ pub enum CommitError {
     /// An earlier proposal in flight failed, on which this one may stand. Run it again.
     #[error("an earlier write failed")]
     Retry,
+    /// So many writes wait for the disk, or for other members, that no more are taken. Run it again in a while.
+    #[error("{0} writes wait for the disk or for other members, and no more are taken: try again in a while")]
+    Crowded(usize),
     /// The entry is larger than one log entry may be.
     #[error("the change has {bytes} bytes, at most {limit} fit into one log entry")]
     TooLarge { bytes: usize, limit: usize },

@@ -223,7 +223,7 @@ impl Pipeline {
             return Err(CommitError::Full(reason.clone()));
         }
         if shared.in_flight >= MAX_IN_FLIGHT {
-            return Err(CommitError::Retry);
+            return Err(CommitError::Crowded(shared.in_flight));
         }
         let changes = shared.resolve(proposal.writes)?;
         let bytes = encoded_len(&changes);
@@ -640,7 +640,7 @@ mod tests {
         for _ in 0..MAX_IN_FLIGHT {
             p.propose(proposal(0, &[], vec![put("a", "x")])).unwrap();
         }
-        assert!(matches!(p.propose(proposal(0, &[], vec![put("a", "x")])), Err(CommitError::Retry)));
+        assert!(matches!(p.propose(proposal(0, &[], vec![put("a", "x")])), Err(CommitError::Crowded(MAX_IN_FLIGHT))));
     }
 
     #[tokio::test]

@@ -186,6 +186,7 @@ fn a_stranger_is_not_heard_and_a_members_certificate_is_of_no_use_without_its_ke
     });
     let refused = heard.expect_err("a stolen certificate was accepted").to_string();
     assert!(refused.contains("alert"), "{refused}");
+    nodes.server(0).until_logged("who called at the members' port did not show a member's certificate");
     let old = Shown::with(&member, &member).call_with(port, &[&rustls::version::TLS12]);
     let refused = old.err().expect("TLS 1.2 is spoken").to_string();
     assert!(refused.contains("alert"), "{refused}");

@@ -64,7 +64,10 @@ fn is_refused_from_now_on(nodes: &Nodes, n: usize) {
         let said = root.call(method, path, body.as_ref()).refused(503);
         assert!(said.contains("was removed from its cluster"), "{method} {path}: {said}");
     }
-    // Nobody makes it serve by giving it the keys once more.
+    // It does not say that it has joined, nor does anybody make it serve by giving it the keys once more.
+    let join = json!({"leader_api_addr": nodes.url((n + 1) % 3)});
+    let said = root.call("POST", "sys/storage/raft/join", Some(&join)).refused(400);
+    assert!(said.contains("operator raft recover -rejoin"), "{said}");
     let said = root.call("PUT", "sys/unseal", Some(&json!({"key": nodes.share()}))).refused(400);
     assert!(said.contains("was removed from its cluster"), "{said}");
 }

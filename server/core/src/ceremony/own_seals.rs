@@ -65,7 +65,7 @@ impl Core {
                 Err(CommitError::Unknown(why)) => {
                     return Ok(Changed { doubt: Some(why.to_string()), left: Vec::new() });
                 }
-                Err(CommitError::Conflict(_) | CommitError::Retry) => {}
+                Err(CommitError::Conflict(_) | CommitError::Retry | CommitError::Crowded(_)) => {}
                 Err(e) => {
                     keys.keep(number, former, told_at);
                     return Err(failed(e));

@@ -7,6 +7,7 @@
 pub mod bench;
 mod breaker;
 mod health;
+mod pace;
 pub mod trial;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub use self::health::Health;
 
 use self::breaker::{Breaker, Way};
 use self::health::Figures;
+use self::pace::Pace;
 use crate::managed_keys::Seen;
 
 /// Calls at a time; a helper carries out half of them, so that it never waits for the next one. Each has a thread.
@@ -141,6 +143,7 @@ pub struct Device {
     /// Keys that were looked at, with the era and the time of it.
     keys: Mutex<HashMap<KeyRef, (usize, Instant, Arc<Seen>)>>,
     figures: Figures,
+    pace: Pace,
 }
 
 impl fmt::Debug for Device {
@@ -163,6 +166,7 @@ impl Device {
             info: Mutex::default(),
             keys: Mutex::default(),
             figures: Figures::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -280,19 +284,21 @@ impl Device {
     }
 
     async fn once<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         proves: Proves,
         act: Arc<impl Fn(&DeviceClient) -> Result<T, DeviceError> + Send + Sync + 'static>,
     ) -> Result<T, DeviceError> {
         let declared = self.declared();
-        let begun = Instant::now();
-        let asked = tokio::task::spawn_blocking(move || match &declared.client {
-            Ok(client) => act(client),
-            Err(why) => Err(DeviceError::config(why.clone())),
-        });
-        let result = asked.await.unwrap_or_else(|e| Err(DeviceError::new(Class::Failed, e.to_string())));
-        self.figures.note(&self.name, proves, begun.elapsed(), result.as_ref().err());
-        result
+        let device = self.clone();
+        let asks = move || {
+            let (result, took) = device.pace.times(|| match &declared.client {
+                Ok(client) => act(client),
+                Err(why) => Err(DeviceError::config(why.clone())),
+            });
+            device.figures.note(&device.name, proves, took, result.as_ref().err());
+            result
+        };
+        self.pace.carry_out(asks).await.unwrap_or_else(|panicked| Err(DeviceError::new(Class::Failed, panicked)))
     }
 
     fn busy(&self) -> DeviceError {

@@ -154,7 +154,7 @@ pub async fn transact<R>(store: &Store, mut run: impl FnMut(&mut Tx) -> Result<R
                     }
                 }
             }
-            Err(CommitError::Retry) => {
+            Err(CommitError::Retry | CommitError::Crowded(_)) => {
                 drop(latch);
                 tokio::time::sleep(Duration::from_millis(1 << (attempt as u32).min(6))).await;
             }
