@@ -2,24 +2,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use holdfast_tests::{Client, until};
+use holdfast_tests::until;
 use serde_json::json;
 
-use super::{LONG, all_lines};
+use super::{LONG, all_lines, series};
 use crate::cluster::disturbed::start_audited;
 
 /// A declared file.
 fn file(name: &str, path: &Path, more: &str) -> String {
     format!("audit \"file\" \"{name}\" {{\n options {{\n file_path = \"{}\"\n {more}\n }}\n}}\n", path.display())
-}
-
-/// A series of one device.
-fn series(root: &Client, name: &str, device: &str) -> f64 {
-    let page = root.get("sys/metrics?format=prometheus").expect(200).text();
-    let start = format!("{name}{{device=\"{device}/\"");
-    let line = page.lines().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {start} in {page}"));
-    line.rsplit_once(' ').expect("a value").1.parse().expect("a number")
 }
 
 #[test]
@@ -59,4 +52,31 @@ fn a_file_that_cannot_be_synced_refuses_says_so_and_is_opened_anew_until_its_dis
         lines.filter(|l| l["request"]["path"] == path).count()
     };
     assert!(told("kv/good") >= 4 && told("kv/refused0") >= 1);
+}
+
+#[test]
+fn a_file_whose_disk_hangs_holds_nobody_up_beside_another() {
+    let (nodes, faults) = start_audited(|folder| {
+        let other = file("other", &folder.join("other.log"), "durability = \"write\"");
+        file("main", &folder.join("audit.log"), "") + &other
+    });
+    let root = nodes.root(0);
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    root.post("kv/good", json!({"v": 1})).expect(204);
+    faults.slow_audit_disk(Duration::from_secs(20));
+    let start = Instant::now();
+    for n in 0..12 {
+        root.post(&format!("kv/{n}"), json!({"v": 1})).expect(204);
+    }
+    // The promise of the first one is waited for, two seconds at most; then it is known to be late.
+    assert!((2..15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    let failing = || series(&root, "holdfast_audit_device_failing", "main");
+    until(LONG, "a device that fails", || (failing() == 1.0).then_some(()));
+    assert_eq!(root.get("sys/health").json()["audit_devices_failing"], json!(1));
+    faults.slow_audit_disk(Duration::ZERO);
+    until(LONG, "a disk that is well", || (failing() == 0.0).then_some(()));
+    // Both have all of it.
+    let before = series(&root, "holdfast_audit_device_sync_count", "main");
+    root.post("kv/again", json!({"v": 1})).expect(204);
+    assert!(series(&root, "holdfast_audit_device_sync_count", "main") > before);
 }

@@ -1,14 +1,18 @@
 //! What becomes of a file device while the server runs: rotated, removed, on a full disk, declared otherwise.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use holdfast_tests::program::{command, run};
 use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Running, Setup, until};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{LONG, bare, lines};
+use super::{LONG, bare, lines, series};
 
 #[test]
 fn a_file_that_was_moved_away_is_opened_anew_at_sighup() {
@@ -32,8 +36,11 @@ fn a_file_that_was_removed_is_made_anew_with_its_mode_and_that_is_said() {
     until(LONG, "the file again", || log.exists().then_some(()));
     assert_eq!(fs::metadata(&log).expect("a file").permissions().mode() & 0o777, 0o600);
     running.server.until_logged("the audit file is not under its name any more");
-    running.root.get("secret/data/none").refused(404);
-    assert!(lines(&log).iter().any(|l| l["request"]["path"] == "secret/data/none"));
+    // It is there a moment before it is written to: its name is synced first.
+    until(LONG, "lines in the file", || {
+        running.root.get("secret/data/none").refused(404);
+        lines(&log).iter().any(|l| l["request"]["path"] == "secret/data/none").then_some(())
+    });
 }
 
 #[test]
@@ -109,4 +116,67 @@ fn what_the_configuration_declares_is_followed_at_sighup() {
     running.server.until_logged("the audit devices stay as they are");
     assert_eq!(paths(), ["file/", "second/"]);
     declare(&config, "the end of the second device", &|| paths() == ["file/"]);
+}
+
+/// Somebody has a pipe open for reading, and reads nothing by that.
+fn reader(pipe: &Path) -> File {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(pipe).expect("a pipe")
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nobody_up_beside_a_file() {
+    let running = bare("unsafe_allow_api_audit_creation = true");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pipe, good) = (folder.path().join("pipe"), folder.path().join("good.log"));
+    run(command("mkfifo").arg(&pipe)).good();
+    let device = |path: &Path| json!({ "type": "file", "options": { "file_path": path } });
+    // Whoever makes it is not held up either.
+    let refused = running.root.post("sys/audit/pipe", device(&pipe)).refused(400);
+    assert!(refused.contains("nobody reads from it"), "{refused}");
+    let idle = reader(&pipe);
+    for (name, path) in [("good", &good), ("pipe", &pipe)] {
+        running.root.post(&format!("sys/audit/{name}"), device(path)).expect(204);
+    }
+    let ask = |count: usize| {
+        for n in 0..count {
+            running.root.post(&format!("secret/data/{n}"), json!({ "data": { "a": "b" } })).expect(200);
+        }
+    };
+    // The kernel keeps 64 KiB; each request has two lines of more than half a KiB.
+    let start = Instant::now();
+    ask(200);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    let figure = |name: &str| series(&running.root, name, "pipe");
+    let failing = || {
+        let health = running.root.get("sys/health").json();
+        (figure("holdfast_audit_device_failing"), health["audit_devices_failing"].as_u64())
+    };
+    until(LONG, "a device that fails", || (failing() == (1.0, Some(1))).then_some(()));
+    assert!(figure("holdfast_audit_device_failures") >= 1.0 && figure("holdfast_audit_device_queue") <= 4096.0);
+    assert!(lines(&good).iter().filter(|l| l["request"]["path"] == "secret/data/199").count() == 2);
+
+    // Nor does it hold up a server that opens its files anew, with nobody at the other end.
+    drop(idle);
+    running.server.signal(Signal::HUP);
+    ask(5);
+    // Somebody reads again, and gets whole lines.
+    let mut reads = reader(&pipe);
+    let mut text = Vec::new();
+    until(LONG, "a new line in the pipe", || {
+        running.root.get("secret/data/again").refused(404);
+        let _nothing_there_yet = reads.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut new = whole.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("a whole line"));
+        new.any(|l| l["type"] == "response" && l["request"]["path"] == "secret/data/again").then_some(())
+    });
+    assert_eq!(failing(), (0.0, None));
+
+    // Without another device nothing is answered, in good time.
+    running.root.delete("sys/audit/good").expect(204);
+    drop(reads);
+    let start = Instant::now();
+    running.root.get("secret/data/0").refused(500);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

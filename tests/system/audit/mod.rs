@@ -12,8 +12,17 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_tests::{Running, Setup};
+use holdfast_tests::{Client, Running, Setup};
 use serde_json::Value;
+
+/// The value of a series of one device.
+#[track_caller]
+fn series(root: &Client, name: &str, device: &str) -> f64 {
+    let page = root.get("sys/metrics?format=prometheus").expect(200).text();
+    let start = format!("{name}{{device=\"{device}/\"");
+    let line = page.lines().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {start} in {page}"));
+    line.rsplit_once(' ').expect("a value").1.parse().expect("a number")
+}
 
 /// A loaded machine may take this.
 const LONG: Duration = Duration::from_secs(60);

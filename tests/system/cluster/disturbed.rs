@@ -27,7 +27,8 @@ const SLEPT_MS: u64 = 4;
 const PASSED_S: u64 = 5;
 const WRITE_FAILS: u64 = 6;
 const AUDIT_SYNC_FAILS: u64 = 7;
-const NUMBERS: u64 = 8;
+const AUDIT_SYNC_TAKES_MS: u64 = 8;
+const NUMBERS: u64 = 9;
 /// Of these nothing is undone when all is well again: what was slept was slept.
 const STAY: [u64; 2] = [SLEPT_MS, PASSED_S];
 
@@ -61,6 +62,11 @@ impl Faults {
     /// Let each write to a file at a certain place fail, as of a store.
     pub fn failing_writes(&self, fails: bool) {
         self.set(WRITE_FAILS, fails.into());
+    }
+
+    /// Let each sync of the audit log take so long, while the store's disk is well.
+    pub fn slow_audit_disk(&self, takes: Duration) {
+        self.set(AUDIT_SYNC_TAKES_MS, takes.as_millis() as i64);
     }
 
     /// Let each sync of the audit log fail, while the store's disk is well.

@@ -27,6 +27,7 @@ struct faults {
     long long passed_s;
     long long write_fails;
     long long audit_sync_fails;
+    long long audit_sync_takes_ms;
 };
 
 static volatile struct faults *faults;
@@ -133,9 +134,12 @@ static int is_audit_log(int file) {
 static int on_bad_disk(int (*real)(int), int file) {
     if (!faults) return real(file);
     long long ms = faults->sync_takes_ms;
-    if (faults->audit_sync_fails && is_audit_log(file)) {
-        errno = EIO;
-        return -1;
+    if ((faults->audit_sync_fails || faults->audit_sync_takes_ms) && is_audit_log(file)) {
+        if (faults->audit_sync_fails) {
+            errno = EIO;
+            return -1;
+        }
+        ms = faults->audit_sync_takes_ms;
     }
     struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
     if (ms > 0) nanosleep(&pause, 0);

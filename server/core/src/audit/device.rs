@@ -143,18 +143,14 @@ impl Device {
         }
     }
 
-    fn taken_by_file(
-        &self,
-        written: std::io::Result<Option<tokio::sync::oneshot::Receiver<bool>>>,
-        lines: &[u8],
-    ) -> Option<Appended> {
+    fn taken_by_file(&self, written: std::io::Result<Appended>, lines: &[u8]) -> Option<Appended> {
         match written {
-            Ok(None) => {
+            Ok(Appended::Done) => {
                 self.figures.took(count(lines));
                 Some(Appended::Done)
             }
             // Whoever tells the receiver counts them.
-            Ok(Some(receiver)) => Some(Appended::Local(receiver)),
+            Ok(other) => Some(other),
             Err(e) => {
                 self.figures.refused(&e);
                 None
@@ -216,7 +212,7 @@ impl Device {
     /// Writes that wait to be sent, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         match &self.sink {
-            Sink::File(_) => (0, 0),
+            Sink::File(file) => file.waiting(),
             Sink::Remote(remote) => remote.waiting(),
         }
     }

@@ -1,11 +1,11 @@
 //! The `file` audit device.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -19,8 +19,9 @@ use super::line::checkpoint_line;
 use super::opening::{Unopened, open_file};
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
+use super::stream::{Out, Stream};
 use super::syncer::Syncer;
-use super::{Disk, Figures};
+use super::{Appended, Disk, Figures};
 use crate::random;
 
 /// Appends lines to a file, stdout, or nothing.
@@ -41,6 +42,11 @@ pub struct FileDevice {
     /// When it was last tried to open a file that could not be opened.
     tried: Mutex<Option<Instant>>,
     syncer: Option<Arc<Syncer>>,
+    /// What is open is no regular file: a write could wait for whoever reads there.
+    streams: AtomicBool,
+    /// Writes there, from the first line on.
+    stream: OnceLock<Arc<Stream>>,
+    stdout: OnceLock<Out>,
     /// One for each thread that answers, or a few: what one of them writes does not keep the others waiting.
     queues: [Mutex<Queue>; QUEUES],
 }
@@ -125,27 +131,45 @@ impl FileDevice {
             figures,
             tried: Mutex::default(),
             syncer,
+            streams: AtomicBool::new(false),
+            stream: OnceLock::new(),
+            stdout: OnceLock::new(),
             queues: Default::default(),
         })
     }
 
-    /// Append lines (each with its line end). The receiver, if there is one, tells when they are synced.
-    pub fn append(&self, lines: &[u8], writes: bool) -> io::Result<Option<oneshot::Receiver<bool>>> {
+    /// Append lines (each with its line end).
+    pub fn append(&self, lines: &[u8], writes: bool) -> io::Result<Appended> {
         match self.target.place {
-            FilePlace::Discard => Ok(None),
-            FilePlace::Stdout => io::stdout().lock().write_all(lines).map(|()| None),
+            FilePlace::Discard => Ok(Appended::Done),
+            FilePlace::Stdout => self.stream()?.append(self.stdout.get_or_init(Out::stdout), lines),
+            FilePlace::File(_) if self.streams.load(Ordering::Relaxed) => self.append_to_stream(lines),
             FilePlace::File(_) => self.append_to_file(lines, unlinked(lines)?, writes),
         }
     }
 
-    fn append_to_file(
-        &self,
-        lines: &[u8],
-        unlinked: Vec<Unlinked>,
-        writes: bool,
-    ) -> io::Result<Option<oneshot::Receiver<bool>>> {
+    fn append_to_stream(&self, lines: &[u8]) -> io::Result<Appended> {
+        let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
+        self.stream()?.append(&Out::Open(file), lines)
+    }
+
+    fn stream(&self) -> io::Result<&Stream> {
+        if let Some(stream) = self.stream.get() {
+            return Ok(stream);
+        }
+        let _one_at_a_time = lock(&self.opening);
+        if self.stream.get().is_none() {
+            let _nobody_else_sets_it = self.stream.set(Stream::start(self.figures.clone())?);
+        }
+        self.stream.get().map(|stream| &**stream).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn append_to_file(&self, lines: &[u8], unlinked: Vec<Unlinked>, writes: bool) -> io::Result<Appended> {
         if self.file.load().is_none() {
             self.open_again()?;
+            if self.streams.load(Ordering::Relaxed) {
+                return self.append_to_stream(lines);
+            }
         }
         let (start, count) = (Instant::now(), unlinked.len());
         let file = {
@@ -158,10 +182,10 @@ impl FileDevice {
         self.figures.writes.since(start);
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
-        Ok(match (&self.syncer, wanted) {
-            (Some(syncer), Durability::Sync) => Some(syncer.request(&file, count)),
-            _ => None,
-        })
+        match (&self.syncer, wanted) {
+            (Some(syncer), Durability::Sync) => syncer.request(&file, count),
+            _ => Ok(Appended::Done),
+        }
     }
 
     /// After a sync that failed: what was written since the one before may have left the kernel without reaching the
@@ -175,17 +199,25 @@ impl FileDevice {
         }
     }
 
+    /// Whether its disk takes so long to sync that nobody waits for it.
+    pub fn is_late(&self) -> bool {
+        self.syncer.as_ref().is_some_and(|syncer| syncer.is_late())
+    }
+
+    /// Writes that wait for whoever reads where there is no regular file, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.stream.get().map_or((0, 0), |stream| stream.waiting())
+    }
+
     /// Append lines together with those of the requests that are answered at the same time. The receiver tells when
     /// they are written.
     ///
     /// A tenth of what a read costs was its write to the audit file, whatever the length: whoever comes first lets all
     /// that are ready to run on this thread add theirs. Each hashes its own before, while they are at hand.
-    pub fn append_together(
-        self: &Arc<Self>,
-        lines: &[u8],
-        figures: &Arc<Figures>,
-    ) -> io::Result<Option<oneshot::Receiver<bool>>> {
-        let alone = !matches!(self.target.place, FilePlace::File(_)) || self.target.durability.1 == Durability::Sync;
+    pub fn append_together(self: &Arc<Self>, lines: &[u8], figures: &Arc<Figures>) -> io::Result<Appended> {
+        let alone = !matches!(self.target.place, FilePlace::File(_))
+            || self.target.durability.1 == Durability::Sync
+            || self.streams.load(Ordering::Relaxed);
         let runtime = match tokio::runtime::Handle::try_current() {
             Ok(r) if !alone => r,
             _ => return self.append(lines, false),
@@ -209,7 +241,7 @@ impl FileDevice {
                 device.write_queue(&device.queues[own], &figures);
             });
         }
-        Ok(Some(receiver))
+        Ok(Appended::Local(receiver))
     }
 
     fn write_queue(&self, queue: &Mutex<Queue>, figures: &Figures) {
@@ -224,7 +256,11 @@ impl FileDevice {
             return;
         }
         let count = unlinked.len();
-        let written = self.append_to_file(&lines, unlinked, false);
+        // What is no regular file any more has it when it tells so.
+        let written = match self.append_to_file(&lines, unlinked, false) {
+            Ok(Appended::Remote(_)) => Err(io::ErrorKind::WouldBlock.into()),
+            other => other,
+        };
         match &written {
             Ok(_) => figures.took(count),
             Err(e) => figures.refused(e),
@@ -368,6 +404,7 @@ impl FileDevice {
     /// Go on behind what is in the file, or what the store says was the last line.
     fn take_up(&self, chained: &mut Chained, path: &Path, file: &File) -> io::Result<()> {
         let now = file.metadata()?;
+        self.streams.store(!now.is_file(), Ordering::Relaxed);
         if !now.is_file() {
             chained.chain = None;
             return Ok(());
@@ -486,6 +523,9 @@ fn tail(path: &Path, of: &Metadata) -> io::Result<Tail> {
 
 impl Drop for FileDevice {
     fn drop(&mut self) {
+        if let Some(stream) = self.stream.get() {
+            stream.close();
+        }
         if let Some(syncer) = &self.syncer {
             syncer.close();
         }
@@ -499,6 +539,13 @@ mod tests {
     use holdfast_chain::{PublicKeys, Signer};
 
     use super::*;
+
+    fn told(appended: Appended) -> oneshot::Receiver<bool> {
+        match appended {
+            Appended::Synced(receiver) | Appended::Local(receiver) | Appended::Remote(receiver) => receiver,
+            Appended::Done => panic!("it is told later"),
+        }
+    }
 
     fn device(path: &str) -> Arc<FileDevice> {
         let durability = (Durability::Sync, Durability::Write);
@@ -520,8 +567,8 @@ mod tests {
                 tokio::spawn(async move {
                     for n in 0..20 {
                         let line = format!("{{\"is\":\"{task} {n} {}\"}}\n", "x".repeat(task * 37));
-                        let written = device.append_together(line.as_bytes(), &figures).unwrap().expect("it is told");
-                        assert!(written.await.unwrap());
+                        let written = device.append_together(line.as_bytes(), &figures).unwrap();
+                        assert!(told(written).await.unwrap());
                     }
                 })
             })
@@ -597,8 +644,7 @@ mod tests {
     fn a_pipe_takes_lines_and_more_than_the_kernel_takes_at_once_are_one_chain() {
         let (mut reader, writer) = io::pipe().unwrap();
         let piped = device(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
-        let synced = piped.append(b"{\"a\":1}\n{\"a\":2}\n", true).unwrap().expect("it is told");
-        assert!(synced.blocking_recv().unwrap());
+        assert!(matches!(piped.append(b"{\"a\":1}\n{\"a\":2}\n", true).unwrap(), Appended::Done));
         let mut read = [0; 64];
         let n = reader.read(&mut read).unwrap();
         assert_eq!(&read[..n], b"{\"a\":1}\n{\"a\":2}\n");
@@ -615,19 +661,48 @@ mod tests {
         assert_eq!((report.lines, report.checkpoints), (3 * PIECES as u64 + 2, 1));
     }
 
-    #[tokio::test]
-    async fn a_refusal_is_told_to_all_whose_lines_were_in_it() {
-        let (device, figures) = (device("/dev/full"), Figures::of("full/"));
-        let waiting: Vec<_> =
-            (0..5).map(|_| device.append_together(b"{}\n", &figures).unwrap().expect("it is told")).collect();
-        for written in waiting {
-            assert!(!written.await.unwrap());
+    #[test]
+    fn a_pipe_that_nobody_reads_refuses_in_time_and_gets_whole_lines_when_somebody_does() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let piped = device(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        let line = |n: usize| format!("{{\"n\":{n},\"x\":\"{}\"}}\n", "x".repeat(6000)).into_bytes();
+        let (mut taken, mut waiting) = (0, Vec::new());
+        for n in 0..40 {
+            match piped.append(&line(n), true).unwrap() {
+                Appended::Done => taken += 1,
+                other => waiting.push(told(other)),
+            }
         }
-        // One that cannot wait is told at once.
-        let together = std::thread::spawn({
-            let (device, figures) = (device.clone(), figures.clone());
-            move || device.append_together(b"{}\n", &figures).err().map(|e| e.kind())
-        });
-        assert_eq!(together.join().unwrap(), Some(io::ErrorKind::StorageFull));
+        assert!(taken >= 8 && waiting.len() >= 20, "{taken} {}", waiting.len());
+        assert_eq!(piped.waiting().0, waiting.len());
+        for waits in waiting {
+            assert!(!waits.blocking_recv().unwrap(), "its time is over");
+        }
+        assert!(piped.figures.is_failing());
+        // The line that was begun is finished before another one comes.
+        let next = piped.append(&line(40), true).unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(&line(40)) {
+            let mut read = [0; 4096];
+            let n = reader.read(&mut read).unwrap();
+            text.extend_from_slice(&read[..n]);
+        }
+        assert!(told(next).blocking_recv().unwrap());
+        let text = String::from_utf8(text).unwrap();
+        let numbers: Vec<u64> = text
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap_or_else(|e| panic!("{e}: {l:.40}")))
+            .map(|l| l["n"].as_u64().unwrap())
+            .collect();
+        assert_eq!(numbers.last(), Some(&40));
+        assert!(numbers.is_sorted() && !piped.figures.is_failing());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_at_once() {
+        let (device, figures) = (device("/dev/full"), Figures::of("full/"));
+        for refused in [device.append_together(b"{}\n", &figures), device.append(b"{}\n", true)] {
+            assert_eq!(refused.err().map(|e| e.kind()), Some(io::ErrorKind::StorageFull));
+        }
     }
 }

@@ -15,6 +15,7 @@ mod remote;
 pub(crate) mod sealing;
 pub(crate) mod signing;
 mod spool;
+mod stream;
 mod syncer;
 pub(crate) mod table;
 pub(crate) mod watch;
@@ -64,7 +65,9 @@ pub type Devices = Vec<Arc<Device>>;
 /// What is to be waited for until a line counts as accepted.
 pub struct Pending {
     accepted: bool,
-    /// Files: these are waited for, since they are as fast as the disk is.
+    /// Files that promise the line to be on the disk: one of them is waited for, unless none keeps its promise in time.
+    synced: Vec<oneshot::Receiver<bool>>,
+    /// Files that are about to have it: these are waited for, since they are as fast as memory is.
     local: Vec<oneshot::Receiver<bool>>,
     /// Others: one is enough, where no file has accepted the line.
     remote: Vec<oneshot::Receiver<bool>>,
@@ -73,19 +76,22 @@ pub struct Pending {
 impl Pending {
     /// No device of this machine has the line: whether another one accepts it is to be seen before anything is done.
     pub fn is_on_its_way(&self) -> bool {
-        !self.accepted && self.local.is_empty()
+        !self.accepted && self.local.is_empty() && self.synced.is_empty()
     }
 }
 
 /// Nothing was written, and nobody has to accept it.
 impl Default for Pending {
     fn default() -> Pending {
-        Pending { accepted: true, local: Vec::new(), remote: Vec::new() }
+        Pending { accepted: true, synced: Vec::new(), local: Vec::new(), remote: Vec::new() }
     }
 }
 
 /// Both lines of a usual request.
 const LINES_BYTES: usize = 4096;
+/// How long a sync is waited for where another device has the line. A disk that takes longer is waited for no more
+/// until it is ready.
+const SYNC_WITHIN: Duration = Duration::from_secs(2);
 /// How long what is still to be sent is waited for when the server is sealed.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -253,6 +259,10 @@ fn write(
         make(device, &mut buffer);
         match append(device, &buffer, !some) {
             Some(Appended::Done) => (pending.accepted, some) = (true, true),
+            Some(Appended::Synced(receiver)) => {
+                pending.synced.push(receiver);
+                some = true;
+            }
             Some(Appended::Local(receiver)) => {
                 pending.local.push(receiver);
                 some = true;
@@ -261,8 +271,7 @@ fn write(
             None => {}
         }
     }
-    let refused_by_all = !pending.accepted && pending.local.is_empty() && pending.remote.is_empty();
-    if refused_by_all { Err(refused()) } else { Ok(pending) }
+    if pending.is_on_its_way() && pending.remote.is_empty() { Err(refused()) } else { Ok(pending) }
 }
 
 /// How many lines these are.
@@ -273,9 +282,11 @@ fn count(lines: &[u8]) -> usize {
 /// What became of lines at a device that did not refuse them.
 pub enum Appended {
     Done,
-    /// They will be written, or synced as the device promises.
+    /// They are written, and will be synced as the device promises.
+    Synced(oneshot::Receiver<bool>),
+    /// They will be written at once.
     Local(oneshot::Receiver<bool>),
-    /// They will be sent.
+    /// They will be sent, or be there when whoever is slow lets them.
     Remote(oneshot::Receiver<bool>),
 }
 
@@ -284,16 +295,35 @@ pub fn refused() -> Error {
     Error::Status(500, vec!["internal error".into()])
 }
 
-/// Wait until the lines are accepted as their devices promise.
+/// Wait until a device has done all that it promised: one that syncs has synced, where there is one. Only when each of
+/// these has failed, or none was ready in time, is the word of another enough: a slow disk is not to stop the server
+/// while another device has the line.
 pub async fn accepted(mut pending: Pending) -> Result<()> {
     for local in std::mem::take(&mut pending.local) {
         pending.accepted |= local.await.unwrap_or(false);
     }
-    if pending.accepted || first_of(pending.remote).await { Ok(()) } else { Err(refused()) }
+    if !pending.synced.is_empty() {
+        let others = pending.accepted || !pending.remote.is_empty();
+        let synced = first_of(&mut pending.synced);
+        let done = match others {
+            false => synced.await,
+            true => tokio::time::timeout(SYNC_WITHIN, synced).await.unwrap_or(false),
+        };
+        if done {
+            return Ok(());
+        }
+    }
+    if pending.accepted {
+        return Ok(());
+    }
+    let mut waiting = pending.remote;
+    // These may still be ready before the others are.
+    waiting.append(&mut pending.synced);
+    if first_of(&mut waiting).await { Ok(()) } else { Err(refused()) }
 }
 
-/// Whether one of them says yes, as soon as one does.
-async fn first_of(mut waiting: Vec<oneshot::Receiver<bool>>) -> bool {
+/// Whether one of them says yes, as soon as one does. Those that have said nothing yet are left.
+async fn first_of(waiting: &mut Vec<oneshot::Receiver<bool>>) -> bool {
     poll_fn(|cx| {
         let mut yes = false;
         waiting.retain_mut(|receiver| match Pin::new(receiver).poll(cx) {

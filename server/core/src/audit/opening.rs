@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use holdfast_hsm::{FileUse, with_reason};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Why a file cannot be opened.
 #[derive(Debug)]
@@ -69,9 +71,17 @@ pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> 
     let new_folders = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).count();
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| folder_error(folder, e))?;
-    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).open(path);
-    let file = file.map_err(|e| unopened(Why::Open(with_reason(e, path, FileUse::Write))))?;
+    // A pipe that nobody reads yet would hold up whoever opens it, and one that is full whoever writes.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).custom_flags(flags).open(path);
+    let file = file.map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::NXIO) => unopened(Why::Open(io::Error::new(e.kind(), "nobody reads from it"))),
+        _ => unopened(Why::Open(with_reason(e, path, FileUse::Write))),
+    })?;
     let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
+    if found.is_file() {
+        rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(|e| unopened(Why::Open(e.into())))?;
+    }
     if let Some(folders) = within {
         // What it is now, whatever became of the links since.
         let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));

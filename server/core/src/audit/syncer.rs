@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Figures;
+use super::{Appended, Figures, SYNC_WITHIN};
 
 /// How long a sync waits for others to join it.
 const GATHER: Duration = Duration::from_micros(150);
+/// Writes that wait for a sync, at most.
+const WAITING: usize = 4096;
 
 /// A thread that syncs for all who wait.
 pub struct Syncer {
@@ -26,7 +28,15 @@ struct SyncState {
     waiting: Vec<(oneshot::Sender<bool>, usize)>,
     /// That they were written to: two if the file was opened again meanwhile.
     files: Vec<Arc<File>>,
+    /// When the sync that is under way has begun.
+    since: Option<Instant>,
     closed: bool,
+}
+
+impl SyncState {
+    fn is_late(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() > SYNC_WITHIN)
+    }
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,20 +52,29 @@ impl Syncer {
     }
 
     /// The receiver tells when what is written to the file by now is synced; so many lines of it count as taken then.
-    pub fn request(&self, file: &Arc<File>, lines: usize) -> oneshot::Receiver<bool> {
+    pub fn request(&self, file: &Arc<File>, lines: usize) -> io::Result<Appended> {
         let (sender, receiver) = oneshot::channel();
-        let first = {
+        let (first, late) = {
             let mut state = lock(&self.state);
+            if state.waiting.len() >= WAITING {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "its disk does not sync what was written"));
+            }
             state.waiting.push((sender, lines));
             if !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
                 state.files.push(file.clone());
             }
-            state.waiting.len() == 1
+            (state.waiting.len() == 1, state.is_late())
         };
         if first {
             self.wake.notify_one();
         }
-        receiver
+        // Nobody waits for a disk that hangs, unless no other device has the line.
+        Ok(if late { Appended::Remote(receiver) } else { Appended::Synced(receiver) })
+    }
+
+    /// Whether a sync takes so long that nobody waits for it.
+    pub fn is_late(&self) -> bool {
+        lock(&self.state).is_late()
     }
 
     /// End when all who wait were told.
@@ -79,10 +98,12 @@ impl Syncer {
             thread::sleep(GATHER);
             let (waiting, files) = {
                 let mut state = lock(&self.state);
+                state.since = Some(Instant::now());
                 (std::mem::take(&mut state.waiting), std::mem::take(&mut state.files))
             };
             let start = Instant::now();
             let synced = files.iter().try_for_each(|file| sync(file));
+            lock(&self.state).since = None;
             self.figures.syncs.since(start);
             match &synced {
                 Ok(()) => {

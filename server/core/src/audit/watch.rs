@@ -34,7 +34,12 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                 tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
                 device.reopen();
             }
-            if device.figures.is_unsynced() {
+            if file.is_late() {
+                device.figures.is_not_synced(
+                    0,
+                    &"a sync takes more than 2 s: nobody waits for it while another device has the lines",
+                );
+            } else if device.figures.is_unsynced() {
                 file.recover();
             }
             if let Err(e) = file.seal(false) {
