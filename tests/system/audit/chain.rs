@@ -37,6 +37,13 @@ pub fn verify(running: &Running, key: &Path, checkpoints: Option<&Path>, files: 
     (output.code, output.stdout + &output.stderr)
 }
 
+/// SHA-256 in hex.
+fn sha256(text: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), text).expect("a file");
+    run(command("sha256sum").arg(file.path())).good().split(' ').next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_done_to_it() {
     let running = Running::start(Setup::shamir().without_tls());
@@ -65,6 +72,47 @@ fn the_chain_goes_on_over_a_crash_a_rotation_and_a_new_key_and_shows_what_was_do
     let wrong = 1 + all_lines(&log).iter().position(|l| l["request"]["path"] == "secret/data/2").expect("a line");
     let (code, text) = verify(&running, &key, None, &[&changed]);
     assert!(code == Some(1) && text.contains(&format!("changed.log:{wrong}:")), "{text}");
+
+    // One taken out, two in the other order: at the line where the wrong one stands. Of the sealed part, and behind the
+    // first checkpoint too, with the public key alone.
+    let lines: Vec<&str> = whole.lines().collect();
+    let is_checkpoint = |line: &&str| line.contains("\"type\":\"checkpoint\"");
+    let sealed_by = lines.iter().position(is_checkpoint).expect("a checkpoint");
+    let forger = |name: &str, lines: &[String]| {
+        let path = running.site.folder().join(name);
+        fs::write(&path, lines.join("\n") + "\n").expect("a file");
+        path
+    };
+    let owned = || lines.iter().map(|l| (*l).to_owned()).collect::<Vec<String>>();
+    for n in [1, 4, sealed_by - 2] {
+        let (mut removed, mut moved) = (owned(), owned());
+        removed.remove(n);
+        moved.swap(n, n + 1);
+        for (name, forged) in [("removed.log", removed), ("moved.log", moved)] {
+            let (code, text) = verify(&running, &key, None, &[&forger(name, &forged)]);
+            assert!(code == Some(1) && text.contains(&format!("{name}:{}:", n + 1)), "{n}: {text}");
+        }
+    }
+    // Whoever changes a line and makes all hashes behind it anew cannot sign the checkpoint.
+    let (mut forged, mut renamed) = (owned(), Vec::new());
+    forged[wrong - 1] = forged[wrong - 1].replacen("secret/data/2", "secret/data/9", 1);
+    for n in wrong..forged.len() {
+        let (before, now) = (sha256(lines[n - 1]), sha256(&forged[n - 1]));
+        assert!(lines[n].contains(&before), "line {n} names the one before");
+        forged[n] = forged[n].replace(&format!("\"prev\":\"{before}\""), &format!("\"prev\":\"{now}\""));
+        renamed.push((before, now));
+    }
+    let at = |name: &str| format!("{name}:{}:", sealed_by + 1);
+    let (code, text) = verify(&running, &key, None, &[&forger("forged.log", &forged)]);
+    assert!(code == Some(1) && text.contains(&at("forged.log")) && text.contains("forged"), "{text}");
+    // Nor one over the new hashes.
+    let (before, now) = renamed
+        .iter()
+        .find(|(before, _)| lines[sealed_by].contains(&format!("\"head\":\"{before}")))
+        .expect("its head");
+    forged[sealed_by] = forged[sealed_by].replace(before, now);
+    let (code, text) = verify(&running, &key, None, &[&forger("signed.log", &forged)]);
+    assert!(code == Some(1) && text.contains(&at("signed.log")) && text.contains("signature"), "{text}");
 
     // Nothing but the files is needed: no server, no token.
     let mut alone = command(holdfast());
