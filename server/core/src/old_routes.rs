@@ -1,12 +1,14 @@
 //! `sys/rekey`, `sys/rekey-recovery-key` and `sys/generate-root`: the acts of key holders as Vault has them,
-//! for whoever comes without a token. Strict JSON, bare answers, and no audit line, which is why a listener
-//! must allow them by name. The routes that ask for a token are `sys/rotate/*` and `sys/generate-root-token/*`.
+//! for whoever comes without a token, which is why a listener must allow them by name. Strict JSON, bare answers. Nobody
+//! is known who asks: the audit log has what changes something as an act of the server, once before it is done, without
+//! which it is not done, and again with what came of it. The routes that ask for a token are `sys/rotate/*` and `sys/generate-root-token/*`.
 
 use std::sync::Arc;
 
 use holdfast_hsm::memory::Secret;
 use holdfast_sdk::{Map, Value};
 
+use crate::audit::Act;
 use crate::bare::{BareRequest, strict_bool, strict_int, strict_list, strict_object, strict_text};
 use crate::ceremony::{self, Asked, Attempt, Outcome, Progress, Target};
 use crate::init::root_token;
@@ -21,6 +23,8 @@ pub struct OldRoutes {
     pub rekey: bool,
     pub generate_root: bool,
 }
+
+const REFUSED: &str = "refused to somebody without a token";
 
 type Shown = Result<Option<Map<String, Value>>, Refusal>;
 
@@ -50,11 +54,22 @@ impl Core {
             Ok(b) => b,
             Err(text) => return Some(Answer::error(400, &text)),
         };
+        if verb != "read"
+            && let Err(refused) = self.announce(r.path, verb).await
+        {
+            return Some(refused);
+        }
         let shown = match target {
             Some(Target::Recovery) if !self.has_device() => Err(Refusal(400, "recovery rekeying not supported".into())),
             Some(target) => self.rekey(target, (verb, tail), &body).await,
             None => self.old_generation((verb, tail), &body).await,
         };
+        if let Err(Refusal(_, text)) = &shown
+            && verb != "read"
+            && let Some(open) = self.open()
+        {
+            self.did(&open, vec![self.about_node(r.path, REFUSED).failed(text)]);
+        }
         Some(match shown {
             Ok(Some(map)) => Answer::bare(200, &map),
             Ok(None) => Answer::json(204, Vec::new()),
@@ -63,6 +78,19 @@ impl Core {
                 Answer::error(status, &text.replace("rotate seal", "rekey seal").replace("rotation", "rekey"))
             }
         })
+    }
+
+    /// Let the audit log have what is about to be done. Else nothing is done.
+    async fn announce(&self, path: &str, verb: &str) -> std::result::Result<(), Answer> {
+        let Some(open) = self.open() else { return Ok(()) };
+        let cause = match (verb, path.rsplit('/').next()) {
+            ("delete", _) => "somebody without a token takes back what was begun or given",
+            (_, Some("update" | "verify")) => "somebody without a token gives a share",
+            _ => "somebody without a token begins it",
+        };
+        let operation = if verb == "delete" { "delete" } else { "update" };
+        let act = Act::new(operation, path, cause).plain("node", self.node_id().unwrap_or("node"));
+        self.will_do(&open, act).await.map_err(|e| Answer::failure(&e))
     }
 
     async fn rekey(self: &Arc<Self>, target: Target, route: (&str, &str), body: &Map<String, Value>) -> Shown {
@@ -113,8 +141,7 @@ impl Core {
         })
     }
 
-    /// The routes leave no line of a request: one of what the server did for the holders of shares says that there are
-    /// new ones.
+    /// There are new shares.
     fn tell_of_rekey(self: &Arc<Self>, target: Target, tail: &str, outcome: &Outcome) {
         let cause = match outcome {
             Outcome::More(_) => return,
@@ -160,7 +187,6 @@ impl Core {
                     let store = |tx: &mut crate::tx::Tx| root_token(tx, made.token.expose(), clock::now());
                     self.transact(&open, store).await.map_err(failed)?;
                     tracing::warn!("a root token was made by shares, through sys/generate-root");
-                    // The routes leave no line of a request: this one is of what the server did for them.
                     let cause = "holders of shares made a root token, without a token of their own";
                     self.did(&open, vec![self.about_node("sys/generate-root/update", cause)]);
                 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use holdfast_core::audit::DeviceConfig;
@@ -315,6 +316,25 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     assert_eq!(bare(&server.core, all, "PUT", "sys/rekey/init", wrong).await.0, 400);
     let (status, begun) = bare(&server.core, all, "PUT", "sys/rekey/init", asked).await;
     assert_eq!(status, 200, "{begun}");
+    // Without a device that takes the line no share is taken, nothing is begun and nothing ended.
+    let device = |path: &Path| vec![DeviceConfig::file("file/", path)];
+    server.core.declare_audit(device(Path::new("/dev/full"))).await;
+    let first = json!({"key": server.shares[0], "nonce": begun["nonce"]});
+    for (method, path, body) in [
+        ("PUT", "sys/rekey/update", first),
+        ("DELETE", "sys/rekey/init", Value::Null),
+        ("PUT", "sys/generate-root/attempt", json!({})),
+    ] {
+        let (status, refused) = bare(&server.core, all, method, path, body).await;
+        assert_eq!((status, &refused["errors"][0]), (500, &json!("internal error")), "{method} {path}");
+    }
+    server.core.declare_audit(device(log.path())).await;
+    let (_, now) = bare(&server.core, all, "GET", "sys/rekey/init", Value::Null).await;
+    assert_eq!((&now["nonce"], &now["progress"]), (&begun["nonce"], &json!(0)));
+    assert_eq!(bare(&server.core, all, "GET", "sys/generate-root/attempt", Value::Null).await.1["started"], false);
+    let wrong = json!({"key": server.shares[0], "nonce": "another"});
+    assert_eq!(bare(&server.core, all, "PUT", "sys/rekey/update", wrong).await.0, 400);
+
     let mut last = Value::Null;
     for share in &server.shares {
         let body = json!({"key": share, "nonce": begun["nonce"]});
@@ -324,8 +344,14 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     }
     assert_eq!(last["complete"], true);
     let fresh = keys(&last);
-    let told = until_told(&log, "sys/rekey/update", 1).await;
-    assert_eq!(told, ["holders of shares replaced them, without a token"]);
+    let told = until_told(&log, "sys/rekey/update", 5).await;
+    let given = "somebody without a token gives a share";
+    let refused = "refused to somebody without a token";
+    assert_eq!(told, [given, refused, given, given, "holders of shares replaced them, without a token"]);
+    // What was not understood leaves none.
+    let told = until_told(&log, "sys/rekey/init", 3).await;
+    let begins = "somebody without a token begins it";
+    assert_eq!(told, [begins, refused, begins]);
     let (_, begun) = bare(&server.core, all, "PUT", "sys/generate-root/attempt", json!({})).await;
     for share in &fresh[1..] {
         let body = json!({"key": share, "nonce": begun["nonce"]});
@@ -336,7 +362,8 @@ async fn the_old_routes_act_without_a_token_where_a_listener_allows_them_and_now
     let token = server.write("sys/decode-token", covered).await.expect(200)["data"]["token"].clone();
     let own = ask(&server.core, token.as_str().unwrap(), Operation::Read, "auth/token/lookup-self", Value::Null).await;
     assert_eq!(own.expect(200)["data"]["policies"], json!(["root"]));
-    until_told(&log, "sys/generate-root/update", 1).await;
+    let told = until_told(&log, "sys/generate-root/update", 3).await;
+    assert_eq!(told[2], "holders of shares made a root token, without a token of their own");
     server.core.seal_now().await;
     assert_eq!(bare(&server.core, all, "GET", "sys/rekey/init", Value::Null).await.0, 503);
     server.unseal(&fresh[..2]).await.unwrap();
@@ -413,9 +440,11 @@ async fn recovery_shares_are_replaced_by_the_old_routes_verified_and_kept_under_
     assert!(status == 200 && anew["nonce"] != *nonce, "{anew}");
     let done = give("verify", anew["nonce"].clone(), fresh[1..].to_vec()).await;
     assert_eq!(done["complete"], true, "{done}");
-    let told = until_told(&log, "sys/rekey-recovery-key/update", 1).await;
-    assert!(told[0].contains("count once they are given back"), "{told:?}");
-    until_told(&log, "sys/rekey-recovery-key/verify", 1).await;
+    let told = until_told(&log, "sys/rekey-recovery-key/update", 3).await;
+    assert!(told[2].contains("count once they are given back"), "{told:?}");
+    // Two wrong ones, of which the last was refused; a new beginning; two good ones.
+    let told = until_told(&log, "sys/rekey-recovery-key/verify", 7).await;
+    assert!(told.iter().any(|t| t.contains("takes back")) && told[6].contains("count from now on"), "{told:?}");
 
     // What replaces these is encrypted, and kept.
     let asked = json!({"secret_shares": 1, "secret_threshold": 1, "pgp_keys": [public_key()], "backup": true});

@@ -183,6 +183,25 @@ impl Broker {
 }
 
 impl Core {
+    /// Write down what the server is about to do for somebody without a token, and wait until a device has it.
+    ///
+    /// # Errors
+    /// None takes it: it must not be done.
+    pub(crate) async fn will_do(&self, open: &Open, act: Act) -> Result<()> {
+        if open.audit.devices().is_empty() {
+            return Ok(());
+        }
+        let taken = match open.audit.tell(&[act]) {
+            Ok(pending) => accepted(pending).await,
+            Err(e) => Err(e),
+        };
+        match taken {
+            Ok(()) => self.metrics.own_lines.add(1),
+            Err(_) => self.metrics.audit_failures.add(1),
+        }
+        taken
+    }
+
     /// Write down what the server has done by itself. Nobody waits.
     pub(crate) fn did(self: &Arc<Self>, open: &Arc<Open>, mut acts: Vec<Act>) {
         if acts.is_empty() || open.audit.devices().is_empty() {
