@@ -274,6 +274,9 @@ impl Core {
         if let Some(used) = self.fullest_audit_disk() {
             set("audit_disk_used_percent", used.into());
         }
+        if let Some(used) = self.fullest_audit_spool() {
+            set("audit_spool_used_percent", used.into());
+        }
         let failing = self.failing_audit_devices();
         if failing > 0 {
             set("audit_devices_failing", failing.into());
@@ -300,6 +303,14 @@ impl Core {
         let open = self.open_to_read()?;
         let devices = open.audit.devices();
         let used = devices.iter().filter_map(|d| d.figures.disk()).map(|disk| disk.used_percent);
+        used.max().filter(|used| *used >= crate::audit::watch::WARN_AT[0])
+    }
+
+    /// The same of the spools.
+    fn fullest_audit_spool(&self) -> Option<u64> {
+        let open = self.open_to_read()?;
+        let devices = open.audit.devices();
+        let used = devices.iter().filter_map(|d| d.spooled()).map(|spool| spool.used_percent);
         used.max().filter(|used| *used >= crate::audit::watch::WARN_AT[0])
     }
 

@@ -99,6 +99,11 @@ pub struct Metrics {
     pub own_lines: Counter,
     pub own_line_failures: Counter,
     pub own_lines_lost: Counter,
+    /// Tokens that were looked up for requests.
+    pub token_lookups: Counter,
+    /// Policies that were read and written by routes.
+    pub policies_read: Counter,
+    pub policies_written: Counter,
     pub tokens_created: Counter,
     pub tokens_expired: Counter,
     pub connections: Gauge,
@@ -276,6 +281,11 @@ impl Metrics {
         // A token is stored in the commit that makes it: none is ever pending.
         one("vault_token_create_count", "counter", "Tokens made.", made);
         one("vault_token_store_count", "counter", "Tokens made.", made);
+        let looked_up = self.token_lookups.get() as f64;
+        one("vault_token_lookup_count", "counter", "Tokens looked up for requests.", looked_up);
+        let (read, written) = (self.policies_read.get() as f64, self.policies_written.get() as f64);
+        one("vault_policy_get_policy_count", "counter", "Policies read by sys/policies/acl and sys/policy.", read);
+        one("vault_policy_set_policy_count", "counter", "Policies written there.", written);
         one(
             "holdfast_tokens_expired",
             "counter",
@@ -410,7 +420,7 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     });
     of("holdfast_audit_device_queue", "gauge", "Writes that wait to be sent.", |d| Some(d.waiting.0 as f64));
     of("holdfast_audit_device_queue_bytes", "gauge", "Their bytes.", |d| Some(d.waiting.1 as f64));
-    of("holdfast_audit_disk_used_percent", "gauge", "Of a file's disk, what is in use.", |d| {
+    of("holdfast_audit_disk_used_percent", "gauge", "Of the disk of a file or a spool, what is in use.", |d| {
         Some(d.figures.disk()?.used_percent as f64)
     });
     of("holdfast_audit_disk_free_bytes", "gauge", "What is left of it for the server.", |d| {
@@ -425,6 +435,9 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
     of("holdfast_audit_spool_bytes", "gauge", "Their bytes.", |d| Some(d.spool?.bytes as f64));
     of("holdfast_audit_spool_max_bytes", "gauge", "Bytes that a spool has room for.", |d| {
         Some(d.spool?.max_bytes as f64)
+    });
+    of("holdfast_audit_spool_used_percent", "gauge", "Of a spool's room, what is in use.", |d| {
+        Some(d.spool?.used_percent as f64)
     });
     of("holdfast_audit_spool_oldest_seconds", "gauge", "Age of the oldest line that the peer was not handed.", |d| {
         Some(d.spool?.oldest_secs as f64)

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Client, Running, Server, Setup, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -313,4 +314,37 @@ fn options_of_a_spool_that_are_wrong_are_refused_by_name() {
     // The folder of one that was disabled is free for the next.
     running.root.delete("sys/audit/peer").expect(204);
     enable("next", "socket", json!({ "spool_path": place.spool() })).expect(204);
+}
+
+#[test]
+fn a_spool_and_a_disk_of_a_spool_that_fill_up_are_told_by_log_metric_and_health() {
+    let place = Place::new();
+    let disk = Tmpfs::mount(&place.spool(), 20);
+    let running = place.server("spool_max_bytes = \"1048576\"");
+    let told = |name: &str| running.root.get("sys/health").expect(200).json()[name].as_u64();
+    // Each line is of some KiB; the peer was never there.
+    let data: serde_json::Map<String, Value> = (0..40).map(|n| (format!("key{n}"), json!("value"))).collect();
+    let fill = |percent: f64| {
+        until(LONG, "a spool that fills up", || {
+            let is_full = figure(&running.root, "holdfast_audit_spool_used_percent") >= percent;
+            (!is_full).then(|| running.root.post("secret/data/a", json!({ "data": data })).expect(200));
+            is_full.then_some(())
+        });
+    };
+    assert_eq!((told("audit_spool_used_percent"), told("audit_disk_used_percent")), (None, None));
+    fill(80.0);
+    running.server.until_logged("an audit spool fills up");
+    assert!(told("audit_spool_used_percent").is_some_and(|used| used >= 80));
+    fill(95.0);
+    running.server.until_logged("an audit spool is nearly full");
+    assert_eq!(told("audit_disk_used_percent"), None);
+    let ballast = disk.fill(3 << 20);
+    running.server.until_logged("the disk of the audit log fills up");
+    until(LONG, "80 %", || told("audit_disk_used_percent").filter(|used| (80..95).contains(used)));
+    assert!(figure(&running.root, "holdfast_audit_disk_used_percent") >= 80.0);
+    drop(ballast);
+    // Room comes back with a peer that takes the lines.
+    let peer = Peer::default();
+    peer.listen(&place.socket(), usize::MAX);
+    until(LONG, "room", || told("audit_spool_used_percent").is_none().then_some(()));
 }

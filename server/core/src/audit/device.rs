@@ -8,7 +8,7 @@ use super::line::{self, Hasher};
 use super::options::{DeviceConfig, Target};
 use super::remote::{Peer, Remote};
 use super::sealing::Sealing;
-use super::{Appended, Broker, Figures, Spooled, count};
+use super::{Appended, Broker, Disk, Figures, Spooled, count};
 
 /// What audit devices may be.
 #[derive(Debug, Clone)]
@@ -195,6 +195,14 @@ impl Device {
 
     pub(super) fn sealing(&self) -> Option<&Sealing> {
         self.file().map(FileDevice::sealing)
+    }
+
+    /// How full the disk is that its lines are written to: a file's, or a spool's.
+    pub fn disk(&self) -> Option<Disk> {
+        match &self.sink {
+            Sink::File(file) => file.disk(),
+            Sink::Remote(remote) => remote.disk(),
+        }
     }
 
     pub fn waiting_bytes(&self) -> usize {

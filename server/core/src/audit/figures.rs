@@ -160,3 +160,11 @@ pub struct Disk {
     pub used_percent: u64,
     pub free_bytes: u64,
 }
+
+impl Disk {
+    pub fn of(disk: &rustix::fs::StatVfs) -> Option<Disk> {
+        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
+        let used_percent = used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))?;
+        Some(Disk { used_percent, free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize) })
+    }
+}

@@ -460,10 +460,7 @@ impl FileDevice {
     /// How much of the file's disk is in use, of what the server may use of it.
     pub fn disk(&self) -> Option<Disk> {
         let file = self.file.load();
-        let disk = rustix::fs::fstatvfs(file.as_deref()?).ok()?;
-        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
-        let used_percent = used.saturating_mul(100).checked_div(used.saturating_add(disk.f_bavail))?;
-        Some(Disk { used_percent, free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize) })
+        Disk::of(&rustix::fs::fstatvfs(file.as_deref()?).ok()?)
     }
 }
 

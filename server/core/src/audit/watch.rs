@@ -1,10 +1,12 @@
-//! Looks after audit files: their lines are sealed in time, one that was removed or renamed is opened anew under its name, and a disk that is about
-//! to be full is told about.
+//! Looks after audit devices: their lines are sealed in time, one that was removed or renamed is opened anew under its name, and a disk or a
+//! spool that is about to be full is told about.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::Device;
+use super::file::FileDevice;
 use crate::{Core, Open};
 
 /// How often.
@@ -20,8 +22,8 @@ pub(crate) fn start(core: &Arc<Core>, open: &Arc<Open>) {
 }
 
 async fn run(core: Weak<Core>, open: Weak<Open>) {
-    // What was said of each device's disk.
-    let mut said: HashMap<u64, u64> = HashMap::new();
+    // What was said of each device's disk, and of its spool.
+    let mut said: HashMap<u64, [u64; 2]> = HashMap::new();
     let mut passed_on_from = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -29,35 +31,26 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         let devices = open.audit.devices();
         said.retain(|number, _| devices.iter().any(|d| d.number == *number));
         for device in devices.iter() {
-            let Some(file) = device.file() else { continue };
-            if file.is_astray() {
-                tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
-                device.reopen();
+            if let Some(file) = device.file() {
+                look_after(device, file);
             }
-            if file.is_late() {
-                device.figures.is_not_synced(
-                    0,
-                    &"a sync takes more than 2 s: nobody waits for it while another device has the lines",
-                );
-            } else if device.figures.is_unsynced() {
-                file.recover();
-            }
-            if let Err(e) = file.seal(false) {
-                device.figures.refused(&e);
-            }
-            device.figures.see_unsealed(file.unsealed());
-            let disk = file.disk();
+            let disk = device.disk();
             device.figures.see_disk(disk);
-            let Some(used) = disk.map(|disk| disk.used_percent) else { continue };
-            let reached = WARN_AT.into_iter().filter(|at| used >= *at).max().unwrap_or(0);
-            let before = said.insert(device.number, reached).unwrap_or(0);
-            if reached > before {
-                let device = &device.config.path;
-                match reached == WARN_AT[1] {
-                    true => {
-                        tracing::error!(%device, used_percent = used, "the disk of the audit log is nearly full: when it is, no request is answered")
+            let used = [disk.map(|disk| disk.used_percent), device.spooled().map(|spool| spool.used_percent)];
+            let said = said.entry(device.number).or_default();
+            for ((used, said), what) in used.into_iter().zip(said).zip(["the disk of the audit log", "an audit spool"])
+            {
+                let Some(used) = used else { continue };
+                let reached = WARN_AT.into_iter().filter(|at| used >= *at).max().unwrap_or(0);
+                if reached > std::mem::replace(said, reached) {
+                    let device = &device.config.path;
+                    match reached == WARN_AT[1] {
+                        true => tracing::error!(
+                            %device, used_percent = used,
+                            "{what} is nearly full: when it is, no request is answered unless another device takes its lines"
+                        ),
+                        false => tracing::warn!(%device, used_percent = used, "{what} fills up"),
                     }
-                    false => tracing::warn!(%device, used_percent = used, "the disk of the audit log fills up"),
                 }
             }
         }
@@ -71,6 +64,24 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");
         }
     }
+}
+
+/// Seal the lines of a file in time, and see whether it is where lines should go.
+fn look_after(device: &Device, file: &FileDevice) {
+    if file.is_astray() {
+        tracing::warn!(device = %device.config.path, "the audit file is not under its name any more: it is made anew");
+        device.reopen();
+    }
+    if file.is_late() {
+        let why = "a sync takes more than 2 s: nobody waits for it while another device has the lines";
+        device.figures.is_not_synced(0, &why);
+    } else if device.figures.is_unsynced() {
+        file.recover();
+    }
+    if let Err(e) = file.seal(false) {
+        device.figures.refused(&e);
+    }
+    device.figures.see_unsealed(file.unsealed());
 }
 
 /// Let the active node keep what seals the files here. One that has an earlier program does not know how.

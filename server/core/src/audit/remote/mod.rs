@@ -19,7 +19,7 @@ use self::socket::Socket;
 use self::syslog::Syslog;
 use super::options::Target;
 use super::spool::{self, Spool, SpoolTarget, Spooled, Writing};
-use super::{Figures, count};
+use super::{Disk, Figures, count};
 
 /// Lines that wait to be sent: so many, or so many bytes.
 const QUEUE: usize = 4096;
@@ -158,6 +158,11 @@ impl Remote {
     /// How its spool does, if it has one that is open.
     pub fn spooled(&self) -> Option<Spooled> {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|shared| shared.figures())
+    }
+
+    /// How full the disk of its spool is.
+    pub fn disk(&self) -> Option<Disk> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.disk()
     }
 
     /// Put lines into the queue. The receiver tells whether all of them were sent.

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use self::folder::{Folder, Position};
 use self::sending::Sending;
 use super::remote::{Job, Peer};
-use super::{Figures, count};
+use super::{Disk, Figures, count};
 use crate::clock;
 
 /// Lines of one write.
@@ -79,6 +79,8 @@ pub struct Spooled {
     pub lines: u64,
     pub bytes: u64,
     pub max_bytes: u64,
+    /// Of that in use, in percent: what was sent counts until its file is deleted.
+    pub used_percent: u64,
     /// Seconds since the oldest line that the peer was not handed was written.
     pub oldest_secs: u64,
 }
@@ -88,6 +90,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How full its disk is.
+    pub fn disk(&self) -> Option<Disk> {
+        Disk::of(&rustix::fs::statvfs(&self.path).ok()?)
+    }
+
     pub fn figures(&self) -> Spooled {
         let now_ms = clock::now().0 / 1_000_000;
         let state = self.state();
@@ -95,6 +102,11 @@ impl Shared {
             lines: state.last - state.sent,
             bytes: state.waiting_bytes,
             max_bytes: self.max_bytes,
+            used_percent: match state.last > state.sent {
+                true => (state.file_bytes.saturating_mul(100) / self.max_bytes.max(1)).min(100),
+                // All of it is given up where a line needs the room.
+                false => 0,
+            },
             oldest_secs: state.oldest_ms.map_or(0, |at| now_ms.saturating_sub(at) / 1000),
         }
     }
