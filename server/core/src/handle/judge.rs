@@ -163,6 +163,7 @@ impl Way<'_> {
             facts.presented = self.request.token.as_ref().map(|t| t.expose().clone());
             return Err(e);
         }
+        self.core.metrics.token_lookups.add(u64::from(self.request.token.is_some()));
         let session = match self.session(&mut tx, index, &mut stands_on) {
             Ok(Some(s)) => s,
             other => {

@@ -122,6 +122,7 @@ fn name_of(call: &Call<'_>) -> String {
 
 /// The policy of the path, which must not have ended.
 fn found(sys: &System, tx: &mut Tx, call: &Call<'_>) -> Result<(String, StoredPolicy)> {
+    sys.core()?.metrics.policies_read.add(1);
     let name = name_of(call);
     if name.is_empty() {
         return Err(Error::UnsupportedOperation);
@@ -222,6 +223,7 @@ fn changed(
     mut policy: StoredPolicy,
     p: Write,
 ) -> Result<Vec<String>> {
+    sys.core()?.metrics.policies_written.add(1);
     match (p.cas, policy.cas) {
         (None, _) | (Some(0 | -1), 0) => {}
         (Some(-1), _) => return Err(Error::bad_request("check-and-set parameter set to -1 on existing entry")),
