@@ -47,6 +47,34 @@ fn a_new_root_key_of_a_device_makes_up_no_shares() {
     root.post("sys/rotate/root/update", body).expect(200);
 }
 
+/// F076, by the command line: it tells of no new shares where none are made.
+#[test]
+fn who_rotates_the_root_key_of_a_device_is_told_that_the_shares_did_not_change() {
+    let running = Running::start(Setup::hardware());
+    let (root, keys) = (&running.root, &running.keys);
+    let rotate = |args: &[&str]| {
+        let mut cli = running.site.cli(&holdfast(), &running.server, root.token());
+        let said = run(cli.args(["operator", "rotate-keys"]).args(args));
+        said.stderr.clone() + &said.good()
+    };
+    let begun = rotate(&["-init", "-key-shares=1", "-key-threshold=1"]);
+    assert!(begun.contains("Rotation Progress") && !begun.to_lowercase().contains("new shares"), "{begun}");
+    let nonce = root.get("sys/rotate/root/init").expect(200).text_at("/data/nonce");
+    let nonce = format!("-nonce={nonce}");
+    rotate(&[&nonce, &keys.shares[0]]);
+    let done = rotate(&[&nonce, &keys.shares[1]]);
+    assert!(done.contains("new root key") && done.contains("those of before count"), "{done}");
+    assert!(!done.contains("new shares") && !done.contains("void"), "{done}");
+    // Recovery shares are shares: of these there are new ones.
+    let begun = rotate(&["-init", "-target=recovery", "-key-shares=2", "-key-threshold=2"]);
+    assert!(begun.contains("New Shares") && begun.contains("shown in the clear"), "{begun}");
+    let nonce = root.get("sys/rotate/recovery/init").expect(200).text_at("/data/nonce");
+    let nonce = format!("-nonce={nonce}");
+    rotate(&["-target=recovery", &nonce, &keys.shares[0]]);
+    let done = rotate(&["-target=recovery", &nonce, &keys.shares[1]]);
+    assert!(done.contains("Key 2: ") && done.contains("The new shares count from now on"), "{done}");
+}
+
 /// F077: a store of a device needs no recovery shares, what would need them says so, and the first rotation hands some out,
 /// at once as there is nobody to wait for.
 #[test]

@@ -166,7 +166,10 @@ impl Core {
         let (shares, threshold) = counts(asked.shares, asked.threshold).map_err(wrong)?;
         let has_shares = target == Target::Recovery || !holders.have_a_device();
         if !has_shares && (shares, threshold) != (1, 1) {
-            return Err(wrong("a device opens this store: its root key has no shares"));
+            return Err(wrong(
+                "a device opens this store: its root key has no shares, so that one of one is all that can be asked for \
+                 (-key-shares=1 -key-threshold=1), and none is made; recovery shares are the target recovery",
+            ));
         }
         if !asked.pgp_keys.is_empty() && asked.pgp_keys.len() != usize::from(shares) {
             return Err(wrong("count mismatch between number of provided PGP keys and number of shares"));

@@ -138,6 +138,12 @@ fn print(call: &Call, answer: &Map<String, Value>, body: &Value, has_device: boo
         }
     }
     console.say(format_args!("\nInitial Root Token: {}\n", text(answer, "root_token")));
+    if has_device && shares("recovery_keys_base64").is_empty() {
+        console.say(format_args!(
+            "The server is initialised without recovery shares: the device alone opens it. Shares for what\nthe device may not do are made by \"{PROGRAM} operator rotate-keys -init -target=recovery\"."
+        ));
+        return;
+    }
     if has_device {
         console.say(format_args!(
             "The server is initialised with {} recovery shares, of which {} are needed. Keep them\napart and safe: they authorise what the device alone may not do.",

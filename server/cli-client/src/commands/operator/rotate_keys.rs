@@ -117,6 +117,16 @@ impl Rotation<'_> {
         self.ask(Request::new("GET", self.state_route()), format!("Error reading {} status", self.way.name))
     }
 
+    /// Whether shares come of it. The root key of a store that a device opens has none: it alone is made anew. (Recovery
+    /// shares are a target of their own.)
+    fn makes_shares(&self) -> bool {
+        let is_of_device = || {
+            let answer = self.client.preflight(&Request::new("GET", "sys/seal-status")).ok();
+            answer.and_then(|answer| answer.object().bare().ok()).is_some_and(|status| is(&status, "recovery_seal"))
+        };
+        self.base != self.way.barrier || !is_of_device()
+    }
+
     fn delete_backup(&self) -> Outcome {
         self.ask(
             Request::new("DELETE", format!("{}/backup", self.base)),
@@ -164,7 +174,7 @@ impl Rotation<'_> {
             // Nobody had shares whom it could wait for: these are the first.
             return self.print_shares(&state);
         }
-        if self.call.format == Format::Table && pgp_keys_missing(&state) {
+        if self.call.format == Format::Table && self.makes_shares() && pgp_keys_missing(&state) {
             self.call.console.warn("The new shares will be shown in the clear to whoever gives the last share. -pgp-keys would\nencrypt each to its holder.\n");
         }
         self.print_state(&state)
@@ -220,8 +230,10 @@ impl Rotation<'_> {
                 "Rotation"
             };
             rows.push((format!("{verb} Progress"), format!("{}/{total}", text(state, "progress"))));
-            rows.push(("New Shares".to_string(), text(state, "n")));
-            rows.push(("New Threshold".to_string(), text(state, "t")));
+            if self.makes_shares() {
+                rows.push(("New Shares".to_string(), text(state, "n")));
+                rows.push(("New Threshold".to_string(), text(state, "t")));
+            }
             if is(state, "verification_required") {
                 rows.push(("Verification Required".to_string(), "true".to_string()));
             }
@@ -279,7 +291,12 @@ impl Rotation<'_> {
             return output::value(self.call, &Value::Object(object));
         }
         let console = self.call.console;
-        for (i, share) in answer.get("keys_base64").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let shares = answer.get("keys_base64").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        if shares.is_empty() {
+            // A device wraps the root key: holders of recovery shares have agreed to a new one, and keep theirs.
+            return self.call.success("There is a new root key. The shares did not change: those of before count.");
+        }
+        for (i, share) in shares.iter().enumerate() {
             console.say(format_args!("Key {}: {}", i + 1, plain(share)));
         }
         console.say(format_args!("\nOperation nonce: {}\n", text(answer, "nonce")));
