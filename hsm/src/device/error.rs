@@ -104,3 +104,10 @@ pub enum DeviceErrorClass {
     #[n(14)]
     NeedsCustodians,
 }
+
+impl DeviceErrorClass {
+    /// Whether the device, or the way to it, is gone. What a device has answered tells that it is there.
+    pub fn is_away(self) -> bool {
+        matches!(self, DeviceErrorClass::Gone | DeviceErrorClass::HelperDied | DeviceErrorClass::Timeout)
+    }
+}

@@ -69,7 +69,7 @@ pub struct WrappingDevice {
 pub fn refusal(e: DeviceError) -> DeviceRefusal {
     let retry = !matches!(e.class, DeviceErrorClass::PinWrong | DeviceErrorClass::PinLocked);
     let custodians = e.class == DeviceErrorClass::NeedsCustodians;
-    DeviceRefusal { custodians, ..DeviceRefusal::new(e.text, retry) }
+    DeviceRefusal { custodians, away: e.class.is_away(), ..DeviceRefusal::new(e.text, retry) }
 }
 
 /// The PIN, from where it comes.

@@ -21,14 +21,11 @@ impl Core {
         if !self.mixes_entropy.load(Ordering::Relaxed) {
             return Ok(Entropy::platform());
         }
-        let (seals, mut said) = (self.seals(), "no seal has a device that gives random bytes".to_owned());
-        for seal in &seals.present {
-            match seal.ask(|device| judged(device, SEED_BYTES)).await {
-                Ok(Some(bytes)) => return Entropy::mixed_with(&bytes).map_err(failed),
-                Ok(None) => {}
-                Err(refusal) => said = refusal.text,
-            }
-        }
+        let said = match self.seals().random(SEED_BYTES).await {
+            Ok(Some(bytes)) => return Entropy::mixed_with(&bytes).map_err(failed),
+            Ok(None) => "no seal has a device that gives random bytes".to_owned(),
+            Err(refusal) => refusal.text,
+        };
         Err(Refusal(
             503,
             format!(

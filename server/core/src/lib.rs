@@ -63,6 +63,7 @@ pub mod random;
 mod reading;
 mod rollback;
 mod router;
+mod seal_calls;
 mod seal_health;
 mod seal_migration;
 mod seal_plan;

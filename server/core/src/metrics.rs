@@ -14,7 +14,7 @@ pub use self::times::Times;
 
 use self::page::Page;
 use crate::audit;
-use crate::seals::Seen;
+use crate::seals::Seal;
 use crate::usage::{Counts, Usage};
 
 /// A number that only rises.
@@ -207,8 +207,8 @@ pub struct Members {
 /// Figures of other parts at this moment.
 pub struct Now {
     pub unsealed: bool,
-    /// The seals' devices that were asked.
-    pub(crate) seals: Vec<(Option<String>, Seen)>,
+    /// The seals whose devices were asked.
+    pub(crate) seals: Vec<Arc<Seal>>,
     /// Whether each seal has a lock around the present root key.
     pub(crate) fully_wrapped: Option<bool>,
     pub devices: Arc<Vec<Arc<crate::devices::Device>>>,
@@ -454,18 +454,25 @@ fn audit_devices(page: &mut Page, all: &[AuditDevice]) {
 }
 
 /// How the seals' devices are. The only seal's has no label where it has no name.
-fn seals(page: &mut Page, all: &[(Option<String>, Seen)]) {
-    let labels = |name: &Option<String>| name.iter().map(|name| ("seal", name.clone())).collect::<Vec<_>>();
-    let named: Vec<(Vec<(&'static str, String)>, &Seen)> =
-        all.iter().map(|(name, seen)| (labels(name), seen)).collect();
-    page.series(
-        ("holdfast_seal_device_healthy", "gauge", "1 if the seal's device opened its lock when asked last."),
-        named.iter().map(|(labels, seen)| (borrowed(labels), f64::from(u8::from(seen.unhealthy.is_none())))),
-    );
-    page.series(
-        ("holdfast_seal_device_check_seconds", "gauge", "How long the last check of the seal's device took."),
-        named.iter().map(|(labels, seen)| (borrowed(labels), seen.took.as_secs_f64())),
-    );
+fn seals(page: &mut Page, all: &[Arc<Seal>]) {
+    let labels = |seal: &Seal| seal.name.iter().map(|name| ("seal", name.clone())).collect::<Vec<_>>();
+    let named: Vec<(Vec<(&'static str, String)>, &Seal)> = all.iter().map(|seal| (labels(seal), &**seal)).collect();
+    let mut of = |name: &str, kind: &str, help: &str, value: fn(&Seal) -> f64| {
+        page.series((name, kind, help), named.iter().map(|(labels, seal)| (borrowed(labels), value(seal))));
+    };
+    of("holdfast_seal_device_healthy", "gauge", "1 if the seal's device opened its lock when asked last.", |seal| {
+        f64::from(u8::from(seal.seen().unhealthy.is_none()))
+    });
+    of("holdfast_seal_device_check_seconds", "gauge", "How long the last check of the seal's device took.", |seal| {
+        seal.seen().took.as_secs_f64()
+    });
+    of("holdfast_seal_device_failures", "counter", "Calls of the seal's device that failed.", |seal| {
+        seal.figures().failures.get() as f64
+    });
+    let help = "Calls that did not get to the seal's device: it was away, or too busy.";
+    of("holdfast_seal_device_refused", "counter", help, |seal| seal.figures().refused.get() as f64);
+    let calls = named.iter().map(|(labels, seal)| (borrowed(labels), &seal.figures().calls));
+    page.times_of(("holdfast_seal_device_calls", "Milliseconds of calls to the seal's device."), calls);
 }
 
 fn devices(page: &mut Page, all: &[Device<'_>]) {

@@ -6,16 +6,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_hsm::memory::Key;
+use holdfast_hsm::memory::{Key, Secret};
 use holdfast_sdk::Timestamp;
 use holdfast_seal::locks::{LockList, Scope, wrap_context};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice};
-use tokio::sync::Semaphore;
 
 use crate::clock;
-
-/// Calls of one seal's device that may be under way: of one that hangs, no more threads than these wait.
-const CALLS: usize = 4;
+use crate::entropy::judged;
+use crate::seal_calls::{Calls, Figures};
 
 /// One seal of the configuration, and how its device is.
 pub struct Seal {
@@ -24,7 +22,7 @@ pub struct Seal {
     /// The lower is asked first.
     pub priority: u32,
     pub device: Arc<dyn SealDevice>,
-    calls: Arc<Semaphore>,
+    calls: Calls,
     seen: Mutex<Seen>,
 }
 
@@ -61,7 +59,7 @@ pub trait SealSource: Send + Sync {
 
 impl Seal {
     pub fn new(name: Option<String>, priority: u32, device: Arc<dyn SealDevice>) -> Arc<Seal> {
-        Arc::new(Seal { name, priority, device, calls: Arc::new(Semaphore::new(CALLS)), seen: Mutex::default() })
+        Arc::new(Seal { name, priority, device, calls: Calls::default(), seen: Mutex::default() })
     }
 
     /// A seal beside which there is no other.
@@ -79,17 +77,37 @@ impl Seal {
         &self,
         work: impl FnOnce(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + 'static,
     ) -> Result<T, DeviceRefusal> {
-        let waits = |text: String| DeviceRefusal::new(text, true);
-        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
-            return Err(waits(format!("the device of the seal {:?} has not answered to earlier calls", self.shown())));
-        };
-        let device = self.device.clone();
+        let turn = self.calls.turn(self.shown()).await?;
+        let (device, began) = (self.device.clone(), Instant::now());
         let asked = tokio::task::spawn_blocking(move || {
             let done = work(&*device);
-            drop(permit);
+            drop(turn);
             done
         });
-        asked.await.map_err(|e| waits(e.to_string()))?
+        let done = asked.await.map_err(|e| DeviceRefusal::new(e.to_string(), true)).and_then(|done| done);
+        self.calls.note(done.as_ref().err(), began.elapsed());
+        done
+    }
+
+    /// The same for what may be asked twice: it waits for a device that is away for a moment.
+    pub(crate) async fn ask_patiently<T: Send + 'static>(
+        &self,
+        work: impl Fn(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + Sync + 'static,
+    ) -> Result<T, DeviceRefusal> {
+        let (work, deadline) = (Arc::new(work), Calls::deadline());
+        loop {
+            let _go = self.calls.until_it_may_be_there(self.shown(), deadline).await?;
+            let work = work.clone();
+            match self.ask(move |device| work(device)).await {
+                Err(refusal) if refusal.away && Instant::now() < deadline => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Its calls, as the metrics have them.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.calls.figures
     }
 
     /// Let the device open a lock.
@@ -138,6 +156,30 @@ impl Seals {
     /// One seal, beside which there is no other.
     pub fn only(device: Arc<dyn SealDevice>) -> Seals {
         Seals { present: vec![Seal::alone(device)], former: None }
+    }
+
+    /// So many bytes of the generator of the first device that has one. Those that are there are asked before one that is
+    /// away is waited for. None: no device has one.
+    pub(crate) async fn random(&self, bytes: usize) -> Result<Option<Secret<Vec<u8>>>, DeviceRefusal> {
+        let draw = move |device: &dyn SealDevice| judged(device, bytes);
+        let mut refused = None;
+        if self.present.len() > 1 {
+            for seal in self.present.iter().filter(|seal| !seal.calls.is_away()) {
+                match seal.ask(draw).await {
+                    Ok(None) => {}
+                    Ok(drawn) => return Ok(drawn),
+                    Err(refusal) => refused = Some(refusal),
+                }
+            }
+        }
+        for seal in self.present.iter().filter(|seal| self.present.len() == 1 || seal.calls.is_away()) {
+            match seal.ask_patiently(draw).await {
+                Ok(None) => {}
+                Ok(drawn) => return Ok(drawn),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        refused.map_or(Ok(None), Err)
     }
 
     /// Whether this very seal is one of them.

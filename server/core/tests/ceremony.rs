@@ -538,7 +538,7 @@ async fn random_bytes_come_from_the_source_that_was_asked_for() {
     // Nothing else steps in for a device that was asked for.
     *device.away.lock().unwrap() = true;
     for path in ["sys/tools/random/seal", "sys/tools/random/all"] {
-        let refused = server.write(path, json!({})).await.expect(500);
+        let refused = server.write(path, json!({})).await.expect(503);
         assert!(refused["errors"][0].as_str().unwrap().contains("the token is away"), "{refused}");
     }
     drawn("sys/tools/random/platform").await;

@@ -68,11 +68,13 @@ pub struct DeviceRefusal {
     pub retry: bool,
     /// The device is well: it waits for custodians to sign.
     pub custodians: bool,
+    /// The device, or the way to it, is not there. It may be back in a moment.
+    pub away: bool,
 }
 
 impl DeviceRefusal {
     pub fn new(text: impl Into<String>, retry: bool) -> DeviceRefusal {
-        DeviceRefusal { text: text.into(), retry, custodians: false }
+        DeviceRefusal { text: text.into(), retry, custodians: false, away: false }
     }
 }
 

@@ -93,7 +93,8 @@ fn a_token_that_went_away_is_known_before_the_next_start() {
     let metrics = running.root.get("sys/metrics?format=prometheus").expect(200).text();
     assert!(metrics.contains("holdfast_seal_device_healthy 0"), "{metrics}");
     // Nothing else needs it meanwhile, and nothing steps in for it.
-    assert!(random("seal").refused(500).contains(LABEL));
+    let patient = running.root.with_token(running.root.token()).patient_for(Duration::from_secs(30));
+    assert!(patient.post("sys/tools/random/seal/1000", json!({})).refused(503).contains(LABEL));
     random("platform").expect(200);
     running.root.post("secret/data/a", json!({ "data": { "x": "y" } })).expect(200);
 

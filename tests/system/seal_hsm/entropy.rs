@@ -1,9 +1,10 @@
 //! `entropy "seal"`: the token's random bytes are in the keys that the server makes, or no key is made.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use holdfast_tests::process::{helpers, signal};
-use holdfast_tests::{Running, Setup, Site, until};
+use holdfast_tests::{Client, Reply, Running, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -51,6 +52,67 @@ fn keys_are_mixed_with_the_tokens_bytes_and_none_is_made_while_it_is_away() {
     // What was written under each key is there.
     let running = running.restart(|server| drop(server.stop()));
     assert_eq!(running.root.get("secret/data/a").expect(200).at("/data/data/b"), "c");
+}
+
+const DRAW: &str = "sys/tools/random/seal/1000";
+
+/// Each has a connection of its own. Meanwhile something else is done.
+fn drawn_by_many(root: &Client, meanwhile: impl FnOnce()) -> Vec<Reply> {
+    thread::scope(|scope| {
+        let users: Vec<_> = (0..64)
+            .map(|_| {
+                let client = root.with_token(root.token()).patient_for(Duration::from_secs(60));
+                scope.spawn(move || client.post(DRAW, json!({})))
+            })
+            .collect();
+        meanwhile();
+        users.into_iter().map(|user| user.join().expect("an answer")).collect()
+    })
+}
+
+#[test]
+fn many_draw_from_a_token_at_once_also_when_it_is_away_for_a_moment_and_one_that_stays_away_keeps_nobody() {
+    let running = Running::start(Setup::hardware());
+    let (root, server) = (&running.root, &running.server);
+    let token = running.site.token.as_ref().expect("a token");
+    for reply in drawn_by_many(root, || ()) {
+        assert_eq!(reply.expect(200).text_at("/data/random_bytes").len(), 1336);
+    }
+    let pull_out = || {
+        token.pull_out();
+        helpers(server.pid()).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    };
+    pull_out();
+    let drawn = drawn_by_many(root, || {
+        root.post("secret/data/a", json!({ "data": { "b": "c" } })).expect(200);
+        thread::sleep(Duration::from_secs(2));
+        token.put_back();
+    });
+    drawn.into_iter().for_each(|reply| drop(reply.expect(200)));
+
+    pull_out();
+    let patient = root.with_token(root.token()).patient_for(Duration::from_secs(60));
+    let said = until(Duration::from_secs(60), "a refusal after the grace", || {
+        let said = patient.post(DRAW, json!({})).refused(503);
+        said.contains("is away for").then_some(said)
+    });
+    assert!(said.contains("is not there") && said.contains("sys/seal-backend-status"), "{said}");
+    let begun = Instant::now();
+    for _ in 0..20 {
+        patient.post(DRAW, json!({})).refused(503);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "twenty refusals took {:?}", begun.elapsed());
+    let figures = |name: &str| -> f64 {
+        let page = root.get("sys/metrics?format=prometheus").expect(200).text();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        line.unwrap_or_else(|| panic!("{name}: {page}"))
+    };
+    assert!(figures("holdfast_seal_device_calls_count") >= 128.0);
+    assert!(figures("holdfast_seal_device_failures") >= 1.0);
+    assert!(figures("holdfast_seal_device_refused") >= 15.0);
+    assert!(figures("holdfast_seal_device_calls{quantile=\"0.99\"}") > 0.0);
+    token.put_back();
+    until(Duration::from_secs(20), "the token's bytes", || (patient.post(DRAW, json!({})).status == 200).then_some(()));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class};
+use holdfast_hsm::device::DeviceError;
 
 /// A device that is away for longer keeps nobody waiting any more.
 const GRACE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ struct Away {
 
 /// Whether an error says that the device, or the way to it, is gone. What it has answered tells that it is there.
 pub fn is_away(error: &DeviceError) -> bool {
-    matches!(error.class, Class::Gone | Class::HelperDied | Class::Timeout)
+    error.class.is_away()
 }
 
 impl Breaker {
@@ -91,6 +91,8 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_hsm::device::DeviceErrorClass as Class;
+
     use super::*;
 
     fn gone() -> DeviceError {

@@ -128,7 +128,7 @@ impl crate::Core {
         let arena = holdfast_hsm::memory::arena_usage();
         metrics::Now {
             unsealed: self.open().is_some(),
-            seals: self.seals_seen(),
+            seals: self.seals_asked(),
             fully_wrapped: self.is_fully_wrapped(),
             devices: self.devices.all(),
             applied_index: store.applied_index,
@@ -153,10 +153,9 @@ impl crate::Core {
         }
     }
 
-    fn seals_seen(&self) -> Vec<(Option<String>, crate::seals::Seen)> {
-        let seals = self.seals();
-        let seen = seals.present.iter().map(|seal| (seal.name.clone(), seal.seen()));
-        seen.filter(|(_, seen)| seen.checked.is_some()).collect()
+    fn seals_asked(&self) -> Vec<Arc<crate::seals::Seal>> {
+        let was_asked = |seal: &&Arc<crate::seals::Seal>| seal.seen().checked.is_some();
+        self.seals().present.iter().filter(was_asked).cloned().collect()
     }
 
     fn audit_devices_now(&self) -> Vec<metrics::AuditDevice> {

@@ -9,7 +9,7 @@ use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response,
 use sha2::Digest;
 
 use super::System;
-use crate::entropy;
+
 use crate::tx::Tx;
 
 const DEFAULT_BYTES: i64 = 32;
@@ -89,14 +89,7 @@ fn draw(sys: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Option<P
     Ok(Some(Box::pin(async move {
         // A device that does not answer is no reason to take another source than was asked for: of several seals, the
         // device of another one is none.
-        let mut drawn = Ok(None);
-        for seal in &seals.present {
-            drawn = seal.ask(move |device| entropy::judged(device, bytes)).await;
-            if matches!(drawn, Ok(Some(_))) {
-                break;
-            }
-        }
-        let drawn: Option<Secret<Vec<u8>>> = drawn.map_err(|refusal| Error::Unreachable(refusal.text))?;
+        let drawn = seals.random(bytes).await.map_err(|refusal| Error::Unavailable(refusal.text))?;
         let drawn: Prepared = Arc::new(drawn);
         Ok(drawn)
     })))
