@@ -114,19 +114,22 @@ const SOCKETS: &[libc::c_long] = &[
 pub(super) fn confine(sockets: Sockets) -> Result<(), String> {
     let further = if sockets == Sockets::NoFurther { SOCKETS } else { &[] };
     let in_other_namespaces = NAMESPACES.iter().map(|bit| with_bits(0, *bit, *bit)).collect::<Result<_, _>>()?;
-    apply(refused(further, &[(libc::SYS_clone, in_other_namespaces)])?)
+    // Libraries are mapped from files; shared memory that is code is nobody's way to load one.
+    let code = vec![with_bits(2, libc::SHM_EXEC, libc::SHM_EXEC)?];
+    apply(refused(further, &[(libc::SYS_clone, in_other_namespaces), (libc::SYS_shmat, code)])?)
 }
 
 /// Sets the filters of a server, which loads no library while it serves: it makes no process either, and no code.
 pub(super) fn confine_server() -> Result<(), String> {
     #[cfg(target_arch = "x86_64")]
-    const PROCESSES: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+    const FURTHER: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_shmat];
+    // It uses no shared memory of System V, which would be another way to memory that is code.
     #[cfg(not(target_arch = "x86_64"))]
-    const PROCESSES: &[libc::c_long] = &[];
+    const FURTHER: &[libc::c_long] = &[libc::SYS_shmat];
     // Of mmap, mprotect and pkey_mprotect alike it is the third argument.
     let code = || Ok::<_, String>(vec![with_bits(2, libc::PROT_EXEC, libc::PROT_EXEC)?]);
     apply(refused(
-        PROCESSES,
+        FURTHER,
         &[
             (libc::SYS_clone, vec![with_bits(0, libc::CLONE_THREAD, 0)?]),
             (libc::SYS_mmap, code()?),
@@ -207,9 +210,27 @@ mod tests {
             assert_eq!(std::os::unix::fs::chroot("/").unwrap_err().raw_os_error(), Some(libc::EPERM));
             std::thread::spawn(|| ()).join().unwrap();
             assert!(std::fs::read("/proc/self/status").is_ok());
+            try_shared_memory();
         })
         .join()
         .unwrap();
+    }
+
+    /// A helper has shared memory, which is no code.
+    #[allow(unsafe_code)]
+    fn try_shared_memory() {
+        // SAFETY: the segment is this thread's own, is not touched, and is gone when it is detached.
+        unsafe {
+            let segment = libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o700);
+            assert!(segment >= 0, "{}", std::io::Error::last_os_error());
+            let code = libc::shmat(segment, std::ptr::null(), libc::SHM_EXEC);
+            assert_eq!(code as i64, -1);
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+            let data = libc::shmat(segment, std::ptr::null(), 0);
+            assert!(data as i64 != -1, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::shmdt(data), 0);
+            assert_eq!(libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()), 0);
+        }
     }
 
     #[test]
@@ -249,6 +270,11 @@ mod tests {
             let data = libc::mmap(nowhere, 4096, libc::PROT_READ | libc::PROT_WRITE, memory, -1, 0);
             assert!(data != libc::MAP_FAILED);
             refused(i64::from(libc::mprotect(data, 4096, code)));
+            let writable = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            refused(libc::syscall(libc::SYS_pkey_mprotect, data, 4096, writable, -1));
+            for how in [0, libc::SHM_EXEC] {
+                refused(libc::shmat(0, nowhere, how) as i64);
+            }
             refused(libc::syscall(libc::SYS_finit_module, 0, c"".as_ptr(), 0));
             refused(i64::from(libc::mount(c"none".as_ptr(), c"/mnt".as_ptr(), c"tmpfs".as_ptr(), 0, nowhere)));
             refused(libc::ptrace(libc::PTRACE_ATTACH, libc::getppid(), nowhere, nowhere));

@@ -44,6 +44,15 @@ fn no_thread_of_a_server_may_start_programs() {
     assert!(descendants(pid).len() > helpers.len(), "the spawner is a process of its own");
 }
 
+/// A thread of the runtime.
+fn worker(pid: u32) -> u32 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads").map(|t| t.expect("a thread").path());
+    let names: Vec<(String, std::path::PathBuf)> =
+        threads.map(|path| (fs::read_to_string(path.join("comm")).unwrap_or_default(), path)).collect();
+    let (_, found) = names.iter().find(|(name, _)| name.starts_with("tokio")).unwrap_or_else(|| panic!("{names:?}"));
+    found.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("its id")
+}
+
 /// A folder that no configuration names, with a file.
 fn elsewhere() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -63,23 +72,27 @@ fn what_the_walls_forbid_is_refused_to_the_server_that_runs() {
     let running = Running::start(Setup::hardware());
     let (outside, inside) = (elsewhere(), running.site.store());
     fs::write(inside.join("file"), "inside").expect("a file");
-    let mut probe = command("/usr/bin/python3");
-    probe.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system/start/walls_probe.py"));
-    probe.arg(running.server.pid().to_string()).arg(holdfast_tests::token::library()).arg(outside.path()).arg(&inside);
-    let said: Value = run(&mut probe).json();
-    let denied = |name: &str| name.contains("outside") || name == "read /root";
-    let (eperm, eacces, enosys) = (-1, -13, -38);
-    for (name, answer) in said.as_object().expect("answers") {
-        let answer = answer.as_i64().expect("a number");
-        match name.as_str() {
-            "read a library" | "write inside" | "read /etc/hosts" => assert!(answer >= 0, "{name}: {answer}"),
-            "clone3" => assert_eq!(answer, enosys, "{name}"),
-            name if denied(name) && kernel_has_landlock(&running.server) => assert_eq!(answer, eacces, "{name}"),
-            name if denied(name) => {}
-            name => assert_eq!(answer, eperm, "{name}"),
+    let pid = running.server.pid();
+    // The main thread, and one of those that carry out requests.
+    for thread in [pid, worker(pid)] {
+        let mut probe = command("/usr/bin/python3");
+        probe.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("system/start/walls_probe.py"));
+        probe.arg(thread.to_string()).arg(holdfast_tests::token::library()).arg(outside.path()).arg(&inside);
+        let said: Value = run(&mut probe).json();
+        let denied = |name: &str| name.contains("outside") || name == "read /root";
+        let (eperm, eacces, enosys) = (-1, -13, -38);
+        for (name, answer) in said.as_object().expect("answers") {
+            let answer = answer.as_i64().expect("a number");
+            match name.as_str() {
+                "read a library" | "write inside" | "read /etc/hosts" => assert!(answer >= 0, "{name}: {answer}"),
+                "clone3" => assert_eq!(answer, enosys, "{name}"),
+                name if denied(name) && kernel_has_landlock(&running.server) => assert_eq!(answer, eacces, "{name}"),
+                name if denied(name) => {}
+                name => assert_eq!(answer, eperm, "{name}"),
+            }
         }
+        assert!(said.as_object().is_some_and(|all| all.len() == 37), "{said}");
     }
-    assert!(said.as_object().is_some_and(|all| all.len() == 33), "{said}");
     // It goes on as if nothing had been.
     running.root.post("secret/data/a", json!({ "data": { "b": "c" } })).expect(200);
     running.root.post("sys/rotate/root", json!({})).expect(204);

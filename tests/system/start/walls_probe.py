@@ -1,8 +1,8 @@
 """Lets a running server try what it may not: each call is made in its own process, by ptrace, and its answer printed.
 
-    walls_probe.py PID LIBRARY OUTSIDE INSIDE
+    walls_probe.py THREAD LIBRARY OUTSIDE INSIDE
 
-x86-64 and root. The answers are those of the kernel: 0 or more, or the negative errno.
+THREAD is the id of one of its threads; that of the process is the main one's. x86-64 and root. The answers are those of the kernel: 0 or more, or the negative errno.
 """
 
 import ctypes
@@ -22,10 +22,11 @@ NAMES = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip
 AT_CWD = -100 & 0xFFFFFFFFFFFFFFFF
 PRIVATE, ANONYMOUS, READ_EXECUTE = 2, 0x20, 5
 CREATE_TO_WRITE = 0o101
+SHARED_CODE = 0o100000
 
 
 class Traced:
-    """The main thread of a process, which stands still meanwhile."""
+    """A thread of a process, which stands still meanwhile."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -89,6 +90,7 @@ def main():
             "clone3": (435, page, 64),
             "ptrace": (101, 16, os.getppid(), 0, 0),
             "process_vm_readv": (310, os.getppid(), page, 0, page, 0, 0),
+            "process_vm_writev": (311, os.getppid(), page, 0, page, 0, 0),
             "mount": (165, "none", "/mnt", "tmpfs", 0, 0),
             "umount2": (166, "/mnt", 0),
             "init_module": (175, page, 0, ""),
@@ -105,6 +107,9 @@ def main():
             "mmap of a library as code": (9, 0, 4096, READ_EXECUTE, PRIVATE, opened, 0),
             "mmap of code": (9, 0, 4096, READ_EXECUTE, PRIVATE | ANONYMOUS, -1, 0),
             "mprotect": (10, page, 4096, 7),
+            "pkey_mprotect": (329, page, 4096, 7, -1),
+            "shmat": (30, 0, 0, 0),
+            "shmat of code": (30, 0, 0, SHARED_CODE),
             "read outside": (257, AT_CWD, outside + "/file", 0, 0),
             "list outside": (257, AT_CWD, outside, 0o200000, 0),
             "write outside": (257, AT_CWD, outside + "/new", CREATE_TO_WRITE, 0o600),
