@@ -8,6 +8,8 @@ use holdfast_tests::{Client, Running, Server, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::seal_kinds::{House, Kind, Stanza, name_of};
+
 fn write(client: &Client) {
     client.post("secret/data/a", json!({ "data": { "x": "y" } })).expect(200);
 }
@@ -80,6 +82,31 @@ fn another_tpm_is_said_and_opens_nothing() {
     let server = site.start();
     trouble(&server, &["storage root key is another", "cleared or replaced"]);
     server.client().get("sys/health").expect(503);
+}
+
+#[test]
+fn a_tpm_that_is_exchanged_while_the_server_serves_is_told_and_gets_a_lock_of_its_own() {
+    let mut house = House::build(&[Stanza::Named(Kind::Tpm, 1)]);
+    let server = house.site.start();
+    server.until_unsealed();
+    let name = name_of(Kind::Tpm);
+    house.tpm.exchange();
+    server.signal(Signal::HUP);
+    let failing = until(Duration::from_secs(40), "the loss is told", || {
+        Some(house.backend(&server, &name)).filter(|backend| backend["healthy"] == false)
+    });
+    let said = failing["last_error"].as_str().expect("a text");
+    assert!(said.contains("cleared or replaced"), "{said}");
+    // It serves on, and says so.
+    house.is_kept(&server);
+    assert_eq!(house.root(&server).get("sys/health").expect(200).at("/seals_failing"), 1);
+    assert_eq!(house.rewrap(&server), (0, vec![format!("{name} wrapped")]));
+    until(Duration::from_secs(40), "it is well again", || {
+        (house.backend(&server, &name)["healthy"] == true).then_some(())
+    });
+    let server = house.site.start_after(server);
+    server.until_unsealed();
+    house.is_kept(&server);
 }
 
 #[test]

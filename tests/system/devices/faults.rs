@@ -86,8 +86,10 @@ fn a_module_that_aborts_hangs_or_lies_costs_its_own_users_alone() {
         for helper in holdfast_tests::process::helpers(running.server.pid()) {
             holdfast_tests::process::signal(helper, rustix::process::Signal::KILL);
         }
-        let asked = patient(&root).get("sys/devices/bad");
+        // The helper that signs next opens the token and looks for the key.
+        let asked = patient(&root).post(&sign("b"), json!({}));
         assert!([200, 503, 500].contains(&asked.status), "{how}: {asked:?}");
+        assert!(!shim.is_to_disturb(how), "{how} came");
         assert!(running.server.is_alive(), "{how}");
         patient(&root).post(&sign("b"), json!({})).expect(200);
         root.post(&sign("g"), json!({})).expect(200);

@@ -2,6 +2,7 @@
 
 mod device;
 mod entropy;
+mod garbage;
 mod helper;
 mod locks;
 mod modules;
