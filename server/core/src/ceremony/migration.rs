@@ -71,6 +71,21 @@ impl Core {
             let lock = self.device_lock(seal, &root, list.cluster_id, now).await?;
             made.push(Lock { scope: scope.clone(), ..lock });
         }
+        if let Some(lock) = made.iter().find(|lock| lock.needs_custodians())
+            && !made.iter().any(|lock| lock.proved)
+        {
+            // Where one of their keys is a wrong one, nothing would open the store any more.
+            return Err(Refusal(
+                400,
+                format!(
+                    "custodians alone would open it by the seal {:?}, and it is not known that they can: they are not asked \
+                     before the former way is gone. Move it to a device that asks nobody first, if shares open it; then put the \
+                     seal with custodians beside that device, run operator seal rewrap, let them open the store, and take the \
+                     other stanza away",
+                    lock.shown()
+                ),
+            ));
+        }
         failpoint!(self, "wrapped");
         match (made.is_empty(), &former) {
             // Shares are a lock no longer: they authorise.

@@ -174,7 +174,13 @@ impl Core {
         let why = match missing {
             Some(of) => Some(format!("not all seals have a lock around the present root key ({})", of.name)),
             None if own == 0 => Some("no seal of this node opens the store".to_owned()),
-            None => None,
+            None => unproved(&list, &strays).map(|lock| {
+                format!(
+                    "the seal {} is not known to open the store: its custodians have not opened it yet. Start the server with \
+                     it alone, let them sign, and run operator seal rewrap again",
+                    lock.shown()
+                )
+            }),
         };
         let removed = match why {
             Some(why) => Err(why),
@@ -336,6 +342,21 @@ fn strays(before: &LockList, asked: &[(Option<String>, Vec<OfSeal>)], some_are_s
     before.locks.iter().filter(is_nobodys).map(|lock| lock.id).collect()
 }
 
+/// A lock beside which the strays have to stay: its custodians alone open it, have never done so, and nothing else that
+/// stays is known to open the store where a stray does.
+fn unproved<'l>(list: &'l LockList, strays: &BTreeSet<[u8; 16]>) -> Option<&'l Lock> {
+    let (going, staying): (Vec<&Lock>, Vec<&Lock>) =
+        list.locks.iter().filter(|lock| lock.backend().is_some()).partition(|lock| strays.contains(&lock.id));
+    let is_of = |lock: &Lock, place: &Scope| lock.scope == Scope::Cluster || lock.scope == *place;
+    let is_known =
+        |place: &Scope| staying.iter().any(|lock| lock.proved && lock.stale_since.is_none() && is_of(lock, place));
+    let touches = |lock: &Lock| going.iter().any(|gone| is_of(gone, &lock.scope) || is_of(lock, &gone.scope));
+    staying
+        .iter()
+        .find(|lock| lock.needs_custodians() && !lock.proved && touches(lock) && !is_known(&lock.scope))
+        .copied()
+}
+
 #[cfg(test)]
 mod tests {
     use holdfast_seal::locks::Minimum;
@@ -380,6 +401,29 @@ mod tests {
         take_in(&mut done, None, &of_seal(Some(1), None), true);
         assert!(done.list.locks[0].proved && done.is_changed);
         assert!(done.said.iter().all(|of| of.outcome == Became::Good), "{:?}", done.said);
+    }
+
+    #[test]
+    fn what_opens_a_store_stays_beside_a_lock_that_custodians_have_never_opened() {
+        let asks = "TPM2_SEAL+POLICY_SIGNED/AES-256-GCM";
+        let of = |node: &str, lock: Lock| Lock { scope: Scope::Node(node.into()), ..lock };
+        let proved = |lock: Lock| Lock { proved: true, ..lock };
+        let (old, new, other) =
+            (lock(1, "pkcs11", "CKM_AES_GCM"), lock(2, "tpm", asks), lock(3, "yubihsm", "X/AES-CCM"));
+        let blocks = |locks: Vec<Lock>| unproved(&completed(Minimum::Any, locks).list, &[[1; 16]].into()).map(|l| l.id);
+        assert_eq!(blocks(vec![old.clone(), new.clone()]), Some([2; 16]));
+        assert_eq!(blocks(vec![old.clone(), proved(new.clone())]), None);
+        // Another seal that stays opens it.
+        assert_eq!(blocks(vec![old.clone(), new.clone(), proved(other.clone())]), None);
+        let stale = Lock { stale_since: Some(1), ..proved(other.clone()) };
+        assert_eq!(blocks(vec![old.clone(), new.clone(), stale]), Some([2; 16]));
+        // Each node has its own: another one's is no way in.
+        let locks = |third: Lock| vec![of("a", old.clone()), of("a", new.clone()), third];
+        assert_eq!(blocks(locks(of("b", proved(other.clone())))), Some([2; 16]));
+        assert_eq!(blocks(locks(of("a", proved(other.clone())))), None);
+        assert_eq!(blocks(vec![of("a", old.clone()), of("a", proved(other)), of("b", new.clone())]), None);
+        // What all share is every node's.
+        assert_eq!(blocks(vec![old, of("b", new)]), Some([2; 16]));
     }
 
     #[test]
