@@ -6,7 +6,7 @@ use holdfast_tests::process::{helpers, signal};
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::token::{Beside, LABEL, Token};
 use holdfast_tests::tpm::Tpm;
-use holdfast_tests::{Client, Keys, Server, Setup, Site, until};
+use holdfast_tests::{Client, Keys, Running, Server, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -106,6 +106,38 @@ impl House {
 fn backend(status: &Value, name: &str) -> Value {
     let all = status["data"]["backends"].as_array().expect("backends");
     all.iter().find(|b| b["name"] == name).unwrap_or_else(|| panic!("no {name}: {status}")).clone()
+}
+
+/// Until when a device worked is wanted just when it is away.
+#[test]
+fn when_each_seal_opened_the_store_last_is_known_after_a_restart_too() {
+    let house = House::build(&[Main, Chip]);
+    let server = house.open();
+    let opened = |server: &Server, name: &str| {
+        let status = house.root(server).get("sys/seal-backend-status").expect(200).json();
+        backend(&status, name)["last_opened"].as_str().map(str::to_owned)
+    };
+    until(Duration::from_secs(20), "a check of both", || opened(&server, "main").and(opened(&server, "chip")));
+    let file = house.site.store().join("last-opened");
+    until(Duration::from_secs(20), "the file", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("main") && text.contains("chip")).then_some(())
+    });
+    server.stop();
+    house.token().pull_out();
+    let server = house.open();
+    let status = until(Duration::from_secs(60), "a check in vain", || {
+        let status = house.root(&server).get("sys/seal-backend-status").expect(200).json();
+        (backend(&status, "main")["healthy"] == false).then_some(status)
+    });
+    let hour = backend(&status, "main")["last_opened"].as_str().expect("a time").to_owned();
+    assert!(hour.ends_with(":00:00Z"), "{hour}");
+    house.token().put_back();
+
+    // Shares are opened by people.
+    let shares = Running::start(Setup::shamir().without_tls());
+    let told = || shares.root.get("sys/seal-backend-status").expect(200).at("/data/backends/0/last_opened");
+    let told = until(Duration::from_secs(20), "the holders' act", || told().as_str().map(str::to_owned));
+    assert!(told.ends_with(":00:00Z"), "{told}");
 }
 
 #[test]

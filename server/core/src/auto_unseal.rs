@@ -153,6 +153,10 @@ impl Core {
             None => "the device of the seal opened the store".to_owned(),
         };
         self.unlock(root, None, &cause).await.map_err(|Refusal(_, text)| Trouble::once_more(text))?;
+        let opened = by.seen().lock;
+        if let Some(lock) = read.list.locks.iter().find(|lock| opened == Some(lock.id)) {
+            self.note_opened(lock);
+        }
         self.tell_strays(&seals, &read.list);
         // Those that were not asked, or did not answer, are looked at now.
         if several {

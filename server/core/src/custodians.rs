@@ -252,6 +252,9 @@ impl Core {
         read.verify(&root).map_err(|e| again(e.to_string()))?;
         seal.note(Ok(id), began);
         self.unlock(root, None, &cause).await?;
+        if let Some(lock) = read.list.locks.iter().find(|lock| lock.id == id) {
+            self.note_opened(lock);
+        }
         if let Some(open) = self.open()
             && let Err(Refusal(_, why)) = self.note_proved(&open, id).await
         {

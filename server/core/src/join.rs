@@ -535,7 +535,9 @@ impl Core {
         let Some(read) = self.lock_list().map_err(failed)? else { return Err(failed("the locks have not come")) };
         let own = read.list.shares_lock().ok_or_else(|| failed("the cluster has no lock of shares"))?;
         let root = locks::open_with_key(own, &read.list.cluster_id, &key).map_err(wrong)?;
-        self.unlock(root, Some(key), "enough shares were given").await
+        self.unlock(root, Some(key), "enough shares were given").await?;
+        self.note_opened(own);
+        Ok(())
     }
 
     /// `sys/storage/raft/bootstrap/challenge`, at the active node.

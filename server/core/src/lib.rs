@@ -37,6 +37,7 @@ mod intents;
 mod jobs;
 mod join;
 mod join_token;
+mod last_opened;
 mod last_use;
 pub mod layout;
 mod leases;
@@ -186,6 +187,7 @@ pub struct Core {
     pub log: Arc<log::Log>,
     pub(crate) in_flight: in_flight::InFlight,
     pub(crate) rollback: rollback::Rollback,
+    pub(crate) last_opened: last_opened::LastOpened,
     pub(crate) clock: Clock,
     /// Acts outside that are under way.
     pub(crate) targets: Arc<targets::Targets>,
@@ -255,6 +257,7 @@ impl Core {
         };
         let core = Arc::new(Core {
             rollback: rollback::Rollback::of(&options.store),
+            last_opened: last_opened::LastOpened::of(&options.store),
             store: options.store,
             options: settings,
             node: std::sync::OnceLock::new(),

@@ -74,6 +74,7 @@ impl Core {
                 // One that holds a former root key is opened by its device all the same.
                 Ok(found) if lock.stale_since.is_some() || found.ct_eq(root.expose()) => {
                     seal.note(Ok(lock.id), began);
+                    self.note_opened(lock);
                     return Some(Ok(()));
                 }
                 // The root key may have changed meanwhile: the next check tells.
@@ -153,6 +154,14 @@ impl Core {
             }
             if strays.contains(&lock.id) {
                 m.insert("configured".into(), false.into());
+            }
+            let is_known = m.get("last_opened").is_some_and(|at| !at.is_null());
+            if !is_known
+                && lock.may_be_of(node)
+                && let Some(hour) = self.last_opened.at(lock)
+            {
+                // Before this start, or by people.
+                m.insert("last_opened".into(), hour.rfc3339().into());
             }
             let told = elsewhere.as_ref().map(|others| others.of_lock(&lock.id)).filter(|told| !told.is_empty());
             if let Some(told) = told {

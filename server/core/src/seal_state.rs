@@ -231,7 +231,9 @@ impl Core {
             SealError::WrongShares => Refusal(400, format!("unable to retrieve stored keys: invalid key: {e}")),
             other => failed(other),
         })?;
-        self.unlock(root, Some(key), "enough shares were given").await
+        self.unlock(root, Some(key), "enough shares were given").await?;
+        self.note_opened(&wanted);
+        Ok(())
     }
 
     /// Take one share; those that were given, if they are enough.
