@@ -89,7 +89,8 @@ impl Shim {
         fs::write(self.folder.join("flags"), flags.to_string()).expect("a mark");
     }
 
-    /// Misbehave at each signature until [`behave`](Self::behave): `aborts`, `hangs`, or `lies` (a bit of each is changed).
+    /// Misbehave at each signature until [`behave`](Self::behave): `aborts`, `hangs`, or `lies` (a bit of each is changed); or
+    /// `spoils` what is decrypted, by a bit too.
     pub fn misbehave(&self, how: &str) {
         fs::write(self.folder.join(how), "").expect("a mark");
     }
@@ -200,7 +201,7 @@ static UL own_Decrypt(UL s, void *data, UL bytes, unsigned char *plain, UL *n) {
     UL refused = told("C_Decrypt", 1);
     if (refused) return refused;
     UL result = real_Decrypt(s, data, bytes, plain, n);
-    if (!result && plain && *n && told("garbage-decrypt", 1)) plain[0] ^= 1;
+    if (!result && plain && *n && (told("garbage-decrypt", 1) || told("spoils", 0))) plain[0] ^= 1;
     return result;
 }
 #define TAKE(NAME, PLACE) (real_##NAME = own.functions[PLACE], own.functions[PLACE] = own_##NAME)

@@ -328,7 +328,7 @@ fn the_seal_of_before_opens_the_store_where_custodians_have_other_keys_than_was_
     assert_eq!(house.rewrap(&server).0, 0);
     house.say(&[Stanza::Named(Kind::Tpm, 1)]);
     house.hang_up(&server, &[Kind::Tpm]);
-    assert_eq!(house.rewrap(&server), (2, vec!["the-tpm renamed".into(), "the-pkcs11 kept".into()]));
+    assert_eq!(house.rewrap(&server), (2, vec!["the-tpm renamed".into(), "\"the-pkcs11\" (pkcs11) kept".into()]));
     let server = site.start_after(server);
     is_sealed_for_custodians(&server);
     custodians.challenge(site, &server, &[]);
@@ -343,7 +343,7 @@ fn the_seal_of_before_opens_the_store_where_custodians_have_other_keys_than_was_
     server.until_unsealed();
     house.is_kept(&server);
     // The other one goes, since this one opens.
-    assert_eq!(house.rewrap(&server), (0, vec!["the-pkcs11 good".into(), "the-tpm removed".into()]));
+    assert_eq!(house.rewrap(&server), (0, vec!["the-pkcs11 good".into(), "\"the-tpm\" (tpm) removed".into()]));
     server.stop();
 
     house.say(&[Stanza::Alone(Kind::Tpm), Stanza::Disabled(Kind::Token)]);
