@@ -9,7 +9,6 @@ use holdfast_sdk::{Call, Error, Map, Operation, Preparation, Prepared, Response,
 use sha2::Digest;
 
 use super::System;
-
 use crate::tx::Tx;
 
 const DEFAULT_BYTES: i64 = 32;
