@@ -88,7 +88,10 @@ fn draw(sys: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Option<P
     Ok(Some(Box::pin(async move {
         // A device that does not answer is no reason to take another source than was asked for: of several seals, the
         // device of another one is none.
-        let drawn = seals.random(bytes).await.map_err(|refusal| Error::Unavailable(refusal.text))?;
+        let drawn = seals.random(bytes).await.map_err(|refusal| match refusal.retry {
+            true => Error::Unavailable(refusal.text),
+            false => Error::Unreachable(refusal.text),
+        })?;
         let drawn: Prepared = Arc::new(drawn);
         Ok(drawn)
     })))
