@@ -40,7 +40,7 @@ impl Tmpfs {
 /// The same of the file system that is mounted there, by who sees it there.
 pub fn fill(mounted: &Path, leave_bytes: u64) -> Ballast {
     let stat = rustix::fs::statvfs(mounted).expect("a file system");
-    assert!(stat.f_blocks * stat.f_frsize <= 64 << 20, "{} is no small file system of a test", mounted.display());
+    assert!(stat.f_blocks * stat.f_frsize <= 256 << 20, "{} is no small file system of a test", mounted.display());
     let size = (stat.f_bavail * stat.f_frsize).saturating_sub(leave_bytes);
     let path = mounted.join("ballast");
     let file = fs::File::create(&path).expect("a file");
