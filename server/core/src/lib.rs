@@ -20,6 +20,7 @@ pub mod ceremony;
 mod chores;
 pub mod clock;
 pub mod cluster;
+mod compaction;
 mod cubbyhole;
 mod custodians;
 mod departure;

@@ -90,6 +90,35 @@ fn a_member_is_compacted_while_it_leads_and_another_while_it_is_stopped_and_a_ki
     nodes.start_again(standby);
     nodes.read(standby, "kept/while-it-was-away");
 
+    // While it stands by: asked by its name, through any node.
+    let standby = (nodes.until_led() + 1) % 3;
+    nodes.ask(standby, "sys/mounts/old", json!({"type": "kv"}), 204);
+    for n in 0..100 {
+        nodes.put(active, &format!("old/{n}"), json!({ "v": value(n) }));
+    }
+    until(WITHIN, "a mount that is gone", || {
+        let gone = nodes.root(nodes.led_now()?).try_call("DELETE", "sys/mounts/old", None).ok()?;
+        [204, 404].contains(&gone.status).then_some(())
+    });
+    let (leads, before) = (nodes.until_led(), size(&nodes, standby));
+    let leaders = size(&nodes, leads);
+    let named = format!("-node=n{standby}");
+    let mut asks = command(holdfast());
+    asks.args(["operator", "compact", &named]).env("VAULT_ADDR", nodes.url(standby));
+    let said = run(asks.env("VAULT_TOKEN", nodes.root(standby).token())).good();
+    assert!(said.contains("Success!"), "{said}");
+    assert!(size(&nodes, standby) < before, "{before} bytes before, {} after", size(&nodes, standby));
+    assert!(size(&nodes, leads) >= leaders, "the active node's own file stays as it is");
+    nodes.put(standby, "kept/while-it-stood-by", json!({ "n": 1 }));
+    nodes.read(standby, "kept/while-it-stood-by");
+    let unknown = nodes.root(leads).post("sys/storage/compact", json!({"node": "n9"})).refused(400);
+    assert!(unknown.contains("no member is called"), "{unknown}");
+    nodes.kill(standby);
+    let away = nodes.ask(leads, "sys/storage/compact", json!({"node": format!("n{standby}")}), 503);
+    assert!(away.text().contains(&format!("the node n{standby} was not asked")), "{}", away.text());
+    nodes.start_again(standby);
+    nodes.until_all_vote();
+
     // Killed in the middle of the next one, on the one that leads.
     let leader = nodes.until_led();
     nodes.ask(leader, "sys/storage/compact", json!({}), 200);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{text, unwrapped};
 use crate::call::Call;
@@ -17,18 +17,25 @@ const LOOK: Duration = Duration::from_millis(200);
 const STEP: u64 = 10;
 
 /// The program itself answers where it is given.
-pub static FLAGS: [Flag; 1] =
-    [Flag::list("config", "A configuration file or folder of a stopped server whose store is meant.")
-        .values(Values::File)];
+pub static FLAGS: [Flag; 2] = [
+    Flag::list("config", "A configuration file or folder of a stopped server whose store is meant.")
+        .values(Values::File),
+    Flag::text("node", "The node of a cluster whose store is meant, by its name; else the active one."),
+];
 
 pub fn run(call: &Call) -> Outcome {
     call.exactly(0)?;
     let client = call.client()?.in_root_namespace();
-    client.send(&Request::new("POST", PATH)).explain("Error starting the compaction")?;
+    let node = call.flags.text("node");
+    let (mut begin, mut look) = (Request::new("POST", PATH), Request::new("GET", PATH));
+    if let Some(node) = node {
+        (begin, look) = (begin.json(&json!({ "node": node })), look.query("node", node));
+    }
+    client.send(&begin).explain("Error starting the compaction")?;
     let mut said = 0;
     loop {
         std::thread::sleep(LOOK);
-        let now = progress(&client)?;
+        let now = progress(&client, &look)?;
         match text(&now, "phase").as_str() {
             "copying" | "finishing" => {
                 let percent = number(&now, "entries_copied") * 100 / number(&now, "entries").max(1);
@@ -46,8 +53,8 @@ pub fn run(call: &Call) -> Outcome {
     }
 }
 
-fn progress(client: &Client) -> Result<Map<String, Value>, Failure> {
-    let answer = client.send(&Request::new("GET", PATH)).explain("Error reading the compaction's progress")?;
+fn progress(client: &Client, asked: &Request) -> Result<Map<String, Value>, Failure> {
+    let answer = client.send(asked).explain("Error reading the compaction's progress")?;
     Ok(unwrapped(answer.object().bare()?))
 }
 
