@@ -36,6 +36,8 @@ const ELECTION_MS: (u64, u64) = (70, 115);
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// openraft's start may take so long on a busy machine.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// Who is alone waits no longer for its own log.
+const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 /// What is answered by a member whose part has ended.
 const STOPPED: &str = "this member takes part no longer";
 /// A member that has not answered for the time of so many elections gets no lead.
@@ -163,12 +165,14 @@ impl Group {
         Types::timeout(KNOWN_WITHIN, known).await.map_err(late)
     }
 
-    /// Where there is nobody else to wait for: take the lead at once.
+    /// Where there is nobody else to wait for: take the lead at once, and apply what the log has before anybody asks. What
+    /// was stored last may be how the store is to be opened.
     pub async fn lead_if_alone(&self) {
         if !self.is_alone() {
             return;
         }
         let _it_is_said_by_the_metrics = self.raft.trigger().elect(false).await;
+        let _it_is_applied_later = Types::timeout(APPLIED_WITHIN, self.is_applied(self.lead().last)).await;
     }
 
     pub fn lead(&self) -> Lead {
