@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use holdfast_tests::process::has_stopped;
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::until;
 
@@ -228,8 +229,12 @@ impl Trouble {
             }
             Fault::Sleep => {
                 self.nodes.server(leader).signal(Signal::STOP);
+                // Not before: its clock would go back, as that of no machine does, and what it heard would be yet to come.
+                let pid = self.nodes.server(leader).pid();
+                until(WITHIN, "a process that has stopped", || has_stopped(pid).then_some(()));
+                let stopped = Instant::now();
                 thread::sleep(lasts);
-                self.faults[leader].slept(lasts);
+                self.faults[leader].slept(stopped.elapsed());
                 self.nodes.server(leader).signal(Signal::CONT);
             }
             Fault::Replace => self.replace(one.max(1)),
