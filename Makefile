@@ -37,13 +37,13 @@ unit: setup
 
 system: build
 	$(CARGO) test --locked -p holdfast-tests --no-run
-	HOLDFAST_BIN=$(BIN) $(CARGO) test --locked -p holdfast-tests -- --test-threads=$(SYSTEM_THREADS)
+	HOLDFAST_BIN=$(BIN) scripts/system-tests --test-threads=$(SYSTEM_THREADS)
 	@$(MAKE) --no-print-directory system-on-raft
 
 # The same tests with `storage "raft"` in place of `file`. A test that fails says on which storage it ran.
 system-on-raft: build
-	HOLDFAST_BIN=$(BIN) HOLDFAST_TEST_STORAGE=raft $(CARGO) test --locked -p holdfast-tests -- \
-	  --test-threads=$(SYSTEM_THREADS) $(addprefix --skip ,$(ONCE))
+	HOLDFAST_BIN=$(BIN) HOLDFAST_TEST_STORAGE=raft scripts/system-tests --test-threads=$(SYSTEM_THREADS) \
+	  $(addprefix --skip ,$(ONCE))
 
 # Writes the part of docs/cli.md that is made from the commands' own help.
 cli-page: build

@@ -114,14 +114,18 @@ impl Server {
     }
 
     /// kill -9 of the server alone; the kernel ends its device helpers then, which takes a moment. Until then they still
-    /// write to their token's files.
+    /// write to their token's files. So that no helper is missed that is being started just now, the server is stopped
+    /// before its children are counted.
     #[track_caller]
     pub fn kill(mut self) {
-        let helpers = process::helpers(self.pid());
+        let pid = self.pid();
+        self.signal(Signal::STOP);
+        until(END, "the server to stand still", || (process::has_stopped(pid) || !process::lives(pid)).then_some(()));
+        let children = process::descendants(pid);
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
         until(END, "the end of the killed server's device helpers", || {
-            helpers.iter().all(|helper| !process::lives(*helper)).then_some(())
+            children.iter().all(|child| !process::lives(*child)).then_some(())
         });
     }
 
