@@ -9,9 +9,9 @@ CONFORMANCE ?= ../shared/conformance
 # Whole-system tests wait for servers, elections and clocks most of their time.
 SYSTEM_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # Tests that the second pass, on raft, leaves out: clusters, which are on raft anyway; tests that make no store of a site;
-# those of memory, of devices that hang, and of further databases, where the store is not what they are about.
+# those of devices that hang, and of further databases, where the store is not what they are about.
 ONCE := chaos:: cluster:: field_log::raft migrate:: metrics:: prometheus:: in_a_cluster cli_page:: openapi:: \
-  completion:: make_run:: start::dev:: start::tls:: memory:: seal_hsm::helper:: seal_hsm::modules:: devices::blinking:: \
+  completion:: make_run:: start::dev:: start::tls:: seal_hsm::helper:: seal_hsm::modules:: devices::blinking:: \
   databases::hanging:: databases::mariadb:: databases::redis:: databases::influxdb::
 export CARGO_TARGET_DIR := $(TARGET)
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use holdfast_cluster::recover::Recovery;
 use holdfast_cluster::{KeyKept, Node, Set};
 use holdfast_config::{LogLevel, Migration, Offer, RaftStorage, Storage};
-use holdfast_storage::{Copied, Options, Store, Whole};
+use holdfast_storage::{Copied, KeepFree, Options, Store, Whole};
 
 use crate::server::{SEALS, STORAGES, leave_guarded_panics_untold, storage};
 
@@ -162,6 +162,7 @@ fn found(raft: &RaftStorage, cluster_addr: &str) -> Result<(), String> {
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
         trailing_log_bytes: raft.trailing_log_bytes,
+        keep_free: storage::keep_free(raft.min_free_disk),
         autopilot_every: None,
         standby_reads: false,
         stale_reads: std::time::Duration::ZERO,
@@ -179,5 +180,5 @@ fn found(raft: &RaftStorage, cluster_addr: &str) -> Result<(), String> {
 
 fn options(folder: &Path) -> Options {
     // Nothing is proposed.
-    Options { folder: Some(folder.to_owned()), max_entry_bytes: usize::MAX }
+    Options { folder: Some(folder.to_owned()), max_entry_bytes: usize::MAX, keep_free: KeepFree::Usual }
 }

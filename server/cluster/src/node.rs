@@ -14,7 +14,7 @@ use holdfast_core::cluster::{
     Progress, ReadPoint,
 };
 use holdfast_sdk::Value;
-use holdfast_storage::{Options, Replica, Store, level};
+use holdfast_storage::{KeepFree, Options, Replica, Store, level};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::frame::NotAMember;
@@ -50,6 +50,8 @@ pub struct Set {
     pub cluster_addr: String,
     pub api_addr: String,
     pub max_entry_bytes: usize,
+    /// What stays free of its disk.
+    pub keep_free: KeepFree,
     pub performance_multiplier: u64,
     pub snapshot_threshold: u64,
     pub trailing_logs: u64,
@@ -115,7 +117,8 @@ impl Node {
     /// Open the store in its folder and take part in the cluster that it belongs to, if it does. A store that was
     /// nobody's member until now, and is not empty, becomes the first member of a cluster.
     pub async fn open(set: Set) -> Result<(Store, Arc<Node>), String> {
-        let options = Options { folder: Some(set.path.clone()), max_entry_bytes: set.max_entry_bytes };
+        let options =
+            Options { folder: Some(set.path.clone()), max_entry_bytes: set.max_entry_bytes, keep_free: set.keep_free };
         let (store, replica) = Store::open_member(&options).map_err(|e| e.to_string())?;
         let (folder, name, kept) = (set.path.clone(), set.node_id.clone(), set.key);
         // A device may take its time, or be waited for.

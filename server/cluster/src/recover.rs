@@ -91,7 +91,8 @@ mod tests {
     fn who_joins_anew_has_its_name_and_another_key() {
         let folder = tempfile::tempdir().unwrap();
         let before = Identity::of(folder.path(), Some("n1"), &KeyKept::InFile).unwrap();
-        let options = Options { folder: Some(folder.path().to_owned()), max_entry_bytes: 1 << 20 };
+        let options =
+            Options { folder: Some(folder.path().to_owned()), max_entry_bytes: 1 << 20, keep_free: Default::default() };
         let opened = Store::open_member(&options).unwrap();
         // A store that a server has open stays as it is, and so does the key.
         join_anew(folder.path()).unwrap_err();

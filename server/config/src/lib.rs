@@ -67,6 +67,6 @@ pub use seal_static::{StaticKey, StaticSeal};
 pub use seal_tpm::{PcrSelection, TpmSeal};
 pub use seals_in_use::{MOST_SEALS, SealInUse, SealsInUse};
 pub use size::size;
-pub use storage::{RaftStorage, RetryJoin, Storage};
+pub use storage::{MinFreeDisk, RaftStorage, RetryJoin, Storage};
 pub use telemetry::Telemetry;
 pub use yubihsm::{YubiHsm, YubiHsmSeal};

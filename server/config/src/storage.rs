@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_hcl::Block;
 
 use crate::listener::{positive, set};
+use crate::size::size;
 use crate::stanza::Stanza;
 use crate::{ConfigError, ConfigErrorKind, NodeKey, Offer, Warning, node_key};
 
@@ -40,6 +41,8 @@ pub struct RaftStorage {
     pub snapshot_threshold: u64,
     /// How often the cluster's members are looked after; `None`: as the server does it by itself.
     pub autopilot_reconcile_interval: Option<Duration>,
+    /// What stays free of the disk; `None`: a twentieth, at most 1 GiB.
+    pub min_free_disk: Option<MinFreeDisk>,
     /// The largest entry in bytes; `None`: the server's `max_entry_size`.
     pub max_entry_size_bytes: Option<u64>,
     /// Whether this node answers reads while it stands by.
@@ -52,6 +55,15 @@ pub struct RaftStorage {
     pub retry_join: Vec<RetryJoin>,
     /// The key in a device that closes this node's; `None`: it lies in a file.
     pub node_key: Option<NodeKey>,
+}
+
+/// How much of the disk stays free: writes stop below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinFreeDisk {
+    /// `"2GiB"`
+    Bytes(u64),
+    /// `"5%"`, of the whole disk.
+    Percent(u8),
 }
 
 /// `retry_join`: a node whose cluster is to be joined.
@@ -85,6 +97,7 @@ impl Default for RaftStorage {
             trailing_log_bytes: 256 << 20,
             snapshot_threshold: 8192,
             autopilot_reconcile_interval: None,
+            min_free_disk: None,
             max_entry_size_bytes: None,
             standby_reads: true,
             stale_reads: Duration::ZERO,
@@ -150,6 +163,7 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
     }
     set(&mut raft.snapshot_threshold, s.number("snapshot_threshold")?);
     raft.autopilot_reconcile_interval = positive(s, "autopilot_reconcile_interval")?;
+    raft.min_free_disk = min_free_disk(s)?;
     raft.max_entry_size_bytes = s.size("max_entry_size")?;
     set(&mut raft.standby_reads, s.bool("standby_reads")?);
     set(&mut raft.stale_reads, s.duration("stale_reads")?);
@@ -174,6 +188,16 @@ fn raft(s: &mut Stanza<'_>, offer: &Offer<'_>, warnings: &mut Vec<Warning>) -> R
         warnings,
     );
     Ok(raft)
+}
+
+fn min_free_disk(s: &mut Stanza<'_>) -> Result<Option<MinFreeDisk>, ConfigError> {
+    const EXPECTED: &str = "a size as \"2GiB\", or a part of the disk from \"1%\" to \"50%\"";
+    let Some(text) = s.text("min_free_disk")? else { return Ok(None) };
+    let read = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().ok().filter(|p| (1..=50).contains(p)).map(MinFreeDisk::Percent),
+        None => size(&text).map(MinFreeDisk::Bytes),
+    };
+    read.map(Some).ok_or_else(|| s.wrong("min_free_disk", &text, EXPECTED))
 }
 
 fn retry_join(s: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<RetryJoin, ConfigError> {

@@ -187,6 +187,27 @@ fn how_often_members_are_looked_after_counts_and_an_interval_of_snapshots_is_sai
     assert!(Config::parse(Path::new("c.hcl"), zero, &OFFER).is_err());
 }
 
+#[test]
+fn what_stays_free_of_the_disk_is_a_size_or_a_part_of_it() {
+    let parse = |value: &str| {
+        let text = format!("storage \"raft\" {{ path = \"/raft\" min_free_disk = {value} }}");
+        Config::parse(Path::new("c.hcl"), &text, &OFFER)
+    };
+    for (value, wanted) in [
+        ("\"5%\"", MinFreeDisk::Percent(5)),
+        ("\"2GiB\"", MinFreeDisk::Bytes(2 << 30)),
+        ("4096", MinFreeDisk::Bytes(4096)),
+    ] {
+        let (config, warnings) = parse(value).unwrap();
+        let Some(Storage::Raft(raft)) = config.storage else { panic!("{value}") };
+        assert_eq!((raft.min_free_disk, warnings.len()), (Some(wanted), 0), "{value}");
+    }
+    for wrong in ["\"0%\"", "\"51%\"", "\"-1%\"", "\"five\"", "\"%\"", "true"] {
+        let said = parse(wrong).unwrap_err().to_string();
+        assert!(said.contains("c.hcl:1") && said.contains("min_free_disk"), "{wrong}: {said}");
+    }
+}
+
 const TOKEN: &str =
     r#"seal "pkcs11" { lib = "/l.so" token_label = "t" key_label = "k" pin = 0123 mechanism = "0x1087" }"#;
 

@@ -29,13 +29,35 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
 
 /// Writes stop while less than this is free, so that what is accepted can be applied.
 pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
-/// Of a large disk no more than this is kept free.
+/// Of a large disk no more than this is kept free, if nobody asks for more.
 const MOST_KEPT_BYTES: u64 = 1 << 30;
+
+/// How much of a disk stays free: writes stop below it. It is never less than 8 MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepFree {
+    /// A twentieth; of a large disk, 1 GiB.
+    #[default]
+    Usual,
+    /// So much.
+    Bytes(u64),
+    /// A part of the disk, as large as it is when it is opened.
+    Percent(u8),
+}
+
+impl KeepFree {
+    fn of(self, disk_bytes: u64) -> u64 {
+        let wanted = match self {
+            KeepFree::Usual => (disk_bytes / 20).min(MOST_KEPT_BYTES),
+            KeepFree::Bytes(bytes) => bytes,
+            KeepFree::Percent(percent) => disk_bytes / 100 * u64::from(percent),
+        };
+        wanted.max(RESERVE_BYTES)
+    }
+}
 
 /// Whether a disk has less room than writes need, and so much beside.
 pub(crate) fn is_short(disk: &dyn Disk, beside: u64) -> io::Result<bool> {
-    let free = disk.free_bytes()?;
-    Ok(free < MOST_KEPT_BYTES.saturating_add(beside) && free < disk.least_free_bytes()?.saturating_add(beside))
+    Ok(disk.free_bytes()? < disk.least_free_bytes().saturating_add(beside))
 }
 
 /// A folder of files.
@@ -52,8 +74,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Bytes an ordinary user may still write.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Writes stop while less than this is free.
-    fn least_free_bytes(&self) -> io::Result<u64> {
-        Ok(RESERVE_BYTES)
+    fn least_free_bytes(&self) -> u64 {
+        RESERVE_BYTES
     }
     fn path(&self, name: &str) -> PathBuf;
     /// Everything was read again and is durable: an earlier failed sync counts no more.
@@ -68,6 +90,7 @@ pub struct RealDisk {
     folder: Arc<Path>,
     /// A sync failed earlier: the page cache may hold what the disk does not.
     distrust: bool,
+    least_free_bytes: u64,
     /// Held locked for as long as the disk is open.
     _lock: fs::File,
 }
@@ -75,6 +98,11 @@ pub struct RealDisk {
 impl RealDisk {
     /// Open the folder, making it (0700) if needed, and lock it against a second process.
     pub fn open(folder: &Path) -> Result<RealDisk, crate::StoreError> {
+        RealDisk::open_keeping(folder, KeepFree::Usual)
+    }
+
+    /// The same, of which so much stays free.
+    pub fn open_keeping(folder: &Path, keep: KeepFree) -> Result<RealDisk, crate::StoreError> {
         let fail = |what| crate::StoreError::io(what, folder);
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -89,7 +117,10 @@ impl RealDisk {
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let distrust = folder.join(SYNC_FAILED).exists();
-                Ok(RealDisk { folder: folder.into(), distrust, _lock: lock })
+                let s = rustix::fs::statvfs(folder)
+                    .map_err(|e| fail("cannot ask for the size of the disk of")(e.into()))?;
+                let least_free_bytes = keep.of(s.f_blocks.saturating_mul(s.f_frsize));
+                Ok(RealDisk { folder: folder.into(), distrust, least_free_bytes, _lock: lock })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(crate::StoreError::InUse(folder.to_owned())),
             Err(e) => Err(fail("cannot lock")(e.into())),
@@ -148,10 +179,8 @@ impl Disk for RealDisk {
         Ok(s.f_bavail.saturating_mul(s.f_frsize))
     }
 
-    /// A twentieth of the disk; of a large one, 1 GiB.
-    fn least_free_bytes(&self) -> io::Result<u64> {
-        let s = rustix::fs::statvfs(&*self.folder)?;
-        Ok((s.f_blocks.saturating_mul(s.f_frsize) / 20).clamp(RESERVE_BYTES, MOST_KEPT_BYTES))
+    fn least_free_bytes(&self) -> u64 {
+        self.least_free_bytes
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,5 +230,22 @@ impl DiskFile for RealFile {
         self.file.sync_data().inspect_err(|_| {
             let _the_disk_may_be_gone = fs::write(self.folder.join(SYNC_FAILED), b"");
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_twentieth_of_a_disk_stays_free_if_nobody_says_otherwise_and_never_less_than_the_reserve() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(KeepFree::Usual.of(10 * GIB), GIB / 2);
+        assert_eq!(KeepFree::Usual.of(1000 * GIB), GIB);
+        assert_eq!(KeepFree::Usual.of(64 << 20), RESERVE_BYTES);
+        assert_eq!(KeepFree::Percent(5).of(1000 * GIB), 50 * GIB);
+        assert_eq!(KeepFree::Percent(0).of(1000 * GIB), RESERVE_BYTES);
+        assert_eq!(KeepFree::Bytes(2 * GIB).of(10 * GIB), 2 * GIB);
+        assert_eq!(KeepFree::Bytes(1).of(10 * GIB), RESERVE_BYTES);
     }
 }

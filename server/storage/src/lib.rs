@@ -47,6 +47,7 @@ mod whole;
 mod writer;
 
 pub use compaction::{CompactError, CompactionInfo, Phase};
+pub use disk::KeepFree;
 pub use error::{CommitError, StoreError};
 pub use member_writer::members_parts;
 pub use pipeline::{Latch, Proposal, Resolve, Ticket, View, Write};

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::changes::decode;
 use crate::compaction::Compaction;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, KeepFree, RealDisk};
 use crate::executor::{Bell, Executor, Running, Threads};
 use crate::log::{Log, MAX_ENTRY_BYTES};
 use crate::node_records::ToKeep;
@@ -38,6 +38,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// One log entry's bytes at most; more than [`MAX_ENTRY_BYTES`] is taken for that.
     pub max_entry_bytes: usize,
+    /// What stays free of the folder's disk.
+    pub keep_free: KeepFree,
 }
 
 /// Figures for metrics and diagnosis.
@@ -139,7 +141,7 @@ impl Store {
     pub fn open(options: &Options) -> Result<Store, StoreError> {
         let disk: Option<Arc<dyn Disk>> = match &options.folder {
             None => None,
-            Some(folder) => Some(Arc::new(RealDisk::open(folder)?)),
+            Some(folder) => Some(Arc::new(RealDisk::open_keeping(folder, options.keep_free)?)),
         };
         Store::open_on(disk, options.max_entry_bytes)
     }
@@ -178,7 +180,7 @@ impl Store {
     pub fn open_member(options: &Options) -> Result<(Store, Replica), StoreError> {
         let disk: Option<Arc<dyn Disk>> = match &options.folder {
             None => None,
-            Some(folder) => Some(Arc::new(RealDisk::open(folder)?)),
+            Some(folder) => Some(Arc::new(RealDisk::open_keeping(folder, options.keep_free)?)),
         };
         Store::open_member_on(disk, options.max_entry_bytes)
     }

@@ -94,7 +94,11 @@ fn the_file_shrinks_and_holds_what_it_held() {
 #[test]
 fn a_real_file_gives_its_room_back_to_the_file_system() {
     let folder = tempfile::tempdir().unwrap();
-    let options = holdfast_storage::Options { folder: Some(folder.path().into()), max_entry_bytes: MAX_ENTRY };
+    let options = holdfast_storage::Options {
+        folder: Some(folder.path().into()),
+        max_entry_bytes: MAX_ENTRY,
+        keep_free: Default::default(),
+    };
     let store = Store::open(&options).unwrap();
     fill(&store, 4000, 8000);
     let before = everything(&store);

@@ -342,7 +342,8 @@ fn a_failing_state_file_answers_unknown_and_what_the_log_has_is_there_at_the_nex
 #[test]
 fn a_store_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { folder: Some(folder.path().join("store")), max_entry_bytes: 1 << 20 };
+    let options =
+        Options { folder: Some(folder.path().join("store")), max_entry_bytes: 1 << 20, keep_free: Default::default() };
     let store = Store::open(&options).unwrap();
     assert!(matches!(Store::open(&options), Err(StoreError::InUse(path)) if path == folder.path().join("store")));
     runtime().block_on(async { commit(&store, vec![put("a", b"1")]).await.unwrap() });
@@ -356,7 +357,7 @@ fn real_files_are_private_and_survive_a_process_that_just_ends() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let options = Options { folder: Some(path.clone()), max_entry_bytes: 1 << 20 };
+    let options = Options { folder: Some(path.clone()), max_entry_bytes: 1 << 20, keep_free: Default::default() };
     let store = Store::open(&options).unwrap();
     runtime().block_on(async {
         for i in 0..20 {
@@ -372,7 +373,8 @@ fn real_files_are_private_and_survive_a_process_that_just_ends() {
         // As a crash leaves it: no checkpoint, nothing closed.
         std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
-    let again = Store::open(&Options { folder: Some(copy), max_entry_bytes: 1 << 20 }).unwrap();
+    let again =
+        Store::open(&Options { folder: Some(copy), max_entry_bytes: 1 << 20, keep_free: Default::default() }).unwrap();
     assert_eq!(value(&again, "k").as_deref(), Some(&[19u8][..]));
     assert_eq!(number(value(&again, "n").as_deref()), 20);
 }

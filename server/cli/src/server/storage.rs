@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use holdfast_cluster::recover::Recovery;
 use holdfast_cluster::{KeyKept, Node, Set};
-use holdfast_config::{Config, Listener, RaftStorage, Storage};
+use holdfast_config::{Config, Listener, MinFreeDisk, RaftStorage, Storage};
 use holdfast_core::auto_join;
 use holdfast_core::cluster::{JoinFrom, JoinSecret};
 use holdfast_core::{Node as Addresses, RecoveryStore};
 use holdfast_hsm::memory::Secret;
 use holdfast_http::Address;
-use holdfast_storage::{Options, Store};
+use holdfast_storage::{KeepFree, Options, Store};
 
 use super::listeners::Planned;
 
@@ -31,7 +31,8 @@ pub struct Opened {
 pub async fn open(config: &Config, planned: &[Planned], addresses: &Addresses, key: KeyKept) -> Result<Opened, String> {
     let limit = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let single = |folder, storage_type, max_entry_bytes| {
-        let store = Store::open(&Options { folder, max_entry_bytes }).map_err(|e| e.to_string())?;
+        let store =
+            Store::open(&Options { folder, max_entry_bytes, keep_free: KeepFree::Usual }).map_err(|e| e.to_string())?;
         Ok(Opened { store, storage_type, max_entry_bytes, member: None })
     };
     match &config.storage {
@@ -66,7 +67,8 @@ pub async fn open_to_repair(
             RecoveryStore::Writable,
         ));
     }
-    let options = Options { folder: Some(raft.path.clone()), max_entry_bytes };
+    let options =
+        Options { folder: Some(raft.path.clone()), max_entry_bytes, keep_free: keep_free(raft.min_free_disk) };
     let (store, _) = Store::open_member(&options).map_err(|e| e.to_string())?;
     let why = format!(
         "this node is one of several ({}), and what it writes alone would not be theirs: its store can be read. To write, \
@@ -89,10 +91,19 @@ fn member_set(config: &Config, raft: &RaftStorage, addresses: &Addresses, key: K
         snapshot_threshold: raft.snapshot_threshold,
         trailing_logs: raft.trailing_logs,
         trailing_log_bytes: raft.trailing_log_bytes,
+        keep_free: keep_free(raft.min_free_disk),
         autopilot_every: raft.autopilot_reconcile_interval,
         standby_reads: raft.standby_reads,
         stale_reads: raft.stale_reads,
         key,
+    }
+}
+
+pub fn keep_free(min_free: Option<MinFreeDisk>) -> KeepFree {
+    match min_free {
+        None => KeepFree::Usual,
+        Some(MinFreeDisk::Bytes(bytes)) => KeepFree::Bytes(bytes),
+        Some(MinFreeDisk::Percent(percent)) => KeepFree::Percent(percent),
     }
 }
 
