@@ -34,7 +34,7 @@ impl Client {
 
     /// The same server, asked with a token.
     pub fn with_token(&self, token: &str) -> Client {
-        audited::sent(token);
+        audited::secrets::sent_password(token);
         Client { token: Some(token.to_owned()), limit: self.limit, ..self.without_token() }
     }
 
@@ -100,7 +100,7 @@ impl Client {
     /// Ask with a body as it is and further headers.
     pub fn try_raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
         let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        audited::asked(method, path, body);
+        audited::asked(&self.address, method, path, body);
         let mut all = headers.to_vec();
         if let Some(token) = &self.token {
             all.push(("X-Vault-Token", token));

@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod client;
 pub mod connection;
 pub mod database;
+pub mod gnupg;
 pub mod module;
 pub mod nss;
 pub mod object_store;

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::audited;
+
 /// No program here has a reason to take longer.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -110,7 +112,10 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
         }
         thread::sleep(Duration::from_millis(3));
     };
-    Output { code: status.code(), stdout: text(out), stderr: text(err), shown }
+    let output = Output { code: status.code(), stdout: text(out), stderr: text(err), shown };
+    let arguments: Vec<String> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+    audited::secrets::ran(&arguments, input, &output.stdout);
+    output
 }
 
 type Reader = thread::JoinHandle<std::io::Result<Vec<u8>>>;

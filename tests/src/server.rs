@@ -10,9 +10,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustls::ClientConfig;
 
-use crate::process;
 use crate::program::{command, holdfast};
-use crate::{Address, Client, until};
+use crate::{Address, Client, audited, process, until};
 
 const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(20);
@@ -38,6 +37,7 @@ impl Server {
             server.listeners = listening(&server.log());
             (server.listeners.len() >= listeners).then_some(())
         });
+        server.listeners.iter().for_each(|address| audited::serves(address, folder));
         server
     }
 

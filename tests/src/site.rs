@@ -345,13 +345,14 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// Whatever the test was about, its audit log is right. One that failed says on which storage.
+    /// Whatever the test was about, its audit logs are right. One that failed says on which storage.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- on storage {:?}", self.setup.storage.name());
         }
+        // It may be outside of the folder.
         let fault = self.setup.audit.then(|| audited::fault(&self.audit_file())).flatten();
-        let fault = audited::fault_of_made().or(fault);
+        let fault = fault.or_else(|| audited::fault_of(self.folder()));
         if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
             panic!("{fault}");
         }

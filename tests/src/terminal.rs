@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::until;
+use crate::{audited, until};
 
 /// Time for a person's patience.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -80,6 +80,10 @@ impl Terminal {
 
     /// Press keys.
     pub fn type_keys(&mut self, keys: &str) {
+        // What is not shown is a secret.
+        if !self.echoes() {
+            audited::secrets::sent_password(keys.trim_end());
+        }
         self.keyboard.write_all(keys.as_bytes()).expect("somebody listens");
     }
 

@@ -3,7 +3,9 @@
 //!
 //! Run by `make system`. What a test needs and does not find makes it fail.
 
+mod alert_rules;
 mod audit;
+mod audited;
 mod bad_input;
 mod break_glass;
 mod chaos;

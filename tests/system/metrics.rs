@@ -11,6 +11,7 @@ use holdfast_tests::tmpfs::Tmpfs;
 use holdfast_tests::{Client, Running, Setup, until};
 use serde_json::{Value, json};
 
+use crate::alert_rules;
 use crate::cluster::nodes::{Audited, Between, Nodes, WITHIN};
 
 /// Names that are about Prometheus itself.
@@ -96,7 +97,7 @@ fn present(page: &str) -> BTreeSet<String> {
 }
 
 /// A file of YAML, read by PyYAML.
-fn yaml(path: &Path) -> Value {
+pub fn yaml(path: &Path) -> Value {
     let mut python = command(stock("python"));
     python.args(["-c", "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)"]).arg(path);
     run(&mut python).json()
@@ -132,10 +133,13 @@ fn every_series_of_the_alert_rules_and_of_the_dashboards_is_there() {
     let mut found = present(&text);
     // The series of a seal's device, where one opens the store.
     let sealed = Running::start(Setup::hardware());
-    found.extend(until(WITHIN, "a look at the seal's device", || {
-        let found = present(&page(&sealed.root));
-        found.contains("holdfast_seal_device_healthy").then_some(found)
-    }));
+    let of_device = until(WITHIN, "a look at the seal's device", || {
+        let page = page(&sealed.root);
+        present(&page).contains("holdfast_seal_device_healthy").then_some(page)
+    });
+    found.extend(present(&of_device));
+    // With the labels that the rules are tried with.
+    assert_eq!(alert_rules::not_in(&[text.clone(), of_device]), Vec::<&str>::new(), "{text}");
 
     let rules = yaml(&repository().join("docs/alerts/holdfast.rules.yml"));
     let mut alerts = BTreeSet::new();

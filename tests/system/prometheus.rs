@@ -18,7 +18,7 @@ use crate::cluster::nodes::{Audited, Nodes};
 const WITHIN: Duration = Duration::from_secs(60);
 /// Where Debian has them.
 const PROMETHEUS: &str = "/usr/bin/prometheus";
-const PROMTOOL: &str = "/usr/bin/promtool";
+pub const PROMTOOL: &str = "/usr/bin/promtool";
 
 /// A Prometheus that ends with this value.
 struct Prometheus {

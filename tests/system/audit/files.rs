@@ -106,6 +106,7 @@ fn what_the_configuration_declares_is_followed_at_sighup() {
     running.root.get("secret/data/none").refused(404);
     assert!(lines(&second).iter().any(|l| l["request"]["path"] == "secret/data/none"));
     running.root.delete("sys/audit/second").refused(400);
+    holdfast_tests::audited::is_raw(&second);
     declare(&stanza("log_raw = true"), "the other options", &|| {
         let listed = running.root.get("sys/audit").expect(200).json();
         listed.pointer("/data/second~1/options/log_raw").is_some_and(|raw| raw == "true")

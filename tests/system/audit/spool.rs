@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_tests::tmpfs::Tmpfs;
-use holdfast_tests::{Client, Running, Server, Setup, until};
+use holdfast_tests::{Client, Running, Server, Setup, audited, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -63,6 +63,7 @@ impl Peer {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 for line in BufReader::new(stream).lines().map_while(Result::ok).take(leaves_after) {
+                    audited::line(&line);
                     let line: Value = serde_json::from_str(&line).expect("a line");
                     // The test line of a new device does not go through the spool.
                     let Some(number) = line["spool"]["seq"].as_u64() else { continue };
@@ -256,6 +257,7 @@ fn an_http_peer_that_hangs_holds_nobody_up_and_is_given_each_line_until_it_takes
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             let _left_meanwhile = std::io::Write::write_all(&mut stream, answer.as_bytes());
             let body = bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4);
+            body.and_then(|at| std::str::from_utf8(&bytes[at..]).ok()).into_iter().for_each(audited::line);
             let line = body.and_then(|at| serde_json::from_slice::<Value>(&bytes[at..]).ok());
             if let Some(number) = line.as_ref().and_then(|l| l["spool"]["seq"].as_u64()).filter(|_| n % 3 != 0) {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(number);

@@ -102,9 +102,7 @@ pub struct Nodes {
 impl Drop for Nodes {
     /// Whatever the test was about, the audit logs are right.
     fn drop(&mut self) {
-        let logs = (0..self.servers.len()).map(|n| self.folder.path().join(format!("n{n}/audit.log")));
-        let fault = logs.filter_map(|log| audited::fault(&log)).next().or_else(audited::fault_of_made);
-        if let Some(fault) = fault.filter(|_| !std::thread::panicking()) {
+        if let Some(fault) = audited::fault_of(self.folder.path()).filter(|_| !std::thread::panicking()) {
             panic!("{fault}");
         }
     }

@@ -1,10 +1,10 @@
 //! Shares: of another cluster, the same twice, by many at once; and a configuration of another seal.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use holdfast_tests::gnupg::Gnupg;
 use holdfast_tests::{Keys, Running, Seal, Server, Setup, Site, program};
 use serde_json::json;
 
@@ -156,56 +156,11 @@ fn a_store_of_a_token_under_a_shamir_configuration_says_what_is_wrong() {
     server.until_unsealed();
 }
 
-/// GnuPG with a home of its own.
-struct Gnupg {
-    home: PathBuf,
-}
-
-impl Gnupg {
-    fn new(site: &Site) -> Gnupg {
-        let home = site.folder().join("gnupg");
-        std::fs::create_dir(&home).expect("a folder");
-        std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
-        Gnupg { home }
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let mut gpg = program::command("gpg");
-        gpg.env("GNUPGHOME", &self.home).args([
-            "--batch",
-            "--quiet",
-            "--pinentry-mode",
-            "loopback",
-            "--passphrase",
-            "",
-        ]);
-        program::run_with_input(gpg.args(arguments), b"").good()
-    }
-
-    /// A new key's public half in base64.
-    fn key(&self, name: &str, kind: &str) -> String {
-        self.run(&["--quick-generate-key", name, kind]);
-        self.run(&["--armor", "--export", name]).lines().filter(|l| is_base64(l)).collect()
-    }
-
-    fn open(&self, message: &[u8]) -> String {
-        let file = self.home.join("message");
-        std::fs::write(&file, message).expect("written");
-        self.run(&["--decrypt", &file.display().to_string()]).trim().to_owned()
-    }
-}
-
-impl Drop for Gnupg {
-    fn drop(&mut self) {
-        let _agent_ends = program::command("gpgconf").env("GNUPGHOME", &self.home).args(["--kill", "all"]).status();
-    }
-}
-
 #[test]
 fn pgp_encrypted_shares_open_the_store_after_decryption() {
     let site = Site::make(Setup::shamir());
     let server = site.start();
-    let gpg = Gnupg::new(&site);
+    let gpg = Gnupg::new(site.folder());
     let public = [gpg.key("alice", "default"), gpg.key("bob", "future-default")];
     let body =
         json!({ "secret_shares": 2, "secret_threshold": 2, "pgp_keys": public, "root_token_pgp_key": public[0] });
@@ -222,7 +177,7 @@ fn pgp_encrypted_shares_open_the_store_after_decryption() {
 #[test]
 fn a_root_token_that_was_made_for_a_pgp_key_is_one_after_decryption() {
     let running = Running::start(Setup::shamir().without_tls());
-    let gpg = Gnupg::new(&running.site);
+    let gpg = Gnupg::new(running.site.folder());
     let (alice, bob) = (gpg.key("alice", "default"), gpg.key("bob", "future-default"));
     let shares = &running.keys.shares;
 
@@ -256,9 +211,4 @@ fn a_root_token_that_was_made_for_a_pgp_key_is_one_after_decryption() {
         let log = std::fs::read_to_string(running.site.audit_file()).expect("the audit log");
         assert!(!log.contains(&token) && !log.contains(&encoded));
     }
-}
-
-/// A line of the body of ASCII armor: not its frame, its headers or its checksum.
-fn is_base64(line: &str) -> bool {
-    !line.is_empty() && !line.starts_with(['-', '=']) && !line.contains(':')
 }

@@ -596,7 +596,10 @@ fn class(e: &Error) -> Option<Cow<'static, str>> {
 /// A token that the answer hands out; where it stands for the caller, that the entity is new is told too.
 fn new_auth(h: &Hasher, auth: &Auth, entity_created: bool, out: &mut Vec<u8>) {
     let mut a = Object::open(out);
-    h.secret(auth.client_token.expose(), a.key("client_token"));
+    // Whoever renews by an accessor is not told the token.
+    if !auth.client_token.expose().is_empty() {
+        h.secret(auth.client_token.expose(), a.key("client_token"));
+    }
     if !auth.accessor.is_empty() {
         h.accessor(&auth.accessor, a.key("accessor"));
     }
