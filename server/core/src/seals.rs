@@ -11,9 +11,14 @@ use holdfast_sdk::Timestamp;
 use holdfast_seal::locks::{LockList, Scope, wrap_context};
 use holdfast_seal::{DeviceRefusal, Lock, SealDevice};
 
+use crate::calls::{Calls, Figures, PATIENCE, Turn, Unasked};
 use crate::clock;
 use crate::entropy::judged;
-use crate::seal_calls::{Calls, Figures};
+
+/// Calls of one device that may be under way.
+const AT_ONCE: usize = 4;
+/// Whether a device that is away is back is tried no more seldom than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One seal of the configuration, and how its device is.
 pub struct Seal {
@@ -22,7 +27,7 @@ pub struct Seal {
     /// The lower is asked first.
     pub priority: u32,
     pub device: Arc<dyn SealDevice>,
-    calls: Calls,
+    calls: Arc<Calls<DeviceRefusal>>,
     seen: Mutex<Seen>,
 }
 
@@ -59,7 +64,7 @@ pub trait SealSource: Send + Sync {
 
 impl Seal {
     pub fn new(name: Option<String>, priority: u32, device: Arc<dyn SealDevice>) -> Arc<Seal> {
-        Arc::new(Seal { name, priority, device, calls: Calls::default(), seen: Mutex::default() })
+        Arc::new(Seal { name, priority, device, calls: Calls::new(AT_ONCE, LONGEST_PAUSE), seen: Mutex::default() })
     }
 
     /// A seal beside which there is no other.
@@ -77,16 +82,8 @@ impl Seal {
         &self,
         work: impl FnOnce(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + 'static,
     ) -> Result<T, DeviceRefusal> {
-        let turn = self.calls.turn(self.shown()).await?;
-        let (device, began) = (self.device.clone(), Instant::now());
-        let asked = tokio::task::spawn_blocking(move || {
-            let done = work(&*device);
-            drop(turn);
-            done
-        });
-        let done = asked.await.map_err(|e| DeviceRefusal::new(e.to_string(), true)).and_then(|done| done);
-        self.calls.note(done.as_ref().err(), began.elapsed());
-        done
+        let turn = self.calls.turn(Instant::now() + PATIENCE).await.map_err(|why| self.unasked(why))?;
+        self.carry_out(turn, work).await
     }
 
     /// The same for what may be asked twice: it waits for a device that is away for a moment.
@@ -94,13 +91,59 @@ impl Seal {
         &self,
         work: impl Fn(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + Sync + 'static,
     ) -> Result<T, DeviceRefusal> {
-        let (work, deadline) = (Arc::new(work), Calls::deadline());
+        let (work, deadline) = (Arc::new(work), Instant::now() + PATIENCE);
         loop {
-            let _go = self.calls.until_it_may_be_there(self.shown(), deadline).await?;
+            let turn = self.calls.enter(deadline).await.map_err(|why| self.unasked(why))?;
             let work = work.clone();
-            match self.ask(move |device| work(device)).await {
+            match self.carry_out(turn, move |device| work(device)).await {
                 Err(refusal) if refusal.away && Instant::now() < deadline => {}
                 done => return done,
+            }
+        }
+    }
+
+    async fn carry_out<T: Send + 'static>(
+        &self,
+        turn: Turn<DeviceRefusal>,
+        work: impl FnOnce(&dyn SealDevice) -> Result<T, DeviceRefusal> + Send + 'static,
+    ) -> Result<T, DeviceRefusal> {
+        let (device, calls, began) = (self.device.clone(), self.calls.clone(), Instant::now());
+        let asked = tokio::task::spawn_blocking(move || {
+            let done = work(&*device);
+            let refusal = done.as_ref().err();
+            calls.figures.calls.took(began.elapsed());
+            if refusal.is_some_and(|refusal| !refusal.custodians) {
+                calls.figures.failures.add(1);
+            }
+            turn.ended(refusal.filter(|refusal| refusal.away));
+            done
+        });
+        asked.await.map_err(|e| DeviceRefusal::new(e.to_string(), true)).and_then(|done| done)
+    }
+
+    fn unasked(&self, why: Unasked<DeviceRefusal>) -> DeviceRefusal {
+        let seal = self.shown();
+        match why {
+            Unasked::Crowded => DeviceRefusal::new(
+                format!("the device of the seal {seal:?} has more to do than it can: try again later"),
+                true,
+            ),
+            Unasked::Busy => {
+                let text = format!(
+                    "the device of the seal {seal:?} has not answered to earlier calls within {} s: try again in a moment; \
+                     sys/seal-backend-status says how it is",
+                    PATIENCE.as_secs()
+                );
+                DeviceRefusal::new(text, true)
+            }
+            Unasked::Away(absence) => {
+                let text = format!(
+                    "the device of the seal {seal:?} is away for {} s, and is tried again in a moment \
+                     (sys/seal-backend-status says how it is): {}",
+                    absence.since.elapsed().as_secs(),
+                    absence.error.text
+                );
+                DeviceRefusal { away: true, ..DeviceRefusal::new(text, true) }
             }
         }
     }

@@ -72,8 +72,15 @@ fn until_unsealed(nodes: &Nodes, n: usize) {
     });
 }
 
-/// `name@node outcome` of each.
+/// `name@node outcome` of each, once all nodes were asked: one that has just been started may not be reached yet.
 fn rewrap(nodes: &Nodes, n: usize) -> Vec<String> {
+    until(WITHIN, "a rewrap that reaches all nodes", || {
+        let did = rewrap_once(nodes, n);
+        did.iter().all(|of| !of.starts_with("all@")).then_some(did)
+    })
+}
+
+fn rewrap_once(nodes: &Nodes, n: usize) -> Vec<String> {
     nodes.ask(n, "sys/seal/rewrap", json!({}), 200);
     let done = until(WITHIN, "wrapped anew", || {
         let now = nodes.root(n).try_call("GET", "sys/seal/rewrap", None).ok()?.json();

@@ -1,7 +1,7 @@
 //! How a device is: what its last calls said, and how long they took.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_hsm::DeviceClient;
@@ -10,7 +10,6 @@ use holdfast_sdk::Timestamp;
 
 use super::{Device, Proves, Repeat, lock};
 use crate::clock;
-use crate::metrics::{Counter, Times};
 use crate::{Core, metrics};
 
 /// How often devices are looked at. One that is well is asked when nobody has asked it for so long.
@@ -31,15 +30,6 @@ pub struct Health {
     pub warnings: Vec<String>,
 }
 
-#[derive(Default)]
-pub(super) struct Figures {
-    pub calls: Times,
-    pub failures: Counter,
-    /// Calls that did not get to it, since it was away or had too much to do.
-    pub refused: Counter,
-    health: Mutex<Health>,
-}
-
 /// Whether the device itself is in trouble. What it refuses of a single key or call is none.
 fn is_trouble(error: &DeviceError) -> bool {
     !matches!(
@@ -48,12 +38,17 @@ fn is_trouble(error: &DeviceError) -> bool {
     )
 }
 
-impl Figures {
-    pub(super) fn note(&self, name: &str, proves: Proves, took: Duration, failed: Option<&DeviceError>) {
-        self.calls.took(took);
+impl Device {
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    /// A call has ended.
+    pub(super) fn note(&self, proves: Proves, took: Duration, failed: Option<&DeviceError>) {
+        self.calls.figures.calls.took(took);
         let trouble = failed.filter(|error| is_trouble(error));
         if trouble.is_some() {
-            self.failures.add(1);
+            self.calls.figures.failures.add(1);
         }
         let now = clock::now();
         let mut health = lock(&self.health);
@@ -61,25 +56,19 @@ impl Figures {
             None if proves == Proves::Nothing => return,
             None => {
                 if health.trouble.take().is_some() {
-                    tracing::info!(device = name, "the device is well again");
+                    tracing::info!(device = self.name, "the device is well again");
                 }
                 health.well = Some(now);
             }
             Some(error) => {
                 if health.trouble.is_none() {
-                    tracing::error!(device = name, "the device does not do what it is asked: {error}");
+                    tracing::error!(device = self.name, "the device does not do what it is asked: {error}");
                 }
                 let since = health.trouble.as_ref().map_or(now, |(since, _)| *since);
                 health.trouble = Some((since, error.text.clone()));
             }
         }
         health.checked = Some(now);
-    }
-}
-
-impl Device {
-    pub fn health(&self) -> Health {
-        lock(&self.figures.health).clone()
     }
 
     /// Ask for a key that nobody has: that needs the device, a session and the login, and changes nothing.
@@ -91,7 +80,7 @@ impl Device {
     /// Ask what it warns of. What is new is in the log, once.
     async fn look_for_warnings(self: &Arc<Self>) {
         let Ok(info) = self.ask(Repeat::Safe, Proves::Nothing, DeviceClient::info).await else { return };
-        let mut health = lock(&self.figures.health);
+        let mut health = lock(&self.health);
         for warning in info.warnings.iter().filter(|warning| !health.warnings.contains(warning)) {
             tracing::warn!(device = self.name, "{warning}");
         }
@@ -110,9 +99,9 @@ impl Device {
             name: &self.name,
             kind: self.declared().kind,
             healthy: self.health().trouble.is_none(),
-            calls: &self.figures.calls,
-            failures: self.figures.failures.get(),
-            refused: self.figures.refused.get(),
+            calls: &self.calls.figures.calls,
+            failures: self.calls.figures.failures.get(),
+            refused: self.calls.figures.refused.get(),
         }
     }
 }

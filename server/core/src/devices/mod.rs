@@ -5,7 +5,6 @@
 //! is found again by that alone: its helper opens it anew. [`bench`] measures it, [`trial`] tries what it says that it does.
 
 pub mod bench;
-mod breaker;
 mod health;
 mod pace;
 pub mod trial;
@@ -20,21 +19,17 @@ use arc_swap::ArcSwap;
 use holdfast_hsm::DeviceClient;
 use holdfast_hsm::device::{DeviceError, DeviceErrorClass as Class, DeviceInfo, KeyRef};
 use holdfast_sdk::Error;
-use tokio::sync::{Notify, Semaphore};
 
 pub use self::health::Health;
 
-use self::breaker::{Breaker, Way};
-use self::health::Figures;
 use self::pace::Pace;
+use crate::calls::{Calls, PATIENCE, Turn, Unasked};
 use crate::managed_keys::Seen;
 
 /// Calls at a time; a helper carries out half of them, so that it never waits for the next one. Each has a thread.
 const AT_ONCE: usize = 8;
-/// Calls that wait for their turn. More are refused.
-const WAITING: usize = 256;
-/// How long a call waits for its turn, and for a device that went away.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Whether a device that is away is back is tried no more seldom than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Between two calls to a device that is busy: at first, doubled up to a second.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// How long it is believed that a key is still the one that was found.
@@ -130,11 +125,7 @@ impl Devices {
 pub struct Device {
     pub name: String,
     declared: ArcSwap<Declared>,
-    breaker: Mutex<Breaker>,
-    /// Woken when a call has ended that the breaker learned from.
-    learned: Notify,
-    turns: Semaphore,
-    waiting: AtomicUsize,
+    calls: Arc<Calls<DeviceError>>,
     /// Rises when the device went away or was declared anew: what was known of its keys is not known any more.
     era: AtomicUsize,
     /// It was declared anew, and nobody has looked at it since.
@@ -142,7 +133,7 @@ pub struct Device {
     info: Mutex<Option<(usize, Arc<DeviceInfo>)>>,
     /// Keys that were looked at, with the era and the time of it.
     keys: Mutex<HashMap<KeyRef, (usize, Instant, Arc<Seen>)>>,
-    figures: Figures,
+    health: Mutex<Health>,
     pace: Pace,
 }
 
@@ -157,15 +148,12 @@ impl Device {
         Device {
             name: declared.name.clone(),
             declared: ArcSwap::from_pointee(declared),
-            breaker: Mutex::default(),
-            learned: Notify::new(),
-            turns: Semaphore::new(AT_ONCE),
-            waiting: AtomicUsize::new(0),
+            calls: Calls::new(AT_ONCE, LONGEST_PAUSE),
             era: AtomicUsize::new(0),
             is_new: AtomicBool::new(true),
             info: Mutex::default(),
             keys: Mutex::default(),
-            figures: Figures::default(),
+            health: Mutex::default(),
             pace: Pace::default(),
         }
     }
@@ -232,48 +220,19 @@ impl Device {
         proves: Proves,
         act: impl Fn(&DeviceClient) -> Result<T, DeviceError> + Send + Sync + 'static,
     ) -> Result<T, DeviceError> {
-        let _waits = Waits::begin(self)?;
         let act = Arc::new(act);
         let deadline = Instant::now() + PATIENCE;
         let mut pause = BUSY_PAUSE;
         loop {
-            let turn = tokio::time::timeout_at(deadline.into(), self.turns.acquire());
-            let turn = turn.await.map_err(|_| self.busy())?.map_err(|_| self.busy())?;
-            let now = Instant::now();
-            let learned = self.learned.notified();
-            let way = lock(&self.breaker).enter(now);
-            let tries = match way {
-                Way::Go => false,
-                Way::Try => true,
-                Way::Refused(error) => {
-                    self.figures.refused.add(1);
-                    return Err(self.away(&error));
-                }
-                Way::Wait(until) => {
-                    // Others may be in the middle of what this one waits for.
-                    drop(turn);
-                    if now >= deadline {
-                        self.figures.refused.add(1);
-                        return Err(self.away_too_long());
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep_until(until.min(deadline).into()) => {}
-                        () = learned => {}
-                    }
-                    continue;
-                }
-            };
-            let trying = Trying { device: self, tries, ended: false };
-            let result = self.once(proves, act.clone()).await;
-            trying.ended(result.as_ref().err());
-            drop(turn);
+            let turn = self.calls.enter(deadline).await.map_err(|why| self.unasked(why))?;
+            let result = self.once(turn, proves, act.clone()).await;
             let Err(error) = result else { return result };
             if repeat == Repeat::Never || Instant::now() + pause >= deadline {
                 return Err(error);
             }
             match error.class {
-                // The breaker says when to go on.
-                _ if breaker::is_away(&error) => {}
+                // The next turn comes when it is known to be back, or is this call's to try.
+                class if class.is_away() => {}
                 Class::Busy => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
@@ -285,6 +244,7 @@ impl Device {
 
     async fn once<T: Send + 'static>(
         self: &Arc<Self>,
+        turn: Turn<DeviceError>,
         proves: Proves,
         act: Arc<impl Fn(&DeviceClient) -> Result<T, DeviceError> + Send + Sync + 'static>,
     ) -> Result<T, DeviceError> {
@@ -295,76 +255,31 @@ impl Device {
                 Ok(client) => act(client),
                 Err(why) => Err(DeviceError::config(why.clone())),
             });
-            device.figures.note(&device.name, proves, took, result.as_ref().err());
+            let failed = result.as_ref().err();
+            device.note(proves, took, failed);
+            // What it has answered tells that it is there.
+            if turn.ended(failed.filter(|error| error.class.is_away())) {
+                device.era.fetch_add(1, Ordering::Relaxed);
+            }
             result
         };
         self.pace.carry_out(asks).await.unwrap_or_else(|panicked| Err(DeviceError::new(Class::Failed, panicked)))
     }
 
-    fn busy(&self) -> DeviceError {
-        let text = format!("device '{}' has more to do than it can: tried again later", self.name);
-        DeviceError::new(Class::Busy, text)
-    }
-
-    fn away(&self, error: &DeviceError) -> DeviceError {
-        let text = format!("device '{}' is away, and is tried again in a moment: {}", self.name, error.text);
-        DeviceError::new(error.class, text)
-    }
-
-    fn away_too_long(&self) -> DeviceError {
-        let health = self.health();
-        let why = health.trouble.map_or_else(String::new, |(_, why)| format!(": {why}"));
-        let text = format!("device '{}' did not come back within {} s{why}", self.name, PATIENCE.as_secs());
-        DeviceError::new(Class::Gone, text)
-    }
-}
-
-/// A call in [`Device::run`], for as long as it is there.
-struct Waits<'d>(&'d Device);
-
-impl<'d> Waits<'d> {
-    fn begin(device: &'d Device) -> Result<Waits<'d>, DeviceError> {
-        let waits = Waits(device);
-        if device.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING {
-            device.figures.refused.add(1);
-            return Err(device.busy());
-        }
-        Ok(waits)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A call that is at the device.
-struct Trying<'d> {
-    device: &'d Device,
-    tries: bool,
-    ended: bool,
-}
-
-impl Trying<'_> {
-    fn ended(mut self, failed: Option<&DeviceError>) {
-        self.ended = true;
-        let mut breaker = lock(&self.device.breaker);
-        let was_away = breaker.is_open();
-        breaker.note(Instant::now(), failed, self.tries);
-        if !was_away && breaker.is_open() {
-            self.device.era.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(breaker);
-        self.device.learned.notify_waiters();
-    }
-}
-
-impl Drop for Trying<'_> {
-    fn drop(&mut self) {
-        if !self.ended && self.tries {
-            lock(&self.device.breaker).give_up();
-            self.device.learned.notify_waiters();
+    fn unasked(&self, why: Unasked<DeviceError>) -> DeviceError {
+        match why {
+            Unasked::Crowded | Unasked::Busy => {
+                let text = format!("device '{}' has more to do than it can: tried again later", self.name);
+                DeviceError::new(Class::Busy, text)
+            }
+            Unasked::Away(absence) => {
+                let (secs, error) = (absence.since.elapsed().as_secs(), absence.error);
+                let text = format!(
+                    "device '{}' is away for {secs} s, and is tried again in a moment: {}",
+                    self.name, error.text
+                );
+                DeviceError::new(error.class, text)
+            }
         }
     }
 }

@@ -11,10 +11,10 @@ use holdfast_hsm::device::{
 };
 use holdfast_hsm::health;
 use holdfast_hsm::memory::Secret;
+use holdfast_hsm::verify::verify;
 use holdfast_sdk::Result;
 
 use super::{Device, Repeat, refusal};
-use crate::managed_keys::verify;
 use crate::random;
 
 /// Keys of trials begin with this, and end in random letters.
@@ -140,7 +140,7 @@ async fn sign(device: &Arc<Device>, key: &KeyRef, kind: KeyKind, mechanism: Sign
     });
     let outcome = match signed.await {
         Err(error) => failed(error),
-        Ok((public_key, signature)) => match verify::verify(kind, &public_key, mechanism, &input, &signature) {
+        Ok((public_key, signature)) => match verify(kind, &public_key, mechanism, &input, &signature) {
             Ok(true) => Outcome::Works,
             Ok(false) => Outcome::Failed("its signature is not one of its public key".into()),
             Err(e) => Outcome::Failed(e.to_string()),
