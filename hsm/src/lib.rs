@@ -53,6 +53,7 @@ mod quick;
 pub mod software;
 mod spawner;
 pub mod tpm;
+pub mod verify;
 pub mod yubihsm;
 
 pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo, waits};

@@ -1,5 +1,6 @@
-//! Keys in software: made here, sealed by the barrier, used in this process.
+//! What keys in software do: those of `device "software"`, and those of `sys/managed-keys/software`, which the barrier seals.
 
+use aws_lc_rs::agreement::{self, UnparsedPublicKey};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::error::{KeyRejected, Unspecified};
 use aws_lc_rs::rand::SystemRandom;
@@ -7,12 +8,16 @@ use aws_lc_rs::rsa::{self, KeySize, OaepPrivateDecryptingKey, OaepPublicEncrypti
 use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair,
 };
-use holdfast_hsm::device::{CipherMechanism, Ciphertext, Hash, KeyKind, SignInput, SignMechanism};
-use holdfast_hsm::gcm;
-use holdfast_hsm::memory::Secret;
-use holdfast_sdk::{Error, Result};
+use hmac::{Hmac, KeyInit, Mac};
 
-use super::verify::imported;
+use crate::device::{
+    CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class, Hash, KeyKind, SignInput, SignMechanism,
+};
+use crate::gcm;
+use crate::memory::Secret;
+use crate::verify::imported;
+
+type Result<T> = std::result::Result<T, DeviceError>;
 
 /// A new key.
 pub struct Made {
@@ -22,20 +27,24 @@ pub struct Made {
     pub public: Option<Vec<u8>>,
 }
 
-fn not_made(_: impl std::fmt::Debug) -> Error {
-    Error::internal("a key in software cannot be made")
+fn failed(text: &str) -> DeviceError {
+    DeviceError::new(Class::Failed, text)
 }
 
-fn unreadable(_: KeyRejected) -> Error {
-    Error::internal("a key in software cannot be read: its record is damaged")
+fn not_made(_: impl std::fmt::Debug) -> DeviceError {
+    failed("a key in software cannot be made")
 }
 
-fn unused(_: Unspecified) -> Error {
-    Error::internal("a key in software does not do what it is asked")
+fn unreadable(_: KeyRejected) -> DeviceError {
+    failed("a key in software cannot be read: its record is damaged")
 }
 
-fn unsupported(kind: KeyKind, what: &dyn std::fmt::Display) -> Error {
-    Error::bad_request(format!("a key of {kind} in software does not do {what}"))
+fn unused(_: Unspecified) -> DeviceError {
+    failed("a key in software does not do what it is asked")
+}
+
+fn unsupported(kind: KeyKind, what: &dyn std::fmt::Display) -> DeviceError {
+    DeviceError::unsupported(format!("a key of {kind} in software does not do {what}"))
 }
 
 /// Make a key. RSA takes tenths of a second and more.
@@ -69,6 +78,11 @@ pub fn generate(kind: KeyKind) -> Result<Made> {
             getrandom::fill(&mut bytes).map_err(not_made)?;
             Made { private: Secret::new(bytes), public: None }
         }
+        KeyKind::Hmac(hash) => {
+            let mut bytes = vec![0; hash.digest_bytes()];
+            getrandom::fill(&mut bytes).map_err(not_made)?;
+            Made { private: Secret::new(bytes), public: None }
+        }
         _ => return Err(unsupported(kind, &"anything")),
     })
 }
@@ -94,11 +108,15 @@ pub fn check_scheme(kind: KeyKind, scheme: SignMechanism) -> Result<()> {
     if is { Ok(()) } else { Err(unsupported(kind, &scheme)) }
 }
 
-pub fn sign(kind: KeyKind, private: &Secret<Vec<u8>>, scheme: SignMechanism, input: &SignInput) -> Result<Vec<u8>> {
+/// Sign a message, or a digest that was made elsewhere.
+///
+/// # Errors
+/// `Unsupported` for a way that keys of the kind do not sign, `Invalid` for a digest of another length.
+pub fn sign(kind: KeyKind, private: &[u8], scheme: SignMechanism, input: &SignInput) -> Result<Vec<u8>> {
     check_scheme(kind, scheme)?;
     match (kind, scheme.hash()) {
         (KeyKind::Rsa(_), Some(hash)) => {
-            let pair = RsaKeyPair::from_pkcs8(private.expose()).map_err(unreadable)?;
+            let pair = RsaKeyPair::from_pkcs8(private).map_err(unreadable)?;
             let mut signed = vec![0; pair.public_modulus_len()];
             let encoding = rsa_encoding(scheme)?;
             match input {
@@ -109,7 +127,7 @@ pub fn sign(kind: KeyKind, private: &Secret<Vec<u8>>, scheme: SignMechanism, inp
             Ok(signed)
         }
         (KeyKind::EcP256 | KeyKind::EcP384 | KeyKind::EcP521, Some(hash)) => {
-            let pair = EcdsaKeyPair::from_pkcs8(ec_of(kind)?, private.expose()).map_err(unreadable)?;
+            let pair = EcdsaKeyPair::from_pkcs8(ec_of(kind)?, private).map_err(unreadable)?;
             let signed = match input {
                 SignInput::Message(message) => pair.sign(&SystemRandom::new(), message),
                 SignInput::Digest(given) => pair.sign_digest(&imported(hash, given)?),
@@ -118,9 +136,9 @@ pub fn sign(kind: KeyKind, private: &Secret<Vec<u8>>, scheme: SignMechanism, inp
         }
         _ => {
             let SignInput::Message(message) = input else {
-                return Err(Error::bad_request("Ed25519 signs messages, not digests"));
+                return Err(DeviceError::unsupported("Ed25519 signs messages, not digests"));
             };
-            let pair = Ed25519KeyPair::from_pkcs8(private.expose()).map_err(unreadable)?;
+            let pair = Ed25519KeyPair::from_pkcs8(private).map_err(unreadable)?;
             Ok(pair.sign(message).as_ref().to_vec())
         }
     }
@@ -134,13 +152,17 @@ fn rsa_encoding(scheme: SignMechanism) -> Result<&'static dyn RsaEncoding> {
         SignMechanism::RsaPss(Hash::Sha256) => &signature::RSA_PSS_SHA256,
         SignMechanism::RsaPss(Hash::Sha384) => &signature::RSA_PSS_SHA384,
         SignMechanism::RsaPss(Hash::Sha512) => &signature::RSA_PSS_SHA512,
-        other => return Err(Error::bad_request(format!("RSA does not do {other}"))),
+        other => return Err(DeviceError::unsupported(format!("RSA does not do {other}"))),
     })
 }
 
+/// Encrypt: AES-256-GCM with its IV before and its tag behind, or RSA-OAEP.
+///
+/// # Errors
+/// `Unsupported` for another way, `Invalid` for more than RSA takes.
 pub fn encrypt(
     kind: KeyKind,
-    private: &Secret<Vec<u8>>,
+    private: &[u8],
     mechanism: CipherMechanism,
     plaintext: &Secret<Vec<u8>>,
     aad: &[u8],
@@ -148,16 +170,16 @@ pub fn encrypt(
     let bytes = match (kind, mechanism) {
         (KeyKind::Aes(256), CipherMechanism::AesGcm) => {
             let mut iv = [0; gcm::IV_BYTES];
-            getrandom::fill(&mut iv).map_err(|e| Error::internal(format!("the system gives no randomness: {e}")))?;
+            getrandom::fill(&mut iv).map_err(|e| DeviceError::new(Class::Failed, format!("no random bytes: {e}")))?;
             [&iv[..], &gcm::seal(aes_key(private)?, iv, plaintext.expose(), aad)].concat()
         }
         (KeyKind::Rsa(_), CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1) => {
             without_aad(aad)?;
-            let pair = PrivateDecryptingKey::from_pkcs8(private.expose()).map_err(unreadable)?;
+            let pair = PrivateDecryptingKey::from_pkcs8(private).map_err(unreadable)?;
             let key = OaepPublicEncryptingKey::new(pair.public_key()).map_err(unused)?;
             let most = key.max_plaintext_size(oaep(mechanism));
             if plaintext.expose().len() > most {
-                return Err(Error::bad_request(format!("{mechanism} with this key encrypts at most {most} bytes")));
+                return Err(DeviceError::invalid(format!("{mechanism} with this key encrypts at most {most} bytes")));
             }
             let mut sealed = vec![0; key.ciphertext_size()];
             let length = key.encrypt(oaep(mechanism), plaintext.expose(), &mut sealed, None).map_err(unused)?.len();
@@ -169,15 +191,23 @@ pub fn encrypt(
     Ok(Ciphertext { mechanism, bytes })
 }
 
+/// Decrypt what [`encrypt`] gave, or others encrypted with the public key.
+///
+/// # Errors
+/// `Tampered`.
 pub fn decrypt(
     kind: KeyKind,
-    private: &Secret<Vec<u8>>,
+    private: &[u8],
     mechanism: CipherMechanism,
     ciphertext: &[u8],
     aad: &[u8],
 ) -> Result<Secret<Vec<u8>>> {
-    let changed =
-        || Error::bad_request("the ciphertext was changed, or belongs to another key or other data beside it");
+    let changed = || {
+        DeviceError::new(
+            Class::Tampered,
+            "the ciphertext was changed, or belongs to another key or other data beside it",
+        )
+    };
     match (kind, mechanism) {
         (KeyKind::Aes(256), CipherMechanism::AesGcm) => {
             let key = aes_key(private)?;
@@ -186,7 +216,7 @@ pub fn decrypt(
         }
         (KeyKind::Rsa(_), CipherMechanism::RsaOaepSha256 | CipherMechanism::RsaOaepSha1) => {
             without_aad(aad)?;
-            let pair = PrivateDecryptingKey::from_pkcs8(private.expose()).map_err(unreadable)?;
+            let pair = PrivateDecryptingKey::from_pkcs8(private).map_err(unreadable)?;
             let key = OaepPrivateDecryptingKey::new(pair).map_err(unused)?;
             let mut room = zeroize::Zeroizing::new(vec![0; key.min_output_size()]);
             let opened = key.decrypt(oaep(mechanism), ciphertext, &mut room, None).map_err(|_| changed())?;
@@ -204,17 +234,48 @@ fn oaep(mechanism: CipherMechanism) -> &'static rsa::OaepAlgorithm {
 }
 
 fn without_aad(aad: &[u8]) -> Result<()> {
-    if aad.is_empty() { Ok(()) } else { Err(Error::bad_request("RSA-OAEP has no associated data")) }
+    if aad.is_empty() { Ok(()) } else { Err(DeviceError::invalid("RSA-OAEP has no associated data")) }
 }
 
-fn aes_key(private: &Secret<Vec<u8>>) -> Result<&[u8; gcm::KEY_BYTES]> {
-    private.expose().as_slice().try_into().map_err(|_| Error::internal("a key in software has another length"))
+fn aes_key(private: &[u8]) -> Result<&[u8; gcm::KEY_BYTES]> {
+    private.try_into().map_err(|_| failed("a key in software has another length"))
+}
+
+/// The x-coordinate that a key of a NIST curve shares with the peer's uncompressed point (SP 800-56A, 5.7.1.2).
+pub fn derive(kind: KeyKind, private: &[u8], peer_point: &[u8]) -> Result<Secret<Vec<u8>>> {
+    let curve = match kind {
+        KeyKind::EcP256 => &agreement::ECDH_P256,
+        KeyKind::EcP384 => &agreement::ECDH_P384,
+        KeyKind::EcP521 => &agreement::ECDH_P521,
+        _ => return Err(unsupported(kind, &"ECDH")),
+    };
+    let key = agreement::PrivateKey::from_private_key_der(curve, private).map_err(unreadable)?;
+    let no_point = DeviceError::invalid(format!("the peer's public key is no uncompressed point of {kind}"));
+    agreement::agree(&key, UnparsedPublicKey::new(curve, peer_point), no_point, |shared| {
+        Ok(Secret::new(shared.to_vec()))
+    })
+}
+
+/// The tag of a message by HMAC (RFC 2104).
+pub fn mac(kind: KeyKind, private: &[u8], hash: Hash, message: &[u8]) -> Result<Vec<u8>> {
+    fn tag<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Result<Vec<u8>> {
+        let mut mac =
+            <M as KeyInit>::new_from_slice(key).map_err(|_| failed("a key in software has another length"))?;
+        mac.update(message);
+        Ok(mac.finalize().into_bytes().to_vec())
+    }
+    match (kind, hash) {
+        (KeyKind::Hmac(Hash::Sha256), Hash::Sha256) => tag::<Hmac<sha2::Sha256>>(private, message),
+        (KeyKind::Hmac(Hash::Sha384), Hash::Sha384) => tag::<Hmac<sha2::Sha384>>(private, message),
+        (KeyKind::Hmac(Hash::Sha512), Hash::Sha512) => tag::<Hmac<sha2::Sha512>>(private, message),
+        _ => Err(unsupported(kind, &format_args!("HMAC-{hash}"))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::verify::verify;
     use super::*;
+    use crate::verify::verify;
 
     const SCHEMES: [(KeyKind, SignMechanism); 6] = [
         (KeyKind::Rsa(2048), SignMechanism::RsaPkcs1(Hash::Sha384)),
@@ -233,7 +294,7 @@ mod tests {
             let mut inputs = vec![SignInput::Message(b"message".to_vec())];
             inputs.extend(scheme.hash().map(|hash| SignInput::Digest(hash.digest(b"message"))));
             for input in &inputs {
-                let signed = sign(kind, &made.private, scheme, input).unwrap();
+                let signed = sign(kind, made.private.expose(), scheme, input).unwrap();
                 // Whichever way it was given, it is the signature of the same message.
                 for by in &inputs {
                     assert!(verify(kind, &public, scheme, by, &signed).unwrap(), "{kind}, {scheme}");
@@ -244,7 +305,10 @@ mod tests {
             assert!(!made.private.expose().is_empty());
         }
         let ed = generate(KeyKind::Ed25519).unwrap();
-        assert!(sign(KeyKind::Ed25519, &ed.private, SignMechanism::Ed25519, &SignInput::Digest(vec![0; 32])).is_err());
+        assert!(
+            sign(KeyKind::Ed25519, ed.private.expose(), SignMechanism::Ed25519, &SignInput::Digest(vec![0; 32]))
+                .is_err()
+        );
     }
 
     #[test]
@@ -256,14 +320,14 @@ mod tests {
         ] {
             let (made, other) = (generate(kind).unwrap(), generate(kind).unwrap());
             let plain = Secret::new(b"plaintext".to_vec());
-            let sealed = encrypt(kind, &made.private, mechanism, &plain, b"").unwrap();
-            let opened = decrypt(kind, &made.private, mechanism, &sealed.bytes, b"").unwrap();
+            let sealed = encrypt(kind, made.private.expose(), mechanism, &plain, b"").unwrap();
+            let opened = decrypt(kind, made.private.expose(), mechanism, &sealed.bytes, b"").unwrap();
             assert!(opened.ct_eq(b"plaintext"), "{mechanism}");
-            assert!(decrypt(kind, &other.private, mechanism, &sealed.bytes, b"").is_err(), "{mechanism}");
+            assert!(decrypt(kind, other.private.expose(), mechanism, &sealed.bytes, b"").is_err(), "{mechanism}");
         }
         let rsa = generate(KeyKind::Rsa(2048)).unwrap();
         let long = Secret::new(vec![0; 300]);
-        let refused = encrypt(KeyKind::Rsa(2048), &rsa.private, CipherMechanism::RsaOaepSha256, &long, b"");
+        let refused = encrypt(KeyKind::Rsa(2048), rsa.private.expose(), CipherMechanism::RsaOaepSha256, &long, b"");
         assert!(refused.unwrap_err().to_string().contains("at most 190 bytes"));
     }
 }

@@ -1,12 +1,16 @@
 //! Keys in software, for development only: in memory, or in a file of mode 0600. Whoever
-//! reads the file has the keys. AES-256-GCM and nothing else.
+//! reads the file has the keys. [`keys`] is what they do; the server's managed keys in software, which the barrier seals, do
+//! it by the same code.
 
 mod encrypt;
 mod generate;
+pub mod keys;
+mod sign;
 mod store;
 
 use crate::device::{Capabilities, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class};
-use crate::device::{DeviceInfo, KeyDevice, KeyInfo, KeyKind, KeyRef, KeySpec, PinTries};
+use crate::device::{DeviceInfo, Hash, KeyDevice, KeyInfo, KeyKind, KeyRef, KeySpec, KeyUsage, PinTries};
+use crate::device::{SignInput, SignMechanism};
 use crate::memory::Secret;
 use minicbor::{Decode, Encode};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +22,48 @@ pub struct SoftwareConfig {
     /// Where the keys are kept; in memory only if not set.
     #[n(0)]
     pub path: Option<String>,
+}
+
+const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+const CIPHERS: [CipherMechanism; 3] =
+    [CipherMechanism::AesGcm, CipherMechanism::RsaOaepSha256, CipherMechanism::RsaOaepSha1];
+const KINDS: [KeyKind; 11] = [
+    KeyKind::Aes(256),
+    KeyKind::Rsa(2048),
+    KeyKind::Rsa(3072),
+    KeyKind::Rsa(4096),
+    KeyKind::EcP256,
+    KeyKind::EcP384,
+    KeyKind::EcP521,
+    KeyKind::Ed25519,
+    KeyKind::Hmac(Hash::Sha256),
+    KeyKind::Hmac(Hash::Sha384),
+    KeyKind::Hmac(Hash::Sha512),
+];
+/// The same as tokens list it.
+const MECHANISMS: [&str; 15] = [
+    "CKM_AES_KEY_GEN",
+    "CKM_AES_GCM",
+    "CKM_RSA_PKCS_KEY_PAIR_GEN",
+    "CKM_RSA_PKCS",
+    "CKM_RSA_PKCS_PSS",
+    "CKM_RSA_PKCS_OAEP",
+    "CKM_EC_KEY_PAIR_GEN",
+    "CKM_ECDSA",
+    "CKM_ECDH1_DERIVE",
+    "CKM_EC_EDWARDS_KEY_PAIR_GEN",
+    "CKM_EDDSA",
+    "CKM_GENERIC_SECRET_KEY_GEN",
+    "CKM_SHA256_HMAC",
+    "CKM_SHA384_HMAC",
+    "CKM_SHA512_HMAC",
+];
+
+/// ECDSA with the hash of the curve's size; RSA with each.
+fn signs_with() -> Vec<SignMechanism> {
+    let of_hashes = |of: fn(Hash) -> SignMechanism| HASHES.map(of);
+    let all = [SignMechanism::RsaPkcs1, SignMechanism::RsaPss, SignMechanism::Ecdsa].map(of_hashes);
+    all.into_iter().flatten().chain([SignMechanism::Ed25519]).collect()
 }
 
 /// A device that is none. Says so in the log at every start.
@@ -56,11 +102,14 @@ impl KeyDevice for SoftwareDevice {
             model: "development only".to_owned(),
             slot: 0,
             login_required: false,
-            mechanisms: vec!["CKM_AES_KEY_GEN".to_owned(), "CKM_AES_GCM".to_owned()],
+            mechanisms: MECHANISMS.map(str::to_owned).to_vec(),
             capabilities: Capabilities {
-                generate: vec![KeyKind::Aes(256)],
+                generate: KINDS.to_vec(),
                 import: vec![KeyKind::Aes(256)],
-                cipher: vec![CipherMechanism::AesGcm],
+                sign: signs_with(),
+                cipher: CIPHERS.to_vec(),
+                mac: HASHES.to_vec(),
+                derive: true,
                 random: true,
                 ..Capabilities::default()
             },
@@ -79,6 +128,38 @@ impl KeyDevice for SoftwareDevice {
 
     fn import(&self, spec: &KeySpec, material: &Secret<Vec<u8>>) -> Result<KeyInfo, DeviceError> {
         generate::import(&mut self.store(), spec, material)
+    }
+
+    fn public_key(&self, key: &KeyRef) -> Result<Vec<u8>, DeviceError> {
+        Ok(self.store().one(key)?.public_key(key)?.to_vec())
+    }
+
+    fn sign(&self, key: &KeyRef, mechanism: SignMechanism, input: &SignInput) -> Result<Vec<u8>, DeviceError> {
+        sign::sign(&self.store(), key, mechanism, input)
+    }
+
+    fn verify(
+        &self,
+        key: &KeyRef,
+        mechanism: SignMechanism,
+        input: &SignInput,
+        signature: &[u8],
+    ) -> Result<bool, DeviceError> {
+        sign::verify(&self.store(), key, mechanism, input, signature)
+    }
+
+    fn mac(&self, key: &KeyRef, hash: Hash, message: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        sign::mac(&self.store(), key, hash, message)
+    }
+
+    fn verify_mac(&self, key: &KeyRef, hash: Hash, message: &[u8], tag: &[u8]) -> Result<bool, DeviceError> {
+        sign::verify_mac(&self.store(), key, hash, message, tag)
+    }
+
+    fn derive(&self, key: &KeyRef, peer_point: &[u8]) -> Result<Secret<Vec<u8>>, DeviceError> {
+        let store = self.store();
+        let stored = store.one_for(key, KeyUsage::Derive)?;
+        keys::derive(stored.kind, stored.material.expose(), peer_point)
     }
 
     fn encrypt(

@@ -1,7 +1,9 @@
 //! The keys of the software device and their file.
 
 use super::SoftwareConfig;
-use crate::device::{DeviceError, DeviceErrorClass as Class, KeyInfo, KeyKind, KeyRef, decode, encode, secret_bytes};
+use crate::device::{
+    DeviceError, DeviceErrorClass as Class, KeyInfo, KeyKind, KeyRef, KeyUsage, decode, encode, secret_bytes,
+};
 use crate::memory::{Key, Secret};
 use minicbor::{Decode, Encode};
 use std::fs::{self, File, OpenOptions};
@@ -16,11 +18,49 @@ pub(super) struct Store {
     keys: Vec<StoredKey>,
 }
 
-/// A key in locked memory.
 pub(super) struct StoredKey {
     pub(super) label: String,
     pub(super) id: Vec<u8>,
-    pub(super) key: Key,
+    pub(super) kind: KeyKind,
+    pub(super) usage: KeyUsage,
+    pub(super) material: Material,
+}
+
+/// What a key is made of.
+pub(super) enum Material {
+    /// The bytes of a secret key, in locked memory.
+    Secret(Key),
+    /// PKCS#8, which is longer than a slot of locked memory, and SubjectPublicKeyInfo.
+    Pair { private: Secret<Vec<u8>>, public: Vec<u8> },
+}
+
+impl Material {
+    pub(super) fn of(kind: KeyKind, private: Secret<Vec<u8>>, public: Option<Vec<u8>>) -> Result<Self, DeviceError> {
+        match (kind, public) {
+            (KeyKind::Aes(_) | KeyKind::Hmac(_), None) => {
+                let key = Key::from_slice(&mut private.into_inner());
+                key.map(Self::Secret).map_err(|error| DeviceError::new(Class::Failed, error.to_string()))
+            }
+            (KeyKind::Aes(_) | KeyKind::Hmac(_), Some(_)) | (_, None) => {
+                Err(DeviceError::new(Class::Failed, format!("a key of {kind} has no such halves")))
+            }
+            (_, Some(public)) => Ok(Self::Pair { private, public }),
+        }
+    }
+
+    pub(super) fn expose(&self) -> &[u8] {
+        match self {
+            Self::Secret(key) => key.expose(),
+            Self::Pair { private, .. } => private.expose(),
+        }
+    }
+
+    fn public(&self) -> Option<&Vec<u8>> {
+        match self {
+            Self::Secret(_) => None,
+            Self::Pair { public, .. } => Some(public),
+        }
+    }
 }
 
 impl StoredKey {
@@ -28,11 +68,17 @@ impl StoredKey {
         KeyInfo {
             label: self.label.clone(),
             id: self.id.clone(),
-            kind: KeyKind::Aes(self.key.expose().len() as u32 * 8),
+            kind: self.kind,
             private: true,
-            public: false,
+            public: self.material.public().is_some(),
             extractable: false,
         }
+    }
+
+    /// SubjectPublicKeyInfo, DER.
+    pub(super) fn public_key(&self, named: &KeyRef) -> Result<&[u8], DeviceError> {
+        let none = || DeviceError::new(Class::KeyMissing, format!("{named} is a secret key, which has no public half"));
+        self.material.public().map(Vec::as_slice).ok_or_else(none)
     }
 }
 
@@ -67,6 +113,15 @@ impl Store {
         }
     }
 
+    /// The key, which must have been made for this.
+    pub(super) fn one_for(&self, key: &KeyRef, usage: KeyUsage) -> Result<&StoredKey, DeviceError> {
+        let stored = self.one(key)?;
+        if stored.usage == usage {
+            return Ok(stored);
+        }
+        Err(DeviceError::invalid(format!("{key} was made for {:?}, not for {usage:?}", stored.usage)))
+    }
+
     pub(super) fn add(&mut self, stored: StoredKey) -> Result<KeyInfo, DeviceError> {
         for name in [KeyRef::label(&stored.label), KeyRef::id(stored.id.clone())] {
             if self.matching(&name).next().is_some() {
@@ -98,7 +153,10 @@ impl Store {
         let keys = self.keys.iter().map(|stored| FileKey {
             label: stored.label.clone(),
             id: stored.id.clone(),
-            key: Secret::new(stored.key.expose().to_vec()),
+            key: Secret::new(stored.material.expose().to_vec()),
+            kind: Some(stored.kind),
+            usage: Some(stored.usage),
+            public: stored.material.public().cloned(),
         });
         let bytes = encode(&KeyFile { format: FORMAT, keys: keys.collect() });
         replace(path, &bytes).map_err(|error| {
@@ -132,6 +190,13 @@ struct FileKey {
     id: Vec<u8>,
     #[cbor(n(2), with = "secret_bytes")]
     key: Secret<Vec<u8>>,
+    /// Of files of before there were other keys than AES: none.
+    #[n(3)]
+    kind: Option<KeyKind>,
+    #[n(4)]
+    usage: Option<KeyUsage>,
+    #[cbor(n(5), with = "minicbor::bytes")]
+    public: Option<Vec<u8>>,
 }
 
 fn read(path: &Path) -> Result<Vec<StoredKey>, DeviceError> {
@@ -147,9 +212,10 @@ fn read(path: &Path) -> Result<Vec<StoredKey>, DeviceError> {
     if file.format != FORMAT {
         return Err(unusable(format!("its format is {}, this program reads {FORMAT}", file.format)));
     }
-    let keys = file.keys.into_iter().map(|FileKey { label, id, key }| {
-        let key = Key::from_slice(&mut key.into_inner()).map_err(|error| unusable(error.to_string()))?;
-        Ok(StoredKey { label, id, key })
+    let keys = file.keys.into_iter().map(|FileKey { label, id, key, kind, usage, public }| {
+        let kind = kind.unwrap_or(KeyKind::Aes(key.expose().len() as u32 * 8));
+        let material = Material::of(kind, key, public).map_err(|error| unusable(error.text))?;
+        Ok(StoredKey { label, id, kind, usage: usage.unwrap_or(KeyUsage::Encrypt), material })
     });
     keys.collect()
 }

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use holdfast_hsm::device::{
     Challenge, Custodian, CustodianSignature, Hash, KeyKind, SignInput, SignMechanism, signature_to_der,
 };
+use holdfast_hsm::verify::verify;
 use holdfast_sdk::{Map, Timestamp, Value};
 use holdfast_seal::Lock;
 use holdfast_seal::locks::wrap_context;
@@ -20,7 +21,6 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::bare::{strict_bool, strict_object, strict_text};
-use crate::managed_keys::verify::verify;
 use crate::seal_state::{Refusal, failed, lock, refuse};
 use crate::seals::Seal;
 use crate::{Answer, Core, clock};

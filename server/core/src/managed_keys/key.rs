@@ -6,9 +6,11 @@ use holdfast_hsm::device::{
     CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass as Class, KeyKind, KeyRef, SignInput, SignMechanism,
 };
 use holdfast_hsm::memory::Secret;
+use holdfast_hsm::software::keys;
+use holdfast_hsm::verify::verify;
 use holdfast_sdk::{Error, ManagedKey, Result, Work};
 
-use super::{Record, Seen, software, verify};
+use super::{Record, Seen};
 use crate::devices::{Device, Repeat, refusal};
 
 /// A key of `sys/managed-keys`.
@@ -76,7 +78,7 @@ impl DeviceKey {
             Err(e) => return Err(self.explain_anew(e).await),
         };
         let Some(public) = &self.seen.public else { return Ok(signed) };
-        if verify::verify(self.seen.kind, public, scheme, &input, &signed)? {
+        if verify(self.seen.kind, public, scheme, &input, &signed).map_err(refusal)? {
             return Ok(signed);
         }
         self.device.forget_key(&self.key);
@@ -280,7 +282,7 @@ impl ManagedKey for Key {
             }
             let checked = match &self.place {
                 Located::Device(key) => key.check_scheme(scheme).await,
-                Located::Software(_) => software::check_scheme(kind, scheme),
+                Located::Software(_) => keys::check_scheme(kind, scheme).map_err(refusal),
             };
             self.named(checked)
         })
@@ -293,7 +295,7 @@ impl ManagedKey for Key {
                 Located::Device(key) => key.sign(scheme, input).await,
                 Located::Software(private) => {
                     let (private, kind) = (private.clone(), self.kind());
-                    aside(move || software::sign(kind, &private, scheme, &input)).await
+                    aside(move || keys::sign(kind, private.expose(), scheme, &input).map_err(refusal)).await
                 }
             };
             self.named(signed)
@@ -303,7 +305,7 @@ impl ManagedKey for Key {
     fn verify(&self, scheme: SignMechanism, input: &SignInput, signature: &[u8]) -> Result<bool> {
         self.must_allow("verify")?;
         let public = self.public_key().ok_or_else(|| Error::bad_request("a secret key verifies no signatures"))?;
-        self.named(verify::verify(self.kind(), public, scheme, input, signature))
+        self.named(verify(self.kind(), public, scheme, input, signature).map_err(refusal))
     }
 
     fn encrypt(
@@ -318,7 +320,8 @@ impl ManagedKey for Key {
                 Located::Device(key) => key.encrypt(mechanism, plaintext, aad).await,
                 Located::Software(private) => {
                     let (private, kind) = (private.clone(), self.kind());
-                    aside(move || software::encrypt(kind, &private, mechanism, &plaintext, &aad)).await
+                    aside(move || keys::encrypt(kind, private.expose(), mechanism, &plaintext, &aad).map_err(refusal))
+                        .await
                 }
             };
             self.named(sealed)
@@ -337,7 +340,8 @@ impl ManagedKey for Key {
                 Located::Device(key) => key.decrypt(mechanism, ciphertext, aad).await,
                 Located::Software(private) => {
                     let (private, kind) = (private.clone(), self.kind());
-                    aside(move || software::decrypt(kind, &private, mechanism, &ciphertext, &aad)).await
+                    aside(move || keys::decrypt(kind, private.expose(), mechanism, &ciphertext, &aad).map_err(refusal))
+                        .await
                 }
             };
             self.named(opened)

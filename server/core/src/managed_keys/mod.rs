@@ -7,8 +7,6 @@
 mod key;
 pub(crate) mod mechanism;
 mod seal_key;
-pub(crate) mod software;
-pub(crate) mod verify;
 
 use std::sync::Arc;
 

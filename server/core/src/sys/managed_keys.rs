@@ -5,6 +5,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_hsm::device::{DeviceErrorClass as Class, Hash, KeySpec, SignInput, SignMechanism};
+use holdfast_hsm::software::keys;
+use holdfast_hsm::verify::verify;
 use holdfast_sdk::{
     Call, Error, ManagedKey, Map, Operation, Preparation, Prepared, Response, Result, Routes, Timestamp, parameters,
 };
@@ -13,7 +15,7 @@ use holdfast_seal::locks::LockList;
 use super::System;
 use crate::devices::{Device, Repeat, refusal};
 use crate::managed_keys::mechanism::{self, Mechanism};
-use crate::managed_keys::{self, DeviceKey, Record, SOFTWARE, Seen, TYPES, print_of, software, verify};
+use crate::managed_keys::{self, DeviceKey, Record, SOFTWARE, Seen, TYPES, print_of};
 use crate::tx::Tx;
 use crate::{random, router};
 
@@ -321,7 +323,8 @@ async fn in_software(plan: &Plan) -> Result<Found> {
         return Err(Error::bad_request("a key in software is made here: set allow_generate_key"));
     }
     let kind = wanted.ok_or_else(|| which(key))?;
-    let made = tokio::task::spawn_blocking(move || software::generate(kind)).await.map_err(Error::internal)??;
+    let made = tokio::task::spawn_blocking(move || keys::generate(kind)).await.map_err(Error::internal)?;
+    let made = made.map_err(refusal)?;
     let seen = Seen { kind, public: made.public, id: Vec::new() };
     Ok(Found { seen, private: Some(made.private), revision: key.revision, made: true })
 }
@@ -479,8 +482,8 @@ fn sign(sys: &System, tx: &mut Tx, call: &Call<'_>, p: TestSign) -> Result<Optio
         let signature = key.sign(scheme, input.clone()).await?;
         let took = begun.elapsed();
         // Whoever may use it for what: this is about whether it works.
-        let verified = key.public_key().map(|public| verify::verify(key.kind(), public, scheme, &input, &signature));
-        if !verified.transpose()?.unwrap_or(false) {
+        let verified = key.public_key().map(|public| verify(key.kind(), public, scheme, &input, &signature));
+        if !verified.transpose().map_err(refusal)?.unwrap_or(false) {
             return Err(Error::Internal(format!("managed key {:?}: its signature does not verify", key.name())));
         }
         let signed: Prepared = Arc::new(Signed { scheme, took });
