@@ -1,8 +1,10 @@
 //! Recovery mode: a server that repairs its store, with a token that holders of its shares make.
 
+use std::time::Duration;
+
 use holdfast_tests::program::{holdfast, run};
-use holdfast_tests::{Client, Keys, Running, Server, Setup, Site};
-use serde_json::json;
+use holdfast_tests::{Client, Keys, Running, Server, Setup, Site, until};
+use serde_json::{Value, json};
 
 /// Start in recovery mode.
 fn in_recovery_mode(site: &Site) -> Server {
@@ -83,6 +85,16 @@ fn holders_of_shares_read_and_write_the_store_and_nothing_else_is_served() {
     assert_eq!(server.client().with_token(&token).get("sys/raw/mended/by-hand").status, 403);
     let ended = server.client().get("sys/generate-recovery-token/attempt").status;
     assert!([403, 404].contains(&ended), "{ended}");
+    // There were no audit devices: now there are, and what was changed is told.
+    let told = until(Duration::from_secs(60), "the line of what was mended", || {
+        let text = std::fs::read_to_string(site.audit_file()).expect("a log");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line"));
+        let own = lines.filter(|l| l["type"] == "response" && l["actor"] == "system");
+        own.filter(|l| l["recovered"] == true).find(|l| l["request"]["path"] == "sys/raw/mended/by-hand")
+    });
+    assert!(told["cause"].as_str().expect("a cause").contains("recovery token"), "{told}");
+    assert_eq!(told["request"]["operation"], "update");
 }
 
 #[test]

@@ -146,6 +146,10 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         if let Some(change) = due(&all, &settings, core.clock.cluster()) {
             tracing::info!(?change, "the members change");
             let act = told(&change);
+            let begun = match open.upgrade() {
+                Some(open) => Some(core.begins(&open, &act).await),
+                None => None,
+            };
             let gone = match &change {
                 Change::Remove(id) => Some(id.clone()),
                 _ => None,
@@ -164,8 +168,8 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
                     act.failed(&e.to_string())
                 }
             };
-            if let Some(open) = open.upgrade() {
-                core.did(&open, vec![act]);
+            if let (Some(open), Some(begun)) = (open.upgrade(), begun) {
+                core.ended(&open, begun, act);
             }
         }
     }

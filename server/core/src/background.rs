@@ -63,11 +63,10 @@ async fn expire(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
     loop {
         // While the clock is in doubt nothing is ended that cannot be brought back.
         let Some(now) = core.clock.observe() else { return Ok(()) };
-        let (ended, (tokens, leases), acts) = core
-            .transact(open, |tx| {
+        let (ended, (tokens, leases)) = core
+            .act(open, |tx, acts| {
                 let due = expiry::due(tx, now)?;
                 let mut ended = (0, 0);
-                let mut acts = Vec::new();
                 for (key, what) in &due {
                     let namespace = what.namespace();
                     if tx.is_sealed(&namespace) {
@@ -90,12 +89,11 @@ async fn expire(core: &Arc<Core>, open: &Arc<Open>) -> Result<()> {
                     // Normally gone with what it ended.
                     expiry::remove(tx, key)?;
                 }
-                Ok((due.len(), ended, acts))
+                Ok((due.len(), ended))
             })
             .await?;
         core.metrics.tokens_expired.add(tokens);
         core.metrics.leases_expired.add(leases);
-        core.did(open, acts);
         if ended < expiry::BATCH || open.closing.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -128,11 +126,17 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
             continue;
         };
         let router = if job.is_blind() { core.router(open)? } else { core.router_of(open, &space)? };
-        match caught(pin!(core.transact(open, |tx| jobs::step(core, tx, &router, &id)))).await {
+        let step = core.act(open, |tx, acts| {
+            let step = jobs::step(core, tx, &router, &id)?;
+            if step == Step::Done {
+                acts.push(job.done(&id));
+            }
+            Ok(step)
+        });
+        match caught(pin!(step)).await {
             // What is done may have made other jobs.
             Ok(step @ (Step::Done | Step::More)) => {
                 if step == Step::Done {
-                    core.did(open, vec![job.done(&id)]);
                     core.job_done.notify_waiters();
                 }
                 pauses.remove(&id);
@@ -146,10 +150,12 @@ async fn work(core: &Arc<Core>, open: &Arc<Open>, pauses: &mut Pauses) -> Result
                 let tries = pauses.get(&id).map_or(1, |(tries, _)| tries.saturating_add(1));
                 pauses.insert(id, (tries, now + intents::pause(tries)?.min(LONGEST_PAUSE)));
                 let text = e.to_string();
-                if job.last_error.as_deref() != Some(&text) {
-                    core.did(open, vec![job.done(&id).failed(&text)]);
-                }
-                core.transact(open, |tx| jobs::note_failure(tx, &id, &text)).await?;
+                let is_new = job.last_error.as_deref() != Some(&text);
+                core.act(open, |tx, acts| {
+                    acts.extend(is_new.then(|| job.done(&id).failed(&text)));
+                    jobs::note_failure(tx, &id, &text)
+                })
+                .await?;
             }
         }
     }

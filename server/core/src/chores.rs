@@ -154,20 +154,19 @@ async fn carry_out(
         Ok(result) => {
             core.metrics.acts.add(1);
             let done = Done { outside: outside.clone(), means: act.means, result };
-            let committed = core.transact(open, |tx| {
+            let committed = core.act(open, |tx, acts| {
                 tx.enter(mount.scope);
                 intents::complete(tx, mount, &key)?;
-                backend.end_chore(tx, name, core.clock.cluster(), Ok(&done))
+                backend.end_chore(tx, name, core.clock.cluster(), Ok(&done))?;
+                acts.push(told(mount, name));
+                Ok(())
             });
             match committed.await {
-                Ok(()) => {
-                    core.did(open, vec![told(mount, name)]);
-                    Ok(())
-                }
+                Ok(()) => Ok(()),
                 Err(e) => {
-                    core.did(open, vec![told(mount, name).failed(&e.to_string())]);
-                    core.transact(open, |tx| {
+                    core.act(open, |tx, acts| {
                         tx.enter(mount.scope);
+                        acts.push(told(mount, name).failed(&e.to_string()));
                         intents::give_back(tx, mount, &key, &outside, &e.to_string(), core.clock.cluster())
                     })
                     .await?;
@@ -179,17 +178,17 @@ async fn carry_out(
             core.metrics.act_failures.add(1);
             let uncertain = matches!(failure, Failure::Uncertain(_));
             let why = failure.into_error().to_string();
-            core.transact(open, |tx| {
+            core.act(open, |tx, acts| {
                 tx.enter(mount.scope);
                 match uncertain {
                     true => intents::give_back(tx, mount, &key, &outside, &why, core.clock.cluster())?,
                     false => intents::drop_open(tx, &key)?,
                 }
-                backend.end_chore(tx, name, core.clock.cluster(), Err(&why))
+                backend.end_chore(tx, name, core.clock.cluster(), Err(&why))?;
+                acts.push(told(mount, name).failed(&why));
+                Ok(())
             })
-            .await?;
-            core.did(open, vec![told(mount, name).failed(&why)]);
-            Ok(())
+            .await
         }
     }
 }

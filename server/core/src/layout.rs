@@ -163,6 +163,9 @@ pub const AUDIT_CHECKPOINTS: Table = Table(40);
 /// By name: keys that mounts use, in devices or in software.
 pub const MANAGED_KEYS: Table = Table(41);
 
+/// By the time of an unsealing, eight random bytes and a number: what the server did by itself and no audit device has taken yet.
+pub const OWN_ACTS: Table = Table(42);
+
 /// By token id.
 pub const TOKEN: Table = Table(1);
 /// By accessor.

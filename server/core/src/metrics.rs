@@ -99,6 +99,7 @@ pub struct Metrics {
     pub own_lines: Counter,
     pub own_line_failures: Counter,
     pub own_lines_lost: Counter,
+    pub own_lines_recovered: Counter,
     /// Tokens that were looked up for requests.
     pub token_lookups: Counter,
     /// Policies that were read and written by routes.
@@ -276,6 +277,9 @@ impl Metrics {
         one("holdfast_audit_own_line_failures", "counter", "Those that no device took at first.", refused);
         let lost = self.own_lines_lost.get() as f64;
         one("holdfast_audit_own_lines_lost", "counter", "Those that no device ever took.", lost);
+        let recovered = self.own_lines_recovered.get() as f64;
+        let help = "Acts of before the last unseal that were told after it.";
+        one("holdfast_audit_own_lines_recovered", "counter", help, recovered);
         let made = self.tokens_created.get() as f64;
         one("vault_token_creation", "counter", "Tokens made.", made);
         // A token is stored in the commit that makes it: none is ever pending.

@@ -184,11 +184,13 @@ impl Core {
                 let done = self.give_generation_share(ROOT, &nonce, share).await?;
                 if let Some(made) = &done.made {
                     let open = self.open().ok_or_else(|| Refusal(503, "Vault is sealed".into()))?;
-                    let store = |tx: &mut crate::tx::Tx| root_token(tx, made.token.expose(), clock::now());
-                    self.transact(&open, store).await.map_err(failed)?;
-                    tracing::warn!("a root token was made by shares, through sys/generate-root");
                     let cause = "holders of shares made a root token, without a token of their own";
-                    self.did(&open, vec![self.about_node("sys/generate-root/update", cause)]);
+                    let stored = self.act(&open, |tx, acts| {
+                        acts.push(self.about_node("sys/generate-root/update", cause));
+                        root_token(tx, made.token.expose(), clock::now())
+                    });
+                    stored.await.map_err(failed)?;
+                    tracing::warn!("a root token was made by shares, through sys/generate-root");
                 }
                 Some(attempt(&done, 0))
             }

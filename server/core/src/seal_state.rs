@@ -21,6 +21,8 @@ use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
 
 /// As the reference says it.
+/// How long the audit devices are given to take it that the server is sealed.
+const TELL_WAIT: Duration = Duration::from_secs(2);
 const NO_MIGRATION: &str = "can't perform a seal migration, no migration seal found";
 
 /// Progress of an unseal with shares, and one act at a time.
@@ -298,13 +300,18 @@ impl Core {
         let mut tx = Tx::read_only(self.store.view(), barrier.clone());
         namespaces::seal::resume(self, &mut tx, &barrier).map_err(failed)?;
         drop(tx);
-        self.transact(&open, |tx| {
+        let mut acts = vec![self.about_node("sys/unseal", cause)];
+        if let Some(migration) = migrated {
+            let cause = format!("the seal was migrated from {} to {}", migration.from, migration.to);
+            acts.push(self.about_node("sys/unseal", &cause));
+        }
+        let unsealed = self.transact(&open, |tx| {
             add_missing_mounts(tx)?;
             crate::last_use::begin(tx, self.clock.now())?;
-            note_version(tx)
-        })
-        .await
-        .map_err(failed)?;
+            note_version(tx)?;
+            open.audit.keep(tx, acts.clone())
+        });
+        let unsealed = unsealed.await.map_err(failed)?;
         self.router(&open).map_err(failed)?;
         self.forget_restore().await;
         if self.options.cluster.is_none() {
@@ -313,15 +320,12 @@ impl Core {
         self.open.store(Some(open.clone()));
         self.is_unlocked();
         self.metrics.activations.add(1);
-        self.did(&open, vec![self.about_node("sys/unseal", cause)]);
-        if let Some(migration) = migrated {
-            let cause = format!("the seal was migrated from {} to {}", migration.from, migration.to);
-            self.did(&open, vec![self.about_node("sys/unseal", &cause)]);
-        }
+        self.did(&open, unsealed);
         self.tell_acceptance(&open);
         background::start(self, &open);
         namespaces::own_keys::start(self, &open);
         audit::watch::start(self, &open);
+        audit::untold::start(self, &open);
         audit::signing::start(self, &open);
         undo::start(self, &open);
         chores::start(self, &open);
@@ -363,8 +367,15 @@ impl Core {
             self.outdate_copies_to_seal().await;
         }
         if let Some(open) = self.open() {
-            self.did(&open, vec![self.about_node("sys/seal", cause)]);
-            self.seal_audit(&open).await;
+            let told = self.did(&open, vec![self.about_node("sys/seal", cause)]);
+            let told = async {
+                if let Some(told) = told {
+                    let _it_only_tells = told.await;
+                }
+                self.forget_told(&open).await;
+            };
+            // A peer that is away, or a cluster, does not keep the server from being sealed.
+            let (_late_is_late, ()) = tokio::join!(tokio::time::timeout(TELL_WAIT, told), self.seal_audit(&open));
         } else if let Some(reading) = self.readers.ready() {
             self.did(&reading.open, vec![self.about_node("sys/seal", cause)]);
         }

@@ -298,21 +298,23 @@ async fn undo(weak_core: Weak<Core>, weak_open: Weak<Open>, namespace: Namespace
         Ok(()) => core.metrics.intents_undone.add(1),
         Err(_) => core.metrics.undo_failures.add(1),
     }
-    let given_up = core.transact(&open, |tx| {
+    let ended = core.act(&open, |tx, acts| {
         tx.enter(SYSTEM.of(namespace));
         let now = core.clock.cluster();
-        match &outcome {
+        let given_up = match &outcome {
             Ok(()) => {
                 if let Some(backend) = backend.as_ref().filter(|_| intent.is_of_lease()) {
                     tx.within(Scope::mount(namespace, key.mount()), |tx| backend.lease_ended(tx, &intent.outside()))?;
                 }
-                intents::undone(tx, key, now).map(|_| false)
+                intents::undone(tx, key, now)?;
+                false
             }
-            Err(e) => intents::failed(tx, key, &e.to_string(), now),
-        }
+            Err(e) => intents::failed(tx, key, &e.to_string(), now)?,
+        };
+        acts.push(told(namespace, &intent, &outcome, given_up));
+        Ok(())
     });
-    let given_up = given_up.await?;
-    core.did(&open, vec![told(namespace, &intent, &outcome, given_up)]);
+    ended.await?;
     Ok(outcome.is_ok())
 }
 

@@ -174,6 +174,42 @@ async fn each_kind_of_act_has_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_is_told_with_its_failure_and_what_goes_on_failing_once_for_each_reason() {
+    let site = Site::new("own-failures").await;
+    let state = |state: &'static str| move |l: &Value| l["response"]["data"]["state"] == state;
+
+    // What a request has made outside, and its handler does not keep.
+    site.world.handler_fails(true);
+    site.server.read("n/db/creds/a").await.expect(400);
+    let undone = site.until_own("what was undone", |l| path(l) == "sys/intents" && state("done")(l)).await;
+    assert!(undone["request"]["data"]["name"].as_str().unwrap().starts_with("user-"), "{undone}");
+    assert_eq!(
+        (&undone["request"]["operation"], &undone["request"]["mount_point"]),
+        (&json!("rollback"), &json!("db/"))
+    );
+    site.world.handler_fails(false);
+
+    // A job that fails, more than once.
+    let told = || own(&site.file()).into_iter().filter(|l| l["request"]["data"]["kind"] == "clean-mount");
+    let mount = json!({"type": "outside", "options": {"world": "own-failures"}});
+    site.server.write("n/sys/mounts/other", mount).await.expect(204);
+    site.world.clean_fails(true);
+    site.server.delete("n/sys/mounts/other").await.expect(204);
+    let failed = site.until_own("the failure", |l| l["request"]["data"]["kind"] == "clean-mount").await;
+    assert_eq!((&failed["error"], &failed["request"]["data"]["path"]), (&json!("it failed"), &json!("other/")));
+    assert!(failed["response"]["data"]["error"].as_str().unwrap().starts_with("hmac-sha256:"));
+    for _ in 0..3 {
+        site.clocks.pass(61);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    assert_eq!(told().count(), 1, "the same reason is told once");
+    site.world.clean_fails(false);
+    site.clocks.pass(61);
+    site.until_own("the clean-up", |l| l["request"]["data"]["kind"] == "clean-mount" && l["error"].is_null()).await;
+    own(&site.file()).iter().for_each(check_form);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_ends_though_no_device_takes_the_line_and_the_line_comes_later() {
     let site = Site::new("own-refused").await;
     let lease = site.lease().await;
@@ -200,14 +236,52 @@ async fn a_lease_ends_though_no_device_takes_the_line_and_the_line_comes_later()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_device_ever_took_is_counted_as_lost() {
-    let site = Site::new("own-lost").await;
-    site.server.core.declare_audit(vec![DeviceConfig::file("file/", Path::new("/dev/full"))]).await;
+async fn what_no_device_took_before_a_seal_is_told_at_the_next_unseal_with_its_own_time_and_id() {
+    let site = Site::new("own-late").await;
+    let lease = site.lease().await;
+    let declare = |path: PathBuf| site.server.core.declare_audit(vec![DeviceConfig::file("file/", &path)]);
+    declare(PathBuf::from("/dev/full")).await;
+    site.clocks.pass(LEASE_SECS.0 + 1);
+    for _ in 0..1000 {
+        if site.world.users().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     site.server.core.seal_now().await;
-    site.server.core.declare_audit(vec![DeviceConfig::file("file/", &site.file())]).await;
+    assert!(own(&site.file()).iter().all(|l| path(l) != "sys/seal" && l["request"]["data"]["lease_id"] != *lease));
     site.server.unseal().await;
-    assert!(site.metric("holdfast_audit_own_lines_lost").await >= 1);
-    assert!(own(&site.file()).iter().all(|l| path(l) != "sys/seal"));
+    // No device takes them yet: they stay where they are.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    declare(site.file()).await;
+    let sealed = site.until_own("the seal", |l| path(l) == "sys/seal").await;
+    let unsealed =
+        site.until_own("the unseal", |l| path(l) == "sys/unseal" && l["time"].as_str() > sealed["time"].as_str()).await;
+    assert_eq!(sealed["recovered"], true);
+    assert!(unsealed["recovered"].is_null(), "{unsealed}");
+    let of_lease = |l: &Value| l["request"]["data"]["lease_id"] == *lease;
+    site.until_own("the end", |l| of_lease(l) && l["response"]["data"]["state"] == "done").await;
+    let all: Vec<Value> = own(&site.file()).into_iter().filter(of_lease).collect();
+    assert_eq!(all.len(), 2, "its time was over, and it ended: {all:#?}");
+    for line in all.iter().chain([&sealed]) {
+        check_form(line);
+        assert!(line["recovered"] == true && line["time"].as_str() <= unsealed["time"].as_str(), "{line}");
+        assert!(line["request"]["namespace"]["path"] == "n/" || path(line) == "sys/seal", "{line}");
+    }
+    assert_eq!(site.metric("holdfast_audit_own_lines_lost").await, 0);
+    assert!(site.metric("holdfast_audit_own_lines_recovered").await >= 3);
+    // What was told is told no more.
+    let before = own(&site.file()).len();
+    site.server.seal_and_unseal().await;
+    let times = |l: &Value| path(l) == "sys/unseal";
+    for _ in 0..2000 {
+        if own(&site.file()).iter().filter(|l| times(l)).count() >= 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let after = own(&site.file());
+    assert_eq!(after.len(), before + 2, "sealed and unsealed: {:#?}", &after[before..]);
 }
 
 /// An HTTP server that takes lines, and refuses response lines of one path.

@@ -1,7 +1,14 @@
 //! What the server does by itself, in the audit logs of real servers: alone, and where three are one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, holdfast, run};
@@ -9,7 +16,7 @@ use holdfast_tests::{Running, Setup, Storage, until};
 use serde_json::{Value, json};
 
 use super::{LONG, all_lines};
-use crate::cluster::nodes::{Audited, Nodes, WITHIN};
+use crate::cluster::nodes::{Audited, Between, Nodes, WITHIN};
 
 /// Response lines of the server's own.
 fn own(log: &Path) -> Vec<Value> {
@@ -141,4 +148,116 @@ fn in_a_cluster_the_one_that_leads_writes_and_another_says_when_it_takes_over() 
         let output = cli(&["verify", &key, &checkpoints, &copy.display().to_string()]);
         assert_eq!(output.code, Some(0), "node {n} of {leader}, {next}, {last}: {output:?}");
     }
+}
+
+#[test]
+fn whatever_ended_before_a_kill_is_told_after_it() {
+    const TOKENS: usize = 300;
+    let running = Running::start(Setup::shamir().without_tls());
+    let log = running.site.audit_file();
+    for n in 0..TOKENS {
+        let made = json!({"ttl": "4s", "policies": ["default"], "display_name": format!("n{n}")});
+        running.root.post("auth/token/create", made).expect(200);
+    }
+    let told = || {
+        let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for line in own(&log) {
+            if let Some(name) = line["request"]["data"]["display_name"].as_str().filter(|n| n.starts_with("token-n")) {
+                told.entry(name.to_owned()).or_default().push(line);
+            }
+        }
+        told
+    };
+    until(LONG, "the first end", || (!told().is_empty()).then_some(()));
+    let running = running.restart(|server| server.kill());
+    until(LONG, "all ends", || (told().len() == TOKENS).then_some(()));
+    // Once, or again with the id that it had, and marked.
+    for (name, lines) in told() {
+        let ids: BTreeSet<_> = lines.iter().map(|l| l["request"]["id"].to_string()).collect();
+        let first = lines.iter().filter(|l| l["recovered"] != true).count();
+        assert!(ids.len() == 1 && first <= 1, "{name}: {lines:#?}");
+    }
+    drop(running);
+}
+
+/// A peer of an audit device that may be away.
+#[derive(Default)]
+struct Peer {
+    lines: Arc<Mutex<Vec<Value>>>,
+    open: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Peer {
+    fn listen(&self, at: &Path) {
+        let listener = UnixListener::bind(at).expect("a socket");
+        let (lines, open) = (self.lines.clone(), self.open.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                open.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone().expect("a stream"));
+                let lines = lines.clone();
+                thread::spawn(move || {
+                    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                        let line = serde_json::from_str(&line).expect("a line");
+                        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                    }
+                });
+            }
+        });
+    }
+
+    /// Whoever comes finds nobody any more.
+    fn goes(&self, from: &Path) {
+        fs::remove_file(from).expect("a socket");
+        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _may_be_closed = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Response lines of the server's own about a token.
+    fn own(&self, display_name: &str) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = lines.iter().filter(|l| l["actor"] == "system" && l["type"] == "response");
+        own.filter(|l| l["request"]["data"]["display_name"] == display_name).cloned().collect()
+    }
+}
+
+/// The only audit device of each node is a socket in its folder.
+struct BySocket(Arc<[Peer; 3]>);
+
+impl Between for BySocket {
+    fn command(&self, n: usize, folder: &Path) -> Command {
+        self.0[n].listen(&folder.join("peer"));
+        Audited.command(n, folder)
+    }
+
+    fn top(&self, _n: usize) -> String {
+        "audit \"socket\" \"peer\" {\n options {\n address = \"peer\"\n socket_type = \"unix\"\n skip_test = true\n }\n}\n".into()
+    }
+}
+
+#[test]
+fn what_the_one_that_led_could_not_tell_before_it_was_killed_the_next_one_tells() {
+    let peers: Arc<[Peer; 3]> = Arc::default();
+    let ports = (0..3).map(|_| (free_port(), free_port())).collect();
+    let mut nodes = Nodes::start_with(ports, Box::new(BySocket(peers.clone())));
+    nodes.until_all_vote();
+    let leader = nodes.until_led();
+    let made = json!({"ttl": "3s", "policies": ["default"], "display_name": "untold"});
+    nodes.ask(leader, "auth/token/create", made, 200);
+    peers[leader].goes(&nodes.stored(leader).with_file_name("peer"));
+    // The token ends, and nobody is there who would hear of it.
+    nodes.server(leader).until_logged("no audit device takes the lines of what the server did by itself");
+    nodes.kill(leader);
+    let next = nodes.until_led();
+    let told = until(WITHIN, "the line of who comes next", || peers[next].own("token-untold").pop());
+    assert_eq!((&told["recovered"], &told["cause"]), (&json!(true), &json!("the token's time is over")));
+    assert!(peers[leader].own("token-untold").is_empty());
+    // Once it was told, nobody tells it again.
+    nodes.change_lead();
+    let last = nodes.until_led();
+    let made = json!({"ttl": "1s", "policies": ["default"], "display_name": "later"});
+    nodes.ask(last, "auth/token/create", made, 200);
+    until(WITHIN, "a later line", || peers[last].own("token-later").pop());
+    let times: usize = peers.iter().map(|peer| peer.own("token-untold").len()).sum();
+    assert_eq!(times, 1);
 }

@@ -490,19 +490,22 @@ pub fn response_line(
     out.push(b'\n');
 }
 
-/// Both lines of what the server did by itself, with their line ends.
-pub fn own_lines(device: &Device, time: Timestamp, act: &Act, out: &mut Vec<u8>) {
+/// Both lines of what the server did by itself, with their line ends. `again`: they may be there already.
+pub fn own_lines(device: &Device, act: &Act, again: bool, out: &mut Vec<u8>) {
     for kind in ["request", "response"] {
-        let mut o = head(device, kind, time, out);
+        let mut o = head(device, kind, act.time(), out);
         // No client can write these: a line with them is the server's own.
         o.text("actor", "system");
         o.text("cause", &act.cause);
+        if again {
+            o.key("recovered").extend_from_slice(b"true");
+        }
         o.key("auth").extend_from_slice(
             b"{\"display_name\":\"system\",\"policy_results\":{\"allowed\":true},\"token_type\":\"default\"}",
         );
         let mut request = Object::open(o.key("request"));
         request.text("id", &act.id);
-        request.text("operation", act.operation);
+        request.text("operation", &act.operation);
         request.text("mount_point", &act.mount_point);
         let mut namespace = Object::open(request.key("namespace"));
         namespace.text("id", &act.namespace_id);
@@ -523,7 +526,7 @@ pub fn own_lines(device: &Device, time: Timestamp, act: &Act, out: &mut Vec<u8>)
     }
 }
 
-fn own_data(h: &Hasher, members: &[(&'static str, Shown)], error: Option<&str>, of: &mut Object<'_>) {
+fn own_data(h: &Hasher, members: &[(String, Shown)], error: Option<&str>, of: &mut Object<'_>) {
     if members.is_empty() && error.is_none() {
         return;
     }

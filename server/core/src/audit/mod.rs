@@ -18,6 +18,7 @@ mod spool;
 mod stream;
 mod syncer;
 pub(crate) mod table;
+pub(crate) mod untold;
 pub(crate) mod watch;
 
 pub use device::{Device, Rules};
@@ -53,7 +54,7 @@ pub struct Broker {
     /// Devices that were tested and are about to be stored.
     tested: Mutex<Vec<Weak<Device>>>,
     /// What the server did by itself and no device has taken yet.
-    late: own::Late,
+    untold: untold::Untold,
     /// See [`Totals`].
     totals: Arc<Totals>,
     /// One change of the devices at a time.
@@ -131,7 +132,7 @@ impl Broker {
 
     /// Acts of the server whose lines no device has taken yet.
     pub fn kept_late(&self) -> usize {
-        self.late.len()
+        self.untold.count()
     }
 
     /// Seal what the files have.

@@ -1,14 +1,16 @@
 //! What the server does by itself, as the audit log tells it: both lines of a request, with the actor `system` and a
 //! cause, when the act is done or has failed.
 //!
-//! Nobody waits for such lines, and no act fails for want of them: a lease that has to end ends. What no device took is
-//! kept for a while and offered again; what is lost is counted, and said in the server's log.
+//! Nobody waits for such lines, and no act fails for want of them: a lease that has to end ends. What no device has taken
+//! yet is in the store ([`super::untold`]), from the commit of the act on.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use holdfast_sdk::{Result, Timestamp};
+use minicbor::{Decode, Encode};
+use tokio::task::JoinHandle;
 
+use super::untold::Batch;
 use super::{Broker, Device, Pending, accepted, line, write};
 use crate::layout::{NamespaceId, ROOT};
 use crate::leases::EngineLease;
@@ -16,52 +18,68 @@ use crate::random;
 use crate::tokens::TokenEntry;
 use crate::{Core, Open};
 
-/// Acts whose lines no device has taken, that are kept.
-const LATE: usize = 4096;
-/// Late lines that are offered in one write.
-const LATE_AT_ONCE: usize = 128;
-
 /// Something that the server has done, or tried to.
+#[derive(Debug, Clone, Encode, Decode)]
 pub struct Act {
-    time: Timestamp,
-    /// An id of its own.
+    #[n(0)]
+    time_ns: u64,
+    /// An id of its own: lines with the same one tell of the same act.
+    #[n(1)]
     pub(super) id: String,
+    #[cbor(n(2), with = "minicbor::bytes")]
     namespace: NamespaceId,
     /// As the log shows that, once it is known.
+    #[cbor(skip)]
     pub(super) namespace_id: String,
+    #[cbor(skip)]
     pub(super) namespace_path: String,
     /// `revoke`, `rotate`, …
-    pub(super) operation: &'static str,
+    #[n(3)]
+    pub(super) operation: String,
     /// The route that does the same when it is asked to, or the mount's.
+    #[n(4)]
     pub(super) path: String,
+    #[n(5)]
     pub(super) mount_point: String,
+    #[n(6)]
     pub(super) cause: String,
-    pub(super) data: Vec<(&'static str, Shown)>,
+    #[n(7)]
+    pub(super) data: Vec<(String, Shown)>,
     /// What came of it.
-    pub(super) outcome: Vec<(&'static str, Shown)>,
+    #[n(8)]
+    pub(super) outcome: Vec<(String, Shown)>,
     /// Why it failed.
+    #[n(9)]
     pub(super) error: Option<String>,
 }
 
 /// How a value stands in the line.
+#[derive(Debug, Clone, Encode, Decode)]
 pub(super) enum Shown {
-    Plain(String),
+    #[n(0)]
+    Plain(#[n(0)] String),
     /// As an HMAC, unless the device shows all.
-    Hashed(String),
+    #[n(1)]
+    Hashed(#[n(0)] String),
     /// As the device shows accessors.
-    Accessor(String),
-    Number(u64),
+    #[n(2)]
+    Accessor(#[n(0)] String),
+    #[n(3)]
+    Number(#[n(0)] u64),
 }
 
+/// A failure is told with as many bytes at most.
+const ERROR_BYTES: usize = 4096;
+
 impl Act {
-    pub fn new(operation: &'static str, path: impl Into<String>, cause: impl Into<String>) -> Act {
+    pub fn new(operation: &str, path: impl Into<String>, cause: impl Into<String>) -> Act {
         Act {
-            time: crate::clock::now(),
+            time_ns: crate::clock::now().0,
             id: random::uuid().map(|id| random::uuid_text(&id)).unwrap_or_default(),
             namespace: ROOT,
             namespace_id: "root".into(),
             namespace_path: String::new(),
-            operation,
+            operation: operation.to_owned(),
             path: path.into(),
             mount_point: String::new(),
             cause: cause.into(),
@@ -91,7 +109,7 @@ impl Act {
     pub fn token_ends(namespace: NamespaceId, token: &TokenEntry, cause: &str) -> Act {
         let mut act = Act::new("revoke", "auth/token/revoke-accessor", cause).within(namespace);
         if !token.accessor.is_empty() {
-            act.data.push(("accessor", Shown::Accessor(token.accessor.clone())));
+            act.data.push(("accessor".to_owned(), Shown::Accessor(token.accessor.clone())));
         }
         act.plain("display_name", &token.display_name).plain("creation_path", &token.path)
     }
@@ -106,75 +124,51 @@ impl Act {
         self
     }
 
-    pub fn plain(mut self, name: &'static str, value: &str) -> Act {
-        self.data.push((name, Shown::Plain(value.to_owned())));
+    pub fn plain(mut self, name: &str, value: &str) -> Act {
+        self.data.push((name.to_owned(), Shown::Plain(value.to_owned())));
         self
     }
 
-    pub fn hashed(mut self, name: &'static str, value: &str) -> Act {
-        self.data.push((name, Shown::Hashed(value.to_owned())));
+    pub fn hashed(mut self, name: &str, value: &str) -> Act {
+        self.data.push((name.to_owned(), Shown::Hashed(value.to_owned())));
         self
     }
 
-    pub fn number(mut self, name: &'static str, value: u64) -> Act {
-        self.data.push((name, Shown::Number(value)));
+    pub fn number(mut self, name: &str, value: u64) -> Act {
+        self.data.push((name.to_owned(), Shown::Number(value)));
         self
     }
 
     /// How far it is.
     pub fn state(mut self, state: &str) -> Act {
-        self.outcome.push(("state", Shown::Plain(state.to_owned())));
+        self.outcome.push(("state".to_owned(), Shown::Plain(state.to_owned())));
         self
     }
 
     /// How often it was tried.
     pub fn tries(mut self, tries: u64) -> Act {
-        self.outcome.push(("tries", Shown::Number(tries)));
+        self.outcome.push(("tries".to_owned(), Shown::Number(tries)));
         self
     }
 
     /// It failed. What the failure says may repeat what somebody outside has said, and is hashed.
     pub fn failed(mut self, error: &str) -> Act {
-        self.error = Some(error.to_owned());
+        let end = error.floor_char_boundary(ERROR_BYTES);
+        self.error = Some(error[..end].to_owned());
         self
     }
-}
 
-/// Acts whose lines no device has taken.
-#[derive(Default)]
-pub struct Late(Mutex<VecDeque<Act>>);
-
-impl Late {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Act>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keep them for later. Returns how many found no room.
-    fn keep(&self, acts: Vec<Act>) -> usize {
-        let mut kept = self.lock();
-        let room = LATE.saturating_sub(kept.len());
-        let lost = acts.len().saturating_sub(room);
-        kept.extend(acts.into_iter().take(room));
-        lost
-    }
-
-    fn take(&self) -> Vec<Act> {
-        let mut kept = self.lock();
-        let n = kept.len().min(LATE_AT_ONCE);
-        kept.drain(..n).collect()
-    }
-
-    pub fn len(&self) -> usize {
-        self.lock().len()
+    pub(super) fn time(&self) -> Timestamp {
+        Timestamp(self.time_ns)
     }
 }
 
 impl Broker {
-    /// The lines of each act, to every device.
-    fn tell(&self, acts: &[Act]) -> Result<Pending> {
+    /// The lines of each act, to every device. `again`: they were found in the store, by whoever came after.
+    pub(super) fn tell(&self, acts: &[Act], again: bool) -> Result<Pending> {
         let lines = |device: &Device, out: &mut Vec<u8>| {
             for act in acts {
-                line::own_lines(device, act.time, act, out);
+                line::own_lines(device, act, again, out);
             }
         };
         // As a request's that changes something: on the disk when it counts as accepted.
@@ -191,7 +185,7 @@ impl Core {
         if open.audit.devices().is_empty() {
             return Ok(());
         }
-        let taken = match open.audit.tell(&[act]) {
+        let taken = match open.audit.tell(&[act], false) {
             Ok(pending) => accepted(pending).await,
             Err(e) => Err(e),
         };
@@ -202,13 +196,25 @@ impl Core {
         taken
     }
 
-    /// Write down what the server has done by itself. Nobody waits.
-    pub(crate) fn did(self: &Arc<Self>, open: &Arc<Open>, mut acts: Vec<Act>) {
-        if acts.is_empty() || open.audit.devices().is_empty() {
-            return;
+    /// Write down what the server has done by itself. Nobody has to wait for what is returned.
+    pub(crate) fn did(self: &Arc<Self>, open: &Arc<Open>, acts: impl Into<Batch>) -> Option<JoinHandle<()>> {
+        let mut batch = acts.into();
+        if batch.acts.is_empty() {
+            return None;
         }
-        for act in &mut acts {
+        if open.audit.devices().is_empty() {
+            // There is no audit any more.
+            open.audit.untold.is_told(batch.place);
+            return None;
+        }
+        self.name_namespaces(open, &mut batch.acts);
+        Some(self.tell(open, batch))
+    }
+
+    pub(super) fn name_namespaces(&self, open: &Open, acts: &mut [Act]) {
+        for act in acts {
             if act.namespace == ROOT {
+                "root".clone_into(&mut act.namespace_id);
                 continue;
             }
             // One that is gone by now is told by its UUID.
@@ -220,77 +226,72 @@ impl Core {
                 _ => act.namespace_id = random::uuid_text(&act.namespace),
             }
         }
-        self.tell(open, acts);
     }
 
-    fn tell(self: &Arc<Self>, open: &Arc<Open>, acts: Vec<Act>) {
-        let Ok(pending) = open.audit.tell(&acts) else { return self.not_told(open, acts) };
+    pub(super) fn tell(self: &Arc<Self>, open: &Arc<Open>, mut batch: Batch) -> JoinHandle<()> {
+        let pending = open.audit.tell(&batch.acts, false);
         let (core, open) = (Arc::downgrade(self), Arc::downgrade(open));
         tokio::spawn(async move {
-            let taken = accepted(pending).await;
+            // What a file has outlives this process. What is still to be sent does not, unless the store has it.
+            if batch.place.is_none()
+                && pending.as_ref().map_or(true, Pending::is_on_its_way)
+                && let (Some(core), Some(open)) = (core.upgrade(), open.upgrade())
+            {
+                core.keep_untold(&open, &mut batch).await;
+            }
+            let taken = match pending {
+                Ok(pending) => accepted(pending).await,
+                Err(e) => Err(e),
+            };
             let Some(core) = core.upgrade() else { return };
             match (taken, open.upgrade()) {
-                (Ok(()), _) => core.metrics.own_lines.add(acts.len() as u64),
-                (Err(_), Some(open)) => core.not_told(&open, acts),
-                (Err(_), None) => core.lost(acts.len()),
+                (Ok(()), open) => {
+                    core.metrics.own_lines.add(batch.acts.len() as u64);
+                    if let Some(open) = open {
+                        open.audit.untold.is_told(batch.place);
+                    }
+                }
+                (Err(_), Some(open)) => core.not_told(&open, batch),
+                (Err(_), None) => core.lost(&batch),
             }
-        });
+        })
     }
 
-    fn not_told(&self, open: &Open, acts: Vec<Act>) {
-        self.metrics.own_line_failures.add(acts.len() as u64);
-        if let Some(first) = acts.first() {
+    fn not_told(&self, open: &Open, batch: Batch) {
+        self.metrics.own_line_failures.add(batch.acts.len() as u64);
+        if let Some(first) = batch.acts.first() {
             tracing::error!(
-                acts = acts.len(), operation = first.operation, path = %first.path, cause = %first.cause,
+                acts = batch.acts.len(), operation = first.operation, path = %first.path, cause = %first.cause,
                 "no audit device takes the lines of what the server did by itself; they are kept for when one does"
             );
         }
-        self.lost(open.audit.late.keep(acts));
+        if let Some(batch) = open.audit.untold.keep(batch) {
+            self.lost(&batch);
+        }
     }
 
-    fn lost(&self, acts: usize) {
-        if acts > 0 {
-            self.metrics.own_lines_lost.add(acts as u64);
-            tracing::error!(acts, "lines of what the server did by itself are lost: no audit device took them");
+    /// Nobody offers them again, in this process.
+    fn lost(&self, batch: &Batch) {
+        let acts = batch.acts.len();
+        if batch.place.is_some() {
+            tracing::warn!(acts, "lines of what the server did by itself are in the store: the next unseal tells them");
+            return;
         }
+        self.metrics.own_lines_lost.add(acts as u64);
+        tracing::error!(acts, "lines of what the server did by itself are lost: no audit device took them");
     }
 
     /// Offer again what no device has taken.
     pub(super) fn tell_late(self: &Arc<Self>, open: &Arc<Open>) {
-        let acts = open.audit.late.take();
-        if !acts.is_empty() {
-            self.tell(open, acts);
+        for batch in open.audit.untold.take_late() {
+            self.tell(open, batch);
         }
     }
 
-    /// The server is sealed: what was not taken until now is lost.
+    /// The server is sealed: what was not taken until now, and is not in the store, is lost.
     pub(crate) fn lose_late(&self, open: &Open) {
-        let mut lost = open.audit.late.take().len();
-        while open.audit.late.len() > 0 {
-            lost += open.audit.late.take().len();
+        for batch in open.audit.untold.take_all() {
+            self.lost(&batch);
         }
-        self.lost(lost);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_kept_is_bounded_and_comes_in_order() {
-        let late = Late::default();
-        let acts = |n: usize, path: &str| (0..n).map(|_| Act::new("revoke", path, "why")).collect::<Vec<_>>();
-        assert_eq!(late.keep(acts(LATE - 1, "a")), 0);
-        assert_eq!(late.keep(acts(3, "b")), 2);
-        let mut count = 0;
-        let mut last = Vec::new();
-        while late.len() > 0 {
-            let taken = late.take();
-            assert!(taken.len() <= LATE_AT_ONCE);
-            count += taken.len();
-            last = taken;
-        }
-        assert_eq!((count, last.last().map(|a| a.path.as_str())), (LATE, Some("b")));
     }
 }

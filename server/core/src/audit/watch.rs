@@ -60,6 +60,7 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
             continue;
         }
         core.tell_late(&open);
+        core.forget_told(&open).await;
         if let Err(e) = core.store_checkpoints(&open, &open.audit).await {
             tracing::warn!(error = %e, "checkpoints of the audit logs are in their files alone for now");
         }

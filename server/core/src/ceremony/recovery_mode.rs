@@ -2,7 +2,8 @@
 //! its cluster, so that what keeps it from starting as usual can be taken away by `sys/raw`.
 //!
 //! Holders of the store's shares make a token for it (`sys/generate-recovery-token`), which is kept in memory alone and
-//! ends with the process. There are no audit devices; what is done stands in the server's log.
+//! ends with the process. There are no audit devices; what is done stands in the server's log, and what is changed in the
+//! store as well, in the same commit: the next unseal tells the audit log of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,7 @@ use holdfast_seal::{Barrier, Keyring};
 use super::authority::required;
 use super::generation::{Attempt, Cover, Generation, Made};
 use super::{Gathering, bytes_of};
+use crate::audit::{Act, untold};
 use crate::layout::KEYRING;
 use crate::old_routes::attempt;
 use crate::router::Router;
@@ -216,6 +218,11 @@ impl Core {
             _ => return Err(Error::UnsupportedOperation),
         };
         if written {
+            let operation = if operation == Operation::Delete { "delete" } else { "update" };
+            let cause =
+                "somebody with a recovery token, which holders of shares have made, changed an entry of the store";
+            let act = Act::new(operation, format!("sys/raw/{path}"), cause);
+            untold::put(&mut tx, act.plain("node", self.node_id().unwrap_or("node")).plain("request_id", &request.id))?;
             let ticket = self.store.propose(tx.into_proposal()?).map_err(commit_failure)?;
             ticket.committed().await.map_err(commit_failure)?;
         }

@@ -1,6 +1,6 @@
 //! What a request has made though no audit device takes the line of its answer: nobody is told of it, so it ends.
 
-use holdfast_sdk::{Error, Result};
+use holdfast_sdk::Result;
 
 use super::Way;
 use crate::audit::Act;
@@ -16,17 +16,18 @@ impl Way<'_> {
         if made.is_empty() {
             return;
         }
-        let ended = self.core.transact(self.open, |tx| {
-            let ends = made.iter().map(|one| end(tx, one));
-            ends.filter_map(Result::transpose).collect::<Result<Vec<Act>, Error>>()
+        let ended = self.core.act(self.open, |tx, acts| {
+            for one in made {
+                acts.extend(end(tx, one)?);
+            }
+            Ok(())
         });
-        match ended.await {
-            Ok(acts) => self.core.did(self.open, acts),
-            Err(e) => tracing::error!(
+        if let Err(e) = ended.await {
+            tracing::error!(
                 error = %e, request = %self.request.id,
                 "tokens and leases of a request whose answer was refused by the audit devices could not be revoked: they \
                  last until their time is over"
-            ),
+            );
         }
     }
 }

@@ -224,13 +224,19 @@ async fn rotate_one_when_due(core: &Arc<Core>, open: &Arc<Open>, namespace: Name
     let age_secs = clock::now().secs().saturating_sub(active.installed);
     let too_old = rotation.interval_secs > 0 && age_secs >= rotation.interval_secs.unsigned_abs();
     if rotation.enabled && (too_old || ring.sealed(&mut tx)? >= rotation.max_operations.unsigned_abs()) {
-        match namespace {
-            ROOT => core.rotate_keyring(open).await?,
-            uuid => seal::rotate_keyring(core, open, &uuid).await?,
-        }
         let cause = if too_old { "the term is as old as" } else { "the term has sealed as much as" };
         let act = Act::new("rotate", "sys/rotate", format!("{cause} sys/rotate/config allows")).within(namespace);
-        core.did(open, vec![act.number("term", u64::from(term) + 1)]);
+        let act = act.number("term", u64::from(term) + 1);
+        let begun = core.begins(open, &act).await;
+        let rotated = match namespace {
+            ROOT => core.rotate_keyring(open).await,
+            uuid => seal::rotate_keyring(core, open, &uuid).await,
+        };
+        if let Err(e) = rotated {
+            open.audit.was_not(&begun);
+            return Err(e);
+        }
+        core.ended(open, begun, act);
         tracing::info!(term = term + 1, "a new key term was made, as sys/rotate/config asks");
     }
     Ok(())

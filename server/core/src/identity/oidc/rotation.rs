@@ -98,21 +98,20 @@ async fn rotate(
         Some(key) => Some(keys::make(slow.clone(), key.algorithm, 1).await?),
         None => None,
     };
-    let rotated = core.transact(open, |tx| {
+    let rotated = core.act(open, |tx, acts| {
         // It may have been rotated by hand, or deleted, with its namespace even.
         let key = of(tx, namespace, name)?.filter(|key| key.due == index);
         let (Some(mut key), Some(made)) = (key, &made) else {
-            return expiry::remove_in(tx, OIDC_KEYS_DUE, index).map(|()| false);
+            return expiry::remove_in(tx, OIDC_KEYS_DUE, index);
         };
         key.rotate(made.one(key.algorithm)?, key.verification_secs, now);
-        tx.within(SYSTEM.of(namespace), |tx| key.save(tx, now)).map(|()| true)
-    });
-    if rotated.await? {
+        tx.within(SYSTEM.of(namespace), |tx| key.save(tx, now))?;
         let path = format!("identity/oidc/key/{name}/rotate");
         let act = Act::new("rotate", path, "the key is as old as its rotation_period");
-        core.did(open, vec![act.within(namespace).of_mount("identity/")]);
-    }
-    Ok(())
+        acts.push(act.within(namespace).of_mount("identity/"));
+        Ok(())
+    });
+    rotated.await
 }
 
 fn of(tx: &mut Tx, namespace: NamespaceId, name: &str) -> Result<Option<NamedKey>> {
