@@ -31,6 +31,10 @@ pub enum Flaw {
     VotesAreNotKept,
     /// Whoever believes to lead answers reads, without asking whether a majority still hears it.
     ReadsAreNotSure,
+    /// Whoever believes to lead names an index to those that stand by, without asking whether a majority still hears it.
+    IndexesAreNotSure,
+    /// Whoever stands by answers reads with what it has, and asks nobody for an index.
+    StandbysAskNobody,
 }
 
 /// A node that runs.
@@ -40,7 +44,7 @@ pub struct Running {
     pub group: Group,
     /// The term in which it has taken over.
     pub active: Mutex<Option<u64>>,
-    flaw: Flaw,
+    pub flaw: Flaw,
 }
 
 impl Running {
@@ -56,6 +60,9 @@ impl Running {
 
     /// Up to where another node must have applied the log that answers a read while it stands by.
     pub async fn index_for_readers(&self, has: u64) -> Option<u64> {
+        if self.flaw == Flaw::IndexesAreNotSure {
+            return lock(&self.active).is_some().then(|| self.group.applied().0);
+        }
         let index = self.group.read_index(Some(has)).await?;
         lock(&self.active).is_some().then_some(index)
     }

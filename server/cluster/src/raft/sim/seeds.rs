@@ -29,11 +29,31 @@ struct Run {
     read_standing_by: u64,
 }
 
-fn run(seed: u64, flaw: Flaw) -> Run {
-    run_with(seed, flaw, false)
+/// What is among a run: each kind has other runs by the same seeds, so that those of the others stay what they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    DisksFillUp,
+    /// Nodes that stand by answer reads too.
+    StandbysRead,
 }
 
-fn run_with(seed: u64, flaw: Flaw, disks_fill_up: bool) -> Run {
+impl Kind {
+    /// The test that runs it.
+    fn test(self) -> &'static str {
+        match self {
+            Kind::Plain => "whatever_goes_wrong_nothing",
+            Kind::DisksFillUp => "whatever_goes_wrong_and_disks",
+            Kind::StandbysRead => "whatever_goes_wrong_and_standbys",
+        }
+    }
+}
+
+fn run(seed: u64, flaw: Flaw) -> Run {
+    run_with(seed, flaw, Kind::Plain)
+}
+
+fn run_with(seed: u64, flaw: Flaw, kind: Kind) -> Run {
     let count = if seed.is_multiple_of(3) { 5 } else { 3 };
     let world = World::new(seed, count);
     let settings = Settings {
@@ -45,13 +65,13 @@ fn run_with(seed: u64, flaw: Flaw, disks_fill_up: bool) -> Run {
         trailing_log_bytes: if world.chance(70) { 1 << 20 } else { 4096 },
     };
     let cluster = Cluster::new(world.clone(), count, flaw, settings);
-    cluster.disks_fill_up.store(disks_fill_up, Ordering::SeqCst);
+    cluster.disks_fill_up.store(kind == Kind::DisksFillUp, Ordering::SeqCst);
     let counts = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         world.run(async {
             cluster.found().await;
             cluster.begin_flaw();
-            let clients = Clients::start(&cluster, standby_reads());
+            let clients = Clients::start(&cluster, kind == Kind::StandbysRead);
             world.spawn(None, checks::watch(cluster.clone()));
             faults::suffer(&cluster, TROUBLE).await;
             faults::heal(&cluster).await;
@@ -72,11 +92,6 @@ fn run_with(seed: u64, flaw: Flaw, disks_fill_up: bool) -> Run {
     world.dissolve();
     let (written, read, read_standing_by) = (counts.0.into_inner(), counts.1.into_inner(), counts.2.into_inner());
     Run { wrong: cluster.wrong(), said: cluster.said(), trace, written, read, read_standing_by }
-}
-
-/// Whether nodes that stand by answer reads too. It is asked for, so that seeds stay what they were.
-fn standby_reads() -> bool {
-    env::var_os("HOLDFAST_SIM_STANDBY_READS").is_some()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -107,17 +122,21 @@ fn run_all(
 
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_and_all_agree() {
-    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS), false);
+    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS), Kind::Plain);
 }
 
-/// These have other runs by the same seeds.
 #[test]
 fn whatever_goes_wrong_and_disks_fill_up_nothing_is_lost_and_all_agree() {
-    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS) / 5, true);
+    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS) / 5, Kind::DisksFillUp);
 }
 
-fn all_is_well(count: u64, disks_fill_up: bool) {
-    let one = |seed| run_with(seed, Flaw::None, disks_fill_up);
+#[test]
+fn whatever_goes_wrong_and_standbys_answer_reads_nothing_is_lost_and_all_agree() {
+    all_is_well(number("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS) / 2, Kind::StandbysRead);
+}
+
+fn all_is_well(count: u64, kind: Kind) {
+    let one = |seed| run_with(seed, Flaw::None, kind);
     if let Some(seed) = number("HOLDFAST_SIM_SEED") {
         let run = match env::var("HOLDFAST_SIM_TELL") {
             Ok(level) => {
@@ -132,7 +151,7 @@ fn all_is_well(count: u64, disks_fill_up: bool) {
         return;
     }
     let from = number("HOLDFAST_SIM_FROM").unwrap_or(1);
-    let which = if disks_fill_up { "whatever_goes_wrong_and_disks" } else { "whatever_goes_wrong_nothing" };
+    let which = kind.test();
     let failed = Mutex::new(Vec::new());
     let (written, read, standing_by) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     run_all(from..from + count, one, |seed, run| {
@@ -155,7 +174,7 @@ fn all_is_well(count: u64, disks_fill_up: bool) {
     assert!(failed.is_empty(), "seeds that fail: {failed:?}");
     // Runs in which nothing is done show nothing.
     assert!(written > count * 20, "{written}");
-    assert_eq!(standby_reads(), standing_by > 0, "{standing_by}");
+    assert_eq!(kind == Kind::StandbysRead, standing_by > 0, "{standing_by}");
 }
 
 #[test]
@@ -171,11 +190,11 @@ fn a_seed_is_always_the_same_run() {
 const MOST_SEEDS: u64 = 10 * SEEDS;
 
 /// A seed by which a flaw is found, of those from `first` on.
-fn found_by(flaw: Flaw, first: u64) -> Option<u64> {
+fn found_by(flaw: Flaw, kind: Kind, first: u64) -> Option<u64> {
     let found = Mutex::new(None);
     run_all(
         first..first + MOST_SEEDS,
-        |seed| run(seed, flaw),
+        |seed| run_with(seed, flaw, kind),
         |seed, run| {
             let mut found = lock(&found);
             if !run.wrong.is_empty() {
@@ -190,16 +209,26 @@ fn found_by(flaw: Flaw, first: u64) -> Option<u64> {
 
 #[test]
 fn disks_that_say_that_they_have_synced_and_have_not_are_found_out() {
-    assert!(found_by(Flaw::DisksLie, 1).is_some());
+    assert!(found_by(Flaw::DisksLie, Kind::Plain, 1).is_some());
 }
 
 #[test]
 fn votes_that_are_not_kept_are_found_out() {
-    assert!(found_by(Flaw::VotesAreNotKept, 1).is_some());
+    assert!(found_by(Flaw::VotesAreNotKept, Kind::Plain, 1).is_some());
 }
 
 #[test]
 fn reads_of_one_who_is_not_sure_to_lead_are_found_out() {
     // Of those from 1 on the first one is 647.
-    assert!(found_by(Flaw::ReadsAreNotSure, 601).is_some());
+    assert!(found_by(Flaw::ReadsAreNotSure, Kind::Plain, 601).is_some());
+}
+
+#[test]
+fn standbys_that_answer_with_what_they_have_are_found_out() {
+    assert!(found_by(Flaw::StandbysAskNobody, Kind::StandbysRead, 1).is_some());
+}
+
+#[test]
+fn indexes_of_one_who_is_not_sure_to_lead_are_found_out() {
+    assert!(found_by(Flaw::IndexesAreNotSure, Kind::StandbysRead, 1).is_some());
 }
