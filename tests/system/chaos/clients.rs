@@ -26,6 +26,8 @@ const UNKNOWN: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How an answer says that nobody knows whether it was done.
 const UNKNOWN_SAID: [&str; 2] = ["unknown", "not known"];
+/// What is said where no audit device took the line.
+const REFUSED: &str = "internal error";
 /// Between two tokens, or mounts.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -55,6 +57,8 @@ struct Shared {
     revoked: Mutex<Vec<String>>,
     mounts: Mutex<Vec<String>>,
     wrong: Mutex<Vec<String>>,
+    /// An audit log cannot be synced somewhere, so that a request is refused, or done and not answered.
+    audit_fails: AtomicBool,
 }
 
 struct Key {
@@ -93,6 +97,7 @@ impl Shared {
         };
         match reply.status {
             500 | 503 if UNKNOWN_SAID.iter().any(|said| reply.text().contains(said)) => Outcome::Unknown,
+            500 if self.audit_fails.load(Ordering::SeqCst) && reply.text().contains(REFUSED) => Outcome::Unknown,
             // 507: a full disk, which was noticed before anything was written.
             503 | 507 => Outcome::NotDone,
             200 | 204 | 400 | 403 | 404 => Outcome::Answered(reply),
@@ -278,6 +283,7 @@ impl Clients {
             revoked: Mutex::default(),
             mounts: Mutex::default(),
             wrong: Mutex::default(),
+            audit_fails: AtomicBool::new(false),
         });
         *shared.keys.lock().unwrap() = (0..KEYS).map(|_| shared.new_key()).collect();
         let threads = (0..CLIENTS + 2).map(|n| {
@@ -297,6 +303,11 @@ impl Clients {
     /// Nobody acts for as long as what is returned lives. What was not answered may still be carried out.
     pub fn pause(&self) -> RwLockWriteGuard<'_, ()> {
         self.shared.going.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an audit log cannot be synced somewhere.
+    pub fn audit_fails(&self, fails: bool) {
+        self.shared.audit_fails.store(fails, Ordering::SeqCst);
     }
 
     pub fn written(&self) -> u64 {

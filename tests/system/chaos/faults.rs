@@ -1,5 +1,7 @@
 //! What goes wrong, and how it is put right again.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::until;
 
 use super::clients::Clients;
+use super::stores;
 use crate::cluster::disturbed::{self, Faults};
 use crate::cluster::network::Network;
 use crate::cluster::nodes::{Nodes, WITHIN};
@@ -51,6 +54,8 @@ pub enum Fault {
     SlowDisk,
     /// Syncs fail until it is started again.
     BrokenDisk,
+    /// The same with writes to the store's files.
+    FailingWrites,
     /// Nothing can be written for want of room, for a while.
     FullDisk,
     /// Its machine sleeps: nothing runs, and the clock by which it measures how long something takes stands still.
@@ -65,6 +70,8 @@ pub enum Fault {
     Rotate,
     /// The root key and its share are new ones; a node that hears nothing of it meanwhile needs the new share.
     RotateRoot,
+    /// The store's file is made anew while it serves, and the node may be killed amid that.
+    Compact,
     /// All that is stored is put back as it was a moment ago.
     Restore,
 }
@@ -87,6 +94,7 @@ impl Fault {
         Fault::WallClock,
         Fault::SlowDisk,
         Fault::BrokenDisk,
+        Fault::FailingWrites,
         Fault::FullDisk,
         Fault::Sleep,
         Fault::Replace,
@@ -94,6 +102,7 @@ impl Fault {
         Fault::Demote,
         Fault::Rotate,
         Fault::RotateRoot,
+        Fault::Compact,
         Fault::Restore,
     ];
     pub const OF_THE_NETWORK: &[Fault] = &[
@@ -122,6 +131,14 @@ impl Fault {
         Fault::Rotate,
         Fault::Restore,
     ];
+}
+
+/// The lines of a log about the one that is named, `FILE:LINE:`.
+fn around(log: &Path, said: &str) -> String {
+    let named = said.split(&format!("{}:", log.display())).nth(1).and_then(|rest| rest.split(':').next()?.parse().ok());
+    let first = named.map_or(0, |line: usize| line.saturating_sub(6));
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().skip(first).take(10).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// A cluster in which things go wrong.
@@ -215,12 +232,30 @@ impl Trouble {
                 self.faults[who].slow_disk(Duration::from_millis(20 + random.index(300) as u64));
                 thread::sleep(lasts);
             }
-            Fault::BrokenDisk => {
+            Fault::BrokenDisk | Fault::FailingWrites => {
                 let who = [one, leader][random.index(2)];
-                self.faults[who].broken_disk(true);
+                match fault {
+                    Fault::BrokenDisk => {
+                        clients.audit_fails(true);
+                        self.faults[who].broken_disk(true);
+                    }
+                    _ => self.faults[who].failing_writes(true),
+                }
                 thread::sleep(lasts);
                 self.faults[who].heal();
                 self.kill(&[who], Duration::ZERO);
+                clients.audit_fails(false);
+            }
+            Fault::Compact => {
+                // One may be under way already.
+                let _begun = self.nodes.root(leader).try_call(
+                    "POST",
+                    "sys/storage/compact",
+                    Some(&json!({ "node": format!("n{one}") })),
+                );
+                if random.index(2) == 0 {
+                    self.kill(&[one], Duration::ZERO);
+                }
             }
             Fault::FullDisk => {
                 let who = [one, leader][random.index(2)];
@@ -345,8 +380,30 @@ impl Trouble {
         self.nodes.start_all_again();
     }
 
-    /// All faults have reached whom they should.
-    pub fn end(self) {
+    /// End all nodes, and say what is wrong with what they leave behind.
+    pub fn end(mut self) -> Vec<String> {
+        // All faults have reached whom they should.
         self.network.was_used().unwrap_or_else(|what| panic!("{what}"));
+        let key = tempfile::NamedTempFile::new().expect("a file for a public key");
+        let nodes = &mut self.nodes;
+        let keys = until(WITHIN, "the public key of the audit logs", || {
+            let leader = nodes.led_now()?;
+            let mut asks = command(holdfast());
+            asks.args(["audit", "public-key"]).env("VAULT_ADDR", nodes.url(leader));
+            asks.env("VAULT_TOKEN", nodes.root(leader).token());
+            Some(run(&mut asks)).filter(|output| output.code == Some(0))
+        });
+        fs::write(key.path(), keys.stdout).expect("a file");
+        let mut wrong = stores::differences(nodes);
+        for n in 0..nodes.count() {
+            let mut verifies = command(holdfast());
+            verifies.args(["audit", "verify"]).arg(format!("-public-key={}", key.path().display()));
+            let output = run(verifies.arg(nodes.audit_log(n)));
+            if output.code != Some(0) {
+                let said = output.stdout + &output.stderr;
+                wrong.push(format!("the audit log of node {n}: {said}{}", around(&nodes.audit_log(n), &said)));
+            }
+        }
+        wrong
     }
 }

@@ -6,9 +6,10 @@
 
 mod clients;
 mod faults;
+mod stores;
 
 use std::env;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -62,6 +63,7 @@ fn suffer_with(count: usize, seed: u64, faults: &[Fault], with: With) {
     let With { network, storage, stale } = with;
     let length = Duration::from_secs(60 * number("HOLDFAST_CHAOS_MINUTES").unwrap_or(0));
     let seed = number("HOLDFAST_CHAOS_SEED").unwrap_or(seed);
+    let spent = Spent::begin();
     eprintln!("{count} nodes, HOLDFAST_CHAOS_SEED={seed}");
     let mut random = Random::new(seed);
     let mut trouble = Trouble::start(count, network, storage);
@@ -76,9 +78,89 @@ fn suffer_with(count: usize, seed: u64, faults: &[Fault], with: With) {
             break;
         }
     }
-    let wrong = clients.end(trouble.nodes());
+    let mut wrong = clients.end(trouble.nodes());
+    wrong.extend(trouble.end());
     assert!(wrong.is_empty(), "seed {seed}: {} things were wrong:\n{}", wrong.len(), wrong.join("\n"));
-    trouble.end();
+    if length.is_zero() {
+        spent.end();
+    }
+}
+
+/// How long the tests of this harness run in this process, those beside each other counted once.
+struct Spent {
+    running: u32,
+    since: Instant,
+    before: Duration,
+}
+
+static SPENT: Mutex<Option<Spent>> = Mutex::new(None);
+
+impl Spent {
+    /// What all of them may take where no length is given.
+    const MOST: Duration = Duration::from_secs(6 * 60);
+
+    fn so_far(&self) -> Duration {
+        self.before + if self.running > 0 { self.since.elapsed() } else { Duration::ZERO }
+    }
+
+    fn begin() -> Running {
+        let now = Instant::now();
+        let mut spent = SPENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = spent.get_or_insert(Spent { running: 0, since: now, before: Duration::ZERO });
+        if spent.running == 0 {
+            spent.since = now;
+        }
+        spent.running += 1;
+        Running
+    }
+}
+
+/// A test that runs.
+struct Running;
+
+impl Running {
+    fn end(self) {
+        let so_far = SPENT.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Spent::so_far);
+        let so_far = so_far.unwrap_or_default();
+        eprintln!("{so_far:.1?} of {:?} are spent", Spent::MOST);
+        assert!(so_far < Spent::MOST, "the short form takes longer than it may: {so_far:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(spent) = &mut *SPENT.lock().unwrap_or_else(PoisonError::into_inner) {
+            spent.running -= 1;
+            if spent.running == 0 {
+                spent.before += spent.since.elapsed();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_that_one_node_has_lost_is_missed_in_its_store_and_by_no_client() {
+    let (mut nodes, _network, _faults) = disturbed::start(3);
+    nodes.until_all_vote();
+    let lost = 1;
+    assert_eq!(stores::differences(&mut nodes), Vec::<String>::new());
+    let before = stores::entries(&nodes.stored(lost));
+    nodes.start_all_again();
+    let token = nodes.ask(0, "auth/token/create", json!({}), 200).text_at("/auth/client_token");
+    assert_eq!(stores::differences(&mut nodes), Vec::<String>::new());
+    let after = stores::entries(&nodes.stored(lost));
+    stores::lose(&nodes.stored(lost), after.keys().filter(|key| !before.contains_key(*key)));
+    // It is not to lead.
+    [0, 2].iter().for_each(|n| nodes.launch(*n));
+    [0, 2].iter().for_each(|n| nodes.give_share(*n));
+    nodes.until_led();
+    nodes.start_again(lost);
+    until(WITHIN, "a node that passes on what it does not know", || {
+        let asked = nodes.client(lost).with_token(&token).try_call("GET", "auth/token/lookup-self", None).ok();
+        asked.filter(|reply| reply.status == 200)
+    });
+    let found = stores::differences(&mut nodes);
+    assert!(found.iter().any(|what| what.contains("nodes 0 and 1 differ in")), "{found:?}");
 }
 
 #[test]

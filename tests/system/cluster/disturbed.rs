@@ -16,7 +16,7 @@ use holdfast_tests::program::{command, holdfast, repository, run};
 
 use super::network::Network;
 use super::network::proxies::Proxies;
-use super::nodes::{Between, Nodes};
+use super::nodes::{Audited, Between, Nodes};
 
 /// Numbers of 8 bytes in the file that a server's faults are in; see `faults.c`.
 const WALL_OFFSET_S: u64 = 0;
@@ -137,9 +137,12 @@ impl Between for Disturbed {
         "telemetry {\n unauthenticated_metrics_access = true\n}".into()
     }
 
-    fn command(&self, n: usize, _folder: &Path) -> Command {
+    fn command(&self, n: usize, folder: &Path) -> Command {
         let mut command = self.network.command(n, &self.binary);
-        command.env("LD_PRELOAD", &self.library).env("CHAOS_FAULTS", faults_of(self.folder.path(), n));
+        command
+            .current_dir(folder)
+            .env("LD_PRELOAD", &self.library)
+            .env("CHAOS_FAULTS", faults_of(self.folder.path(), n));
         command
     }
 }
@@ -153,12 +156,13 @@ pub type Disordered = (Nodes, Arc<dyn Network>, Vec<Faults>);
 
 /// Members on the loopback, with proxies between them.
 pub fn start(count: usize) -> Disordered {
-    start_with(count, None, "")
+    start_having(count, None, "", |_| String::new())
 }
 
-/// Members in the network that is given, or with proxies between them; with more in the storage stanza of each.
+/// Members in the network that is given, or with proxies between them; with more in the storage stanza of each, and
+/// an audit log in the folder of each.
 pub fn start_with(count: usize, network: Option<Arc<dyn Network>>, storage: &'static str) -> Disordered {
-    start_having(count, network, storage, |_| String::new())
+    start_having(count, network, storage, |_| Audited.top(0))
 }
 
 /// One member with audit logs in the folder that is given: one whose disk goes wrong is to have the name `audit.log`.

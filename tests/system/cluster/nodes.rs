@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -372,6 +373,28 @@ impl Nodes {
     pub fn kill(&mut self, n: usize) {
         if let Some(server) = self.servers[n].take() {
             server.kill();
+        }
+    }
+
+    /// End one in order: it hands over the lead if it has it.
+    pub fn stop(&mut self, n: usize) {
+        if let Some(server) = self.servers[n].take() {
+            server.stop();
+        }
+    }
+
+    /// End all in order, first those that stand by: whoever took the lead over meanwhile would write what the others
+    /// do not hear any more.
+    pub fn stop_all(&mut self) {
+        let leader = self.until_led();
+        let leads = self.servers[leader].take();
+        let stand_by: Vec<Server> = self.servers.iter_mut().filter_map(Option::take).collect();
+        for mut servers in [stand_by, Vec::from_iter(leads)] {
+            servers.iter().for_each(|server| server.signal(Signal::TERM));
+            for server in &mut servers {
+                let status = server.wait();
+                assert!(status.success(), "{status}:\n{}", server.log());
+            }
         }
     }
 
