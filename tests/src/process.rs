@@ -39,6 +39,11 @@ pub fn memory_bytes(pid: u32, field: &str) -> u64 {
     kilobytes.unwrap_or_else(|| panic!("{field} is {text:?}")) * 1024
 }
 
+/// Let a process have had no more memory than it has now, as far as `VmHWM` tells.
+pub fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap_or_else(|e| panic!("process {pid}: {e}"));
+}
+
 /// The CPU time that a process has had, however busy the machine is.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|e| panic!("process {pid}: {e}"));

@@ -19,6 +19,7 @@ use holdfast_tests::object_store::{ACCESS_KEY, BUCKET, ObjectStore, SECRET_KEY};
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::{Client, Reply, until};
 
+use super::disturbed;
 use super::nodes::{Between, Nodes, WITHIN};
 
 const CONFIG: &str = "sys/storage/raft/snapshot-auto/config/offsite";
@@ -486,4 +487,56 @@ fn pass(mut from: TcpStream, to: &mut TcpStream, mut change: impl FnMut(&mut [u8
         }
     }
     let _closed_already = to.shutdown(Shutdown::Both);
+}
+
+/// Of three nodes the one that leads makes them, whoever that is, and what one has begun that was killed is taken away
+/// by another.
+#[test]
+fn a_plan_goes_on_at_the_next_leader_one_an_interval_and_nothing_is_left_behind() {
+    const INTERVAL: u64 = 2;
+    let store = ObjectStore::start();
+    let (mut nodes, network, _faults) = disturbed::start(3);
+    nodes.until_all_vote();
+    let liar = Liar::before(store.port());
+    let endpoint = format!("127.0.0.1:{}", liar.port);
+    let wanted = json!({"retain": 500, "interval": format!("{INTERVAL}s"), "aws_s3_endpoint": endpoint});
+    nodes.ask(0, CONFIG, plan(&store, wanted), 204);
+    let made = || -> Vec<u64> {
+        let seconds = |key: String| key.strip_prefix("a/b/hf-")?.strip_suffix(".snap")?.parse().ok();
+        snapshots(&store).into_iter().filter_map(seconds).collect()
+    };
+    let until_more = |more: usize| {
+        let before = made().len();
+        until(WITHIN, "more snapshots", || (made().len() >= before + more).then_some(()));
+    };
+    until_more(2);
+    // Killed between an upload and its proof.
+    liar.hangs.store(true, Ordering::SeqCst);
+    let held = liar.held.load(Ordering::SeqCst);
+    until(WITHIN, "a proof that hangs", || (liar.held.load(Ordering::SeqCst) > held).then_some(()));
+    let unproven = snapshots(&store).into_iter().max().expect("an object");
+    let killed = nodes.until_led();
+    nodes.kill(killed);
+    liar.hangs.store(false, Ordering::SeqCst);
+    until_more(2);
+    assert!(!store.keys().contains(&unproven), "nobody has proven {unproven}");
+    nodes.start_again(killed);
+    nodes.until_all_vote();
+    // Cut off: it makes none beside the next one.
+    let alone = nodes.until_led();
+    network.separate(&[alone]);
+    let others: Vec<usize> = (0..3).filter(|n| *n != alone).collect();
+    until(WITHIN, "another leader", || others.iter().find(|n| nodes.says_it_leads(**n)));
+    until_more(3);
+    network.heal();
+    nodes.until_all_vote();
+    until_more(2);
+    let times = made();
+    let mut sorted = times.clone();
+    sorted.sort_unstable();
+    assert!(sorted.windows(2).all(|two| two[1] - two[0] >= INTERVAL), "one an interval: {sorted:?}");
+    let status = nodes.read(0, STATUS);
+    assert_eq!(status.text_at("/data/last_snapshot_error"), "", "{}", status.text());
+    nodes.ask(0, CONFIG, json!({"interval": "24h"}), 204);
+    until(WITHIN, "no upload that is left", || (store.uploads() == 0).then_some(()));
 }
