@@ -380,8 +380,8 @@ impl Trouble {
         self.nodes.start_all_again();
     }
 
-    /// End all nodes, and say what is wrong with what they leave behind.
-    pub fn end(mut self) -> Vec<String> {
+    /// End all nodes, and say what is wrong with their stores, and what with their audit logs.
+    pub fn end(mut self) -> (Vec<String>, Vec<String>) {
         // All faults have reached whom they should.
         self.network.was_used().unwrap_or_else(|what| panic!("{what}"));
         let key = tempfile::NamedTempFile::new().expect("a file for a public key");
@@ -394,7 +394,7 @@ impl Trouble {
             Some(run(&mut asks)).filter(|output| output.code == Some(0))
         });
         fs::write(key.path(), keys.stdout).expect("a file");
-        let mut wrong = stores::differences(nodes);
+        let (differences, mut wrong) = (stores::differences(nodes), Vec::new());
         for n in 0..nodes.count() {
             let mut verifies = command(holdfast());
             verifies.args(["audit", "verify"]).arg(format!("-public-key={}", key.path().display()));
@@ -404,6 +404,6 @@ impl Trouble {
                 wrong.push(format!("the audit log of node {n}: {said}{}", around(&nodes.audit_log(n), &said)));
             }
         }
-        wrong
+        (differences, wrong)
     }
 }

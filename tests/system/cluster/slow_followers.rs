@@ -142,7 +142,8 @@ fn a_state_that_only_the_active_node_has_yet_is_answered_by_it_if_that_was_asked
     let root = nodes.root(late);
     until(WITHIN, "a read here", || root.try_call("GET", "kv/a", None).ok().filter(is_by_standby));
     for name in ["X-Vault-Index", "X-Holdfast-Index"] {
-        faults[late].slow_disk(Duration::from_secs(20));
+        // It gets nothing new, and stays a member.
+        faults[late].full_disk(true);
         let written = nodes.root(active).post("kv/a", json!({ "v": name })).expect(204);
         let state = written.header("x-vault-index").expect("a state").to_owned();
         let ask = |more: &[(&str, &str)]| {
