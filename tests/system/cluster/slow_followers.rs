@@ -129,35 +129,3 @@ fn two_slow_followers_of_three_hold_up_writes_in_words_and_neither_health_nor_st
     }
     nodes.put(followers[0], "kv/after", json!({"v": 2}));
 }
-
-#[test]
-fn a_state_that_only_the_active_node_has_yet_is_answered_by_it_if_that_was_asked_for() {
-    // Otherwise it would ask the active one for an index first, and pass the read on when it does not get there.
-    let (nodes, _network, faults) = disturbed::start_with(3, None, "stale_reads = \"2m\"");
-    nodes.until_all_vote();
-    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
-    nodes.put(0, "kv/a", json!({"v": 0}));
-    let active = nodes.until_led();
-    let late = (active + 1) % 3;
-    let root = nodes.root(late);
-    until(WITHIN, "a read here", || root.try_call("GET", "kv/a", None).ok().filter(is_by_standby));
-    for name in ["X-Vault-Index", "X-Holdfast-Index"] {
-        // It gets nothing new, and stays a member.
-        faults[late].full_disk(true);
-        let written = nodes.root(active).post("kv/a", json!({ "v": name })).expect(204);
-        let state = written.header("x-vault-index").expect("a state").to_owned();
-        let ask = |more: &[(&str, &str)]| {
-            let headers: Vec<(&str, &str)> = [(name, &*state)].into_iter().chain(more.iter().copied()).collect();
-            root.raw("GET", "/v1/kv/a", &headers, b"")
-        };
-        ask(&[]).expect(412);
-        let passed_on = ask(&[("X-Vault-Inconsistent", "forward-active-node")]).expect(200);
-        assert!(passed_on.at("/data/v") == name && !is_by_standby(&passed_on), "{}", passed_on.text());
-        ask(&[]).expect(412);
-        faults[late].heal();
-        until(WITHIN, "the state here", || {
-            let here = ask(&[]);
-            (is_by_standby(&here) && here.at("/data/v") == name).then_some(())
-        });
-    }
-}
