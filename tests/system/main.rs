@@ -30,6 +30,7 @@ mod openapi;
 mod profiles;
 mod prometheus;
 mod recovery_mode;
+mod rekey_pgp;
 mod remount;
 mod rollback;
 mod seal_custodians;

@@ -2,8 +2,10 @@
 
 mod by_api;
 pub mod chain;
+mod default_folders;
 mod disk;
 mod files;
+mod kinds;
 mod own_acts;
 mod remote;
 mod spool;

@@ -66,8 +66,15 @@ pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> 
         fs::metadata(path).map_err(|e| unopened(Why::Mode(e)))?;
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder_error =
-        |folder: &Path, e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder, FileUse::Write)));
+    let with_reason = |e: io::Error, path: &Path| match with_reason(e, path, FileUse::Write) {
+        // Below its folders the API may make files, and the server's own rules are about those of its start.
+        e if within.is_some() && e.kind() == io::ErrorKind::PermissionDenied => {
+            let more = "a folder of audit_directories counts if it is there when the server starts";
+            io::Error::new(e.kind(), format!("{e} ({more})"))
+        }
+        e => e,
+    };
+    let folder_error = |folder: &Path, e| unopened(Why::Folder(folder.to_owned(), with_reason(e, folder)));
     let new_folders = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).count();
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| folder_error(folder, e))?;
@@ -76,7 +83,7 @@ pub fn open_file(path: &Path, mode: Option<u32>, within: Option<&[PathBuf]>) -> 
     let file = OpenOptions::new().append(true).create(true).mode(mode.unwrap_or(0)).custom_flags(flags).open(path);
     let file = file.map_err(|e| match Errno::from_io_error(&e) {
         Some(Errno::NXIO) => unopened(Why::Open(io::Error::new(e.kind(), "nobody reads from it"))),
-        _ => unopened(Why::Open(with_reason(e, path, FileUse::Write))),
+        _ => unopened(Why::Open(with_reason(e, path))),
     })?;
     let found = file.metadata().map_err(|e| unopened(Why::Open(e)))?;
     if found.is_file() {

@@ -348,13 +348,27 @@ impl Core {
         }
     }
 
-    /// Encrypted shares that the server keeps of the present namespace, or of the store.
-    pub(crate) fn shares_backup(tx: &mut Tx, target: Target) -> Result<Option<Backup>> {
+    /// Encrypted shares that the server keeps of the present namespace, or of the store. While new ones wait to be given
+    /// back, these: their holders may never have got them. The former ones stay in the store until then.
+    pub(crate) fn shares_backup(&self, tx: &mut Tx, target: Target) -> Result<Option<Backup>> {
+        let of = tx.namespace();
+        if let Some(made) = self.waiting(of, target, |made| made.change.backup.clone()) {
+            return Ok(Some(made));
+        }
         tx.within(SYSTEM, |tx| record::get(tx, Place::Ordered(SETTINGS, target.backup_place())))
     }
 
-    pub(crate) fn forget_shares_backup(tx: &mut Tx, target: Target) -> Result<()> {
+    pub(crate) fn forget_shares_backup(&self, tx: &mut Tx, target: Target) -> Result<()> {
+        let of = tx.namespace();
+        self.waiting(of, target, |made| made.change.backup.take());
         tx.within(SYSTEM, |tx| tx.delete(Place::Ordered(SETTINGS, target.backup_place())))
+    }
+
+    /// Something of the new shares that wait to be given back.
+    fn waiting<T>(&self, of: NamespaceId, target: Target, take: impl FnOnce(&mut Made) -> Option<T>) -> Option<T> {
+        let open = unsealed(self).ok()?;
+        let mut state = open.ceremonies.state();
+        state.rotation(of, target).as_mut()?.made.as_mut().and_then(take)
     }
 }
 

@@ -263,8 +263,8 @@ fn verification(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Res
     Ok(Response::data(verification_shown(&progress)))
 }
 
-fn backup(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    let kept = Core::shares_backup(tx, target(&call.request.path))?;
+fn backup(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    let kept = sys.core()?.shares_backup(tx, target(&call.request.path))?;
     let kept = kept.ok_or_else(|| Error::bad_request("no backed-up keys found"))?;
     let by_key = |encode: fn(&Vec<u8>) -> String| -> Value {
         let lists =
@@ -278,7 +278,7 @@ fn backup(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
     Ok(Response::both(m))
 }
 
-fn forget_backup(_: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
-    Core::forget_shares_backup(tx, target(&call.request.path))?;
+fn forget_backup(sys: &System, tx: &mut Tx, call: &Call<'_>, _: ()) -> Result<Response> {
+    sys.core()?.forget_shares_backup(tx, target(&call.request.path))?;
     Ok(Response::empty())
 }

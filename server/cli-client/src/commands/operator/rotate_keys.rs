@@ -51,6 +51,8 @@ struct Way {
     canceled: &'static str,
     barrier: &'static str,
     recovery: &'static str,
+    /// Where the server keeps encrypted shares: key shares, and recovery shares.
+    backups: [&'static str; 2],
     init_verb: &'static str,
 }
 
@@ -60,6 +62,7 @@ static NEW: Way = Way {
     canceled: "rotation",
     barrier: "sys/rotate/root",
     recovery: "sys/rotate/recovery",
+    backups: ["sys/rotate/root/backup", "sys/rotate/recovery/backup"],
     init_verb: "POST",
 };
 static OLD: Way = Way {
@@ -68,6 +71,7 @@ static OLD: Way = Way {
     canceled: "rekeying",
     barrier: "sys/rekey",
     recovery: "sys/rekey-recovery-key",
+    backups: ["sys/rekey/backup", "sys/rekey/recovery-key-backup"],
     init_verb: "PUT",
 };
 
@@ -127,19 +131,18 @@ impl Rotation<'_> {
         self.base != self.way.barrier || !is_of_device()
     }
 
+    fn backup(&self) -> &'static str {
+        self.way.backups[usize::from(self.base == self.way.recovery)]
+    }
+
     fn delete_backup(&self) -> Outcome {
-        self.ask(
-            Request::new("DELETE", format!("{}/backup", self.base)),
-            format!("Error deleting {} backed up keys", self.noun()),
-        )?;
+        self.ask(Request::new("DELETE", self.backup()), format!("Error deleting {} backed up keys", self.noun()))?;
         self.call.success("Deleted backed up keys (if they existed)")
     }
 
     fn print_backup(&self) -> Outcome {
-        let kept = self.ask(
-            Request::new("GET", format!("{}/backup", self.base)),
-            format!("Error retrieving {} backed up keys", self.noun()),
-        )?;
+        let kept =
+            self.ask(Request::new("GET", self.backup()), format!("Error retrieving {} backed up keys", self.noun()))?;
         if self.call.format != Format::Table {
             return output::value(self.call, &Value::Object(kept));
         }
