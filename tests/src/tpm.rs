@@ -1,13 +1,19 @@
 //! A TPM of swtpm in a folder of the test's own.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::program::{command, run};
-use crate::until;
+use crate::{process, until};
 
 /// Below the ports that the system gives out by itself.
 const FIRST_PORT: u16 = 20_000;
@@ -90,6 +96,23 @@ impl Tpm {
         self.process = launch(&self.folder, self.port);
     }
 
+    /// It takes what is asked of it and never answers, until it goes on.
+    pub fn freeze(&self) {
+        process::signal(self.process.id(), Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        process::signal(self.process.id(), Signal::CONT);
+    }
+
+    /// In its place is something that answers whatever it is asked with bytes that mean nothing, until it is dropped; then
+    /// the TPM is to be started again.
+    #[must_use]
+    pub fn babbles(&mut self) -> Babbler {
+        self.kill();
+        Babbler::start(&[self.port, self.port + 1])
+    }
+
     /// The machine starts anew: the registers are empty again.
     pub fn restart(&mut self) {
         self.kill();
@@ -122,6 +145,66 @@ impl Drop for Tpm {
     fn drop(&mut self) {
         let _ended_already = self.process.kill();
         let _reaped = self.process.wait();
+    }
+}
+
+/// Answers garbage at ports of a TPM.
+pub struct Babbler {
+    ports: Vec<u16>,
+    ends: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Babbler {
+    fn start(ports: &[u16]) -> Babbler {
+        let (ends, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let listen = |port: &u16| {
+            let listener = TcpListener::bind(("127.0.0.1", *port)).expect("the port of a TPM that has ended");
+            let (ends, answers) = (ends.clone(), answers.clone());
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    if ends.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let answers = answers.clone();
+                    thread::spawn(move || babble(stream, &answers));
+                }
+            })
+        };
+        let threads = ports.iter().map(listen).collect();
+        Babbler { ports: ports.to_vec(), ends, answers, threads }
+    }
+
+    /// How often it has answered.
+    pub fn answers(&self) -> usize {
+        self.answers.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Babbler {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        for port in &self.ports {
+            // Wakes who listens.
+            drop(TcpStream::connect(("127.0.0.1", *port)));
+        }
+        for thread in self.threads.drain(..) {
+            thread.join().expect("it ends");
+        }
+    }
+}
+
+/// One answer to each piece that comes: a head of a TPM's answer with a length that is right, and nothing else that is.
+fn babble(mut stream: TcpStream, answers: &AtomicUsize) {
+    let mut asked = [0; 4096];
+    while let Ok(1..) = stream.read(&mut asked) {
+        let mut answer = [0xa5; 42];
+        answer[2..6].copy_from_slice(&42_u32.to_be_bytes());
+        if stream.write_all(&answer).is_err() {
+            return;
+        }
+        answers.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -118,7 +118,7 @@ fn an_exchanged_or_reset_device_is_said_and_opens_nothing() {
 }
 
 /// A server with shares, and the simulator as a device.
-fn with_hsm(more: &str) -> (Hsm, Running) {
+pub fn with_hsm(more: &str) -> (Hsm, Running) {
     let site = Site::make(Setup::shamir());
     let hsm = Hsm::start(site.folder());
     let device = format!("device \"yubihsm\" \"hsm\" {{\n  {}\n  {more}\n}}\n", hsm.keys());

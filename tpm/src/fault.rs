@@ -127,7 +127,8 @@ fn classify(error: &Error) -> (Class, &'static str) {
         (Layer::Transport, _) => {
             return (
                 Class::Gone,
-                "it does not answer; see that 'tcti' is right and the server's user may use it; it is opened again when it returns",
+                "it does not answer, or not as a TPM does; see that 'tcti' is right and the server's user may use it; it is opened again \
+                 when it returns",
             );
         }
         _ if is_forged(*code) => {

@@ -46,7 +46,7 @@ impl Connector {
         );
         let request = Zeroizing::new([head.as_bytes(), message].concat());
         stream.get_mut().write_all(&request).map_err(Fault::Unanswered)?;
-        let (body, keep) = answer(&mut stream)?;
+        let (body, keep) = answer(&mut stream).map_err(|fault| timed_out(fault, within))?;
         if keep {
             self.stream = Some(stream);
         }
@@ -66,6 +66,17 @@ impl Connector {
             }
         }
         Err(last)
+    }
+}
+
+/// The system has another word for a time that is over.
+fn timed_out(fault: Fault, within: Duration) -> Fault {
+    match fault {
+        Fault::Unanswered(error) if error.kind() == ErrorKind::WouldBlock => {
+            let text = format!("none within {} s", within.as_secs());
+            Fault::Unanswered(io::Error::new(ErrorKind::TimedOut, text))
+        }
+        fault => fault,
     }
 }
 

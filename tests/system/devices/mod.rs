@@ -4,6 +4,7 @@ mod attestation;
 mod audit_signing;
 mod blinking;
 mod faults;
+mod hanging;
 pub mod managed_keys;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use holdfast_tests::process::helpers;
 use holdfast_tests::program::{holdfast, run};
 use holdfast_tests::token::{LABEL, PIN, library};
 use holdfast_tests::tpm::Tpm;
+use holdfast_tests::yubihsm::Hsm;
 use holdfast_tests::{Client, Running, Setup, Site, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -118,6 +120,68 @@ fn an_operator_sees_tries_and_measures_a_device_by_the_command_line() {
     assert!(tried.contains("EC P-256: sign, ECDSA with SHA256") && tried.contains("works"), "{tried}");
     let measured = ask(&["operator", "device", "bench", "-seconds=1", "main"]).good();
     assert!(measured.contains("Per Second") && measured.contains("RSA-2048"), "{measured}");
+}
+
+/// The four commands, for each family.
+#[test]
+fn a_tpm_a_yubihsm_and_software_are_seen_tried_and_measured_by_the_command_line() {
+    let site = Site::make(Setup::shamir());
+    let (tpm, hsm) = (Tpm::start(site.folder()), Hsm::start(site.folder()));
+    let place = |name: &str| site.folder().join(name).display().to_string();
+    let stanzas = [
+        format!("device \"tpm\" \"chip\" {{\n tcti = \"{}\"\n keys = \"{}\"\n}}\n", tpm.tcti(), place("tpm-keys")),
+        format!("device \"yubihsm\" \"hsm\" {{\n {}\n}}\n", hsm.keys()),
+        format!("device \"software\" \"soft\" {{\n key_file = \"{}\"\n}}\n", place("soft-keys")),
+    ];
+    site.write_config(&format!("{}\n{}", site.config(), stanzas.concat()));
+    let Running { server, keys, root, site } = Running::of(site);
+    let ask = |arguments: &[&str]| {
+        run(site.cli(&holdfast(), &server, &keys.root_token).args(["operator", "device"]).args(arguments))
+    };
+    for (name, kind, made, tried, measured) in [
+        ("chip", "tpm", "EC P-256", "EC P-256: sign, ECDSA with SHA256", "RSA-2048: decrypt"),
+        ("hsm", "yubihsm", "Ed25519", "AES-256-CCM: encrypt and decrypt, YUBIHSM_WRAP_DATA/AES-CCM", "EC P-256: sign"),
+        ("soft", "software", "AES-256", "AES-256: encrypt and decrypt", "AES-256: decrypt"),
+    ] {
+        until_healthy(&root, name, true);
+        let listed: Value = ask(&["list", "-format=json"]).json();
+        assert_eq!((&listed[name]["type"], &listed[name]["healthy"]), (&json!(kind), &json!(true)), "{listed}");
+        let table = ask(&["list"]).good();
+        assert!(table.lines().any(|line| line.contains(name) && line.contains(kind)), "{table}");
+        let info = ask(&["info", name]).good();
+        assert!(info.contains(made) && info.contains("Random Bytes"), "{info}");
+        let test = ask(&["test", name]).good();
+        assert!(test.contains(tried) && test.contains("works") && !test.contains("fails"), "{test}");
+        let bench: Value = ask(&["bench", "-format=json", name]).json();
+        let rows = bench["measured"].as_array().unwrap_or_else(|| panic!("{bench}"));
+        let is_measured = |row: &Value| {
+            row["what"].as_str().unwrap().starts_with(measured) && row["per_second"].as_f64().unwrap() > 0.0
+        };
+        assert!(rows.iter().any(is_measured), "{name}: {bench}");
+    }
+    ask(&["test", "none"]).bad(2);
+}
+
+#[test]
+fn a_device_that_does_not_do_what_it_says_gives_its_test_an_exit_code() {
+    let site = Site::make(Setup::hardware());
+    let shim = holdfast_tests::module::shim(site.folder());
+    let library = library().display().to_string();
+    let of_shim = format!("{}\"\n helper_write_paths = [\"{}\"]\n", shim.module.display(), shim.folder().display());
+    let device = token_device("main").replace(&format!("{library}\"\n"), &of_shim);
+    site.write_config(&format!("{}\n{device}", site.config()));
+    let Running { server, keys, site, .. } = Running::of(site);
+    let test = || run(site.cli(&holdfast(), &server, &keys.root_token).args(["operator", "device", "test", "main"]));
+    test().good();
+    shim.misbehave("lies");
+    let output = test();
+    assert_eq!(output.code, Some(2), "{output:?}");
+    let lines: Vec<&str> = output.stdout.lines().filter(|line| line.contains("sign, ECDSA with SHA256")).collect();
+    assert!(lines.iter().any(|line| line.contains("not one of its public key")), "{}", output.stdout);
+    // What does not sign works still, and is told so.
+    assert!(output.stdout.lines().any(|line| line.contains("AES-256") && line.contains("works")), "{}", output.stdout);
+    shim.behave("lies");
+    test().good();
 }
 
 #[test]

@@ -18,6 +18,8 @@ const PLACES: u16 = 3_000;
 /// Longer answers are sent in chunks, as Go's server sends long ones.
 const WHOLE_BYTES: usize = 512;
 const MAX_HEADERS: usize = 32;
+/// How soon one that hangs notices that it goes on.
+const HANGING: Duration = Duration::from_millis(10);
 
 /// A simulator of a YubiHSM 2 behind its connector. It is no YubiHSM.
 pub struct Simulator {
@@ -34,6 +36,10 @@ struct Shared {
     ends: AtomicBool,
     /// The device is not plugged in.
     unplugged: AtomicBool,
+    /// The connector takes requests and answers none.
+    hangs: AtomicBool,
+    /// Its answers are bytes that mean nothing.
+    babbles: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
 }
 
@@ -55,6 +61,8 @@ impl Simulator {
             device: Mutex::new(Device::new(serial())),
             ends: AtomicBool::new(false),
             unplugged: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            babbles: AtomicBool::new(false),
             connections: Mutex::default(),
         });
         let begin = std::process::id() as u16 % PLACES;
@@ -101,6 +109,16 @@ impl Simulator {
     /// The device is pulled out, or plugged in again.
     pub fn unplug(&self, unplugged: bool) {
         self.shared.unplugged.store(unplugged, Ordering::SeqCst);
+    }
+
+    /// The connector takes what is asked and does not answer, or goes on and answers to all that it has taken.
+    pub fn hang(&self, hangs: bool) {
+        self.shared.hangs.store(hangs, Ordering::SeqCst);
+    }
+
+    /// In place of the device's answers come bytes that mean nothing, as long as these are.
+    pub fn babble(&self, babbles: bool) {
+        self.shared.babbles.store(babbles, Ordering::SeqCst);
     }
 
     /// Carries a command out as a session of an authentication key would have it.
@@ -229,8 +247,14 @@ fn serve(shared: &Shared, stream: TcpStream) {
     let _without = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream);
     while let Some((method, path, body)) = request(&mut reader) {
+        while shared.hangs.load(Ordering::SeqCst) {
+            if shared.ends.load(Ordering::SeqCst) {
+                return;
+            }
+            thread::sleep(HANGING);
+        }
         let unplugged = shared.unplugged.load(Ordering::SeqCst);
-        let (status, answer) = match (method.as_str(), path.as_str()) {
+        let (status, mut answer) = match (method.as_str(), path.as_str()) {
             ("POST", "/connector/api") if unplugged => ("503 Service Unavailable", Vec::new()),
             ("POST", "/connector/api") => ("200 OK", shared.device().process(&body)),
             ("GET", "/connector/status") => {
@@ -242,6 +266,9 @@ fn serve(shared: &Shared, stream: TcpStream) {
             }
             _ => ("404 Not Found", Vec::new()),
         };
+        if shared.babbles.load(Ordering::SeqCst) {
+            answer.fill(0xa5);
+        }
         let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n");
         let answer = match answer.len() <= WHOLE_BYTES {
             true => [format!("{head}Content-Length: {}\r\n\r\n", answer.len()).as_bytes(), &answer].concat(),
