@@ -256,6 +256,7 @@ impl Core {
             endpoints: options.endpoints,
             shown_config: options.shown_config,
         };
+        let node = settings.cluster.as_ref().map(|cluster| cluster.node_id().to_owned());
         let core = Arc::new(Core {
             rollback: rollback::Rollback::of(&options.store),
             last_opened: last_opened::LastOpened::of(&options.store),
@@ -267,7 +268,7 @@ impl Core {
             seal: seal_state::SealState::default(),
             seals: ArcSwap::from_pointee(options.seals),
             seal_health: seal_health::SealHealth::default(),
-            devices: Arc::new(devices::Devices::new(options.devices)),
+            devices: Arc::new(devices::Devices::new(options.devices, node.as_deref())),
             recovery_mode: options.recovery_mode.map(ceremony::RecoveryMode::new),
             standings: standing::Standings::default(),
             watched: autopilot::Watched::default(),

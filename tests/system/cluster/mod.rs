@@ -5,6 +5,7 @@ mod autopilot;
 mod broken_disk;
 mod clock_jumps;
 mod compaction;
+mod devices;
 pub mod disturbed;
 mod forwarded;
 mod full_disk;

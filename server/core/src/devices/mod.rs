@@ -67,18 +67,22 @@ enum Proves {
 
 /// All devices of the configuration.
 #[derive(Default)]
-pub struct Devices(ArcSwap<Vec<Arc<Device>>>);
+pub struct Devices {
+    all: ArcSwap<Vec<Arc<Device>>>,
+    /// Of a cluster, in which each has its own devices by the same names.
+    node: Option<String>,
+}
 
 impl Devices {
-    pub fn new(declared: Vec<Declared>) -> Devices {
-        let devices = Devices::default();
+    pub fn new(declared: Vec<Declared>, node: Option<&str>) -> Devices {
+        let devices = Devices { all: ArcSwap::default(), node: node.map(str::to_owned) };
         devices.declare(declared);
         devices
     }
 
     /// What the configuration says by now. A device that stays keeps what is known of it.
     pub fn declare(&self, declared: Vec<Declared>) {
-        let before = self.0.load_full();
+        let before = self.all.load_full();
         let kept = |declared: Declared| {
             let same = before.iter().find(|d| d.name == declared.name && d.declared().kind == declared.kind);
             match same {
@@ -86,18 +90,18 @@ impl Devices {
                     device.take(declared);
                     device.clone()
                 }
-                None => Arc::new(Device::new(declared)),
+                None => Arc::new(Device::new(declared, self.node.clone())),
             }
         };
-        self.0.store(Arc::new(declared.into_iter().map(kept).collect()));
+        self.all.store(Arc::new(declared.into_iter().map(kept).collect()));
     }
 
     pub fn all(&self) -> Arc<Vec<Arc<Device>>> {
-        self.0.load_full()
+        self.all.load_full()
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Device>> {
-        self.0.load().iter().find(|d| d.name == name).cloned()
+        self.all.load().iter().find(|d| d.name == name).cloned()
     }
 
     /// Log out of all and end their helpers, as sealing does. The next call opens a device anew.
@@ -116,7 +120,8 @@ impl Devices {
             let all = self.all();
             let names: Vec<&str> = all.iter().map(|d| d.name.as_str()).collect();
             let there_are = if names.is_empty() { "it names none".to_owned() } else { names.join(", ") };
-            Error::bad_request(format!("no device {name:?} is in the server's configuration; there are: {there_are}"))
+            let whose = self.node.as_ref().map_or("the server".to_owned(), |node| format!("node {node}"));
+            Error::bad_request(format!("no device {name:?} is in {whose}'s configuration; there are: {there_are}"))
         })
     }
 }
@@ -124,6 +129,7 @@ impl Devices {
 /// One device.
 pub struct Device {
     pub name: String,
+    node: Option<String>,
     declared: ArcSwap<Declared>,
     calls: Arc<Calls<DeviceError>>,
     /// Rises when the device went away or was declared anew: what was known of its keys is not known any more.
@@ -144,9 +150,10 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    fn new(declared: Declared) -> Device {
+    fn new(declared: Declared, node: Option<String>) -> Device {
         Device {
             name: declared.name.clone(),
+            node,
             declared: ArcSwap::from_pointee(declared),
             calls: Calls::new(AT_ONCE, LONGEST_PAUSE),
             era: AtomicUsize::new(0),
@@ -162,6 +169,14 @@ impl Device {
         self.declared.store(Arc::new(declared));
         self.era.fetch_add(1, Ordering::Relaxed);
         self.is_new.store(true, Ordering::Relaxed);
+    }
+
+    /// As errors name it: in a cluster with the node whose it is.
+    pub fn shown(&self) -> String {
+        match &self.node {
+            Some(node) => format!("'{}' of node {node}", self.name),
+            None => format!("'{}'", self.name),
+        }
     }
 
     pub fn declared(&self) -> Arc<Declared> {
@@ -269,14 +284,15 @@ impl Device {
     fn unasked(&self, why: Unasked<DeviceError>) -> DeviceError {
         match why {
             Unasked::Crowded | Unasked::Busy => {
-                let text = format!("device '{}' has more to do than it can: tried again later", self.name);
+                let text = format!("device {} has more to do than it can: tried again later", self.shown());
                 DeviceError::new(Class::Busy, text)
             }
             Unasked::Away(absence) => {
                 let (secs, error) = (absence.since.elapsed().as_secs(), absence.error);
                 let text = format!(
-                    "device '{}' is away for {secs} s, and is tried again in a moment: {}",
-                    self.name, error.text
+                    "device {} is away for {secs} s, and is tried again in a moment: {}",
+                    self.shown(),
+                    error.text
                 );
                 DeviceError::new(error.class, text)
             }

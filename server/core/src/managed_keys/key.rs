@@ -83,8 +83,8 @@ impl DeviceKey {
         }
         self.device.forget_key(&self.key);
         self.check().await?;
-        let (of, key) = (&self.device.name, &self.key);
-        Err(Error::Internal(format!("device '{of}' gave a signature that is not one of {key}: do not use this device")))
+        let (of, key) = (self.device.shown(), &self.key);
+        Err(Error::Internal(format!("device {of} gave a signature that is not one of {key}: do not use this device")))
     }
 
     /// Refuse a way to sign that the device does not say it has.
@@ -92,7 +92,7 @@ impl DeviceKey {
         let info = self.device.info().await.map_err(|e| self.explain(e))?;
         match info.capabilities.sign.contains(&scheme) {
             true => Ok(()),
-            false => Err(Error::bad_request(format!("device '{}' does not sign with {scheme}", self.device.name))),
+            false => Err(Error::bad_request(format!("device {} does not sign with {scheme}", self.device.shown()))),
         }
     }
 
@@ -134,16 +134,16 @@ impl DeviceKey {
                 found
             }
         };
-        let (of, key) = (&self.device.name, &self.key);
+        let (of, key) = (self.device.shown(), &self.key);
         if present.kind != self.seen.kind {
             return Err(Error::Internal(format!(
-                "the {key} of device '{of}' is {} now, and {} was recorded: another token is there, or the key was replaced",
+                "the {key} of device {of} is {} now, and {} was recorded: another token is there, or the key was replaced",
                 present.kind, self.seen.kind
             )));
         }
         if present.public != self.seen.public || (self.seen.public.is_none() && present.id != self.seen.id) {
             return Err(Error::Internal(format!(
-                "the {key} of device '{of}' is another key than the one that was recorded ({} now, {} then): another token is \
+                "the {key} of device {of} is another key than the one that was recorded ({} now, {} then): another token is \
                  there, or the key was replaced",
                 print_of(&present),
                 print_of(&self.seen)
@@ -166,10 +166,18 @@ impl DeviceKey {
     fn explain(&self, error: DeviceError) -> Error {
         match error.class {
             Class::KeyMissing => Error::Internal(format!(
-                "the {} that was recorded is not in device '{}' any more: it was destroyed, or another token is there ({})",
-                self.key, self.device.name, error.text
+                "the {} that was recorded is not in device {} any more: it was destroyed, or another token is there ({})",
+                self.key,
+                self.device.shown(),
+                error.text
             )),
-            _ => refusal(error),
+            // What its driver says names the token, and not the stanza.
+            class => {
+                let device = format!("device {}", self.device.shown());
+                let is_named = error.text.starts_with(&device);
+                let text = if is_named { error.text } else { format!("{device}: {}", error.text) };
+                refusal(DeviceError::new(class, text))
+            }
         }
     }
 }
