@@ -56,7 +56,7 @@ pub mod tpm;
 pub mod verify;
 pub mod yubihsm;
 
-pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo, waits};
+pub use client::{DEFAULT_TIMEOUT, DeviceClient, WrapKeyConfig, WrapKeyInfo, custodians_of, waits};
 pub use config::{DeviceConfig, OpenDevice};
 pub use confinement::{
     FileRules, FileUse, HelperLimits, ServerFiles, confine_server, kernel_confines_files, outside_rules, with_reason,

@@ -203,6 +203,32 @@ fn a_server_whose_custodians_are_asked_is_healthy_and_its_root_key_rotates() {
     assert_eq!(give(&site, &server, &signatures[0], &[]).json()["sealed"], true);
     assert_eq!(give(&site, &server, &signatures[1], &[]).json()["sealed"], false);
     is_read(&server, &keys.root_token);
+
+    // They have opened it by now, and are known to open what asks for the same ones.
+    let backend = || root.get("sys/seal-backend-status").expect(200);
+    assert_eq!(backend().at("/backends/0/proved"), true);
+    let before = backend().at("/backends/0/id");
+    root.post("sys/rotate/root", json!({})).expect(204);
+    assert_eq!(backend().at("/backends/0/proved"), true);
+    assert_ne!(backend().at("/backends/0/id"), before);
+    // Others, of whom nobody knows that they can: they would be the only way to the store.
+    let (pem, kept) = (custodians.place("ben.pem"), custodians.place("ben.kept"));
+    fs::rename(&pem, &kept).expect("his key");
+    custodians.openssl(&["genpkey", "-quiet", "-algorithm", "RSA", "-out", &custodians.place("none.key")]);
+    custodians.openssl(&["pkey", "-in", &custodians.place("none.key"), "-pubout", "-out", &pem]);
+    let before = backend().at("/backends/0/id");
+    let said = root.post("sys/rotate/root", json!({})).refused(400);
+    assert!(said.contains("other custodians") && said.contains("put another seal beside"), "{said}");
+    assert_eq!(backend().at("/backends/0/id"), before);
+    let server = site.start_after(server);
+    is_sealed_for_custodians(&server);
+    custodians.challenge(&site, &server, &[]);
+    for name in ["ben", "cem"] {
+        give(&site, &server, &custodians.sign(name), &[]).good();
+    }
+    is_read(&server, &keys.root_token);
+    fs::rename(&kept, &pem).expect("his key");
+    server.client().with_token(&keys.root_token).post("sys/rotate/root", json!({})).expect(204);
 }
 
 #[test]

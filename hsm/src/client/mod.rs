@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use supervisor::Supervisor;
 
-pub use wrapping::{WrapKeyConfig, WrapKeyInfo};
+pub use wrapping::{WrapKeyConfig, WrapKeyInfo, custodians_of};
 
 /// How long a call may take, if not set otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -18,6 +18,25 @@ use crate::yubihsm::YubiHsmConfig;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
+/// What says which custodians a wrapped key asks for, and how many of them: equal where they are the same. None: it asks for
+/// none, or is of no form that is known.
+pub fn custodians_of(wrapped: &[u8]) -> Option<&[u8]> {
+    /// Of the fields in the header of a TPM's driver (`sealed::Header`), the one that holds them.
+    const QUORUM: u64 = 6;
+    let [FORMAT, TPM_SEAL_SIGNED, high, low, rest @ ..] = wrapped else { return None };
+    let header = rest.get(..usize::from(u16::from_be_bytes([*high, *low])))?;
+    let mut fields = minicbor::Decoder::new(header);
+    if fields.array().ok()?? <= QUORUM {
+        return None;
+    }
+    for _ in 0..QUORUM {
+        fields.skip().ok()?;
+    }
+    let start = fields.position();
+    fields.skip().ok()?;
+    header.get(start..fields.position())
+}
+
 /// Which wrapping key, as a `seal` stanza says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WrapKeyConfig {

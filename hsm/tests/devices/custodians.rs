@@ -8,7 +8,7 @@ use super::{Bench, Test};
 use holdfast_hsm::device::{Challenge, CipherMechanism, CustodianSignature, DeviceError, DeviceErrorClass as Class};
 use holdfast_hsm::memory::Key;
 use holdfast_hsm::tpm::{Custodians, PcrHash, TpmConfig};
-use holdfast_hsm::{DeviceClient, WrapKeyInfo};
+use holdfast_hsm::{DeviceClient, WrapKeyConfig, WrapKeyInfo, custodians_of};
 use std::fs;
 use std::path::Path;
 use std::thread::sleep;
@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("custodians_of_a_tpm_are_asked_beside_measurements_approvals_and_a_pin", beside_other_policies),
     ("a_challenge_to_custodians_ends_with_its_time_or_its_tpm", ends),
     ("sessions_that_wait_for_custodians_leave_nothing_in_a_tpm", leave_nothing),
+    ("what_a_tpm_has_sealed_tells_whose_signatures_it_asks_for", tells_whose),
     ("custodians_that_cannot_be_are_refused_before_a_tpm_seals", cannot_be),
 ];
 
@@ -339,4 +340,26 @@ fn cannot_be(bench: &Bench) {
     assert!(said(1, &["missing.pem"]).contains("cannot be read"));
     assert!(said(3, &["c0.pem", "c1.pem"]).contains("3 of 2 custodians"));
     assert!(said(0, &["c0.pem"]).contains("0 of 1"));
+}
+
+fn tells_whose(bench: &Bench) {
+    let tpm = SwTpm::start();
+    let folder = keys(&[EC, EC, EC]);
+    let asked = |config: TpmConfig| {
+        let wrapping = WrapKeyConfig::from(&config);
+        let device = spawned(bench, config);
+        let key = device.ensure_wrapping_key(&wrapping).unwrap();
+        let wrapped = device.wrap(&key, b"root key", b"cluster").unwrap();
+        custodians_of(&wrapped).map(<[u8]>::to_vec)
+    };
+    let two_of_two = asked(with(tpm.config(), folder.path(), 2, 2));
+    assert!(two_of_two.is_some());
+    assert_eq!(asked(TpmConfig { pin: pin("1234"), ..with(tpm.config(), folder.path(), 2, 2) }), two_of_two);
+    assert_ne!(asked(with(tpm.config(), folder.path(), 1, 2)), two_of_two);
+    assert_ne!(asked(with(tpm.config(), folder.path(), 2, 3)), two_of_two);
+    assert_eq!(asked(tpm.config()), None);
+    // Another key under the same name.
+    fs::rename(folder.path().join("c2.pem"), folder.path().join("c1.pem")).unwrap();
+    let other = asked(with(tpm.config(), folder.path(), 2, 2));
+    assert!(other.is_some() && other != two_of_two);
 }

@@ -36,6 +36,9 @@ struct Planned {
     /// Ids of the locks that its seals open. None: its program did not tell yet.
     #[n(5)]
     opened: Option<Vec<u8>>,
+    /// The seal without whose custodians, who have never opened the store, none of its seals is known to do so.
+    #[n(6)]
+    unproved: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -119,13 +122,17 @@ impl Planned {
         self.opened.as_ref().is_none_or(|ids| ids.chunks_exact(lock.id.len()).any(|id| *id == lock.id))
     }
 
-    fn tell_of(&mut self, lock: &Lock, stays: bool, all_work: bool) {
-        let would = match (stays, all_work) {
-            (true, _) => "stays",
-            (false, true) => "is taken away by operator seal rewrap, with a new root key",
-            (false, false) => "stays until each seal works",
+    fn tell_of(&mut self, lock: &Lock, stays: bool, all_work: bool, unproved: Option<&str>) {
+        let would = match (stays, all_work, unproved) {
+            (true, ..) => "stays".to_owned(),
+            (false, true, None) => "is taken away by operator seal rewrap, with a new root key".to_owned(),
+            (false, true, Some(seal)) => format!(
+                "stays until the custodians of the seal {seal:?} have opened the store once; operator seal rewrap takes it away \
+                 then, with a new root key"
+            ),
+            (false, false, _) => "stays until each seal works".to_owned(),
         };
-        self.locks.push(PlannedLock { name: lock.shown(), would: would.to_owned() });
+        self.locks.push(PlannedLock { name: lock.shown(), would });
     }
 
     fn shown(&self, node: Option<&str>) -> Value {
@@ -216,6 +223,7 @@ impl Core {
         let (in_use, node) = (self.seals(), self.node_id());
         let mut planned = Planned::default();
         let (mut opened, mut opening): (Vec<[u8; 16]>, Vec<&str>) = (Vec::new(), Vec::new());
+        let (mut is_known, mut unproved) = (false, None);
         for seal in &seals.present {
             let tried = seal.ask(|device| Ok(device.trial())).await;
             let steps = match tried {
@@ -254,6 +262,10 @@ impl Core {
             if let Some((lock, opens)) = its {
                 opened.push(lock.id);
                 opening.extend(opens.then_some(seal.shown()));
+                match lock.needs_custodians() && !lock.proved {
+                    true => unproved = Some(seal.shown().to_owned()),
+                    false => is_known |= opens,
+                }
             }
             planned.seals.push(PlannedSeal {
                 name: seal.shown().to_owned(),
@@ -266,8 +278,10 @@ impl Core {
             });
         }
         let all_work = planned.all_work();
+        planned.unproved = unproved.filter(|_| !is_known);
         for lock in list.device_locks_of(node).into_iter().filter(|l| self.is_surely_own(&l.scope)) {
-            planned.tell_of(lock, opened.contains(&lock.id), all_work);
+            let unproved = planned.unproved.clone();
+            planned.tell_of(lock, opened.contains(&lock.id), all_work, unproved.as_deref());
         }
         planned.opened = Some(opened.concat());
         planned.opens = !opening.is_empty();
@@ -293,10 +307,11 @@ impl Core {
 /// Whether a lock that the nodes of a cluster share stays is decided by all of them. Each that answers tells of it.
 fn tell_of_shared(list: &LockList, all: &mut BTreeMap<Option<String>, Planned>) {
     let all_work = all.values().all(Planned::all_work);
+    let unproved = all.values().find_map(|planned| planned.unproved.clone());
     for lock in list.locks.iter().filter(|l| l.scope == Scope::Cluster && l.backend().is_some()) {
         let stays = all.values().any(|planned| planned.error.is_none() && planned.may_open(lock));
         for planned in all.values_mut().filter(|planned| planned.error.is_none()) {
-            planned.tell_of(lock, stays, all_work);
+            planned.tell_of(lock, stays, all_work, unproved.as_deref());
         }
     }
 }

@@ -61,6 +61,9 @@ pub trait Between {
         String::new()
     }
 
+    /// Called while a member with a device is sealed: where people are asked, they are here.
+    fn people_sign(&self, _nodes: &Nodes, _n: usize) {}
+
     /// Called before a member is started for the first time.
     fn approve(&self, _n: usize, _root: &Client) {}
 }
@@ -175,6 +178,9 @@ impl Nodes {
             let status = self.client(n).try_call("GET", "sys/seal-status", None).ok()?.json();
             (status["initialized"] == true).then_some(())?;
             if !self.between.seal(n).is_empty() {
+                if status["sealed"] == true {
+                    self.between.people_sign(self, n);
+                }
                 return (status["sealed"] == false).then_some(());
             }
             let status = self.client(n).try_call("PUT", "sys/unseal", Some(&share)).ok()?;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
 
 use holdfast_tests::connection::free_port;
 use holdfast_tests::program::{command, holdfast, run};
 use holdfast_tests::tpm::Tpm;
-use holdfast_tests::{Client, until};
+use holdfast_tests::{Client, Reply, until};
 
 use super::nodes::{Between, Nodes, WITHIN};
 use super::own_tokens::until_unsealed;
@@ -23,6 +25,8 @@ struct OwnTpms {
     tpms: Rc<RefCell<Vec<Tpm>>>,
     /// Whether each tells old copies by a counter.
     counts: bool,
+    /// Whether people are asked before each opens.
+    has_custodians: bool,
 }
 
 impl OwnTpms {
@@ -33,12 +37,59 @@ impl OwnTpms {
             fs::create_dir(&own).expect("a folder for a TPM");
             Tpm::start(&own)
         });
-        OwnTpms { tpms: Rc::new(RefCell::new(tpms.collect())), folder: Rc::new(folder), counts }
+        let (tpms, folder) = (Rc::new(RefCell::new(tpms.collect())), Rc::new(folder));
+        OwnTpms { tpms, folder, counts, has_custodians: false }
+    }
+
+    /// Two people with keys in files, both of whom have to sign.
+    fn with_custodians(self) -> OwnTpms {
+        for name in CUSTODIANS {
+            let (key, pem) = (self.place(&format!("{name}.key")), self.place(&format!("{name}.pem")));
+            openssl(&["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &key]);
+            openssl(&["pkey", "-in", &key, "-pubout", "-out", &pem]);
+        }
+        OwnTpms { has_custodians: true, ..self }
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     fn join_token(&self, n: usize) -> PathBuf {
         self.folder.path().join(format!("join-{n}"))
     }
+
+    /// What a node asks its custodians to sign.
+    fn message(&self, nodes: &Nodes, n: usize) -> Vec<u8> {
+        let asked = until(WITHIN, "a challenge", || {
+            let asked = nodes.client(n).try_call("POST", "sys/unseal/custodians", Some(&json!({}))).ok()?;
+            (asked.status == 200 && asked.at("/waiting") == true).then_some(asked)
+        });
+        STANDARD.decode(asked.text_at("/message")).expect("base64")
+    }
+
+    /// A custodian signs it, and gives it to a node.
+    fn give(&self, nodes: &Nodes, n: usize, name: &str, message: &[u8]) -> Reply {
+        let (file, signature) = (self.place("message"), self.place("signature"));
+        fs::write(&file, message).expect("a file");
+        openssl(&["dgst", "-sha256", "-sign", &self.place(&format!("{name}.key")), "-out", &signature, &file]);
+        let signature = STANDARD.encode(fs::read(&signature).expect("a signature"));
+        nodes.client(n).post("sys/unseal/custodians/sign", json!({ "signature": signature }))
+    }
+
+    fn let_custodians_open(&self, nodes: &Nodes, n: usize) {
+        let message = self.message(nodes, n);
+        for name in CUSTODIANS {
+            self.give(nodes, n, name, &message).expect(200);
+        }
+        until_unsealed(nodes, n);
+    }
+}
+
+const CUSTODIANS: [&str; 2] = ["ann", "ben"];
+
+fn openssl(arguments: &[&str]) {
+    run(command("openssl").args(arguments)).good();
 }
 
 impl Between for OwnTpms {
@@ -48,11 +99,30 @@ impl Between for OwnTpms {
 
     fn seal(&self, n: usize) -> String {
         let counter = if self.counts { "rollback_counter = \"0x01800100\"" } else { "" };
-        format!("seal \"tpm\" {{\n tcti = \"{}\"\n {counter}\n}}\n", self.tpms.borrow()[n].tcti())
+        let custodians = match self.has_custodians {
+            true => format!(
+                "custodians = {:?}\n custodian_threshold = 2",
+                CUSTODIANS.map(|name| self.place(&format!("{name}.pem")))
+            ),
+            false => String::new(),
+        };
+        format!("seal \"tpm\" {{\n tcti = \"{}\"\n {counter}\n {custodians}\n}}\n", self.tpms.borrow()[n].tcti())
     }
 
     fn joins_with(&self, n: usize) -> String {
         format!("join_token_file = \"{}\"", self.join_token(n).display())
+    }
+
+    fn people_sign(&self, nodes: &Nodes, n: usize) {
+        let asked = nodes.client(n).try_call("POST", "sys/unseal/custodians", Some(&json!({}))).ok();
+        // It may not have its lock yet.
+        let Some(asked) =
+            asked.filter(|asked| self.has_custodians && asked.status == 200 && asked.at("/waiting") == true)
+        else {
+            return;
+        };
+        let message = STANDARD.decode(asked.text_at("/message")).expect("base64");
+        CUSTODIANS.iter().for_each(|name| drop(self.give(nodes, n, name, &message).expect(200)));
     }
 
     fn approve(&self, n: usize, root: &Client) {
@@ -92,6 +162,70 @@ fn two_nodes_with_a_tpm_each_form_a_cluster_and_each_unseals_itself() {
         let status = nodes.client(1).try_call("GET", "sys/seal-status", None).ok()?.json();
         (status["sealed"] == true && !status["seal_trouble"].as_str()?.is_empty()).then_some(())
     });
+}
+
+#[test]
+fn custodians_open_each_node_by_its_own_tpm_after_restarts_and_failovers() {
+    let tpms = OwnTpms::start(false).with_custodians();
+    let ports = (0..2).map(|_| (free_port(), free_port())).collect();
+    let mut nodes = Nodes::start_with(ports, Box::new(tpms.clone()));
+    nodes.until_all_vote();
+    nodes.put(1, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(0, "kv/a", json!({"v": 1}));
+    // One that stands by is restarted: it asks by itself, and what is signed for it opens it alone.
+    let leader = nodes.until_led();
+    let other = 1 - leader;
+    nodes.kill(other);
+    nodes.launch(other);
+    let waits = |nodes: &Nodes, n: usize| {
+        until(WITHIN, "custodians are asked for", || {
+            let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok()?.json();
+            assert_eq!(status["sealed"], true, "{status}");
+            status["seal_trouble"].as_str()?.contains("2 of its 2 custodians (ann, ben)").then_some(())
+        });
+    };
+    waits(&nodes, other);
+    tpms.let_custodians_open(&nodes, other);
+    assert_eq!(nodes.read(other, "kv/a").at("/data/v"), 1);
+    nodes.until_all_vote();
+
+    // The lead goes over without them, and the machine that had it is restarted with its TPM.
+    nodes.change_lead();
+    nodes.put(leader, "kv/a", json!({"v": 2}));
+    nodes.kill(leader);
+    tpms.tpms.borrow_mut()[leader].restart();
+    nodes.launch(leader);
+    waits(&nodes, leader);
+    let stranger = tpms.give(&nodes, leader, "ann", b"another message");
+    assert!([400, 503].contains(&stranger.status), "{stranger:?}");
+    tpms.let_custodians_open(&nodes, leader);
+    assert_eq!(nodes.read(leader, "kv/a").at("/data/v"), 2);
+
+    // Both at once: what was signed for one is nothing for the other.
+    for n in 0..2 {
+        nodes.kill(n);
+        nodes.launch(n);
+    }
+    let message = tpms.message(&nodes, 0);
+    assert_ne!(tpms.message(&nodes, 1), message);
+    assert!(tpms.give(&nodes, 1, "ann", &message).refused(400).contains("over the present challenge"));
+    for n in 0..2 {
+        tpms.let_custodians_open(&nodes, n);
+    }
+    nodes.until_all_vote();
+    // A new root key, which each node's TPM seals for the same custodians: they are known to open it.
+    let rotated = until(WITHIN, "a new root key", || {
+        let rotated = nodes.root(0).try_call("POST", "sys/rotate/root", Some(&json!({}))).ok()?;
+        [200, 204].contains(&rotated.status).then_some(rotated)
+    });
+    assert_eq!(rotated.status, 204, "{}", rotated.text());
+    let status = nodes.read(0, "sys/seal-backend-status").json();
+    let backends = status["data"]["backends"].as_array().expect("backends");
+    assert!(backends.len() == 2 && backends.iter().all(|backend| backend["proved"] == true), "{status}");
+    nodes.kill(1);
+    nodes.launch(1);
+    tpms.let_custodians_open(&nodes, 1);
+    assert_eq!(nodes.read(1, "kv/a").at("/data/v"), 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use holdfast_hsm::custodians_of;
 use holdfast_hsm::memory::Key;
 use holdfast_sdk::{Place, Transaction, record};
 use holdfast_seal::locks::{self, LockKind, LockList, Recovery, RecoveryForm, Scope};
@@ -203,7 +204,7 @@ impl Core {
                     match made {
                         Ok(made) => {
                             own += 1;
-                            Lock { scope: lock.scope.clone(), ..made }
+                            Lock { scope: lock.scope.clone(), proved: made.proved || proves(lock, &made), ..made }
                         }
                         Err(Refusal(_, why)) => {
                             away.insert(lock.id, why);
@@ -244,12 +245,14 @@ impl Core {
             // What is left would open nothing.
             return Err(Refusal(500, why.clone()));
         }
+        custodians_are_known(list, &locks, &away)?;
         for (of, made) in self.tell_new_keys(open, list, (root, shares_key.as_ref()), of_others, &mut away).await? {
             // Those that were wanted still have their former names.
             if let Some(lock) = locks.iter_mut().find(|l| l.id == of) {
-                *lock = made;
+                *lock = Lock { proved: made.proved || proves(lock, &made), ..made };
             }
         }
+        custodians_are_known(list, &locks, &away)?;
         if !away.is_empty() {
             self.knows_several_seals()?;
         }
@@ -285,6 +288,39 @@ pub(super) struct Wrapped {
     pub left: Vec<String>,
 }
 
+/// Whether the custodians that a new lock asks for have opened the one that it replaces: nothing else is unknown of it.
+fn proves(former: &Lock, made: &Lock) -> bool {
+    former.proved && asks_the_same(former, made)
+}
+
+fn asks_the_same(former: &Lock, made: &Lock) -> bool {
+    let asked = custodians_of(&made.ciphertext);
+    asked.is_some() && asked == custodians_of(&former.ciphertext)
+}
+
+/// Refuse a change that leaves some node nothing but the word of custodians who were not there before: a wrong key among
+/// theirs would lose the store.
+fn custodians_are_known(list: &LockList, locks: &[Lock], away: &Away) -> Result<(), Refusal> {
+    let is_of = |lock: &Lock, place: &Scope| lock.scope == Scope::Cluster || lock.scope == *place;
+    let is_new = |lock: &&Lock| {
+        let was_asked = list.locks.iter().any(|former| is_of(former, &lock.scope) && asks_the_same(former, lock));
+        lock.needs_custodians() && !lock.proved && !was_asked
+    };
+    let opens = |place: &Scope| {
+        let is_good = |lock: &&Lock| lock.proved && lock.stale_since.is_none() && !away.contains_key(&lock.id);
+        locks.iter().filter(is_good).any(|lock| is_of(lock, place))
+    };
+    match locks.iter().filter(is_new).find(|lock| !opens(&lock.scope)) {
+        None => Ok(()),
+        Some(lock) => refuse(format!(
+            "the seal {} names other custodians than its present lock, and nobody knows yet that their keys open the store: \
+             put another seal beside it, run operator seal rewrap, do this again, let them open the store once, and take the \
+             other seal away. Nothing was changed",
+            lock.shown()
+        )),
+    }
+}
+
 fn present_key(open: &Open, change: &mut Change) -> Result<Key, Refusal> {
     if let Some(key) = change.known.take() {
         return Ok(key);
@@ -295,5 +331,72 @@ fn present_key(open: &Open, change: &mut Change) -> Result<Key, Refusal> {
             "the store has a lock of escrowed shares, which cannot be made anew without them: rotate the recovery shares, \
              which makes a new root key too",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_seal::locks::Minimum;
+
+    /// As a TPM's driver wraps for custodians, by what tells them apart.
+    fn asks(id: u8, who: u8, scope: Scope, proved: bool) -> Lock {
+        let header = [0x87, 0xf6, 0xf6, 0xf6, 0xf6, 0xf6, 0xf6, 0x41, who];
+        let ciphertext = [&[1, 6, 0, header.len() as u8][..], &header, &[id; 16]].concat();
+        let kind = LockKind::Device { backend: "tpm".into() };
+        let mechanism = "TPM2_SEAL+POLICY_SIGNED/AES-256-GCM".to_owned();
+        Lock { kind, scope, mechanism, ciphertext, proved, ..token(id, proved) }
+    }
+
+    fn token(id: u8, proved: bool) -> Lock {
+        Lock {
+            id: [id; 16],
+            kind: LockKind::Device { backend: "pkcs11".into() },
+            scope: Scope::Cluster,
+            priority: 0,
+            key_label: "k".into(),
+            key_id: "01".into(),
+            mechanism: "CKM_AES_GCM".into(),
+            public_part: None,
+            ciphertext: vec![1],
+            proved,
+            created: 1,
+            name: None,
+            stale_since: None,
+        }
+    }
+
+    #[test]
+    fn custodians_who_have_opened_the_former_lock_are_known_to_open_the_new_one() {
+        let former = asks(1, 7, Scope::Cluster, true);
+        assert!(proves(&former, &asks(2, 7, Scope::Cluster, false)));
+        assert!(!proves(&former, &asks(2, 8, Scope::Cluster, false)), "others");
+        assert!(!proves(&asks(1, 7, Scope::Cluster, false), &asks(2, 7, Scope::Cluster, false)), "they never have");
+        assert!(!proves(&token(1, true), &token(2, false)));
+    }
+
+    #[test]
+    fn other_custodians_alone_are_refused_and_beside_another_seal_they_are_not() {
+        let list = |locks: Vec<Lock>| LockList {
+            cluster_id: [7; 16],
+            cluster_name: "c".into(),
+            generation: 1,
+            minimum: Minimum::Any,
+            locks,
+            recovery: None,
+        };
+        let before = list(vec![asks(1, 7, Scope::Cluster, true), token(2, true)]);
+        let is_good = |locks: &[Lock], away: &Away| custodians_are_known(&before, locks, away).is_ok();
+        let others = || asks(3, 8, Scope::Cluster, false);
+        assert!(is_good(&[asks(3, 7, Scope::Cluster, false)], &Away::new()), "no less is known than before");
+        assert!(!is_good(&[others()], &Away::new()));
+        assert!(is_good(&[others(), token(4, true)], &Away::new()));
+        // Its device has not wrapped the new key.
+        assert!(!is_good(&[others(), token(2, true)], &Away::from([([2; 16], "away".to_owned())])));
+        // Another node's is no way into this one.
+        let (a, b) = (Scope::Node("a".into()), Scope::Node("b".into()));
+        let of = |lock: Lock, scope: &Scope| Lock { scope: scope.clone(), ..lock };
+        assert!(!is_good(&[of(others(), &a), of(token(4, true), &b)], &Away::new()));
+        assert!(is_good(&[of(others(), &a), of(token(4, true), &a)], &Away::new()));
     }
 }
