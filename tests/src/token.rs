@@ -55,6 +55,14 @@ impl Token {
         token
     }
 
+    /// This one, while it is alone, as one that goes and comes beside others.
+    pub fn itself(&self) -> Beside {
+        let mut entries = fs::read_dir(self.folder.join("tokens")).expect("the folder of tokens");
+        let folder = entries.next().expect("its folder").expect("an entry").path();
+        assert!(entries.next().is_none(), "it is not alone");
+        Beside { out: self.folder.join("out-itself"), folder, label: LABEL.to_owned() }
+    }
+
     /// Another token beside this one, which SoftHSM offers too, with the same PIN.
     pub fn another(&self, label: &str) -> Beside {
         let tokens = self.folder.join("tokens");

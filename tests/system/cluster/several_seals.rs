@@ -4,7 +4,10 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,7 +21,8 @@ use super::nodes::{Between, Nodes, WITHIN, write_join_token};
 #[derive(Clone)]
 struct TwoTokens {
     folder: Rc<TempDir>,
-    tokens: Rc<Vec<(Token, Beside)>>,
+    /// Of each node: SoftHSM, and the two tokens in it.
+    tokens: Rc<Vec<(Token, Beside, Beside)>>,
     /// Whether the configuration names the second.
     both: Rc<Cell<bool>>,
 }
@@ -28,8 +32,8 @@ impl TwoTokens {
         let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
         let tokens = (0..count).map(|n| {
             let token = Token::make(&folder.path().join(format!("t{n}")));
-            let second = token.another("second");
-            (token, second)
+            let (first, second) = (token.itself(), token.another("second"));
+            (token, first, second)
         });
         let tokens = tokens.collect();
         TwoTokens { folder: Rc::new(folder), tokens: Rc::new(tokens), both: Rc::new(Cell::new(true)) }
@@ -48,7 +52,7 @@ impl Between for TwoTokens {
     }
 
     fn seal(&self, n: usize) -> String {
-        let (token, second) = &self.tokens[n];
+        let (token, _, second) = &self.tokens[n];
         let stanza = |name: &str, label: &str, priority: u8| {
             format!("seal \"pkcs11\" {name:?} {{\n priority = {priority}\n{}}}\n", token.keys(label))
         };
@@ -119,7 +123,7 @@ fn three_nodes_with_two_seals_each_open_by_either_and_change_them_together() {
     let led = nodes.until_led();
     let away = (led + 1) % 3;
     nodes.kill(away);
-    tokens.tokens[away].1.pull_out();
+    tokens.tokens[away].2.pull_out();
     nodes.launch(away);
     until_unsealed(&nodes, away);
     nodes.until_led();
@@ -130,7 +134,7 @@ fn three_nodes_with_two_seals_each_open_by_either_and_change_them_together() {
     assert!(warning.contains("\"second\"") && warning.contains(&format!("n{away}")), "{warning}");
     nodes.put(0, "kv/a", json!({"v": 2}));
     assert_eq!(nodes.read(away, "kv/a").at("/data/v"), 2);
-    tokens.tokens[away].1.put_back();
+    tokens.tokens[away].2.put_back();
     nodes.kill(away);
     nodes.launch(away);
     until_unsealed(&nodes, away);
@@ -155,10 +159,76 @@ fn three_nodes_with_two_seals_each_open_by_either_and_change_them_together() {
     // Each opens by the one that is left.
     for n in 0..3 {
         nodes.kill(n);
-        tokens.tokens[n].1.pull_out();
+        tokens.tokens[n].2.pull_out();
     }
     (0..3).for_each(|n| nodes.launch(n));
     (0..3).for_each(|n| until_unsealed(&nodes, n));
     nodes.until_led();
     assert_eq!(nodes.read(1, "kv/a").at("/data/v"), 2);
+}
+
+/// The seals that each node has, as the one that leads shows them.
+fn locks(nodes: &Nodes) -> usize {
+    let status = nodes.read(0, "sys/seal-backend-status").json();
+    status["data"]["backends"].as_array().map_or(0, |all| all.iter().filter(|lock| lock["id"].is_string()).count())
+}
+
+/// The leader is killed so many milliseconds behind the begin of `sys/seal/rewrap`, which adds seals and takes them away in turn.
+#[test]
+fn a_leader_that_is_killed_while_it_wraps_anew_leaves_each_node_a_way_in() {
+    let ports = (0..3).map(|_| (free_port(), free_port())).collect();
+    let tokens = TwoTokens::for_nodes(3);
+    let mut nodes = Nodes::start_with(ports, Box::new(tokens.clone()));
+    nodes.until_all_vote();
+    nodes.put(0, "sys/mounts/kv", json!({"type": "kv"}));
+    nodes.put(1, "kv/a", json!({"v": 0}));
+    assert_eq!(rewrap(&nodes, 0).len(), 6);
+    for (round, ms) in [3, 0, 12, 25, 60, 120].into_iter().enumerate() {
+        let (adds, wanted) = if round % 2 == 0 { (false, 3) } else { (true, 6) };
+        tokens.both.set(adds);
+        for n in 0..3 {
+            nodes.configure(n);
+            nodes.server(n).signal(Signal::HUP);
+        }
+        let leader = nodes.until_led();
+        let root = nodes.root(leader);
+        // All have read it.
+        until(WITHIN, "the configuration of all", || {
+            let status = root.try_call("GET", "sys/seal-backend-status", None).ok()?.json();
+            let all = status["data"]["backends"].as_array()?;
+            let seconds = all.iter().filter(|lock| lock["name"] == "second" && lock["configured"] == true).count();
+            ((seconds > 0) == adds && status["data"]["silent_nodes"] == json!({})).then_some(())
+        });
+        let begun = root.try_call("POST", "sys/seal/rewrap", Some(&json!({})));
+        thread::sleep(Duration::from_millis(ms));
+        nodes.kill(leader);
+        println!("round {round}: killed {ms} ms behind {:?}", begun.map(|reply| reply.status));
+        nodes.launch(leader);
+        until_unsealed(&nodes, leader);
+        nodes.until_all_vote();
+        let other = (leader + 1) % 3;
+        println!("  {} locks", locks(&nodes));
+        nodes.put(other, "kv/a", json!({"v": round}));
+        // Done again it ends well, whoever leads by now.
+        until(WITHIN, "locks as they should be", || {
+            let did = rewrap(&nodes, other);
+            println!("  {did:?}");
+            (did.iter().all(|of| !of.ends_with(" failed") && !of.ends_with(" kept")) && locks(&nodes) == wanted)
+                .then_some(())
+        });
+        if adds {
+            // By each of the two: one node by the first alone, another by the second.
+            for (n, has_first) in [(leader, false), (other, true)] {
+                nodes.kill(n);
+                let (_, first, second) = &tokens.tokens[n];
+                let away = if has_first { second } else { first };
+                away.pull_out();
+                nodes.launch(n);
+                until_unsealed(&nodes, n);
+                away.put_back();
+            }
+            nodes.until_all_vote();
+        }
+        assert_eq!(nodes.read(leader, "kv/a").at("/data/v"), round);
+    }
 }

@@ -112,8 +112,23 @@ struct Completed {
     strays: BTreeSet<[u8; 16]>,
     said: Vec<OfOne>,
     is_changed: bool,
+    /// Locks that a node has opened or made in this run.
+    claimed: BTreeSet<[u8; 16]>,
     /// Seals of this node that have a lock around the present root key.
     own: usize,
+}
+
+impl Completed {
+    fn of(list: LockList) -> Completed {
+        Completed {
+            list,
+            strays: BTreeSet::new(),
+            said: Vec::new(),
+            is_changed: false,
+            claimed: BTreeSet::new(),
+            own: 0,
+        }
+    }
 }
 
 impl Core {
@@ -154,7 +169,7 @@ impl Core {
         let _one = self.seal.act.lock().await;
         let completed = self.complete(open).await?;
         lock(&self.seal.rewrap).seals.clone_from(&completed.said);
-        let Completed { mut list, strays, said, is_changed, own } = completed;
+        let Completed { mut list, strays, said, is_changed, own, .. } = completed;
         if is_changed {
             let view = self.store.view();
             let (index, mut tx) = (view.index(), Tx::new(view, (**open.barrier.load()).clone()));
@@ -235,8 +250,7 @@ impl Core {
     async fn complete(self: &Arc<Self>, open: &Arc<Open>) -> Result<Completed, Refusal> {
         let list = self.own_locks(open)?;
         let root = open.root.load_full();
-        let mut done =
-            Completed { list: list.clone(), strays: BTreeSet::new(), said: Vec::new(), is_changed: false, own: 0 };
+        let mut done = Completed::of(list.clone());
         let own = self.complete_locks(&root, &list).await?;
         done.own = own.iter().filter(|of| of.trouble.is_none()).count();
         if done.own == 0 {
@@ -290,7 +304,8 @@ fn take_in(done: &mut Completed, node: Option<&str>, of: &OfSeal, is_own: bool) 
     let outcome = match (&of.made, place) {
         _ if weak.is_some() => Became::Failed,
         (Some(made), place) if matches!(made.kind, LockKind::Device { .. }) && may_be(&made.scope) => {
-            match place {
+            // What another node has just opened or made is that one's, whatever its scope and name.
+            match place.filter(|place| !done.claimed.contains(&done.list.locks[*place].id)) {
                 Some(place) => {
                     let scope = done.list.locks[place].scope.clone();
                     done.list.locks[place] = Lock { scope, stale_since: None, ..made.clone() };
@@ -303,10 +318,12 @@ fn take_in(done: &mut Completed, node: Option<&str>, of: &OfSeal, is_own: bool) 
                 }
             }
             done.is_changed = true;
+            done.claimed.insert(made.id);
             Became::Wrapped
         }
         (None, Some(place)) if of.trouble.is_none() => {
             let lock = &mut done.list.locks[place];
+            done.claimed.insert(lock.id);
             // Its device has just opened it; where custodians are asked, only what it says of the lock is known.
             if !lock.proved && !lock.needs_custodians() {
                 (lock.proved, done.is_changed) = (true, true);
@@ -384,7 +401,7 @@ mod tests {
     fn completed(minimum: Minimum, locks: Vec<Lock>) -> Completed {
         let list =
             LockList { cluster_id: [7; 16], cluster_name: "c".into(), generation: 1, minimum, locks, recovery: None };
-        Completed { list, strays: BTreeSet::new(), said: Vec::new(), is_changed: false, own: 0 }
+        Completed::of(list)
     }
 
     fn of_seal(of: Option<u8>, made: Option<Lock>) -> OfSeal {
@@ -401,6 +418,25 @@ mod tests {
         take_in(&mut done, None, &of_seal(Some(1), None), true);
         assert!(done.list.locks[0].proved && done.is_changed);
         assert!(done.said.iter().all(|of| of.outcome == Became::Good), "{:?}", done.said);
+    }
+
+    /// The first node's locks are everybody's by their scope, and seals of different nodes have the same name.
+    #[test]
+    fn what_one_node_has_made_is_not_overwritten_by_another_that_has_a_seal_of_the_same_name() {
+        let mut done = completed(Minimum::Any, Vec::new());
+        take_in(&mut done, Some("n0"), &of_seal(None, Some(lock(1, "pkcs11", "CKM_AES_GCM"))), true);
+        take_in(&mut done, Some("n1"), &of_seal(Some(1), Some(lock(2, "pkcs11", "CKM_AES_GCM"))), false);
+        let ids = |done: &Completed| done.list.locks.iter().map(|l| (l.id[0], l.scope.clone())).collect::<Vec<_>>();
+        let n1 = Scope::Node("n1".into());
+        assert_eq!(ids(&done), [(1, Scope::Cluster), (2, n1.clone())]);
+        // Nor what it has opened; what nobody has opened is made anew in its place.
+        let mut done = completed(Minimum::Any, vec![lock(1, "pkcs11", "CKM_AES_GCM")]);
+        take_in(&mut done, Some("n0"), &of_seal(Some(1), None), true);
+        take_in(&mut done, Some("n1"), &of_seal(Some(1), Some(lock(2, "pkcs11", "CKM_AES_GCM"))), false);
+        assert_eq!(ids(&done), [(1, Scope::Cluster), (2, n1)]);
+        let mut done = completed(Minimum::Any, vec![lock(1, "pkcs11", "CKM_AES_GCM")]);
+        take_in(&mut done, Some("n0"), &of_seal(Some(1), Some(lock(3, "pkcs11", "CKM_AES_GCM"))), true);
+        assert_eq!(ids(&done), [(3, Scope::Cluster)]);
     }
 
     #[test]
