@@ -543,6 +543,11 @@ async fn random_bytes_come_from_the_source_that_was_asked_for() {
     }
     drawn("sys/tools/random/platform").await;
     let shares = Server::with_shares(1, 1).await;
-    shares.write("sys/tools/random/seal/8", json!({})).await.expect(200);
+    for (path, is_told) in
+        [("sys/tools/random/seal/8", true), ("sys/tools/random/all", true), ("sys/tools/random/platform", false)]
+    {
+        let drawn = shares.write(path, json!({})).await.expect(200);
+        assert_eq!(drawn.to_string().contains("these bytes are the operating system's"), is_told, "{path}");
+    }
     shares.write("sys/tools/random/other/8", json!({})).await.expect(400);
 }

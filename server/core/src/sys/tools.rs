@@ -40,7 +40,7 @@ pub fn routes(routes: Routes<System, Tx>) -> Routes<System, Tx> {
             p.update(random).prepared(Operation::Update, draw).describe(
                 "Behind random/ may stand a source (platform, seal, all), a number of bytes, or both with a slash \
                  between. platform is the operating system's generator, seal that of the seal's device, all both of them \
-                 mixed. Where the seal has no device, each is the operating system's.",
+                 mixed. Where the seal has no device, each is the operating system's, and a warning says so.",
             )
         })
         .path("tools/hash", "Hash the input.", |p| p.update(hash))
@@ -112,7 +112,14 @@ fn random(_: &System, _: &mut Tx, call: &Call<'_>, p: Random) -> Result<Response
         // Who knows one of them knows nothing of the result.
         drawn.iter_mut().zip(device.expose()).for_each(|(mixed, byte)| *mixed ^= byte);
     }
-    Ok(Response::data(Map::from_iter([("random_bytes".to_owned(), format.write(&drawn).into())])))
+    let answer = Response::data(Map::from_iter([("random_bytes".to_owned(), format.write(&drawn).into())]));
+    Ok(match of_device {
+        // As in Vault that is no error; nobody is to take them for the device's.
+        None if matches!(source, "seal" | "all") => {
+            answer.warn("no seal's device has a generator: these bytes are the operating system's")
+        }
+        _ => answer,
+    })
 }
 
 fn hash(_: &System, _: &mut Tx, call: &Call<'_>, p: Hash) -> Result<Response> {
