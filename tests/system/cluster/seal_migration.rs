@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -41,6 +43,18 @@ impl Between for OneToken {
 
 #[test]
 fn a_cluster_goes_from_shares_to_a_token_node_by_node_and_serves_meanwhile() {
+    moves(None);
+}
+
+/// The one that becomes active changes the seal, and is killed at several moments.
+#[test]
+fn a_node_that_is_killed_while_it_changes_the_seal_leaves_a_cluster_that_opens() {
+    for ms in [0, 20, 80, 300] {
+        moves(Some(ms));
+    }
+}
+
+fn moves(kill_after: Option<u64>) {
     let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
     let token = Rc::new(Token::make(folder.path()));
     let between = OneToken { _folder: Rc::new(folder), token, moved: Rc::default() };
@@ -68,9 +82,33 @@ fn a_cluster_goes_from_shares_to_a_token_node_by_node_and_serves_meanwhile() {
         // The cluster is sealed by shares as before, and serves.
         nodes.read(first, "secret/kept");
     }
-    nodes.change_lead();
+    match kill_after {
+        None => nodes.change_lead(),
+        Some(ms) => {
+            // Whichever of the two becomes active changes the seal at once: both are killed.
+            let standbys = [(first + 1) % 3, (first + 2) % 3];
+            nodes.root(first).post("sys/step-down", json!({})).expect(204);
+            thread::sleep(Duration::from_millis(ms));
+            let had_changed = standbys.iter().any(|n| nodes.server(*n).log().contains("the seal was migrated"));
+            println!("killed {ms} ms behind the step-down; it was told that the seal was changed: {had_changed}");
+            standbys.into_iter().for_each(|n| nodes.kill(n));
+            standbys.into_iter().for_each(|n| nodes.launch(n));
+            standbys.into_iter().for_each(|n| opens_either_way(&nodes, n));
+            until(WITHIN, "the lead of one that has agreed", || {
+                if nodes.led_now()? == first {
+                    nodes.change_lead();
+                }
+                (nodes.led_now()? != first).then_some(())
+            });
+        }
+    }
     until(WITHIN, "the change of the seal", || {
-        (0..3).any(|n| nodes.server(n).log().contains("the seal was migrated")).then_some(())
+        let is_by_token = |n: usize| {
+            let status = nodes.client(n).try_call("GET", "sys/seal-status", None).ok().map(|r| r.json());
+            status.is_some_and(|status| status["type"] == "pkcs11" && status["migration"] == false)
+        };
+        let is_told = (0..3).any(|n| nodes.server(n).log().contains("the seal was migrated"));
+        (is_told || (kill_after.is_some() && (0..3).filter(|n| *n != first).all(is_by_token))).then_some(())
     });
     nodes.put(first, "secret/more", json!({"k": "w"}));
     // The one that was active follows by its configuration.
@@ -89,4 +127,16 @@ fn a_cluster_goes_from_shares_to_a_token_node_by_node_and_serves_meanwhile() {
     assert_eq!(nodes.read(first, "secret/kept").at("/data/k"), "v");
     let status = nodes.client(first).get("sys/seal-status").expect(200);
     assert_eq!((status.at("/type"), status.at("/migration")), ("pkcs11".into(), false.into()));
+}
+
+/// By the holders, who agree once more, or by the token where the change was committed.
+fn opens_either_way(nodes: &Nodes, n: usize) {
+    let (agreed, client) = (json!({"key": nodes.share(), "migrate": true}), nodes.client(n));
+    until(WITHIN, "a node that was killed", || {
+        let status = client.try_call("GET", "sys/seal-status", None).ok()?.json();
+        if status["migration"] == true {
+            let _it_may_be_over_by_now = client.try_call("PUT", "sys/unseal", Some(&agreed));
+        }
+        (status["sealed"] == false).then_some(())
+    });
 }
