@@ -98,3 +98,15 @@ pub fn raise_file_limit(wanted: u64) {
 pub fn need_root(what_for: &str) {
     assert!(rustix::process::geteuid().is_root(), "this test must run as root {what_for}; run it with sudo");
 }
+
+/// The walls around files are tried where the kernel has Landlock. One that has none passes for no trial, unless
+/// `HOLDFAST_TEST_WITHOUT_LANDLOCK` says that this is known.
+#[track_caller]
+pub fn landlock_or_known(is_there: bool) -> bool {
+    let is_known = std::env::var_os("HOLDFAST_TEST_WITHOUT_LANDLOCK").is_some_and(|value| !value.is_empty());
+    assert!(
+        is_there || is_known,
+        "this kernel has no Landlock, so that the walls around files are not tried: set HOLDFAST_TEST_WITHOUT_LANDLOCK=1 to do without"
+    );
+    is_there
+}

@@ -4,6 +4,7 @@ use super::{Bench, Test, softhsm, stub};
 use holdfast_hsm::device::DeviceErrorClass as Class;
 use holdfast_hsm::pkcs11::Pkcs11Config;
 use holdfast_hsm::{DeviceClient, HelperLimits};
+use holdfast_tests::process::landlock_or_known;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -117,7 +118,9 @@ fn forbidden(bench: &Bench) {
 
 fn landlock_is_there() -> bool {
     // SAFETY: asks for the version; nothing is read or made.
-    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1) > 0 }
+    landlock_or_known(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1) > 0
+    })
 }
 
 fn status(bench: &Bench) {

@@ -3,7 +3,8 @@
 use super::suite::{Cell, Matrix, class};
 use super::{Bench, Test, softhsm};
 use holdfast_hsm::device::{
-    CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeyRef, KeySpec, KeyUsage, SignInput, SignMechanism,
+    CipherMechanism, DeviceErrorClass as Class, Hash, KeyKind, KeyRef, KeySpec, KeyUsage, PinTries, SignInput,
+    SignMechanism,
 };
 use holdfast_hsm::memory::Secret;
 use holdfast_hsm::pkcs11::Pkcs11Config;
@@ -25,6 +26,7 @@ pub const INSIDE: &str = "inside-opencryptoki";
 
 pub const TESTS: &[Test] = &[
     ("opencryptoki_fails_and_comes_back_as_it_should", |_| drop(inside("trouble"))),
+    ("wrong_pins_that_opencryptoki_has_counted_are_respected", |_| drop(inside("pins"))),
     ("nss_fails_and_comes_back_as_it_should", |bench| {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::make(folder.path());
@@ -88,9 +90,42 @@ pub fn inside_opencryptoki(spawner: &Arc<Spawner>) -> ExitCode {
                 println!("{what}\t{cell}");
             }
         }
+        Some("pins") => counted_pins(spawner),
         _ => trouble(spawner, opencryptoki_config),
     }
     ExitCode::SUCCESS
+}
+
+/// A token that counts: what others have spent of its tries is not spent further, not even on the right PIN, of which nobody
+/// knows that it is right.
+fn counted_pins(spawner: &Arc<Spawner>) {
+    let right = || DeviceClient::spawned(Arc::clone(spawner), opencryptoki_config());
+    let spec = KeySpec { label: "k".into(), id: None, kind: KeyKind::Rsa(2048), usage: KeyUsage::Sign };
+    let device = right();
+    device.generate(spec).unwrap();
+    device.log_out();
+    let tries = || right().info().unwrap().pin_tries;
+    assert_eq!(tries(), PinTries::All);
+    for (wrong, left) in [("wrong-1", PinTries::Fewer), ("wrong-2", PinTries::Last)] {
+        let config = Pkcs11Config { pin: Some(Secret::new(wrong.into())), ..opencryptoki_config() };
+        let stranger = DeviceClient::spawned(Arc::clone(spawner), config);
+        for _ in 0..3 {
+            assert_eq!(class(stranger.find(KeyRef::label("k"))), Class::PinWrong);
+        }
+        assert_eq!(tries(), left, "after {wrong}, three times");
+    }
+    let last = right();
+    for _ in 0..3 {
+        let error = last.find(KeyRef::label("k")).unwrap_err();
+        assert!(error.class == Class::PinLocked && error.text.contains("one PIN try left"), "{error}");
+    }
+    assert_eq!(tries(), PinTries::Last, "it was not tried");
+    // As the message says: once with another tool, and the right PIN.
+    let mut tool = Command::new("pkcs11-tool");
+    tool.arg("--module").arg(opencryptoki::library()).args(["--token-label", opencryptoki::LABEL]);
+    run(tool.args(["--login", "--pin", opencryptoki::PIN, "--list-objects"])).good();
+    assert_eq!(tries(), PinTries::All);
+    assert_eq!(right().find(KeyRef::label("k")).unwrap().len(), 1);
 }
 
 /// PINs, helpers that die, keys that are lost, tokens that are not there: on any token.

@@ -217,7 +217,7 @@ fn forty_signatures_at_once_and_a_kill_leave_the_token_free() {
     forty(&running.root);
 }
 
-/// F090: two servers with one token, fifty signatures a second each.
+/// F090: two servers with one token, each with four users who sign as fast as they are answered.
 #[test]
 fn two_servers_use_one_token_at_once() {
     let running = Running::start(Setup::hardware().with_top(&device("main")));
