@@ -37,7 +37,6 @@ mod seal_custodians;
 mod seal_hsm;
 mod seal_kinds;
 mod seal_migration;
-mod seal_plan_faults;
 mod seal_static;
 mod seal_tpm;
 mod seal_yubihsm;

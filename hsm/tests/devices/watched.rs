@@ -158,19 +158,6 @@ fn found_anew_elsewhere(_: &Bench) {
             assert!(!shim.is_to_disturb(function), "{fault:#x} came in {function}");
             assert_eq!(shim.logins(), logins + 1, "one new login after {fault:#x} in {function}");
         }
-        // While it is being opened again: at the new session, and at its login.
-        for function in ["C_OpenSession", "C_Login"] {
-            let logins = shim.logins();
-            shim.answer("C_DecryptInit", SESSION_HANDLE_INVALID);
-            shim.answer(function, fault);
-            decrypts(&sealed.bytes);
-            assert!(!shim.is_to_disturb(function), "{fault:#x} came in {function}");
-            assert!(
-                (1..=2).contains(&(shim.logins() - logins)),
-                "{fault:#x} in {function}: {}",
-                shim.logins() - logins
-            );
-        }
     }
 }
 
