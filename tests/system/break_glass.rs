@@ -172,3 +172,74 @@ fn losing_every_token_is_not_the_end() {
     unseal(&server, &fresh[1..]);
     assert!(server.listeners.iter().any(|l| matches!(l, Address::Unix(_))));
 }
+
+/// The same where a device opens the store, over TLS: what is other than with shares.
+#[test]
+fn losing_every_token_of_a_store_that_a_device_opens_is_not_the_end_either() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = folder.path().join("own.sock");
+    let listener = format!("listener \"unix\" {{\n  address = \"{}\"\n}}", own.display());
+    let Running { server, site, keys, root } = Running::start(Setup::hardware().with_top(&listener));
+    root.post("secret/data/app", json!({ "data": { "k": "v" } })).expect(200);
+    let by_cli = |token: &str, args: &[&str]| run(site.cli(&holdfast(), &server, token).args(args));
+
+    // Minutes, step 2: sealed by hand it stays so, though the device would open it; a hangup lets it.
+    by_cli(root.token(), &["operator", "seal"]).good();
+    let is_sealed = || server.client().get("sys/seal-status").expect(200).at("/sealed") == true;
+    assert!(is_sealed());
+    server.until_logged("sealed");
+    assert!(is_sealed(), "the device is there, and nobody has asked for it");
+    server.signal(rustix::process::Signal::HUP);
+    server.until_unsealed();
+
+    // Step 5, and Days, step 1: the last token is ended; holders of recovery shares make one at the socket alone.
+    by_cli(root.token(), &["token", "revoke", "-self"]).good();
+    assert_eq!(root.get("auth/token/lookup-self").status, 403);
+    let at_socket = |args: &[&str]| {
+        let mut cli = command(holdfast());
+        cli.env("HOME", folder.path()).env("VAULT_ADDR", format!("unix://{}", own.display()));
+        run(cli.args(["operator", "generate-root", "-format=json"]).args(args))
+    };
+    assert_eq!(server.client().post("sys/generate-root/attempt", json!({})).status, 405);
+    let begun = at_socket(&["-init"]).json();
+    let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+    let nonce = format!("-nonce={}", text(&begun["nonce"]));
+    at_socket(&[&nonce, &keys.shares[1]]).json();
+    let done = at_socket(&[&nonce, &keys.shares[2]]).json();
+    let (encoded, otp) = (text(&done["encoded_token"]), text(&begun["otp"]));
+    let token = text(&at_socket(&[&format!("-decode={encoded}"), &format!("-otp={otp}")]).json()["token"]);
+    let root = server.client().with_token(&token);
+    assert_eq!(root.get("secret/data/app").expect(200).at("/data/data/k"), "v");
+
+    // What the page lets look at.
+    let report = by_cli(&token, &["read", "-format=json", "sys/tokens/report"]).json();
+    assert!(report.to_string().contains("root"), "{report}");
+    by_cli(&token, &["read", "sys/config/state/sanitized"]).good();
+    let none = by_cli(&token, &["read", "sys/leases", "type=irrevocable"]);
+    assert_eq!(none.code, Some(0), "{none:?}");
+    let made = root.post("auth/token/create", json!({ "policies": ["default"] })).expect(200);
+    let accessor = made.text_at("/auth/accessor");
+    let accessor_flag = format!("-accessor={accessor}");
+    let explained = by_cli(&token, &["policy", "explain", &accessor_flag, "secret/data/app"]);
+    assert!((explained.stdout.clone() + &explained.stderr).contains("default"), "{explained:?}");
+    by_cli(&token, &["token", "revoke", "-accessor", &accessor]).good();
+    let ended = server.client().with_token(&made.text_at("/auth/client_token")).get("auth/token/lookup-self");
+    assert_eq!(ended.status, 403);
+
+    // Step 2: new recovery shares; the former ones make nothing.
+    let rotate = |args: &[&str]| {
+        let mut cli = site.cli(&holdfast(), &server, &token);
+        run(cli.args(["operator", "rotate-keys", "-target=recovery", "-format=json"]).args(args)).json()
+    };
+    let nonce = format!("-nonce={}", text(&rotate(&["-init", "-key-shares=3", "-key-threshold=2"])["nonce"]));
+    rotate(&[&nonce, &keys.shares[0]]);
+    let fresh = rotate(&[&nonce, &keys.shares[1]]);
+    let fresh: Vec<String> = fresh["keys"].as_array().expect("shares").iter().map(text).collect();
+    for (shares, code) in [(&keys.shares, 2), (&fresh, 0)] {
+        let nonce = format!("-nonce={}", text(&at_socket(&["-init"]).json()["nonce"]));
+        let first = at_socket(&[&nonce, &shares[0]]);
+        let second = at_socket(&[&nonce, &shares[1]]);
+        assert_eq!(first.code.max(second.code), Some(code), "{second:?}");
+        at_socket(&["-cancel"]);
+    }
+}
