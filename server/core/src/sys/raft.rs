@@ -198,15 +198,16 @@ fn by_hand(found: &Member, never_votes: bool) -> Option<Change> {
     (peer != found.peer).then(|| Change::Correct(found.id.clone(), peer))
 }
 
+/// The reference says 500 of it, as if its own part had failed.
 fn unknown(id: &str) -> Error {
-    Error::Internal(format!("server {id} not found in raft configuration"))
+    Error::Status(404, vec![format!("server {id} not found in raft configuration")])
 }
 
 fn promote(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Preparation>> {
     let (cluster, id) = (cluster(sys)?, named(p)?);
     let found = member(&*cluster, &id).ok_or_else(|| unknown(&id))?;
     if found.votes {
-        return Err(Error::Internal("server is not a non-voter".into()));
+        return Err(Error::bad_request("server is not a non-voter"));
     }
     let changes = by_hand(&found, false).into_iter().chain([Change::Promote(id)]).collect();
     changed(cluster, changes)
@@ -216,7 +217,7 @@ fn demote(sys: &System, _: &mut Tx, _: &Call<'_>, p: Server) -> Result<Option<Pr
     let (cluster, id) = (cluster(sys)?, named(p)?);
     let found = member(&*cluster, &id).ok_or_else(|| unknown(&id))?;
     if !found.votes {
-        return Err(Error::Internal("server is not a voter".into()));
+        return Err(Error::bad_request("server is not a voter"));
     }
     if cluster.members().0.iter().filter(|m| m.votes).count() == 1 {
         return Err(Error::bad_request("the last member with a vote cannot be demoted"));
