@@ -56,19 +56,30 @@ pub struct Question {
 const NOT_A_MEMBER: &[u8] = b"holdfast: this node is no member ";
 
 /// What a node is told that others do not know as a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("the other side does not know this node as a member")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}", self.text())]
 pub struct NotAMember {
     /// The log index of the list of members that says so; 0: the members have not agreed on it.
     pub since: u64,
     /// The one that says so leads, as a majority has confirmed, by a list that was agreed on.
     pub leads: bool,
+    /// The key is a member's, and another process has it too and counts as that member: where that one is. An earlier
+    /// program reads only that it is no member, which nobody is sure of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
 }
 
 impl NotAMember {
     /// Why a question was not answered, if it was for this.
     pub fn of(e: &io::Error) -> Option<NotAMember> {
-        e.get_ref()?.downcast_ref::<NotAMember>().copied()
+        e.get_ref()?.downcast_ref::<NotAMember>().cloned()
+    }
+
+    fn text(&self) -> String {
+        match &self.copy_of {
+            Some(other) => format!("the other side counts another process as this node, which is at {other}"),
+            None => "the other side does not know this node as a member".into(),
+        }
     }
 }
 
@@ -133,8 +144,8 @@ pub async fn send_answer(to: &mut (impl AsyncWrite + Unpin), head: &[u8]) -> io:
     to.flush().await
 }
 
-pub async fn send_refusal(to: &mut (impl AsyncWrite + Unpin), refusal: NotAMember) -> io::Result<()> {
-    let said = serde_json::to_vec(&refusal).map_err(io::Error::other)?;
+pub async fn send_refusal(to: &mut (impl AsyncWrite + Unpin), refusal: &NotAMember) -> io::Result<()> {
+    let said = serde_json::to_vec(refusal).map_err(io::Error::other)?;
     send_answer(to, &[NOT_A_MEMBER, &said].concat()).await
 }
 
@@ -192,11 +203,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_no_answer_whatever_was_asked() {
-        let refusal = NotAMember { since: 7, leads: true };
+        let refusal = NotAMember { since: 7, leads: true, copy_of: None };
         let mut sent = Vec::new();
-        send_refusal(&mut sent, refusal).await.unwrap();
+        send_refusal(&mut sent, &refusal).await.unwrap();
         let refused = answer(&mut &sent[..]).await.unwrap_err();
         assert_eq!(NotAMember::of(&refused), Some(refusal));
+        let copied = NotAMember { copy_of: Some("n1:8201".into()), ..NotAMember::default() };
+        let mut also_sent = Vec::new();
+        send_refusal(&mut also_sent, &copied).await.unwrap();
+        let refused = answer(&mut &also_sent[..]).await.unwrap_err();
+        assert!(refused.to_string().contains("n1:8201"), "{refused}");
+        assert_eq!(NotAMember::of(&refused), Some(copied));
         // Nor does an earlier program take it for one: a state to read from has 24 bytes, whether it could lead has one.
         assert!(sent.len() - 4 > 24);
         assert_eq!(NotAMember::of(&io::ErrorKind::PermissionDenied.into()), None);

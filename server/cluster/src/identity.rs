@@ -9,10 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_hsm::memory::Key;
-use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData, SerialNumber};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+use crate::tls;
 
 /// The folder beside the store's files.
 pub(crate) const FOLDER: &str = "node";
@@ -53,6 +55,8 @@ pub struct Identity {
     /// SHA-256 of the public key (SubjectPublicKeyInfo), in hex.
     pub key_hash: String,
     pub certificate: CertificateDer<'static>,
+    /// The certificate's serial number, in hex: each process makes one at its start, so that two with one key show two.
+    pub incarnation: String,
     key: PrivatePkcs8KeyDer<'static>,
 }
 
@@ -66,12 +70,14 @@ impl Identity {
         builder.create(&folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
         let id = named(&folder.join(NAME_FILE), name)?;
         let key = key_of(&folder, &id, kept)?;
-        let params = CertificateParams::new(vec![NAME.to_owned()]).map_err(|e| e.to_string())?;
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).map_err(|e| e.to_string())?;
+        params.serial_number = Some(serial_number()?);
         let certificate =
             params.self_signed(&key).map_err(|e| format!("the node's certificate cannot be made: {e}"))?;
         Ok(Identity {
             id,
             key_hash: hash(&key.subject_public_key_info()),
+            incarnation: tls::incarnation(certificate.der()).map_err(|e| e.to_string())?,
             certificate: certificate.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
         })
@@ -82,14 +88,17 @@ impl Identity {
     pub(crate) fn passing(ended: bool) -> Identity {
         let pair = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+        params.serial_number = Some(serial_number().unwrap());
         if ended {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         }
+        let certificate = params.self_signed(&pair).unwrap().der().clone();
         Identity {
             id: "passing".into(),
             key_hash: hash(&pair.subject_public_key_info()),
-            certificate: params.self_signed(&pair).unwrap().der().clone(),
+            incarnation: tls::incarnation(&certificate).unwrap(),
+            certificate,
             key: PrivatePkcs8KeyDer::from(pair.serialize_der()),
         }
     }
@@ -97,6 +106,14 @@ impl Identity {
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone_key())
     }
+}
+
+/// Random, positive, and always as long (RFC 5280, 4.1.2.2).
+fn serial_number() -> Result<SerialNumber, String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| e.to_string())?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// The hash by which others know a public key.
@@ -283,6 +300,7 @@ mod tests {
         let first = Identity::of(folder.path(), Some("n1"), &KeyKept::InFile).unwrap();
         let again = Identity::of(folder.path(), None, &KeyKept::InFile).unwrap();
         assert_eq!((&again.id, &again.key_hash), (&"n1".to_owned(), &first.key_hash));
+        assert_ne!(again.incarnation, first.incarnation, "each process shows another one");
         let wrong = Identity::of(folder.path(), Some("n2"), &KeyKept::InFile).err().unwrap();
         assert!(wrong.contains("n1") && wrong.contains("n2"), "{wrong}");
         let other = tempfile::tempdir().unwrap();

@@ -73,7 +73,7 @@ impl Links {
 
     /// What a member said last, if that was that this node is none.
     pub fn refuses(&self, key_hash: &str) -> Option<NotAMember> {
-        self.known().get(key_hash)?.refuses
+        self.known().get(key_hash)?.refuses.clone()
     }
 
     /// Forget who refused this node: it was let in.
@@ -104,6 +104,22 @@ impl Links {
         known.idle.pop()
     }
 
+    /// Which process of a member listens at an address. Nothing is asked of it: the handshake shows it.
+    pub async fn incarnation_at(&self, key_hash: &str, address: &str) -> io::Result<String> {
+        let config = self.config(self.known().entry(key_hash.to_owned()).or_default(), key_hash)?;
+        let channel = shake_hands(config, address).await?;
+        let shown = channel.get_ref().1.peer_certificates().and_then(|c| c.first());
+        tls::incarnation(shown.ok_or(io::ErrorKind::InvalidData)?).map_err(io::Error::other)
+    }
+
+    fn config(&self, known: &mut Known, key_hash: &str) -> io::Result<Arc<ClientConfig>> {
+        if let Some(config) = &known.config {
+            return Ok(config.clone());
+        }
+        let config = tls::client(&self.shared.identity, key_hash).map_err(io::Error::other)?;
+        Ok(known.config.insert(config).clone())
+    }
+
     /// A new channel to a member.
     pub async fn connect(&self, peer: &Peer) -> io::Result<Channel> {
         let (config, address) = {
@@ -116,22 +132,12 @@ impl Links {
                 }
                 known.address.clone_from(&peer.cluster_addr);
             }
-            let config = match &known.config {
-                Some(config) => config.clone(),
-                None => {
-                    let config = tls::client(&self.shared.identity, &peer.key_hash).map_err(io::Error::other)?;
-                    known.config.insert(config).clone()
-                }
-            };
+            let config = self.config(known, &peer.key_hash)?;
             (config, known.said.clone().unwrap_or_else(|| peer.cluster_addr.clone()))
         };
         let hello = serde_json::to_vec(&self.shared.own).map_err(io::Error::other)?;
         let connecting = async {
-            let stream = TcpStream::connect(&address).await?;
-            stream.set_nodelay(true)?;
-            // Nothing looks at the name.
-            let name = ServerName::try_from("holdfast-node").map_err(io::Error::other)?;
-            let mut channel = TlsConnector::from(config).connect(name, stream).await?;
+            let mut channel = shake_hands(config, &address).await?;
             frame::send_question(&mut channel, Kind::Hello, &hello, &[]).await?;
             Ok(channel)
         };
@@ -267,6 +273,14 @@ impl Links {
         within(CHUNK_WITHIN, frame::send_chunk(&mut channel, &version)).await?;
         within(INSTALL_WITHIN, self.answer(&peer, &mut channel)).await
     }
+}
+
+async fn shake_hands(config: Arc<ClientConfig>, address: &str) -> io::Result<Channel> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    // Nothing looks at the name.
+    let name = ServerName::try_from("holdfast-node").map_err(io::Error::other)?;
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 /// The other side has neither said anything nor closed the channel, as far as this side has heard.

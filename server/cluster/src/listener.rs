@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::frame::{self, Kind, Question};
+use crate::frame::{self, Kind, NotAMember, Question};
 use crate::node::Node;
 use crate::raft::Group;
 use crate::{read_index, snapshot, tls};
@@ -90,9 +90,11 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor, strangers:
     let certificate = channel.get_ref().1.peer_certificates().and_then(|c| c.first());
     let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
     let hash = tls::key_hash(certificate).map_err(io::Error::other)?;
+    let incarnation = tls::incarnation(certificate).map_err(io::Error::other)?;
+    let caller = Caller { key_hash: &hash, incarnation: &incarnation, from };
     // Nothing that a stranger sends is read.
-    if !let_in(node, &hash, from).await {
-        return refuse(node, channel).await;
+    if let Err(refusal) = let_in(node, &caller).await {
+        return refuse(&refusal, channel).await;
     }
     loop {
         let Ok(question) = tokio::time::timeout(IDLE, frame::next_question(&mut channel)).await else {
@@ -100,8 +102,8 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor, strangers:
         };
         let Some(question) = question? else { return Ok(()) };
         // Asked each time: a member that was removed is heard no longer.
-        if !let_in(node, &hash, from).await {
-            return refuse(node, channel).await;
+        if let Err(refusal) = let_in(node, &caller).await {
+            return refuse(&refusal, channel).await;
         }
         if question.kind == Kind::Hello {
             node.heard(&hash, &question.head);
@@ -111,18 +113,25 @@ async fn serve(node: &Arc<Node>, stream: TcpStream, tls: TlsAcceptor, strangers:
     }
 }
 
-async fn let_in(node: &Node, key_hash: &str, from: SocketAddr) -> bool {
-    if node.knows(key_hash) || node.learns_of(key_hash).await {
-        return true;
+/// Who calls, as the handshake has shown.
+struct Caller<'c> {
+    key_hash: &'c str,
+    incarnation: &'c str,
+    from: SocketAddr,
+}
+
+async fn let_in(node: &Node, caller: &Caller<'_>) -> Result<(), NotAMember> {
+    if node.knows(caller.key_hash) || node.learns_of(caller.key_hash).await {
+        return node.is_no_copy(caller.key_hash, caller.incarnation, caller.from).await;
     }
-    tracing::warn!(%from, "a node that is no member of this cluster was refused");
-    false
+    tracing::warn!(from = %caller.from, "a node that is no member of this cluster was refused");
+    Err(node.refusal())
 }
 
 /// Say so to one that is no member: it may have been one, and shall not serve any more.
-async fn refuse(node: &Node, mut channel: TlsStream<TcpStream>) -> io::Result<()> {
+async fn refuse(refusal: &NotAMember, mut channel: TlsStream<TcpStream>) -> io::Result<()> {
     let told = async {
-        frame::send_refusal(&mut channel, node.refusal()).await?;
+        frame::send_refusal(&mut channel, refusal).await?;
         channel.shutdown().await?;
         // A connection that is closed while there is something unread in it is reset, and takes the refusal along. It is
         // not opened, let alone looked at.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use holdfast_core::clock::SystemClocks;
 use holdfast_core::cluster::{
-    Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, JoinFrom, Later, Lead, Member, NotForwarded, Peer,
-    Progress, ReadPoint,
+    self, Change, ChangeError, Cluster, Forwarded, ForwardedAnswer, Front, JoinFrom, Later, Lead, Member, NotForwarded,
+    Peer, Progress, ReadPoint,
 };
 use holdfast_sdk::Value;
 use holdfast_storage::{KeepFree, Options, Replica, Store, level};
@@ -20,6 +20,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::frame::NotAMember;
 use crate::heard::Heard;
 use crate::identity::{self, Identity, KeyKept};
+use crate::incarnations::Incarnations;
 use crate::links::{KEYS_WITHIN, Links};
 use crate::places::Places;
 use crate::raft::{Group, Settings};
@@ -84,6 +85,10 @@ pub struct Node {
     /// When members were last asked who the members are.
     asked: Mutex<Option<Instant>>,
     heard: Heard,
+    /// Which processes count as members.
+    incarnations: Incarnations,
+    /// Members count another process as this node: where it is.
+    copy_of: Mutex<Option<String>>,
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     own_handle: Weak<Node>,
@@ -170,6 +175,8 @@ impl Node {
             places: Mutex::default(),
             asked: Mutex::default(),
             heard: Heard::default(),
+            incarnations: Incarnations::default(),
+            copy_of: Mutex::default(),
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
         });
@@ -253,7 +260,33 @@ impl Node {
     pub(crate) fn refusal(&self) -> NotAMember {
         let group = self.group();
         let since = group.as_ref().and_then(|g| g.agreed_since());
-        NotAMember { since: since.unwrap_or(0), leads: since.is_some() && group.is_some_and(|g| g.lead().sure) }
+        let leads = since.is_some() && group.is_some_and(|g| g.lead().sure);
+        NotAMember { since: since.unwrap_or(0), leads, copy_of: None }
+    }
+
+    /// Whether the process that calls with a member's key counts as that member. See [`crate::incarnations`].
+    pub(crate) async fn is_no_copy(
+        &self,
+        key_hash: &str,
+        incarnation: &str,
+        from: SocketAddr,
+    ) -> Result<(), NotAMember> {
+        if self.incarnations.counts(key_hash, incarnation) {
+            return Ok(());
+        }
+        let said = lock(&self.places).get(key_hash).map(|said| said.peer.cluster_addr.clone());
+        let mut places: Vec<String> = self.cluster_addr_of(key_hash).into_iter().chain(said).collect();
+        places.dedup();
+        let ask = |place: String| async move { self.links.incarnation_at(key_hash, &place).await };
+        let Err(other) = self.incarnations.admit(key_hash, incarnation, places, ask).await else { return Ok(()) };
+        if self.incarnations.refused(key_hash, from.to_string(), other.clone()) {
+            let node = self.name_of(key_hash).unwrap_or_default();
+            tracing::error!(
+                %node, %from, counts = %other,
+                "a second process has the key of this member (a copied folder, a cloned machine) and was refused: stop it"
+            );
+        }
+        Err(NotAMember { copy_of: Some(other), ..NotAMember::default() })
     }
 
     /// Notice that the members know this node no longer. One of them may be wrong, or be alone with what it says: it is
@@ -267,16 +300,39 @@ impl Node {
         let (members, since) = group.members();
         // By its key: an earlier node may have had its name.
         let is_listed = members.iter().any(|m| m.peer.key_hash == self.identity.key_hash);
-        let knows = |said: NotAMember| said.leads || (is_listed && said.since > since);
-        let refuses = |m: &&Member| self.links.refuses(&m.peer.key_hash).is_some_and(knows);
-        let (all, voters) = (members.iter().filter(refuses), members.iter().filter(|m| m.votes).count());
-        let is_said_by_the_leader = match &lead.leader {
-            Some((leader, _)) => all.clone().any(|m| m.id == *leader),
-            None => all.clone().next().is_some(),
-        };
-        let is_said_by_a_majority = all.filter(|m| m.votes).count() > voters / 2;
-        if is_said_by_the_leader || is_said_by_a_majority || group.was_removed_while_it_led() {
+        let knows = |said: &NotAMember| said.leads || (is_listed && said.since > since);
+        let is_believed = self.is_believed(&lead, &members, knows).is_some();
+        if is_believed || group.was_removed_while_it_led() {
             self.removed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What members say with their refusals, where it is said by the one that leads as far as this node knows, by anyone
+    /// where none does, or by a majority.
+    fn is_believed(&self, lead: &Lead, members: &[Member], counts: impl Fn(&NotAMember) -> bool) -> Option<NotAMember> {
+        let refuses = |m: &Member| self.links.refuses(&m.peer.key_hash).filter(&counts);
+        let all: Vec<(&Member, NotAMember)> = members.iter().filter_map(|m| Some((m, refuses(m)?))).collect();
+        let voters = members.iter().filter(|m| m.votes).count();
+        let is_said_by_a_majority = all.iter().filter(|(m, _)| m.votes).count() > voters / 2;
+        let is_said_by_the_leader =
+            lead.leader.as_ref().is_none_or(|(leader, _)| all.iter().any(|(m, _)| m.id == *leader));
+        all.into_iter().next().map(|(_, said)| said).filter(|_| is_said_by_the_leader || is_said_by_a_majority)
+    }
+
+    /// Notice that the members count another process as this node, or do so no longer.
+    fn notice_a_copy(&self) {
+        let Some(group) = self.group() else { return };
+        let lead = group.lead();
+        let said = match lead.sure {
+            true => None,
+            false => self.is_believed(&lead, &group.members().0, |said| said.copy_of.is_some()),
+        };
+        let other = said.and_then(|said| said.copy_of);
+        let before = std::mem::replace(&mut *lock(&self.copy_of), other.clone());
+        match (before, other) {
+            (None, Some(other)) => tracing::error!(%other, "{}", cluster::COPY),
+            (Some(_), None) => tracing::warn!("the members count this process as the node {} again", self.identity.id),
+            _ => {}
         }
     }
 
@@ -462,6 +518,7 @@ async fn keep_places(node: Weak<Node>) {
         let Some(node) = node.upgrade() else { return };
         node.say_who_it_is().await;
         node.notice_a_removal();
+        node.notice_a_copy();
         node.correct_places().await;
         node.forget_what_is_known();
         if node.lead().leader.is_some() {
@@ -512,7 +569,24 @@ impl Cluster for Node {
 
     fn lead(&self) -> Lead {
         let lead = self.group().map(|g| g.lead()).unwrap_or_default();
-        Lead { removed: self.removed.load(Ordering::SeqCst), ..lead }
+        Lead { removed: self.removed.load(Ordering::SeqCst), copy_of: lock(&self.copy_of).clone(), ..lead }
+    }
+
+    fn trouble_with_others(&self) -> Option<String> {
+        let earlier = self.group().map(|g| g.earlier_copies()).unwrap_or_default();
+        if let Some(node) = earlier.first() {
+            return Some(format!(
+                "the node {node:?} runs on an earlier copy of its store (an image or a copy that was put in its place): it lacks \
+                 what it has confirmed, and is not counted on. Give it its own store again, or operator raft remove-peer \
+                 {node}, and operator raft recover -rejoin on it"
+            ));
+        }
+        let (key_hash, counts, from) = self.incarnations.copied()?;
+        let node = self.name_of(&key_hash)?;
+        Some(format!(
+            "two processes run with the key of the node {node:?} (a copied folder, a cloned machine): the one at {counts} \
+             counts, one that calls from {from} is refused: stop that one"
+        ))
     }
 
     fn changed(&self) -> Later<()> {

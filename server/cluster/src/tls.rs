@@ -1,5 +1,5 @@
 //! TLS between members: both sides show the certificate of their identity, and each looks at nothing of the
-//! other's but the hash of its public key.
+//! other's but the hash of its public key, and the serial number, which says which process it is that has the key.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
+    SignatureScheme,
 };
 
 use crate::identity::{Identity, hash};
@@ -31,6 +32,13 @@ fn refused(why: NotTheOne) -> Error {
 /// The hash of a certificate's public key.
 pub fn key_hash(certificate: &CertificateDer<'_>) -> Result<String, Error> {
     Ok(hash(&ParsedCertificate::try_from(certificate)?.subject_public_key_info()))
+}
+
+/// A certificate's serial number, in hex. A process makes one at its start; an earlier program has the same at each.
+pub fn incarnation(certificate: &CertificateDer<'_>) -> Result<String, Error> {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(hex::encode(read.raw_serial()))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -210,6 +218,9 @@ mod tests {
         let shown = |certificates: Option<&[CertificateDer<'_>]>| key_hash(&certificates.unwrap()[0]).unwrap();
         assert_eq!(shown(at_server.peer_certificates()), calls.key_hash);
         assert_eq!(shown(at_client.peer_certificates()), listens.key_hash);
+        let process = |certificates: Option<&[CertificateDer<'_>]>| incarnation(&certificates.unwrap()[0]).unwrap();
+        assert_eq!(process(at_server.peer_certificates()), calls.incarnation);
+        assert_eq!(process(at_client.peer_certificates()), listens.incarnation);
     }
 
     #[test]

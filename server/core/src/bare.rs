@@ -236,6 +236,8 @@ impl Core {
         let status = match (initialised, sealed) {
             _ if self.is_removed() => removed,
             (false, _) => uninit,
+            // It serves as little as a sealed one.
+            (true, _) if self.is_a_copy().is_some() => sealed_code,
             (true, true) => sealed_code,
             (true, false) if standby => standby_code,
             (true, false) => active,

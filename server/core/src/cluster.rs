@@ -60,9 +60,16 @@ pub struct Lead {
     pub last: u64,
     /// The members have said that this node is none of them any more.
     pub removed: bool,
+    /// Another process has this node's key, and the members count that one: where it is.
+    pub copy_of: Option<String>,
     /// Why this member takes part no longer.
     pub broken: Option<String>,
 }
+
+/// What is said of a process that has the key of another one, which the members count.
+pub const COPY: &str = "another process has the key of this node and is a member: this one is a copy of its folder, or of \
+    its machine, is heard by nobody and serves nothing: stop it, and let it join with an empty folder and a node_id of its \
+    own (where the other one is gone for good, start this one again)";
 
 /// How a member that follows is, as the leader knows.
 #[derive(Debug, Clone)]
@@ -199,6 +206,8 @@ pub trait Cluster: Send + Sync + 'static {
     fn found(&self) -> Later<Result<(), String>>;
     /// Who leads.
     fn lead(&self) -> Lead;
+    /// What is wrong with another member, for people.
+    fn trouble_with_others(&self) -> Option<String>;
     /// Wait until somebody else may lead.
     fn changed(&self) -> Later<()>;
     /// Whether this node may try to lead: it is unsealed.

@@ -328,7 +328,12 @@ impl Core {
                 format!("this node takes part in the cluster no longer ({reason}): look at its disk, then restart it")
             })
         };
-        removed.or_else(broken).or_else(|| lock(&self.joins.foreign).clone())
+        let others = || self.options.cluster.as_ref().and_then(|cluster| cluster.trouble_with_others());
+        removed
+            .or_else(broken)
+            .or_else(|| self.is_a_copy())
+            .or_else(|| lock(&self.joins.foreign).clone())
+            .or_else(others)
     }
 
     /// Join the cluster of a node. With a device that is all; else it waits for shares.

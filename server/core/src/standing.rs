@@ -13,7 +13,7 @@ use holdfast_sdk::Timestamp;
 use holdfast_seal::locks::{LockList, ReadList};
 use holdfast_storage::{Proposal, RESTORE_KEY, Write};
 
-use crate::cluster::{Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded, ReadPoint};
+use crate::cluster::{COPY, Cluster, Forwarded, ForwardedAnswer, Lead, NotForwarded, ReadPoint};
 use crate::layout::{LOCKS, RESTORED};
 use crate::namespaces::own_keys::OwnKeys;
 use crate::new_keys::Offered;
@@ -95,6 +95,10 @@ impl Core {
             return Standing::Sealed;
         }
         let lead = cluster.lead();
+        if lead.copy_of.is_some() {
+            // It may have keys, and may be taken for the node when the other one is gone.
+            return Standing::Sealed;
+        }
         // One that lost the lead and has it again has yet to hear what others did meanwhile.
         let is_active = self.standings.active().is_some_and(|(_, term)| term == lead.term);
         if lead.sure && is_active && self.open.load().is_some() {
@@ -114,7 +118,16 @@ impl Core {
 
     /// The answer of a node that is sealed.
     pub fn sealed_answer(&self) -> Answer {
-        if self.is_removed() { Answer::error(503, REMOVED) } else { Answer::sealed() }
+        if self.is_removed() {
+            return Answer::error(503, REMOVED);
+        }
+        self.is_a_copy().map_or_else(Answer::sealed, |text| Answer::error(503, &text))
+    }
+
+    /// What is said of this node if the members count another process with its key.
+    pub(crate) fn is_a_copy(&self) -> Option<String> {
+        let other = self.options.cluster.as_ref()?.lead().copy_of?;
+        Some(format!("{COPY} (the other one is at {other})"))
     }
 
     /// What a sealed node waits for if a snapshot took the place of what it had.

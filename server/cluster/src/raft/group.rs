@@ -20,6 +20,7 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, Instant, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::runtime::Handle;
 
+use super::confirmed::Confirmed;
 use super::heirs::Heirs;
 use super::log::LogStore;
 use super::machine::{Data, Machine, Meta};
@@ -76,6 +77,7 @@ pub struct Group {
     /// This member has led since it was started.
     led: Arc<AtomicBool>,
     heirs: Arc<Heirs>,
+    confirmed: Confirmed,
     /// Who votes by the last list of members that was seen agreed on.
     settled: Arc<Mutex<BTreeSet<NodeId>>>,
     /// What was seen of openraft. A new receiver has seen nothing: whoever waited on a new one each time never waited.
@@ -120,7 +122,8 @@ impl Group {
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(&replica);
         let sent = trim::Sent::default();
-        let network = Network { peers, replica: replica.clone(), sent: sent.clone() };
+        let confirmed = Confirmed::default();
+        let network = Network { peers, replica: replica.clone(), sent: sent.clone(), confirmed: confirmed.clone() };
         let raft = Raft::new(id.clone(), config, network, log, machine).await.map_err(|e| e.to_string())?;
         let kept = Kept { entries: settings.trailing_logs, bytes: settings.trailing_log_bytes };
         Types::spawn(trim::keep_small(raft.clone(), replica.log().clone(), kept, sent));
@@ -142,6 +145,7 @@ impl Group {
             rest,
             led: Arc::default(),
             heirs: Arc::default(),
+            confirmed,
             settled: Arc::default(),
             seen,
         })
@@ -211,6 +215,7 @@ impl Group {
             applied: index(&m.last_applied),
             last: m.last_log_index.map_or(0, |i| i + 1),
             removed: false,
+            copy_of: None,
             broken: m.running_state.as_ref().err().map(ToString::to_string),
         }
     }
@@ -337,9 +342,21 @@ impl Group {
         all
     }
 
+    /// As the leader: the members that run on an earlier copy of their store.
+    pub fn earlier_copies(&self) -> Vec<String> {
+        let lead = self.lead();
+        let members = if lead.here { self.members().0 } else { Vec::new() };
+        let is_one = |m: &Member| self.confirmed.is_earlier_copy(&m.peer.key_hash, lead.term);
+        members.into_iter().filter(is_one).map(|m| m.id).collect()
+    }
+
     pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
         if has_stopped(&self.raft) {
             return Err(ChangeError::NotLeader);
+        }
+        if let Change::Add(id, _) | Change::Remove(id) = &change {
+            let members = self.members().0.into_iter().filter(|m| m.id == *id);
+            members.for_each(|m| self.confirmed.forget(&m.peer.key_hash));
         }
         let one = |id: String| BTreeSet::from([NodeId(id)]);
         let (changes, retain) = match change {

@@ -3,11 +3,13 @@
 //! * [`types`]: what openraft is told of us, and how an entry is written.
 //! * [`log`], [`machine`]: the store's log and state machine as openraft calls them.
 //! * [`network`]: its messages to other members.
+//! * [`confirmed`]: a member that lacks what it has confirmed is noticed.
 //! * [`trim`]: its log stays small.
 //! * [`group`]: the running whole. [`sleep`], [`rest`]: when it may answer, and when it may not vote. [`heirs`]: to whom
 //!   it hands the lead over.
 //! * `sim`: all of that in a simulation, for tests.
 
+mod confirmed;
 mod group;
 mod heirs;
 mod log;

@@ -17,6 +17,7 @@ use openraft::raft::{
 use openraft::type_config::TypeConfigExt;
 use serde::{Deserialize, Serialize};
 
+use super::confirmed::Confirmed;
 use super::machine::{Data, WholeSnapshot};
 use super::trim;
 use super::types::{self, Entry, LogId, NodeId, Types, Vote};
@@ -115,6 +116,7 @@ pub struct Network {
     pub replica: Replica,
     /// Snapshots on their way.
     pub sent: trim::Sent,
+    pub confirmed: Confirmed,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -122,7 +124,7 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, _target: NodeId, node: &Peer) -> Link {
         let (peers, replica) = (self.peers.clone(), self.replica.clone());
-        Link { peers, replica, member: node.clone(), sent: self.sent.clone() }
+        Link { peers, replica, member: node.clone(), sent: self.sent.clone(), confirmed: self.confirmed.clone() }
     }
 }
 
@@ -132,6 +134,7 @@ pub struct Link {
     replica: Replica,
     member: Peer,
     sent: trim::Sent,
+    confirmed: Confirmed,
 }
 
 /// Up to where others are told that they may apply: not further than readers see it here. Reads of nodes that stand by
@@ -206,6 +209,10 @@ impl RaftNetworkV2<Types> for Link {
         r: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let (key_hash, term) = (&self.member.key_hash, r.vote.leader_id.term);
+        let index = |id: Option<&LogId>| id.map_or(0, |id| types::mark(id).index);
+        let previous = index(r.prev_log_id.as_ref());
+        let last = r.entries.last().map_or(previous, |e| index(Some(&e.log_id)));
         let question = Question::Append {
             vote: (&r.vote).into(),
             previous: id(&r.prev_log_id),
@@ -214,8 +221,18 @@ impl RaftNetworkV2<Types> for Link {
         };
         let payloads = r.entries.iter().map(|e| types::encode(&e.payload)).collect();
         match self.ask(&question, payloads, &option).await? {
-            Reply::Appended => Ok(AppendEntriesResponse::Success),
-            Reply::AppendedUpTo(at) => Ok(AppendEntriesResponse::PartialSuccess(at.map(WrittenId::id))),
+            Reply::Appended => {
+                self.confirmed.has(key_hash, term, last);
+                Ok(AppendEntriesResponse::Success)
+            }
+            Reply::AppendedUpTo(at) => {
+                let at = at.map(WrittenId::id);
+                self.confirmed.has(key_hash, term, index(at.as_ref()));
+                Ok(AppendEntriesResponse::PartialSuccess(at))
+            }
+            Reply::Conflict if self.confirmed.lacks(key_hash, term, previous) => Err(failed(&io::Error::other(
+                "it lacks what it has confirmed: it runs on an earlier copy of its store",
+            ))),
             Reply::Conflict => Ok(AppendEntriesResponse::Conflict),
             Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.vote())),
             _ => Err(unexpected()),
@@ -259,7 +276,7 @@ impl RaftNetworkV2<Types> for Link {
             Select2::Second(answer) => answer.map_err(|e| StreamingError::from(failed(&e)))?,
         };
         match serde_json::from_slice(&answer) {
-            Ok(Reply::Installed(vote)) => Ok(SnapshotResponse { vote: vote.vote() }),
+            Ok(Reply::Installed(installed)) => Ok(SnapshotResponse { vote: installed.vote() }),
             Ok(Reply::Failed(text)) => Err(StreamingError::from(failed(&io::Error::other(text)))),
             _ => Err(StreamingError::from(unexpected())),
         }
