@@ -7,6 +7,9 @@ use holdfast_tests::until;
 use super::newcomer::members;
 use super::nodes::{Nodes, WITHIN};
 
+/// The active node has looked at the members several times within this.
+const LOOKS_S: u64 = 8;
+
 /// What a node says of the members: whether all are well, and how many may fail.
 fn state(nodes: &Nodes, n: usize) -> Option<(Value, bool, u64)> {
     let state = nodes.root(n).try_call("GET", "sys/storage/raft/autopilot/state", None).ok()?;
@@ -37,7 +40,7 @@ fn a_dead_member_of_five_is_removed_and_every_node_says_how_the_members_are() {
     nodes.ask(0, settings, json!({"dead_server_last_contact_threshold": "59s"}), 400);
     nodes.ask(0, settings, json!({"cleanup_dead_servers": true, "min_quorum": 2}), 400);
     let asked = json!({
-        "cleanup_dead_servers": true, "dead_server_last_contact_threshold": "60s", "min_quorum": 3,
+        "cleanup_dead_servers": true, "dead_server_last_contact_threshold": "60s", "min_quorum": 5,
         "last_contact_threshold": "5s",
     });
     nodes.ask(0, settings, asked, 204);
@@ -50,6 +53,15 @@ fn a_dead_member_of_five_is_removed_and_every_node_says_how_the_members_are() {
     let gone = &ill["data"]["servers"][&name];
     assert_eq!((&gone["healthy"], &gone["node_status"]), (&json!(false), &json!("failed")), "{ill}");
     assert_eq!(members(&nodes).len(), 5, "it may only have been restarted");
+    // As few as shall be left at least are never made fewer, however long one of them is gone.
+    until(WITHIN, "a member that is gone for longer than one may be", || {
+        let (state, ..) = state(&nodes, nodes.led_now()?)?;
+        let silent = state["data"]["servers"][&name]["last_contact"].as_str()?;
+        let (minutes, seconds) = silent.strip_suffix('s')?.split_once('m')?;
+        (minutes.parse::<u64>().ok()? * 60 + seconds.parse::<f64>().ok()? as u64 >= 60 + LOOKS_S).then_some(())
+    });
+    assert_eq!(members(&nodes).len(), 5, "min_quorum is 5");
+    nodes.ask(left[0], settings, json!({"min_quorum": 3}), 204);
     until(WITHIN, "the dead member to be removed", || (members(&nodes).len() == 4).then_some(()));
     assert!(!members(&nodes).iter().any(|(id, _)| *id == name));
     let well = until_state(&nodes, &left, true, 1);

@@ -19,19 +19,29 @@ use super::nodes::{Between, Nodes, WITHIN, write_join_token};
 
 /// A SoftHSM token for each node, and a file for its join token.
 #[derive(Clone)]
-struct OwnTokens {
+pub(super) struct OwnTokens {
     folder: Rc<TempDir>,
-    tokens: Rc<Vec<Token>>,
+    /// Where those are that were made later.
+    _more: Option<Rc<TempDir>>,
+    pub tokens: Rc<Vec<Token>>,
 }
 
 impl OwnTokens {
-    fn for_nodes(count: usize) -> OwnTokens {
+    pub fn for_nodes(count: usize) -> OwnTokens {
         let folder = tempfile::Builder::new().prefix("holdfast-tokens-").tempdir().expect("a temporary folder");
         let tokens = (0..count).map(|n| Token::make(&folder.path().join(format!("t{n}")))).collect();
-        OwnTokens { folder: Rc::new(folder), tokens: Rc::new(tokens) }
+        OwnTokens { folder: Rc::new(folder), _more: None, tokens: Rc::new(tokens) }
     }
 
-    fn join_token(&self, n: usize) -> PathBuf {
+    /// The same, and new ones behind them.
+    pub fn and_for_nodes(self, more: usize) -> OwnTokens {
+        let made = OwnTokens::for_nodes(more);
+        let mut tokens = Rc::try_unwrap(self.tokens).unwrap_or_else(|_| panic!("they are in use"));
+        tokens.extend(Rc::try_unwrap(made.tokens).unwrap_or_else(|_| panic!("they are in use")));
+        OwnTokens { folder: self.folder, _more: Some(made.folder), tokens: Rc::new(tokens) }
+    }
+
+    pub fn join_token(&self, n: usize) -> PathBuf {
         self.folder.path().join(format!("join-{n}"))
     }
 }
@@ -56,10 +66,14 @@ impl Between for OwnTokens {
     }
 }
 
-fn start(count: usize) -> (Nodes, OwnTokens) {
-    let ports = (0..count).map(|_| (free_port(), free_port())).collect();
+pub(super) fn start(count: usize) -> (Nodes, OwnTokens) {
     let tokens = OwnTokens::for_nodes(count);
-    (Nodes::start_with(ports, Box::new(tokens.clone())), tokens)
+    (start_with(count, &tokens), tokens)
+}
+
+/// A new cluster of nodes that have these tokens.
+pub(super) fn start_with(count: usize, tokens: &OwnTokens) -> Nodes {
+    Nodes::start_with((0..count).map(|_| (free_port(), free_port())).collect(), Box::new(tokens.clone()))
 }
 
 pub fn until_unsealed(nodes: &Nodes, n: usize) {
@@ -201,6 +215,12 @@ fn a_join_token_counts_once_and_ends_with_its_time() {
     assert!(said.contains("no join token"), "{said}");
     let fresh = || nodes.ask(0, "sys/storage/raft/join-token", json!({"ttl": "1h"}), 200);
     nodes.ask(0, "sys/storage/raft/join-token", json!({"ttl": "9d"}), 400);
+    let brief = nodes.ask(0, "sys/storage/raft/join-token", json!({"ttl": "1s"}), 200).text_at("/data/join_token");
+    let time = || nodes.client(0).try_call("GET", "sys/health", None).ok()?.json()["server_time_utc"].as_u64();
+    let made = until(WITHIN, "the time", time);
+    until(WITHIN, "the end of a token", || (time()? > made + 2).then_some(()));
+    let said = join(&brief).bad(2);
+    assert!(said.contains("has ended"), "{said}");
     let never = format!("hfj.{}", "A".repeat(43));
     assert!(join(&never).bad(2).contains("not known"));
     join(&fresh().text_at("/data/join_token")).good();

@@ -9,7 +9,7 @@ use super::nodes::{Nodes, WITHIN};
 
 const KEYS: u32 = 40;
 
-fn recover(nodes: &Nodes, n: usize, args: &[&str]) -> Output {
+pub(super) fn recover(nodes: &Nodes, n: usize, args: &[&str]) -> Output {
     let mut recover = command(holdfast());
     recover.args(["operator", "raft", "recover"]).arg(format!("-path={}", nodes.stored(n).display())).args(args);
     run(&mut recover)
@@ -120,6 +120,10 @@ fn nodes_that_all_have_new_addresses_find_each_other_when_each_was_told() {
         nodes.kill(n);
     }
     nodes.move_all();
+    // What will be done is said first, and not done.
+    let said = recover(&nodes, 0, &[&format!("-address=n1=127.0.0.1:{}", nodes.member_port(1))]).bad(3);
+    assert!(said.contains("n1") && said.contains("Nothing was done yet"), "{said}");
+    assert!(!nodes.stored(0).join("node/addresses.json").exists());
     for n in 0..3 {
         let others = (0..3).filter(|other| *other != n);
         let addresses: Vec<String> =

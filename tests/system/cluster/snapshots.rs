@@ -1,7 +1,9 @@
 //! Snapshots as files: looked at without a server, verified by one, saved and brought back from the command line.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -12,6 +14,8 @@ use holdfast_tests::until;
 
 use super::newcomer::Newcomer;
 use super::nodes::{Between, Nodes, WITHIN};
+use super::own_tokens::until_unsealed;
+use super::upgrade::level;
 
 /// A node that may write to a folder.
 struct Backups(PathBuf);
@@ -26,7 +30,7 @@ impl Between for Backups {
     }
 }
 
-fn snapshot(nodes: &Nodes, args: &[&str], file: &Path) -> Output {
+pub(super) fn snapshot(nodes: &Nodes, args: &[&str], file: &Path) -> Output {
     let mut snapshot = command(holdfast());
     snapshot.args(["operator", "raft", "snapshot"]).args(args).arg(file);
     let address = format!("http://127.0.0.1:{}", nodes.port(0));
@@ -96,6 +100,35 @@ fn a_snapshot_is_verified_without_touching_the_store_and_one_that_is_cut_or_chan
     assert!(!folder.path().join("backup.snap.part").exists());
 }
 
+/// The program of the cluster that it comes to would misread it, whoever has the keys.
+#[test]
+fn a_snapshot_of_a_later_feature_level_is_refused_also_by_force() {
+    let given = Nodes::start(1);
+    let level = until(WITHIN, "a level that is not the first", || Some(level(&given)).filter(|level| *level > 1));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup.snap");
+    snapshot(&given, &["save"], &file).good();
+
+    let older = Newcomer::named("older").environment("HOLDFAST_MAX_FEATURE_LEVEL", "1").started();
+    let (_, token) = older.initialised();
+    let root = older.client().with_token(&token);
+    until(WITHIN, "a node that takes a mount", || {
+        root.try_call("POST", "sys/mounts/kv", Some(&json!({"type": "kv"}))).ok().filter(|r| r.status == 204)
+    });
+    root.post("kv/a", json!({"v": 1})).expect(204);
+    for force in [&[][..], &["-force"]] {
+        let mut restore = command(holdfast());
+        restore.args(["operator", "raft", "snapshot", "restore"]).args(force).arg(&file);
+        let said = run(restore.env("HOLDFAST_ADDR", older.server().url()).env("HOLDFAST_TOKEN", &token)).bad(2);
+        assert!(said.contains(&format!("feature level {level}")) && said.contains("know up to 1"), "{said}");
+        assert!(said.contains("Code: 400"), "{said}");
+    }
+    assert_eq!(root.get("kv/a").expect(200).at("/data/v"), 1);
+    // Nor is anything of it left beside the store.
+    let left = fs::read_dir(older.data().join("node")).unwrap().filter_map(|f| f.ok()?.file_name().into_string().ok());
+    assert_eq!(left.filter(|name| name.contains("restore")).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 /// F060, F062: the members of the cluster stay its own, and so do their identities.
 #[test]
 fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_themselves() {
@@ -157,6 +190,25 @@ fn three_nodes_that_were_given_another_clusters_snapshot_hold_its_data_and_are_t
     nodes.read(follower, "kv/of-0");
 }
 
+/// A node that is opened by a share, until it is given a token.
+#[derive(Clone)]
+struct LaterToken {
+    token: Rc<Token>,
+    has_it: Rc<Cell<bool>>,
+}
+
+impl Between for LaterToken {
+    fn command(&self, _n: usize, _folder: &Path) -> std::process::Command {
+        let mut server = std::process::Command::new(holdfast());
+        server.env("SOFTHSM2_CONF", self.token.conf());
+        server
+    }
+
+    fn seal(&self, _n: usize) -> String {
+        if self.has_it.get() { self.token.seal() } else { String::new() }
+    }
+}
+
 /// The token's cluster is gone with its machine, say: what is left is an archive, and a cluster with shares.
 #[test]
 fn a_snapshot_of_another_kind_of_seal_is_refused_with_words_and_by_force_waits_for_its_device() {
@@ -167,13 +219,19 @@ fn a_snapshot_of_another_kind_of_seal_is_refused_with_words_and_by_force_waits_f
     let made = given.client().call("PUT", "sys/init", Some(&json!({"recovery_shares": 1, "recovery_threshold": 1})));
     let made = made.expect(200);
     given.until_unsealed();
+    let root_token = made.text_at("/root_token");
+    let root = given.client().with_token(&root_token);
+    root.post("sys/mounts/kv", json!({"type": "kv"})).expect(204);
+    root.post("kv/a", json!({"v": 1})).expect(204);
     let mut save = command(holdfast());
     let file = folder.path().join("backup.snap");
     save.args(["operator", "raft", "snapshot", "save"]).arg(&file).env("HOLDFAST_ADDR", given.server().url());
-    run(save.env("HOLDFAST_TOKEN", made.text_at("/root_token"))).good();
+    run(save.env("HOLDFAST_TOKEN", &root_token)).good();
     let id = given.client().get("sys/health").text_at("/cluster_id");
+    drop(given.kill());
 
-    let nodes = Nodes::start(1);
+    let site = LaterToken { token: Rc::new(token), has_it: Rc::default() };
+    let mut nodes = Nodes::start_with(vec![(free_port(), free_port())], Box::new(site.clone()));
     let refused = snapshot(&nodes, &["restore"], &file).bad(2);
     assert!(refused.contains(&id) && refused.contains("pkcs11"), "{refused}");
     assert_eq!(nodes.is_sealed(0), Some(false));
@@ -184,6 +242,25 @@ fn a_snapshot_of_another_kind_of_seal_is_refused_with_words_and_by_force_waits_f
     });
     assert!(said.contains("restored, waiting for the keys of cluster") && said.contains(&id), "{said}");
     assert!(said.contains("sealed by \"pkcs11\"") && said.contains("correct the seal stanza"), "{said}");
+
+    // With its token, and the stanza as the archive's cluster had it, the node opens what was restored, alone.
+    site.has_it.set(true);
+    nodes.kill(0);
+    nodes.launch(0);
+    until_unsealed(&nodes, 0);
+    let root = nodes.client(0).with_token(&root_token);
+    let found =
+        until(WITHIN, "a key of the archive", || root.try_call("GET", "kv/a", None).ok().filter(|r| r.status == 200));
+    assert_eq!(found.at("/data/v"), 1);
+    assert_eq!(nodes.client(0).get("sys/health").text_at("/cluster_id"), id);
+    root.post("kv/b", json!({"v": 2})).expect(204);
+    // The keys of the cluster that it was open nothing any more.
+    assert_eq!(nodes.root(0).get("kv/a").status, 403);
+    nodes.kill(0);
+    nodes.launch(0);
+    until_unsealed(&nodes, 0);
+    let status = nodes.client(0).get("sys/seal-status").expect(200).json();
+    assert_eq!(status.get("seal_trouble"), None, "{status}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Between for Programs {
 
 const OLD: u64 = 1;
 
-fn level(nodes: &Nodes) -> u64 {
+pub(super) fn level(nodes: &Nodes) -> u64 {
     let shown = until(WITHIN, "metrics of the active node", || {
         let leader = nodes.led_now()?;
         nodes.root(leader).try_call("GET", "sys/metrics?format=prometheus", None).ok().filter(|r| r.status == 200)
