@@ -41,7 +41,7 @@ def arguments():
                    help="how often the leader is killed in the part `cluster`")
     p.add_argument("--dir", default=env.get("HOLDFAST_BENCH_DIR", "/var/tmp"),
                    help="where data lives while measuring: a disk, not tmpfs")
-    for name in ("binary", "bare", "fsync", "raw", "bao"):
+    for name in ("binary", "bare", "fsync", "raw", "driver", "bao"):
         p.add_argument(f"--{name}", required=True, type=lambda path: str(Path(path).absolute()), help=argparse.SUPPRESS)
     o = p.parse_args()
     if unknown := set(o.parts) - set(PARTS):

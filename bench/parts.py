@@ -13,7 +13,8 @@ import load
 import users
 from load import Request
 from process import Broken, Process
-from servers import POLICY, SECRET, Bare, Bao, Client, Holdfast, HoldfastWithDevices, free_port, softhsm
+from servers import (POLICY, SECRET, Bare, Bao, Client, Holdfast, HoldfastWithDevice, HoldfastWithDevices, SimulatedYubiHsm,
+                     SwTpm, free_port, softhsm)
 
 READ = Request("GET", "secret/data/read")
 WARM_UP_S = 2
@@ -124,6 +125,7 @@ def read(site):
 # What `operator device bench` calls it, and what the raw driver does.
 DEVICE_OPERATIONS = {"sign-p256": ("P-256", "sign"), "sign-rsa2048": ("RSA-2048", "sign"),
                      "decrypt-rsa2048": ("RSA-2048", "decrypt"), "decrypt-aes256": ("AES-256", "decrypt")}
+DRIVER_OPERATIONS = {"sign-p256": ("P-256", "sign"), "sign-rsa2048": ("RSA-2048", "sign"), "unwrap": ("root key", "unwrap")}
 DEVICE_USERS = (1, 8)
 # Measurements at a time that keep a device busy: of one and of eight users each. They do not begin together: SoftHSM does not
 # make several keys at a time well.
@@ -176,6 +178,37 @@ def devices(site):
         yield Row("p99 of kv reads while a device is busy / while it is not",
                   statistics.median(busy) / statistics.median(calm), at_most=1.5,
                   note=f"{statistics.median(busy):.1f} / {statistics.median(calm):.1f} ms")
+
+
+def families(site):
+    """What a TPM and a YubiHSM (in software, both) do for the server, through the helper process, against a tight loop around
+    our driver in one process, on the same device. A TPM has one connection, so that the driver is measured first."""
+    driver, seconds = site.options.driver, 2
+    for name, device in (("TPM", SwTpm(site.place("tpm"))),
+                         ("YubiHSM", SimulatedYubiHsm(driver, site.place("yubihsm")))):
+        with device:
+            alone, ours = {}, {}
+            for _ in range(site.rounds):
+                for operation in DRIVER_OPERATIONS:
+                    for users in DEVICE_USERS:
+                        command = [driver, *device.driver(), operation, users, seconds]
+                        done = subprocess.run([str(a) for a in command], check=True, capture_output=True, text=True)
+                        alone.setdefault((operation, users), []).append(float(done.stdout))
+            with HoldfastWithDevice(site.options.binary, site.place("holdfast"), site.tls, device) as server:
+                for _ in range(site.rounds):
+                    path, body = f"sys/devices/{name.lower()}/bench", {"seconds": seconds}
+                    measured = server.root().ok("POST", path, body)["data"]["measured"]
+                    for operation, (kind, verb) in DRIVER_OPERATIONS.items():
+                        for users in DEVICE_USERS:
+                            found = [m["per_second"] for m in measured
+                                     if m["users"] == users and kind in m["what"] and verb in m["what"]]
+                            if len(found) != 1:
+                                raise Broken(f"{operation} by {users}: {measured}")
+                            ours.setdefault((operation, users), []).append(float(found[0]))
+            for (operation, users), rates in ours.items():
+                yield ratio(f"{name}: {operation} by {users} / the driver alone", rates, alone[operation, users], 0.9)
+            site.details[f"families-{name}"] = {f"{operation} by {users}": {"rate": rates, "alone": alone[operation, users]}
+                                                for (operation, users), rates in ours.items()}
 
 
 def write(site):
@@ -442,7 +475,7 @@ def started(figure, times_ms, at_most=None):
                note=f"{len(times_ms)} starts, {min(times_ms):.0f}–{max(times_ms):.0f}")
 
 
-PARTS = {"read": read, "audit": audit, "devices": devices, "write": write, "one-key": one_key, "token-create": token_create,
+PARTS = {"read": read, "audit": audit, "devices": devices, "families": families, "write": write, "one-key": one_key, "token-create": token_create,
          "lookup": lookup, "wrapped": wrapped, "list": listing, "policies": policies, "approle": approle, "templated": templated,
          "idle": idle, "secrets": secrets, "dev": dev, "leases": leases.measure,
          "cluster": cluster.measure, "users": users.measure, "many-tokens": many_tokens}

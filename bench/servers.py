@@ -271,6 +271,104 @@ class HoldfastWithDevices(Holdfast):
         return text
 
 
+class SwTpm:
+    """A TPM in software, whose one connection is whoever's asks first."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        (folder / "state").mkdir()
+        self.folder = folder
+
+    def __enter__(self):
+        # TSS looks for the control channel at the port behind.
+        ports = iter(lambda: free_port(), None)
+        self.port = next(port for port in ports if is_free(port + 1))
+        place = "type=tcp,bindaddr=127.0.0.1,port={}"
+        self.process = Process(
+            ["swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate", f"dir={self.folder}/state",
+             "--server", place.format(self.port), "--ctrl", place.format(self.port + 1)], self.folder)
+        until_it_listens(self.process, self.port + 1)
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+
+    @property
+    def tcti(self):
+        return f"swtpm:host=127.0.0.1,port={self.port}"
+
+    def stanza(self):
+        (self.folder / "keys").mkdir(mode=0o700)
+        return f"""device "tpm" "tpm" {{
+  tcti = "{self.tcti}"
+  keys = "{self.folder}/keys"
+}}
+"""
+
+    def driver(self):
+        return ["tpm", self.tcti]
+
+
+class SimulatedYubiHsm:
+    """The simulator of the tests, in a process of its own."""
+
+    AUTH_KEY = 2
+
+    def __init__(self, driver, folder):
+        folder.mkdir()
+        self.driver_binary, self.folder, self.password = driver, folder, folder / "password"
+        self.password.write_text(secrets.token_hex(8))
+        self.password.chmod(0o600)
+
+    def __enter__(self):
+        self.process = Process([self.driver_binary, "simulate-yubihsm", self.password], self.folder)
+        end = time.monotonic() + 20
+        while not self.process.log.read_text().endswith("\n"):
+            if not self.process.running() or time.monotonic() > end:
+                raise Broken(f"no simulated YubiHSM: {self.process.last_words()}")
+            time.sleep(0.05)
+        self.connector = self.process.log.read_text().strip()
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+
+    def stanza(self):
+        return f"""device "yubihsm" "yubihsm" {{
+  connector     = "{self.connector}"
+  auth_key      = {self.AUTH_KEY}
+  password_file = "{self.password}"
+}}
+"""
+
+    def driver(self):
+        return ["yubihsm", self.connector, self.AUTH_KEY, self.password]
+
+
+def is_free(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) != 0
+
+
+def until_it_listens(process, port, limit_s=20):
+    end = time.monotonic() + limit_s
+    while is_free(port):
+        if not process.running() or time.monotonic() > end:
+            raise Broken(f"nothing listens at port {port}: {process.last_words()}")
+        time.sleep(0.05)
+
+
+class HoldfastWithDevice(Holdfast):
+    """With one named device."""
+
+    def __init__(self, binary, folder, tls, device):
+        self.device = device
+        super().__init__(binary, folder, tls)
+
+    def configuration(self):
+        return super().configuration() + self.device.stanza()
+
+
 class Bao(Server):
     """The reference: OpenBao, raft on disk, one Shamir share."""
 

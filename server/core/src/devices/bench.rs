@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_hsm::device::{CipherMechanism, DeviceError, Hash, KeyKind, KeyRef, KeyUsage, SignInput, SignMechanism};
+use holdfast_hsm::device::{
+    Capabilities, CipherMechanism, Ciphertext, DeviceError, DeviceErrorClass, Hash, KeyKind, KeyRef, KeyUsage,
+    SignInput, SignMechanism,
+};
 use holdfast_hsm::memory::Secret;
+use holdfast_hsm::tpm::TpmConfig;
+use holdfast_hsm::{DeviceClient, WrapKeyConfig, WrapKeyInfo};
 use holdfast_sdk::Result;
 
 use super::trial::{destroy, temporary};
@@ -36,6 +41,31 @@ const OPERATIONS: [Operation; 4] = [
     Operation::Decrypt(KeyKind::Aes(256), CipherMechanism::AesGcm),
 ];
 
+/// What is done over and over, with a key that is there.
+#[derive(Clone)]
+enum Task {
+    Sign(KeyRef, SignMechanism),
+    Decrypt(KeyRef, Ciphertext),
+    /// A root key, as a seal's device opens it.
+    Unwrap(WrapKeyInfo, Vec<u8>),
+}
+
+/// What is wrapped, and for whom: bytes that are nobody's.
+const WRAPPED: &[u8] = &[7; 32];
+const PLACE: &[u8] = b"a bench";
+
+impl Task {
+    fn once(&self, client: &DeviceClient) -> std::result::Result<(), DeviceError> {
+        match self {
+            Task::Sign(key, mechanism) => {
+                client.sign(key.clone(), *mechanism, SignInput::Message(WRAPPED.to_vec())).map(drop)
+            }
+            Task::Decrypt(key, sealed) => client.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, &[]).map(drop),
+            Task::Unwrap(key, wrapped) => client.unwrap(key, wrapped, PLACE).map(drop),
+        }
+    }
+}
+
 /// Measure what the device has, each for so long.
 pub async fn run(device: &Arc<Device>, each: Duration) -> Result<Vec<Measured>> {
     // A device that lets nobody in has nothing to show.
@@ -58,46 +88,75 @@ pub async fn run(device: &Arc<Device>, each: Duration) -> Result<Vec<Measured>> 
         all.extend(measured.map_err(refusal)?);
         destroyed.map_err(refusal)?;
     }
+    all.extend(unwraps(device, can, each).await.map_err(refusal)?);
     Ok(all)
 }
 
-async fn of_one(
-    device: &Arc<Device>,
-    operation: Operation,
-    key: KeyRef,
-    each: Duration,
-) -> std::result::Result<Vec<Measured>, DeviceError> {
-    let (what, sealed) = match operation {
-        Operation::Sign(kind, mechanism) => (format!("{kind}: sign, {mechanism}"), None),
-        Operation::Decrypt(kind, mechanism) => {
-            let key = key.clone();
-            let sealed = device
-                .run(Repeat::Safe, move |client| client.encrypt(key.clone(), mechanism, Secret::new(vec![7; 32]), &[]));
-            let sealed = sealed.await?;
-            (format!("{kind}: decrypt, {}", sealed.mechanism), Some(sealed))
+async fn of_one(device: &Arc<Device>, operation: Operation, key: KeyRef, each: Duration) -> Found {
+    match operation {
+        Operation::Sign(kind, mechanism) => {
+            timed(device, format!("{kind}: sign, {mechanism}"), Task::Sign(key, mechanism), each).await
         }
+        Operation::Decrypt(kind, mechanism) => {
+            let of = key.clone();
+            let seal =
+                move |client: &DeviceClient| client.encrypt(of.clone(), mechanism, Secret::new(WRAPPED.to_vec()), &[]);
+            let sealed = device.run(Repeat::Safe, seal).await?;
+            timed(device, format!("{kind}: decrypt, {}", sealed.mechanism), Task::Decrypt(key, sealed), each).await
+        }
+    }
+}
+
+/// Of devices that wrap in a way of their own, which no key of an engine uses: a TPM below its root, a YubiHSM.
+async fn unwraps(device: &Arc<Device>, can: &Capabilities, each: Duration) -> Found {
+    let (config, of_its_own) = if can.cipher.contains(&CipherMechanism::TpmSeal) {
+        // It has one key for that, which is always there.
+        let of_the_root = WrapKeyConfig {
+            key_label: Some(TpmConfig::ROOT_LABEL.to_owned()),
+            mechanism: Some(CipherMechanism::TpmSeal.name().to_owned()),
+            ..WrapKeyConfig::default()
+        };
+        (of_the_root, None)
+    } else if can.cipher.contains(&CipherMechanism::YubiHsmWrap) && can.generate.contains(&KeyKind::AesCcm(256)) {
+        let label = temporary(device, KeyKind::AesCcm(256), KeyUsage::Encrypt).await?;
+        let mechanism = Some(CipherMechanism::YubiHsmWrap.name().to_owned());
+        (WrapKeyConfig { key_label: Some(label.clone()), mechanism, ..WrapKeyConfig::default() }, Some(label))
+    } else {
+        return Ok(Vec::new());
     };
+    let wrap = move |client: &DeviceClient| {
+        let key = client.ensure_wrapping_key(&config)?;
+        let wrapped = client.wrap(&key, WRAPPED, PLACE)?;
+        Ok((key, wrapped))
+    };
+    let measured = match device.run(Repeat::Safe, wrap).await {
+        Ok((key, wrapped)) => {
+            let what = format!("unwrap a root key, {}", key.mechanism);
+            timed(device, what, Task::Unwrap(key, wrapped), each).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(label) = of_its_own {
+        destroy(device, label).await?;
+    }
+    measured
+}
+
+type Found = std::result::Result<Vec<Measured>, DeviceError>;
+
+async fn timed(device: &Arc<Device>, what: String, task: Task, each: Duration) -> Found {
     let mut all = Vec::new();
     for users in USERS {
         let begun = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..users {
-            let (device, key, sealed) = (device.clone(), key.clone(), sealed.clone());
+            let (device, task) = (device.clone(), task.clone());
             tasks.spawn(async move {
                 let mut calls = Vec::new();
                 while begun.elapsed() < each {
-                    let (key, sealed) = (key.clone(), sealed.clone());
+                    let task = task.clone();
                     let call = Instant::now();
-                    let done = device.run(Repeat::Safe, move |client| match (operation, &sealed) {
-                        (Operation::Sign(_, mechanism), _) => {
-                            client.sign(key.clone(), mechanism, SignInput::Message(vec![7; 32])).map(drop)
-                        }
-                        (Operation::Decrypt(..), Some(sealed)) => {
-                            client.decrypt(key.clone(), sealed.mechanism, &sealed.bytes, &[]).map(drop)
-                        }
-                        (Operation::Decrypt(..), None) => Ok(()),
-                    });
-                    done.await?;
+                    device.run(Repeat::Safe, move |client| task.once(client)).await?;
                     calls.push(call.elapsed());
                 }
                 Ok::<_, DeviceError>(calls)
@@ -105,8 +164,7 @@ async fn of_one(
         }
         let mut calls = Vec::new();
         while let Some(ended) = tasks.join_next().await {
-            let ended =
-                ended.map_err(|e| DeviceError::new(holdfast_hsm::device::DeviceErrorClass::Failed, e.to_string()));
+            let ended = ended.map_err(|e| DeviceError::new(DeviceErrorClass::Failed, e.to_string()));
             calls.extend(ended??);
         }
         let took = begun.elapsed();
