@@ -142,6 +142,7 @@ impl Node {
             key_hash: identity.key_hash.clone(),
             never_votes: false,
             level: level::known(),
+            version: holdfast_core::bare::VERSION.into(),
         };
         let links = Links::new(identity.clone(), own.clone());
         let said = places::said(&set.path)?;
@@ -449,13 +450,14 @@ impl Node {
                 cluster_addr: said.cluster_addr,
                 api_addr: said.api_addr,
                 level: said.level,
+                version: said.version,
                 ..member.peer.clone()
             };
             if peer == member.peer {
                 continue;
             }
             tracing::info!(
-                node = %member.id, address = %peer.cluster_addr, level = peer.level,
+                node = %member.id, address = %peer.cluster_addr, level = peer.level, version = %peer.version,
                 "a member has another address, or another program"
             );
             if let Err(e) = group.change(Change::Correct(member.id, peer)).await {

@@ -65,6 +65,7 @@ pub(crate) struct Health {
     /// Since it last answered; `None`: never, since this node leads.
     pub silent: Option<Duration>,
     pub last_index: u64,
+    pub last_term: u64,
     /// Since when it is as it is.
     pub since: Timestamp,
 }
@@ -84,10 +85,11 @@ impl Watched {
         let patience = Duration::from_nanos(settings.last_contact_threshold);
         let judged = members.into_iter().map(|member| {
             let leads = member.id == cluster.node_id();
-            let (silent, last_index) = match progress.get(&member.id) {
-                _ if leads => (Some(Duration::ZERO), lead.last),
-                Some(p) => (p.silent, p.matched),
-                None => (None, 0),
+            let (silent, last_index, last_term) = match progress.get(&member.id) {
+                // Whoever leads has begun with an entry of its own term.
+                _ if leads => (Some(Duration::ZERO), lead.last, lead.term),
+                Some(p) => (p.silent, p.matched, p.term),
+                None => (None, 0, 0),
             };
             let healthy = silent.is_some_and(|s| s < patience)
                 && lead.last.saturating_sub(last_index) <= settings.max_trailing_logs;
@@ -96,7 +98,7 @@ impl Watched {
                 *entry = (healthy, now);
             }
             let since = entry.1;
-            Health { member, leads, healthy, silent, last_index, since }
+            Health { member, leads, healthy, silent, last_index, last_term, since }
         });
         judged.collect()
     }
@@ -223,6 +225,7 @@ mod tests {
             healthy,
             silent: Some(if healthy { Duration::ZERO } else { Duration::from_secs(90) }),
             last_index: 9,
+            last_term: 1,
             since: Timestamp(since_secs * SECOND),
         }
     }

@@ -31,6 +31,9 @@ pub struct Peer {
     /// The highest feature level that its program can follow; 0 says nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub level: u64,
+    /// Its program's version, for whoever looks after the cluster; earlier programs do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -76,6 +79,8 @@ pub const COPY: &str = "another process has the key of this node and is a member
 pub struct Progress {
     /// Up to where its log is known to be equal.
     pub matched: u64,
+    /// The term of the entry there.
+    pub term: u64,
     /// Since it last answered.
     pub silent: Option<Duration>,
 }

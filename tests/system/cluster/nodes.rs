@@ -382,6 +382,13 @@ impl Nodes {
         }
     }
 
+    /// End one in order: it hands over the lead if it has it.
+    pub fn stop(&mut self, n: usize) {
+        if let Some(server) = self.servers[n].take() {
+            server.stop();
+        }
+    }
+
     /// End all in order, first those that stand by: whoever took the lead over meanwhile would write what the others
     /// do not hear any more.
     pub fn stop_all(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_core::clock::Clocks;
 use holdfast_core::cluster::{Change, ChangeError, Lead, Member, Peer, Progress};
-use holdfast_storage::{Agreeing, Agreement, Disagreement, Received, Replica, Value};
+use holdfast_storage::{Agreeing, Agreement, Disagreement, Mark, Received, Replica, Value};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -336,8 +336,8 @@ impl Group {
         let mut all = BTreeMap::new();
         for (id, matched) in m.replication.iter().flatten() {
             let silent = m.heartbeat.as_ref().and_then(|h| h.get(id)).and_then(|at| Some(at.as_ref()?.elapsed()));
-            let matched = matched.as_ref().map_or(0, |id| types::mark(id).index);
-            all.insert(id.0.clone(), Progress { matched, silent });
+            let Mark { term, index: matched } = matched.as_ref().map(types::mark).unwrap_or_default();
+            all.insert(id.0.clone(), Progress { matched, term, silent });
         }
         all
     }

@@ -300,13 +300,14 @@ fn state(sys: &System, tx: &mut Tx, _: &Call<'_>, _: ()) -> Result<Response> {
             "id": h.member.id,
             "last_contact": silent,
             "last_index": h.last_index,
-            "last_term": lead.term,
+            "last_term": h.last_term,
             "name": h.member.id,
             "node_status": if h.healthy { "alive" } else { "failed" },
             "node_type": if h.member.peer.never_votes { "non-voter" } else { "voter" },
             "stable_since": h.since.rfc3339(),
             "status": status,
-            "version": crate::bare::VERSION,
+            // What it has said: another program may run there. One from before this was said shows none.
+            "version": h.member.peer.version,
         });
         servers.insert(h.member.id.clone(), shown);
     }
