@@ -19,6 +19,7 @@ pub mod client;
 pub mod connection;
 pub mod database;
 pub mod gnupg;
+pub mod hanging;
 pub mod module;
 pub mod nss;
 pub mod object_store;

@@ -582,11 +582,11 @@ impl Core {
     }
 
     /// Open audit files again, after a rotation.
-    pub fn reopen_audit(&self) {
+    pub async fn reopen_audit(&self) {
         if let Some(open) = self.open() {
-            open.audit.reopen();
+            open.audit.reopen().await;
         }
-        self.readers.reopen_audit();
+        self.readers.reopen_audit().await;
     }
 }
 

@@ -98,9 +98,9 @@ impl Readers {
         self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, reading))
     }
 
-    pub fn reopen_audit(&self) {
+    pub async fn reopen_audit(&self) {
         if let Some(reading) = self.current.load_full() {
-            reading.open.audit.reopen();
+            reading.open.audit.reopen().await;
         }
     }
 }
@@ -125,7 +125,7 @@ impl Core {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.sign_the_last(&open.audit).await;
-        open.audit.seal();
+        open.audit.seal().await;
         // What remote devices have been given is sent meanwhile; nobody gives them more. The keys go at once.
         let devices = open.audit.devices();
         drop(open);

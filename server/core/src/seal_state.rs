@@ -415,7 +415,7 @@ impl Core {
         }
         self.lose_late(&open);
         self.sign_the_last(&open.audit).await;
-        open.audit.seal();
+        open.audit.seal().await;
         open.audit.drain().await;
     }
 

@@ -206,6 +206,22 @@ async fn what_fails_is_told_with_its_failure_and_what_goes_on_failing_once_for_e
     site.world.clean_fails(false);
     site.clocks.pass(61);
     site.until_own("the clean-up", |l| l["request"]["data"]["kind"] == "clean-mount" && l["error"].is_null()).await;
+
+    // A lease that cannot be ended.
+    let lease = site.lease().await;
+    site.world.undo_fails(u32::MAX);
+    let given_up = |l: &Value| l["request"]["data"]["lease_id"] == *lease && state("given up")(l);
+    site.server.write("n/sys/leases/revoke", json!({"lease_id": lease})).await;
+    for _ in 0..2000 {
+        if own(&site.file()).iter().any(given_up) {
+            break;
+        }
+        // No pause between two tries is longer.
+        site.clocks.pass(3601);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let line = site.until_own("that it is given up", given_up).await;
+    assert!(line["response"]["data"]["tries"].as_u64().unwrap() > 10 && line["error"] == "it failed", "{line}");
     own(&site.file()).iter().for_each(check_form);
 }
 

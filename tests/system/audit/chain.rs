@@ -224,6 +224,36 @@ fn rotations_under_writers_lose_no_line_and_break_no_chain() {
 }
 
 #[test]
+fn a_copy_of_a_log_that_is_cut_afterwards_misses_what_was_written_in_between_and_the_verifier_says_so() {
+    let running = Running::start(Setup::shamir().without_tls());
+    let (log, copy) = (running.site.audit_file(), running.site.folder().join("audit.log.1"));
+    let write = |name: &str| {
+        running.root.post(&format!("secret/data/{name}"), json!({ "data": { "a": "b" } })).expect(200);
+    };
+    let cut = || {
+        let file = fs::OpenOptions::new().write(true).open(&log).expect("the log");
+        file.set_len(0).expect("a cut");
+    };
+    let key = keep(&running, "public-key");
+    // As `copytruncate` of logrotate does, where nobody writes meanwhile: the chain goes on.
+    write("before");
+    fs::copy(&log, &copy).expect("a copy");
+    cut();
+    write("behind");
+    let (code, text) = verify(&running, &key, None, &[&copy, &log]);
+    assert_eq!(code, Some(0), "{text}");
+    // And where somebody does.
+    let second = running.site.folder().join("audit.log.2");
+    fs::copy(&log, &second).expect("a copy");
+    write("between");
+    cut();
+    write("last");
+    let (code, text) = verify(&running, &key, None, &[&copy, &second, &log]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("{}:1:", log.display())), "{text}");
+}
+
+#[test]
 fn what_a_device_promises_decides_what_is_synced_before_an_answer() {
     let running = super::bare("unsafe_allow_api_audit_creation = true");
     let count = 20;

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use holdfast_tests::hanging::Hanging;
 use holdfast_tests::until;
+use rustix::process::Signal;
 use serde_json::json;
 
-use super::{LONG, all_lines, series};
+use super::{LONG, all_lines, bare, chain, series};
 use crate::cluster::disturbed::start_audited;
 
 /// A declared file.
@@ -79,4 +81,52 @@ fn a_file_whose_disk_hangs_holds_nobody_up_beside_another() {
     let before = series(&root, "holdfast_audit_device_sync_count", "main");
     root.post("kv/again", json!({"v": 1})).expect(204);
     assert!(series(&root, "holdfast_audit_device_sync_count", "main") > before);
+}
+
+#[test]
+fn a_file_whose_server_of_files_is_gone_holds_nobody_up_beside_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let away = Hanging::mount(&folder.path().join("away"));
+    let logs = [folder.path().join("away/audit.log"), folder.path().join("other.log")];
+    let running = bare(&(file("away", &logs[0], "") + &file("other", &logs[1], "")));
+    let root = &running.root;
+    let failing = || series(root, "holdfast_audit_device_failing", "away");
+    root.post("secret/data/good", json!({"data": {"v": 1}})).expect(200);
+    assert_eq!(failing(), 0.0);
+
+    away.hang(true);
+    let start = Instant::now();
+    for n in 0..100 {
+        root.post(&format!("secret/data/{n}"), json!({"data": {"v": n}})).expect(200);
+        root.get("secret/data/good").expect(200);
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    until(LONG, "a device that fails", || (failing() == 1.0).then_some(()));
+    assert_eq!(root.get("sys/health").json()["audit_devices_failing"], json!(1));
+    // Nor does a rotation, or whoever looks after the files, wait for more than its time.
+    running.server.signal(Signal::HUP);
+    for _ in 0..20 {
+        root.get("secret/data/good").expect(200);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    away.hang(false);
+    until(LONG, "a device that is well", || {
+        root.get("secret/data/good").expect(200);
+        (failing() == 0.0).then_some(())
+    });
+    root.post("secret/data/again", json!({"data": {"v": 1}})).expect(200);
+
+    // It is sealed all the same.
+    away.hang(true);
+    let start = Instant::now();
+    root.post("sys/seal", json!({})).expect(204);
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
+    away.hang(false);
+    let running = running.restart(|server| drop(server.stop()));
+    let (key, checkpoints) = (chain::keep(&running, "public-key"), chain::keep(&running, "checkpoints"));
+    for log in &logs {
+        let (code, said) = chain::verify(&running, &key, Some(&checkpoints), &[log]);
+        assert_eq!(code, Some(0), "{}: {said}", log.display());
+        assert!(all_lines(log).iter().any(|l| l["request"]["path"] == "secret/data/again"));
+    }
 }

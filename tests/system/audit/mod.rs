@@ -40,7 +40,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// The whole lines of a file.
-fn all_lines(path: &Path) -> Vec<Value> {
+pub fn all_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect()

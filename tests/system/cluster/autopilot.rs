@@ -1,8 +1,12 @@
 //! A member that is gone for long enough is removed, where that is asked for.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use holdfast_tests::until;
+
+use crate::audit::all_lines;
 
 use super::newcomer::members;
 use super::nodes::{Nodes, WITHIN};
@@ -66,7 +70,25 @@ fn a_dead_member_of_five_is_removed_and_every_node_says_how_the_members_are() {
     assert!(!members(&nodes).iter().any(|(id, _)| *id == name));
     let well = until_state(&nodes, &left, true, 1);
     assert!(well["data"]["servers"].get(&name).is_none(), "{well}");
-    for n in left {
-        nodes.put(n, &format!("kv/{n}"), json!({"n": n}));
+    for n in &left {
+        nodes.put(*n, &format!("kv/{n}"), json!({"n": n}));
     }
+    // Who led says it in its audit log, each change once, also that members got their votes at the beginning.
+    let changes = || {
+        let lines = (0..5).flat_map(|n| all_lines(&nodes.audit_log(n)));
+        let own = lines.filter(|l| l["actor"] == "system" && l["type"] == "response");
+        let changes = own.filter_map(|l| {
+            let what = l["request"]["path"].as_str()?.strip_prefix("sys/storage/raft/")?.to_owned();
+            assert!(l["response"]["data"]["state"].is_null() && l["error"].is_null(), "{l}");
+            Some((what, l["request"]["data"]["server_id"].as_str()?.to_owned()))
+        });
+        changes.collect::<Vec<_>>()
+    };
+    let removed = until(WITHIN, "the line of the removal", || {
+        let removed: Vec<_> = changes().into_iter().filter(|(what, _)| what == "remove-peer").collect();
+        (!removed.is_empty()).then_some(removed)
+    });
+    assert_eq!(removed, [("remove-peer".to_owned(), name)]);
+    let promoted: BTreeSet<String> = changes().into_iter().filter(|c| c.0 == "promote").map(|c| c.1).collect();
+    assert_eq!(promoted.len(), 4, "{:?}", changes());
 }

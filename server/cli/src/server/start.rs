@@ -49,7 +49,12 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     for w in &warnings {
         tracing::warn!("{w}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if std::thread::available_parallelism().is_ok_and(|n| n.get() == 1) {
+        // One that waits for a disk that hangs is not the only one.
+        runtime.worker_threads(2);
+    }
+    let runtime = runtime
         .enable_all()
         // Room for values that are nested as deep as a body may be, without optimisation too.
         .thread_stack_size(2 << 20)
@@ -379,7 +384,7 @@ async fn wait_for_signals(mut signals: Signals, core: &Arc<Core>, flags: &Flags,
             _ = signals.hangup.recv() => {
                 core.log.reopen();
                 follow_configuration(core, flags, again).await;
-                core.reopen_audit();
+                core.reopen_audit().await;
                 again.seals.read_pins_again();
                 core.retry_device();
                 reload(again.planned);

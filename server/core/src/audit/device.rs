@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::file::FileDevice;
 use super::line::{self, Hasher};
@@ -67,7 +68,12 @@ pub struct Device {
     prefix: String,
     sink: Sink,
     pub figures: Arc<Figures>,
+    /// Something is done with its file that may take its time.
+    aside: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// How long what is done with a file beside its lines is waited for.
+const ASIDE_WITHIN: Duration = Duration::from_secs(2);
 
 enum Sink {
     File(FileSink),
@@ -116,7 +122,16 @@ impl Device {
                 })
             }
         };
-        Ok(Arc::new(Device { number: broker.number(), uuid, config, hasher, prefix, sink, figures }))
+        Ok(Arc::new(Device {
+            number: broker.number(),
+            uuid,
+            config,
+            hasher,
+            prefix,
+            sink,
+            figures,
+            aside: Arc::default(),
+        }))
     }
 
     pub fn prefix(&self) -> &[u8] {
@@ -166,6 +181,24 @@ impl Device {
                 None
             }
         }
+    }
+
+    /// Do something with its file that waits for the disk, on a thread where that holds up nobody, one thing at a time.
+    /// Done or not, the caller goes on after two seconds.
+    pub async fn aside<R: Send + 'static>(
+        self: &Arc<Self>,
+        what: impl FnOnce(&Device) -> R + Send + 'static,
+    ) -> Option<R> {
+        let Ok(turn) = tokio::time::timeout(ASIDE_WITHIN, self.aside.clone().lock_owned()).await else {
+            self.figures.refused(&"what is done with its file does not come back: its disk may be away");
+            return None;
+        };
+        let device = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _until_it_is_done = turn;
+            what(&device)
+        });
+        tokio::time::timeout(ASIDE_WITHIN, done).await.ok()?.ok()
     }
 
     /// Open its file again.
@@ -237,9 +270,10 @@ fn open_file(
         Err(e) if must_work => return Err(e.to_string()),
         Err(e) => figures.refused(&e),
     }
+    let file = Arc::new(file);
     // Standard output shows no test.
     if let Some(line) = test_line.filter(|_| !file.is_stdout()) {
         file.append(line, true).map_err(|e| format!("audit backend failed test message: {e}"))?;
     }
-    Ok(Arc::new(file))
+    Ok(file)
 }

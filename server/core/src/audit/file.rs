@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
 use super::line::checkpoint_line;
-use super::opening::{Unopened, open_file};
+use super::opening::{Unopened, is_on_local_disk, open_file};
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
 use super::stream::{Out, Stream};
@@ -33,7 +33,9 @@ pub struct FileDevice {
     /// The folders that the file may be in; `None`: wherever it likes.
     within: Option<Arc<[PathBuf]>>,
     file: ArcSwapOption<File>,
-    chain: Mutex<Chained>,
+    chain: parking_lot::Mutex<Chained>,
+    /// Somebody has waited in vain for whoever writes: nobody else waits until that write has come back.
+    hangs: AtomicBool,
     opening: Mutex<()>,
     sealing: Sealing,
     /// Stands before checkpoints too.
@@ -44,6 +46,8 @@ pub struct FileDevice {
     syncer: Option<Arc<Syncer>>,
     /// What is open is no regular file: a write could wait for whoever reads there.
     streams: AtomicBool,
+    /// What is open is on no local disk: a write could wait for another machine, or another process.
+    apart: AtomicBool,
     /// Writes there, from the first line on.
     stream: OnceLock<Arc<Stream>>,
     stdout: OnceLock<Out>,
@@ -82,6 +86,8 @@ const PIECES: usize = 1024;
 const SEAL_AFTER: Duration = Duration::from_secs(9);
 /// As much of a file's end is looked at for its last line.
 const TAIL_BYTES: u64 = 1 << 20;
+/// How long a write may take until nobody waits for it.
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is tried to open a file that cannot be opened.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -124,7 +130,8 @@ impl FileDevice {
             target,
             within,
             file: ArcSwapOption::empty(),
-            chain: Mutex::default(),
+            chain: parking_lot::Mutex::default(),
+            hangs: AtomicBool::new(false),
             opening: Mutex::default(),
             sealing,
             prefix,
@@ -132,6 +139,7 @@ impl FileDevice {
             tried: Mutex::default(),
             syncer,
             streams: AtomicBool::new(false),
+            apart: AtomicBool::new(false),
             stream: OnceLock::new(),
             stdout: OnceLock::new(),
             queues: Default::default(),
@@ -139,12 +147,28 @@ impl FileDevice {
     }
 
     /// Append lines (each with its line end).
-    pub fn append(&self, lines: &[u8], writes: bool) -> io::Result<Appended> {
+    pub fn append(self: &Arc<Self>, lines: &[u8], writes: bool) -> io::Result<Appended> {
         match self.target.place {
             FilePlace::Discard => Ok(Appended::Done),
             FilePlace::Stdout => self.stream()?.append(self.stdout.get_or_init(Out::stdout), lines),
             FilePlace::File(_) if self.streams.load(Ordering::Relaxed) => self.append_to_stream(lines),
+            FilePlace::File(_) if self.apart.load(Ordering::Relaxed) => {
+                self.stream()?.append(&Out::Apart(Arc::downgrade(self), writes), lines)
+            }
             FilePlace::File(_) => self.append_to_file(lines, unlinked(lines)?, writes),
+        }
+    }
+
+    /// Append lines to a file whose writes may take their time, and wait for all that is promised: for a thread of
+    /// its own. Whoever has that counts them.
+    pub(super) fn append_apart(&self, lines: &[u8], writes: bool) -> io::Result<()> {
+        let file = self.write_lines(lines, unlinked(lines)?)?;
+        match self.sync(&file, writes, 0)? {
+            Appended::Done => Ok(()),
+            Appended::Synced(synced) | Appended::Local(synced) | Appended::Remote(synced) => {
+                let synced = synced.blocking_recv().unwrap_or(false);
+                if synced { Ok(()) } else { Err(io::Error::other("its disk does not sync what was written")) }
+            }
         }
     }
 
@@ -172,20 +196,40 @@ impl FileDevice {
             }
         }
         let (start, count) = (Instant::now(), unlinked.len());
-        let file = {
-            let mut chained = lock(&self.chain);
-            // With the order in hand: where another file was opened meanwhile, what comes later is there.
-            let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
-            self.write(&mut chained, &file, (lines, unlinked), Seal::WhenDue)?;
-            file
-        };
+        let file = self.write_lines(lines, unlinked)?;
         self.figures.writes.since(start);
+        self.sync(&file, writes, count)
+    }
+
+    fn write_lines(&self, lines: &[u8], unlinked: Vec<Unlinked>) -> io::Result<Arc<File>> {
+        let mut chained = self.chained()?;
+        // With the order in hand: where another file was opened meanwhile, what comes later is there.
+        let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
+        self.write(&mut chained, &file, (lines, unlinked), Seal::WhenDue)?;
+        Ok(file)
+    }
+
+    fn sync(&self, file: &Arc<File>, writes: bool, count: usize) -> io::Result<Appended> {
         let (of_writes, of_reads) = self.target.durability;
         let wanted = if writes { of_writes } else { of_reads };
         match (&self.syncer, wanted) {
-            (Some(syncer), Durability::Sync) => syncer.request(&file, count),
+            (Some(syncer), Durability::Sync) => syncer.request(file, count),
             _ => Ok(Appended::Done),
         }
+    }
+
+    /// The order of the lines, for who writes. A write that does not come back is waited for once, and then by nobody.
+    fn chained(&self) -> io::Result<parking_lot::MutexGuard<'_, Chained>> {
+        let hangs = self.hangs.load(Ordering::Relaxed);
+        let within = if hangs { Duration::ZERO } else { WRITE_WITHIN };
+        let Some(chained) = self.chain.try_lock_for(within) else {
+            self.hangs.store(true, Ordering::Relaxed);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a write to it does not come back"));
+        };
+        if hangs {
+            self.hangs.store(false, Ordering::Relaxed);
+        }
+        Ok(chained)
     }
 
     /// After a sync that failed: what was written since the one before may have left the kernel without reaching the
@@ -217,7 +261,8 @@ impl FileDevice {
     pub fn append_together(self: &Arc<Self>, lines: &[u8], figures: &Arc<Figures>) -> io::Result<Appended> {
         let alone = !matches!(self.target.place, FilePlace::File(_))
             || self.target.durability.1 == Durability::Sync
-            || self.streams.load(Ordering::Relaxed);
+            || self.streams.load(Ordering::Relaxed)
+            || self.apart.load(Ordering::Relaxed);
         let runtime = match tokio::runtime::Handle::try_current() {
             Ok(r) if !alone => r,
             _ => return self.append(lines, false),
@@ -349,7 +394,7 @@ impl FileDevice {
     /// Seal what is written: all of it, or what has waited for long. Where a device signs, it is asked
     /// ([`FileDevice::to_be_sealed`]) instead.
     pub fn seal(&self, all: bool) -> io::Result<()> {
-        let mut chained = lock(&self.chain);
+        let mut chained = self.chained()?;
         let file = self.file.load();
         let Some(file) = &*file else { return Ok(()) };
         let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
@@ -358,7 +403,7 @@ impl FileDevice {
 
     /// What a device is to sign, if something is due: enough lines, old ones, or `all`.
     pub fn to_be_sealed(&self, all: bool) -> Option<Checkpoint> {
-        let chained = lock(&self.chain);
+        let chained = self.chained().ok()?;
         let chain = chained.chain.as_ref()?;
         let due = match (chain.unsealed(), chained.since) {
             (0, _) => false,
@@ -369,7 +414,7 @@ impl FileDevice {
 
     /// Write a checkpoint that a device has signed.
     pub fn take_checkpoint(&self, signed: Checkpoint) -> io::Result<()> {
-        let mut chained = lock(&self.chain);
+        let mut chained = self.chained()?;
         let file = self.file.load();
         let Some(file) = &*file else { return Ok(()) };
         match &chained.chain {
@@ -381,8 +426,8 @@ impl FileDevice {
     }
 
     /// Lines that no checkpoint seals yet.
-    pub fn unsealed(&self) -> u64 {
-        lock(&self.chain).chain.as_ref().map_or(0, Chain::unsealed)
+    pub fn unsealed(&self) -> io::Result<u64> {
+        Ok(self.chained()?.chain.as_ref().map_or(0, Chain::unsealed))
     }
 
     pub fn sealing(&self) -> &Sealing {
@@ -395,7 +440,7 @@ impl FileDevice {
         // Whoever opens last stores last. Those that write go on meanwhile: an open may take its time.
         let _one_at_a_time = lock(&self.opening);
         let file = open_file(path, self.target.mode, self.within.as_deref())?;
-        let mut chained = lock(&self.chain);
+        let mut chained = self.chained().map_err(|e| Unopened::by(path, e))?;
         self.take_up(&mut chained, path, &file).map_err(|e| Unopened::by(path, e))?;
         self.file.store(Some(Arc::new(file)));
         Ok(())
@@ -405,6 +450,7 @@ impl FileDevice {
     fn take_up(&self, chained: &mut Chained, path: &Path, file: &File) -> io::Result<()> {
         let now = file.metadata()?;
         self.streams.store(!now.is_file(), Ordering::Relaxed);
+        self.apart.store(now.is_file() && !is_on_local_disk(file)?, Ordering::Relaxed);
         if !now.is_file() {
             chained.chain = None;
             return Ok(());

@@ -93,6 +93,8 @@ const LINES_BYTES: usize = 4096;
 /// How long a sync is waited for where another device has the line. A disk that takes longer is waited for no more
 /// until it is ready.
 const SYNC_WITHIN: Duration = Duration::from_secs(2);
+/// The same of a write. Who waits for its turn to write gives up sooner.
+const LOCAL_WITHIN: Duration = Duration::from_secs(3);
 /// How long what is still to be sent is waited for when the server is sealed.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -124,9 +126,9 @@ impl Broker {
     }
 
     /// Close and open the files again, after a rotation.
-    pub fn reopen(&self) {
-        for device in self.devices.load().iter() {
-            device.reopen();
+    pub async fn reopen(&self) {
+        for device in self.devices().iter() {
+            device.aside(Device::reopen).await;
         }
     }
 
@@ -136,9 +138,9 @@ impl Broker {
     }
 
     /// Seal what the files have.
-    pub fn seal(&self) {
-        for device in self.devices.load().iter() {
-            device.seal();
+    pub async fn seal(&self) {
+        for device in self.devices().iter().filter(|device| !device.is_remote()) {
+            device.aside(Device::seal).await;
         }
     }
 
@@ -300,8 +302,13 @@ pub fn refused() -> Error {
 /// these has failed, or none was ready in time, is the word of another enough: a slow disk is not to stop the server
 /// while another device has the line.
 pub async fn accepted(mut pending: Pending) -> Result<()> {
+    let others = pending.accepted || pending.local.len() + pending.synced.len() + pending.remote.len() > 1;
     for local in std::mem::take(&mut pending.local) {
-        pending.accepted |= local.await.unwrap_or(false);
+        pending.accepted |= match others {
+            false => local.await.unwrap_or(false),
+            // Whoever writes there may not come back.
+            true => tokio::time::timeout(LOCAL_WITHIN, local).await.is_ok_and(|written| written.unwrap_or(false)),
+        };
     }
     if !pending.synced.is_empty() {
         let others = pending.accepted || !pending.remote.is_empty();

@@ -124,6 +124,28 @@ fn sync_folder(folder: &Path, file: &File) -> io::Result<()> {
     }
 }
 
+/// Kinds of file systems (statfs(2)) whose writes wait for nobody but a disk of this machine: ext4, xfs, btrfs, tmpfs, ramfs, overlayfs,
+/// zfs, f2fs, bcachefs, vfat.
+const LOCAL: [u32; 10] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x8584_58f6,
+    0x794c_7630,
+    0x2fc1_2fc1,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x4d44,
+];
+
+/// Whether a file is on a disk of this machine, as far as is known: one of NFS, SMB, FUSE or of something new is not.
+pub fn is_on_local_disk(file: &File) -> io::Result<bool> {
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    // The kernel's are numbers of 32 bits, whatever the type here is.
+    Ok(LOCAL.iter().any(|local| i64::from(*local) == (kind as i64) & 0xffff_ffff))
+}
+
 /// Where a path leads, as far as there is something; what is missing has no links yet.
 pub fn real(path: &Path) -> Option<PathBuf> {
     if !path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {

@@ -241,7 +241,7 @@ impl Core {
     /// Seal what is written by now, in the files and in the store.
     pub(crate) async fn seal_audit(&self, open: &Open) {
         self.sign_the_last(&open.audit).await;
-        open.audit.seal();
+        open.audit.seal().await;
         // A node that has lost its cluster is sealed all the same.
         let stored = tokio::time::timeout(STORE_WAIT, self.store_checkpoints(open, &open.audit)).await;
         if !matches!(stored, Ok(Ok(()))) {

@@ -205,9 +205,12 @@ impl Core {
             let Some(unsigned) = file.to_be_sealed(all) else { continue };
             match key.sign(self, unsigned).await {
                 Ok(signed) => {
-                    if let Err(e) = file.take_checkpoint(signed) {
-                        device.figures.refused(&e);
-                    }
+                    let written = device.aside(|device| {
+                        if let Some(Err(e)) = device.file().map(|file| file.take_checkpoint(signed)) {
+                            device.figures.refused(&e);
+                        }
+                    });
+                    written.await;
                     asked = Some((key, Ok(())));
                 }
                 // The next file has the same key.

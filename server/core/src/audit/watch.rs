@@ -31,11 +31,14 @@ async fn run(core: Weak<Core>, open: Weak<Open>) {
         let devices = open.audit.devices();
         said.retain(|number, _| devices.iter().any(|d| d.number == *number));
         for device in devices.iter() {
-            if let Some(file) = device.file() {
-                look_after(device, file);
-            }
-            let disk = device.disk();
-            device.figures.see_disk(disk);
+            let looked = device.aside(|device| {
+                if let Some(file) = device.file() {
+                    look_after(device, file);
+                }
+                device.figures.see_disk(device.disk());
+            });
+            let _late_is_told = looked.await;
+            let disk = device.figures.disk();
             let used = [disk.map(|disk| disk.used_percent), device.spooled().map(|spool| spool.used_percent)];
             let said = said.entry(device.number).or_default();
             for ((used, said), what) in used.into_iter().zip(said).zip(["the disk of the audit log", "an audit spool"])
@@ -82,7 +85,9 @@ fn look_after(device: &Device, file: &FileDevice) {
     if let Err(e) = file.seal(false) {
         device.figures.refused(&e);
     }
-    device.figures.see_unsealed(file.unsealed());
+    if let Ok(unsealed) = file.unsealed() {
+        device.figures.see_unsealed(unsealed);
+    }
 }
 
 /// Let the active node keep what seals the files here. One that has an earlier program does not know how.

@@ -72,7 +72,7 @@ fn lines_go_to_the_files_in_their_order_while_files_change() {
         durability: (Durability::Write, Durability::Write),
     };
     let of_tests = (String::new(), Sealing::for_tests(), Figures::of("file/"));
-    let device = FileDevice::new(target, None, of_tests).unwrap();
+    let device = Arc::new(FileDevice::new(target, None, of_tests).unwrap());
     device.reopen().unwrap();
     let over = std::sync::atomic::AtomicBool::new(false);
     let mut files = Vec::new();
@@ -159,6 +159,65 @@ fn a_pipe_that_nobody_reads_refuses_in_time_and_gets_whole_lines_when_somebody_d
         .collect();
     assert_eq!(numbers.last(), Some(&40));
     assert!(numbers.is_sorted() && !piped.figures.is_failing());
+}
+
+/// Lines of a file, all of them in one chain.
+fn lines_of(path: &Path) -> u64 {
+    let text = fs::read(path).unwrap();
+    let keys = PublicKeys::from_pem(&Signer::from_seed(&[1; 32]).unwrap().public().pem()).unwrap();
+    holdfast_chain::verify([("f", &mut text.as_slice() as &mut dyn io::BufRead)], &keys, &[]).unwrap().lines
+}
+
+#[test]
+fn a_write_that_does_not_come_back_is_waited_for_once_and_then_by_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let device = device(path.to_str().unwrap());
+    assert!(!device.apart.load(Ordering::Relaxed), "{path:?} is on a disk of this machine");
+    device.append(b"{\"n\":1}\n", false).unwrap();
+    let writes = device.chain.lock();
+    let refused = |within: Duration| {
+        let start = Instant::now();
+        let why = [device.append(b"{}\n", false).err(), device.seal(true).err(), device.unsealed().err()];
+        assert!(
+            why.iter().flatten().all(|e| e.kind() == io::ErrorKind::TimedOut) && why.iter().all(Option::is_some),
+            "{why:?}"
+        );
+        assert!(start.elapsed() < within, "{:?}", start.elapsed());
+    };
+    refused(2 * WRITE_WITHIN);
+    (0..100).for_each(|_| refused(WRITE_WITHIN / 4));
+    drop(writes);
+    device.append(b"{\"n\":2}\n", false).unwrap();
+    assert_eq!(lines_of(&path), 2);
+}
+
+#[test]
+fn a_file_on_no_local_disk_is_written_to_by_a_thread_that_alone_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let device = device(path.to_str().unwrap());
+    device.apart.store(true, Ordering::Relaxed);
+    let append = |n: usize| device.append(format!("{{\"n\":{n}}}\n").as_bytes(), n.is_multiple_of(2));
+    assert!(told(append(0).unwrap()).blocking_recv().unwrap());
+    // Synced, as a file of this kind promises.
+    assert_eq!(lines_of(&path), 1);
+    let hangs = device.chain.lock();
+    let start = Instant::now();
+    let waiting: Vec<_> = (0..100).map(|n| told(append(n).unwrap())).collect();
+    assert!(start.elapsed() < Duration::from_secs(1), "nobody waits");
+    assert_eq!(device.waiting().0, 100);
+    for waits in waiting {
+        assert!(!waits.blocking_recv().unwrap());
+    }
+    assert!(device.figures.is_failing());
+    drop(hangs);
+    let waiting: Vec<_> = (0..100).map(|n| told(append(n).unwrap())).collect();
+    for waits in waiting {
+        assert!(waits.blocking_recv().unwrap());
+    }
+    assert!(!device.figures.is_failing());
+    assert_eq!(lines_of(&path), 101);
 }
 
 #[tokio::test]
