@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use holdfast_chain::{Chain, Checkpoint, Linked, Tail, Unlinked};
 use memchr::memchr_iter;
 use rustix::io::Errno;
@@ -16,6 +15,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
 use super::line::checkpoint_line;
+use super::log_file::{Chained, LogFile};
 use super::opening::{Unopened, is_on_local_disk, open_file};
 use super::options::{Durability, FilePlace, FileTarget};
 use super::sealing::{SEAL_AT, Sealing};
@@ -26,17 +26,13 @@ use crate::random;
 
 /// Appends lines to a file, stdout, or nothing.
 ///
-/// The file is open for appending, and each write is at its end. The lines of a regular file are a chain: one lock
-/// holds their order, from their numbers to the write, and which file they go to.
+/// The file is open for appending, and each write is at its end. The lines of a regular file are a chain ([`LogFile`]).
 pub struct FileDevice {
     target: FileTarget,
     /// The folders that the file may be in; `None`: wherever it likes.
     within: Option<Arc<[PathBuf]>>,
-    file: ArcSwapOption<File>,
-    chain: parking_lot::Mutex<Chained>,
-    /// Somebody has waited in vain for whoever writes: nobody else waits until that write has come back.
-    hangs: AtomicBool,
-    opening: Mutex<()>,
+    /// What is open, which another device of this name may write to as well.
+    log: Arc<LogFile>,
     sealing: Sealing,
     /// Stands before checkpoints too.
     prefix: String,
@@ -53,17 +49,6 @@ pub struct FileDevice {
     stdout: OnceLock<Out>,
     /// One for each thread that answers, or a few: what one of them writes does not keep the others waiting.
     queues: [Mutex<Queue>; QUEUES],
-}
-
-/// How far the chain is.
-#[derive(Default)]
-struct Chained {
-    /// None: what is open is no regular file.
-    chain: Option<Chain>,
-    /// When the first line behind the last checkpoint was written.
-    since: Option<Instant>,
-    /// What links the lines of a write.
-    links: Vec<u8>,
 }
 
 /// Lines that the next write takes together.
@@ -86,8 +71,6 @@ const PIECES: usize = 1024;
 const SEAL_AFTER: Duration = Duration::from_secs(9);
 /// As much of a file's end is looked at for its last line.
 const TAIL_BYTES: u64 = 1 << 20;
-/// How long a write may take until nobody waits for it.
-const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is tried to open a file that cannot be opened.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -126,13 +109,14 @@ impl FileDevice {
             FilePlace::File(_) if syncs => Some(Syncer::start(figures.clone()).map_err(|e| e.to_string())?),
             _ => None,
         };
+        let log = match &target.place {
+            FilePlace::File(path) => LogFile::of(path),
+            FilePlace::Stdout | FilePlace::Discard => Arc::default(),
+        };
         Ok(FileDevice {
             target,
             within,
-            file: ArcSwapOption::empty(),
-            chain: parking_lot::Mutex::default(),
-            hangs: AtomicBool::new(false),
-            opening: Mutex::default(),
+            log,
             sealing,
             prefix,
             figures,
@@ -173,7 +157,7 @@ impl FileDevice {
     }
 
     fn append_to_stream(&self, lines: &[u8]) -> io::Result<Appended> {
-        let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(file) = self.log.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
         self.stream()?.append(&Out::Open(file), lines)
     }
 
@@ -181,7 +165,7 @@ impl FileDevice {
         if let Some(stream) = self.stream.get() {
             return Ok(stream);
         }
-        let _one_at_a_time = lock(&self.opening);
+        let _one_at_a_time = lock(&self.log.opening);
         if self.stream.get().is_none() {
             let _nobody_else_sets_it = self.stream.set(Stream::start(self.figures.clone())?);
         }
@@ -189,7 +173,7 @@ impl FileDevice {
     }
 
     fn append_to_file(&self, lines: &[u8], unlinked: Vec<Unlinked>, writes: bool) -> io::Result<Appended> {
-        if self.file.load().is_none() {
+        if self.log.file.load().is_none() {
             self.open_again()?;
             if self.streams.load(Ordering::Relaxed) {
                 return self.append_to_stream(lines);
@@ -202,9 +186,9 @@ impl FileDevice {
     }
 
     fn write_lines(&self, lines: &[u8], unlinked: Vec<Unlinked>) -> io::Result<Arc<File>> {
-        let mut chained = self.chained()?;
+        let mut chained = self.log.chained()?;
         // With the order in hand: where another file was opened meanwhile, what comes later is there.
-        let Some(file) = self.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(file) = self.log.file.load_full() else { return Err(io::ErrorKind::NotFound.into()) };
         self.write(&mut chained, &file, (lines, unlinked), Seal::WhenDue)?;
         Ok(file)
     }
@@ -218,27 +202,13 @@ impl FileDevice {
         }
     }
 
-    /// The order of the lines, for who writes. A write that does not come back is waited for once, and then by nobody.
-    fn chained(&self) -> io::Result<parking_lot::MutexGuard<'_, Chained>> {
-        let hangs = self.hangs.load(Ordering::Relaxed);
-        let within = if hangs { Duration::ZERO } else { WRITE_WITHIN };
-        let Some(chained) = self.chain.try_lock_for(within) else {
-            self.hangs.store(true, Ordering::Relaxed);
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a write to it does not come back"));
-        };
-        if hangs {
-            self.hangs.store(false, Ordering::Relaxed);
-        }
-        Ok(chained)
-    }
-
     /// After a sync that failed: what was written since the one before may have left the kernel without reaching the
     /// disk, and the open file does not say so twice. Open it anew, and see whether the disk is well again.
     pub fn recover(&self) {
         if let Err(e) = self.reopen() {
             return self.figures.refused(&e);
         }
-        if let (Some(syncer), Some(file)) = (&self.syncer, self.file.load_full()) {
+        if let (Some(syncer), Some(file)) = (&self.syncer, self.log.file.load_full()) {
             let _the_figures_tell = syncer.request(&file, 0);
         }
     }
@@ -394,8 +364,8 @@ impl FileDevice {
     /// Seal what is written: all of it, or what has waited for long. Where a device signs, it is asked
     /// ([`FileDevice::to_be_sealed`]) instead.
     pub fn seal(&self, all: bool) -> io::Result<()> {
-        let mut chained = self.chained()?;
-        let file = self.file.load();
+        let mut chained = self.log.chained()?;
+        let file = self.log.file.load();
         let Some(file) = &*file else { return Ok(()) };
         let due = chained.since.is_some_and(|since| all || since.elapsed() >= SEAL_AFTER);
         if due { self.write(&mut chained, file, (&[], Vec::new()), Seal::Now) } else { Ok(()) }
@@ -403,7 +373,7 @@ impl FileDevice {
 
     /// What a device is to sign, if something is due: enough lines, old ones, or `all`.
     pub fn to_be_sealed(&self, all: bool) -> Option<Checkpoint> {
-        let chained = self.chained().ok()?;
+        let chained = self.log.chained().ok()?;
         let chain = chained.chain.as_ref()?;
         let due = match (chain.unsealed(), chained.since) {
             (0, _) => false,
@@ -414,8 +384,8 @@ impl FileDevice {
 
     /// Write a checkpoint that a device has signed.
     pub fn take_checkpoint(&self, signed: Checkpoint) -> io::Result<()> {
-        let mut chained = self.chained()?;
-        let file = self.file.load();
+        let mut chained = self.log.chained()?;
+        let file = self.log.file.load();
         let Some(file) = &*file else { return Ok(()) };
         match &chained.chain {
             // It was of another chain than the one by now.
@@ -427,7 +397,7 @@ impl FileDevice {
 
     /// Lines that no checkpoint seals yet.
     pub fn unsealed(&self) -> io::Result<u64> {
-        Ok(self.chained()?.chain.as_ref().map_or(0, Chain::unsealed))
+        Ok(self.log.chained()?.chain.as_ref().map_or(0, Chain::unsealed))
     }
 
     pub fn sealing(&self) -> &Sealing {
@@ -438,11 +408,11 @@ impl FileDevice {
     pub fn reopen(&self) -> Result<(), Unopened> {
         let FilePlace::File(path) = &self.target.place else { return Ok(()) };
         // Whoever opens last stores last. Those that write go on meanwhile: an open may take its time.
-        let _one_at_a_time = lock(&self.opening);
+        let _one_at_a_time = lock(&self.log.opening);
         let file = open_file(path, self.target.mode, self.within.as_deref())?;
-        let mut chained = self.chained().map_err(|e| Unopened::by(path, e))?;
+        let mut chained = self.log.chained().map_err(|e| Unopened::by(path, e))?;
         self.take_up(&mut chained, path, &file).map_err(|e| Unopened::by(path, e))?;
-        self.file.store(Some(Arc::new(file)));
+        self.log.file.store(Some(Arc::new(file)));
         Ok(())
     }
 
@@ -455,7 +425,7 @@ impl FileDevice {
             chained.chain = None;
             return Ok(());
         }
-        let open = self.file.load().as_ref().and_then(|open| open.metadata().ok());
+        let open = self.log.file.load().as_ref().and_then(|open| open.metadata().ok());
         if chained.chain.is_some() && open.is_some_and(|open| (open.dev(), open.ino()) == (now.dev(), now.ino())) {
             return Ok(());
         }
@@ -498,14 +468,14 @@ impl FileDevice {
 
     /// Whether lines go to a file that is no longer under its name.
     pub fn is_astray(&self) -> bool {
-        let (FilePlace::File(path), Some(file)) = (&self.target.place, &*self.file.load()) else { return false };
+        let (FilePlace::File(path), Some(file)) = (&self.target.place, &*self.log.file.load()) else { return false };
         let Ok(open) = file.metadata() else { return true };
         !fs::metadata(path).is_ok_and(|named| named.dev() == open.dev() && named.ino() == open.ino())
     }
 
     /// How much of the file's disk is in use, of what the server may use of it.
     pub fn disk(&self) -> Option<Disk> {
-        let file = self.file.load();
+        let file = self.log.file.load();
         Disk::of(&rustix::fs::fstatvfs(file.as_deref()?).ok()?)
     }
 }

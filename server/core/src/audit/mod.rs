@@ -7,6 +7,7 @@ mod device;
 mod figures;
 mod file;
 mod line;
+mod log_file;
 mod opening;
 mod options;
 mod own;
