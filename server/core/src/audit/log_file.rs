@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use holdfast_chain::Chain;
 
 /// A write that takes longer does not come back, as far as anybody waits for it.
-const WRITE_WITHIN: Duration = Duration::from_secs(2);
+pub const WRITE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is open under a name. One lock holds the order of the lines, from their numbers to the write, and which file they go to.
 #[derive(Default)]

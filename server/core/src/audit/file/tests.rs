@@ -2,6 +2,7 @@ use std::os::fd::AsRawFd;
 
 use holdfast_chain::{PublicKeys, Signer};
 
+use super::super::log_file::WRITE_WITHIN;
 use super::*;
 
 fn told(appended: Appended) -> oneshot::Receiver<bool> {
