@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::process::need_root;
-use crate::program::{command, run};
+use crate::program::command;
 
 /// Unmounted when dropped.
 pub struct Hanging {
@@ -35,7 +35,8 @@ impl Hanging {
         let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("FUSE");
         let mut mount = command("mount");
         mount.args(["-i", "-t", "fuse", "-o", "fd=0,rootmode=40000,user_id=0,group_id=0,allow_other", "holdfast-test"]);
-        run(mount.arg(path).stdin(fuse.try_clone().expect("a descriptor"))).good();
+        let mounted = mount.arg(path).stdin(fuse.try_clone().expect("a descriptor")).status().expect("mount");
+        assert!(mounted.success(), "{mount:?}: {mounted}");
         let state = Arc::<State>::default();
         let files = Files { fuse, state: state.clone(), files: Vec::new() };
         thread::spawn(move || files.serve());

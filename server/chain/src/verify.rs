@@ -336,7 +336,7 @@ impl Reader<'_> {
         // Lines that no checkpoint knows may be anybody's, though they name each other.
         if !of_this && !exported.is_empty() {
             return Err(end.fault(
-                "none of the given checkpoints is of this log: it is another one, or lines behind these are gone;                  give the files behind it too, if there are any",
+                "none of the given checkpoints is of this log: it is another one, or lines behind these are gone; give the files behind it too, if there are any",
             ));
         }
         let files = &self.files;

@@ -20,9 +20,9 @@ use crate::sys::host::note_version;
 use crate::tx::Tx;
 use crate::{Core, Open, audit, autopilot, background, backups, chores, clock, index, random, undo, usage};
 
-/// As the reference says it.
 /// How long the audit devices are given to take it that the server is sealed.
 const TELL_WAIT: Duration = Duration::from_secs(2);
+/// As the reference says it.
 const NO_MIGRATION: &str = "can't perform a seal migration, no migration seal found";
 
 /// Progress of an unseal with shares, and one act at a time.
@@ -305,13 +305,23 @@ impl Core {
             let cause = format!("the seal was migrated from {} to {}", migration.from, migration.to);
             acts.push(self.about_node("sys/unseal", &cause));
         }
-        let unsealed = self.transact(&open, |tx| {
+        let prepare = |tx: &mut Tx| {
             add_missing_mounts(tx)?;
             crate::last_use::begin(tx, self.clock.now())?;
-            note_version(tx)?;
+            note_version(tx)
+        };
+        let kept = self.transact(&open, |tx| {
+            prepare(tx)?;
             open.audit.keep(tx, acts.clone())
         });
-        let unsealed = unsealed.await.map_err(failed)?;
+        let unsealed = match kept.await {
+            Ok(unsealed) => unsealed,
+            // On a full disk nothing can be kept, and the server is to answer reads: the act is told by this process or not at all.
+            Err(_) => {
+                self.transact(&open, prepare).await.map_err(failed)?;
+                audit::Batch::from(acts)
+            }
+        };
         self.router(&open).map_err(failed)?;
         self.forget_restore().await;
         if self.options.cluster.is_none() {

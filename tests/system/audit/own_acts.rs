@@ -18,9 +18,13 @@ use serde_json::{Value, json};
 use super::{LONG, all_lines};
 use crate::cluster::nodes::{Audited, Between, Nodes, WITHIN};
 
-/// Response lines of the server's own.
+/// Response lines of the server's own, each act once: after a kill some that were told are told again, and say so.
 fn own(log: &Path) -> Vec<Value> {
-    all_lines(log).into_iter().filter(|l| l["actor"] == "system" && l["type"] == "response").collect()
+    let mut lines: Vec<Value> =
+        all_lines(log).into_iter().filter(|l| l["actor"] == "system" && l["type"] == "response").collect();
+    let mut told = BTreeSet::new();
+    lines.retain(|l| told.insert(l["request"]["id"].as_str().unwrap_or_default().to_owned()) || l["recovered"] != true);
+    lines
 }
 
 fn at<'l>(lines: &'l [Value], path: &str) -> Vec<&'l Value> {

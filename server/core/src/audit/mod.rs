@@ -29,6 +29,7 @@ pub use options::{DeviceConfig, Kind};
 pub(crate) use own::Act;
 pub use signing::SigningKey;
 pub use spool::Spooled;
+pub(crate) use untold::Batch;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
