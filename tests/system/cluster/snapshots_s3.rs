@@ -537,6 +537,6 @@ fn a_plan_goes_on_at_the_next_leader_one_an_interval_and_nothing_is_left_behind(
     assert!(sorted.windows(2).all(|two| two[1] - two[0] >= INTERVAL), "one an interval: {sorted:?}");
     let status = nodes.read(0, STATUS);
     assert_eq!(status.text_at("/data/last_snapshot_error"), "", "{}", status.text());
-    nodes.ask(0, CONFIG, json!({"interval": "24h"}), 204);
+    // What a leader that was cut off has begun is taken away with a later snapshot.
     until(WITHIN, "no upload that is left", || (store.uploads() == 0).then_some(()));
 }

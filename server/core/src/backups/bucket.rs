@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use holdfast_sdk::Chunks;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::s3::{Client, Failure};
@@ -46,7 +47,9 @@ impl Core {
         let key = prefixed(&plan.path_prefix, &plan.name_at(clock::now()));
         let upload_id = client.begin(&key).await.map_err(|f| f.text)?;
         let begun = Unproven { bucket: s3.bucket.clone(), key: key.clone(), upload_id };
+        let mut left = LeftBehind(Some((Client::new(s3)?, begun.clone())));
         let made = self.send_and_prove(open, name, &mut client, &begun).await;
+        left.0 = None;
         match made {
             Ok(entries) => {
                 if let Err(failure) = let_old_ones_go(&mut client, plan).await {
@@ -101,6 +104,22 @@ impl Core {
             }
         });
         noted.await.map_err(|e| format!("the upload cannot be noted: {e}"))
+    }
+}
+
+/// An upload of a node that loses the lead meanwhile, and gives up what it does: it may not have been noted yet, so that nobody
+/// else knows of it.
+struct LeftBehind(Option<(Client, Unproven)>);
+
+impl Drop for LeftBehind {
+    fn drop(&mut self) {
+        let (Some((mut client, begun)), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            if let Err(e) = take_away(&mut client, &begun).await {
+                let why = e.text;
+                tracing::warn!(bucket = %begun.bucket, key = %begun.key, "an upload that was given up is left: {why}");
+            }
+        });
     }
 }
 
