@@ -207,8 +207,9 @@ def families(site):
                             ours.setdefault((operation, users), []).append(float(found[0]))
             for (operation, users), rates in ours.items():
                 yield ratio(f"{name}: {operation} by {users} / the driver alone", rates, alone[operation, users], 0.9)
-            site.details[f"families-{name}"] = {f"{operation} by {users}": {"rate": rates, "alone": alone[operation, users]}
-                                                for (operation, users), rates in ours.items()}
+            site.details[f"families-{name}"] = {
+                f"{operation} by {users}": [{"rate": a, "alone": b} for a, b in zip(rates, alone[operation, users])]
+                for (operation, users), rates in ours.items()}
 
 
 def write(site):
